@@ -1,0 +1,275 @@
+"""
+The two buses: sockets, framing, per-topic sequence numbers, high-water marks and linger.
+
+Market bus: every connector binds one XPUB (a PUB that can also see its subscriptions, so that the
+connector knows when its workers listen); workers connect one SUB to all of them. Metrics: workers
+push to the forwarder, which publishes to subscribers. ZeroMQ drops for a subscriber whose queue
+is full; the receiver sees the hole in ``bus_sequence`` and counts it.
+"""
+
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import zmq
+
+from shared import codec
+from shared.errors import CodecError, TakenError
+from shared.messages import MarketMessage
+from shared.topics import topic_text
+
+LINGER_MS = 500
+MARKET_QUEUE = 100_000
+"""Messages a slow worker may fall behind before losses begin: some 20 s at 5,000 messages/s."""
+METRIC_QUEUE = 50_000
+RECONNECT_MS = 20
+"""How soon a SUB tries a bound endpoint that is not there yet, or again."""
+IPC_PATH_MAX = 107
+
+
+def ipc_endpoint(path: str) -> str:
+    """
+    The ``ipc://`` endpoint for a socket file.
+
+    Raises:
+        TakenError: If the path is longer than the operating system allows for a socket.
+    """
+    if len(os.fsencode(path)) > IPC_PATH_MAX:
+        raise TakenError(
+            f"run_dir: socket path {path!r} has {len(os.fsencode(path))} bytes; "
+            f"allowed: at most {IPC_PATH_MAX}, choose a shorter run directory"
+        )
+    return f"ipc://{path}"
+
+
+def bind(socket: "zmq.Socket[bytes]", endpoint: str) -> str:
+    """
+    Bind and return the real endpoint (the port that the OS chose for port 0 or ``*``).
+
+    Raises:
+        TakenError: If the address is in use or cannot be bound.
+    """
+    asked = endpoint.removesuffix(":0") + ":*" if endpoint.endswith(":0") else endpoint
+    try:
+        socket.bind(asked)
+    except zmq.ZMQError as error:
+        raise TakenError(f"cannot bind {endpoint}: {error}") from error
+    return socket.getsockopt_string(zmq.LAST_ENDPOINT)
+
+
+class MarketPublisher:
+    """
+    One connector's end of the market bus.
+
+    Belongs to the thread that calls it; ``start_session`` before the first ``publish`` of every
+    websocket connection. The messages get their ``bus_sequence`` here, from 1 per topic and
+    session.
+    """
+
+    def __init__(
+        self, context: "zmq.Context[zmq.Socket[bytes]]", endpoint: str, *, queue: int = MARKET_QUEUE
+    ) -> None:
+        self._socket = context.socket(zmq.XPUB)
+        self._socket.setsockopt(zmq.LINGER, LINGER_MS)
+        self._socket.setsockopt(zmq.SNDHWM, queue)
+        self.endpoint = bind(self._socket, endpoint)
+        self._sequences: dict[bytes, int] = {}
+        self._subscribed: set[bytes] = set()
+
+    def start_session(self) -> None:
+        """Number every topic from 1 again."""
+        self._sequences.clear()
+
+    def next_sequence(self, topic: bytes) -> int:
+        """The ``bus_sequence`` for the next message of ``topic``; call once per message."""
+        sequence = self._sequences.get(topic, 0) + 1
+        self._sequences[topic] = sequence
+        return sequence
+
+    def publish(self, topic: bytes, message: MarketMessage) -> None:
+        """Send to whoever subscribed; never blocks."""
+        self._socket.send(codec.encode_market(topic, message), zmq.NOBLOCK)
+
+    def wait_for_subscribers(self, topics: Iterable[bytes], timeout_s: float) -> set[bytes]:
+        """
+        Wait until every topic has a subscriber; the topics that still have none.
+
+        Call it before the websocket is opened: a first snapshot that nobody hears is lost.
+        ``drain_subscriptions`` keeps the answer current later.
+        """
+        missing = set(topics) - self._subscribed
+        deadline = time.monotonic() + timeout_s
+        while missing and (left := deadline - time.monotonic()) > 0:
+            if self._socket.poll(int(left * 1000) + 1):
+                self.drain_subscriptions()
+                missing -= self._subscribed
+        return missing
+
+    def drain_subscriptions(self) -> None:
+        """Read the pending subscription notes, so that they never pile up."""
+        while True:
+            try:
+                note = self._socket.recv(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            if note[:1] == b"\x01":
+                self._subscribed.add(note[1:])
+            elif note[:1] == b"\x00":
+                self._subscribed.discard(note[1:])
+
+    def close(self) -> None:
+        """Close the socket; pending messages get ``LINGER_MS``."""
+        self._socket.close()
+
+
+class Received(NamedTuple):
+    """One market message, and how many messages of its topic were lost just before it."""
+
+    topic: bytes
+    message: MarketMessage
+    lost: int
+
+
+class MarketSubscriber:
+    """
+    A worker's end of the market bus: one SUB connected to every connector of its topics.
+
+    ``lost`` counts, by connector, the messages that are missing in ``bus_sequence``;
+    ``invalid`` the frames that could not be read.
+    """
+
+    def __init__(
+        self, context: "zmq.Context[zmq.Socket[bytes]]", *, queue: int = MARKET_QUEUE
+    ) -> None:
+        self.socket = context.socket(zmq.SUB)
+        self.socket.setsockopt(zmq.LINGER, 0)
+        self.socket.setsockopt(zmq.RCVHWM, queue)
+        self.socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
+        self.lost: dict[str, int] = {}
+        self.invalid = 0
+        self._endpoints: set[str] = set()
+        self._connector_of: dict[bytes, str] = {}
+        self._last: dict[bytes, tuple[int, int]] = {}
+
+    def connect(self, connector: str, endpoint: str) -> None:
+        """Connect to a connector's endpoint, once; it may be bound later."""
+        self.lost.setdefault(connector, 0)
+        if endpoint not in self._endpoints:
+            self._endpoints.add(endpoint)
+            self.socket.connect(endpoint)
+
+    def subscribe(self, topic: bytes, connector: str) -> None:
+        """Receive one topic exactly; ``topic`` ends with its terminator."""
+        if topic not in self._connector_of:
+            self._connector_of[topic] = connector
+            self.socket.subscribe(topic)
+
+    def unsubscribe(self, topic: bytes) -> None:
+        """Receive a topic no longer, and forget its numbers."""
+        if self._connector_of.pop(topic, None) is not None:
+            self.socket.unsubscribe(topic)
+            self._last.pop(topic, None)
+
+    def receive(self, limit: int) -> Iterator[Received]:
+        """
+        The messages that are waiting, at most ``limit``; never blocks.
+
+        ``lost`` of a message is the hole before it: within a session, or at the start of a new
+        session of a topic that was followed before. Messages of a topic that was unsubscribed
+        while they waited are dropped; frames that cannot be read are counted in ``invalid``.
+        """
+        recv, decode = self.socket.recv, codec.decode_market
+        last, connectors = self._last, self._connector_of
+        for _ in range(limit):
+            try:
+                frame = recv(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            try:
+                topic, message = decode(frame)
+            except CodecError:
+                self.invalid += 1
+                continue
+            if topic not in connectors:
+                continue
+            session, sequence = message[2], message[3]
+            before = last.get(topic)
+            if before is not None and before[0] == session:
+                missing = sequence - before[1] - 1
+            else:
+                missing = 0 if before is None else sequence - 1
+            last[topic] = (session, sequence)
+            if missing:
+                self.lost[connectors[topic]] += missing
+            yield Received(topic, message, missing)
+
+    def topics(self) -> list[str]:
+        """The subscribed topics as text."""
+        return [topic_text(topic) for topic in self._connector_of]
+
+    def close(self) -> None:
+        """Close the socket at once; what waits is of no use to a process that stops."""
+        self.socket.close()
+
+
+class MetricPublisher:
+    """
+    A worker's way to the forwarder: topic and msgpack map, two frames.
+
+    A PUSH socket, so that nothing is lost while the forwarder starts or restarts: messages wait
+    in a bounded queue. ``dropped`` counts those that found it full.
+    """
+
+    def __init__(
+        self, context: "zmq.Context[zmq.Socket[bytes]]", endpoint: str, *, queue: int = METRIC_QUEUE
+    ) -> None:
+        self._socket = context.socket(zmq.PUSH)
+        self._socket.setsockopt(zmq.LINGER, LINGER_MS)
+        self._socket.setsockopt(zmq.SNDHWM, queue)
+        self._socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
+        self._socket.connect(endpoint)
+        self.dropped = 0
+
+    def publish(self, topic: bytes, payload: Mapping[str, Any]) -> None:
+        """Send to the forwarder; never blocks."""
+        self._send(topic, codec.encode_map(payload))
+
+    def retire(self, topic: bytes) -> None:
+        """Tell the forwarder to forget a topic: an empty payload, which it does not pass on."""
+        self._send(topic, b"")
+
+    def _send(self, topic: bytes, payload: bytes) -> None:
+        try:
+            self._socket.send(topic, zmq.NOBLOCK | zmq.SNDMORE)
+            self._socket.send(payload, zmq.NOBLOCK)
+        except zmq.Again:
+            self.dropped += 1
+
+    def close(self) -> None:
+        """Close the socket; pending messages get ``LINGER_MS``."""
+        self._socket.close()
+
+
+class MetricInbox:
+    """The forwarder's inbound end: a bound PULL socket; raw frames, not decoded."""
+
+    def __init__(
+        self, context: "zmq.Context[zmq.Socket[bytes]]", endpoint: str, *, queue: int = METRIC_QUEUE
+    ) -> None:
+        self.socket = context.socket(zmq.PULL)
+        self.socket.setsockopt(zmq.LINGER, 0)
+        self.socket.setsockopt(zmq.RCVHWM, queue)
+        self.endpoint = bind(self.socket, endpoint)
+
+    def receive(self, limit: int) -> Iterator[list[bytes]]:
+        """The waiting messages as lists of frames, at most ``limit``; never blocks."""
+        for _ in range(limit):
+            try:
+                yield self.socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+
+    def close(self) -> None:
+        """Close the socket."""
+        self.socket.close()

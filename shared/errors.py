@@ -1,0 +1,49 @@
+"""Errors that cross a seam, and the exit codes of contract section 1."""
+
+import os
+
+EX_OK = os.EX_OK
+EX_FAILED = 1
+EX_USAGE = os.EX_USAGE
+EX_UNAVAILABLE = os.EX_UNAVAILABLE
+EX_SOFTWARE = os.EX_SOFTWARE
+EX_CANTCREAT = os.EX_CANTCREAT
+EX_CONFIG = os.EX_CONFIG
+
+FINAL_EXIT_CODES = frozenset({EX_USAGE, EX_CONFIG})
+"""Exits a restart cannot mend."""
+
+
+class PipelineError(Exception):
+    """An expected failure, said in one line; ``exit_code`` is what the command ends with."""
+
+    exit_code = EX_FAILED
+
+
+class ConfigError(PipelineError):
+    """A configuration that cannot be run: what is wrong, where, and what is allowed."""
+
+    exit_code = EX_CONFIG
+
+    def __init__(self, where: str, what: str, allowed: str = "") -> None:
+        self.where = where
+        self.what = what
+        self.allowed = allowed
+        text = f"{where}: {what}" if where else what
+        super().__init__(f"{text}; allowed: {allowed}" if allowed else text)
+
+
+class TakenError(PipelineError):
+    """The run directory or a port belongs to somebody else."""
+
+    exit_code = EX_CANTCREAT
+
+
+class NoPipelineError(PipelineError):
+    """Nothing runs in the given run directory."""
+
+    exit_code = EX_UNAVAILABLE
+
+
+class CodecError(ValueError):
+    """Bytes on a bus that are not a message of this schema."""

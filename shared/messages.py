@@ -1,0 +1,107 @@
+"""
+The records that travel on the market bus, and the vocabulary of the metrics.
+
+Decides field names, their order on the wire and their units, and nothing else: how a record
+becomes bytes is in ``codec``, how topics are named in ``topics``.
+
+Units, said once for the whole project: prices are in quote currency; sizes are as Bybit gives
+them, base currency on spot, linear and option, contracts on inverse. Times carry their unit and
+their clock in the name: ``match_ts_ms`` is the matching engine's (Bybit ``T`` and ``cts``),
+``exchange_ts_ms`` the push service's (``ts``), ``recv_ts_ns`` ours, taken at the websocket, and
+``publish_ts_ns`` ours, taken when a metric is published.
+
+Every record of the market bus is a msgpack array that starts with the same five fields:
+
+    schema_version, source, session, bus_sequence, recv_ts_ns
+
+``session`` names one websocket connection of one connector; it never repeats, also over restarts.
+``bus_sequence`` counts the messages of one bus topic within one session, from 1, without a hole:
+whoever sees a hole has lost messages.
+"""
+
+from typing import Literal, NamedTuple
+
+SCHEMA_VERSION = 1
+
+Category = Literal["spot", "linear", "inverse", "option"]
+Source = Literal["live", "sim", "replay"]
+Side = Literal["Buy", "Sell"]
+"""The taker's side of a trade."""
+
+Level = tuple[float, float]
+"""``(price, size)`` of one book level."""
+
+
+class Trade(NamedTuple):
+    """One public trade, as Bybit reported it."""
+
+    match_ts_ms: int
+    side: Side
+    price: float
+    size: float
+    trade_id: str
+    sequence: int | None
+    """Bybit's cross sequence; several trades may share it. None before 2025-08."""
+    is_block: bool
+    is_rpi: bool
+
+
+class TradesMessage(NamedTuple):
+    """``trade.CATEGORY.SYMBOL``: the trades of one symbol in one websocket frame, oldest first."""
+
+    schema_version: int
+    source: Source
+    session: int
+    bus_sequence: int
+    recv_ts_ns: int
+    exchange_ts_ms: int
+    trades: tuple[Trade, ...]
+
+
+class BookMessage(NamedTuple):
+    """
+    ``book.CATEGORY.SYMBOL``: one snapshot or delta of an order book.
+
+    ``bids`` and ``asks`` are ``(price, size)`` pairs in Bybit's order; in a delta a size of zero
+    deletes the level and sizes are absolute.
+    """
+
+    schema_version: int
+    source: Source
+    session: int
+    bus_sequence: int
+    recv_ts_ns: int
+    exchange_ts_ms: int
+    match_ts_ms: int | None
+    is_snapshot: bool
+    depth: int
+    update_id: int
+    sequence: int | None
+    bids: tuple[Level, ...]
+    asks: tuple[Level, ...]
+
+
+LinkEvent = Literal["connected", "disconnected", "subscribed", "unsubscribed", "rejected"]
+
+
+class LinkMessage(NamedTuple):
+    """
+    ``link.CONNECTOR``: what happened to a connector's websocket, or to some of its topics.
+
+    ``connected`` and ``disconnected`` concern every topic of the connector and leave ``topics``
+    empty. ``subscribed`` (the exchange confirmed; data flows from here on), ``unsubscribed`` and
+    ``rejected`` name bus topics such as ``trade.linear.BTCUSDT``. ``reason`` is empty or a short
+    word from a closed set (see ``processes.connector``).
+    """
+
+    schema_version: int
+    source: Source
+    session: int
+    bus_sequence: int
+    recv_ts_ns: int
+    event: LinkEvent
+    reason: str
+    topics: tuple[str, ...]
+
+
+MarketMessage = TradesMessage | BookMessage | LinkMessage

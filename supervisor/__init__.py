@@ -1,0 +1,1 @@
+"""Plans, starts, watches and restarts the processes, and answers the command line."""
