@@ -1,0 +1,157 @@
+"""The buses over real sockets: numbers, holes, exact topics, bounded queues."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import zmq
+
+from shared.bus import (
+    MarketPublisher,
+    MarketSubscriber,
+    MetricInbox,
+    MetricPublisher,
+    Received,
+    bind,
+    ipc_endpoint,
+)
+from shared.codec import decode_map
+from shared.errors import TakenError
+from shared.messages import TradesMessage
+from shared.topics import market_topic
+
+BTC = market_topic("trade", "linear", "BTCUSDT")
+BTC_PERP = market_topic("trade", "linear", "BTCUSDTPERP")
+DEADLINE_MS = 5000
+
+
+@pytest.fixture
+def context() -> Iterator[zmq.Context[zmq.Socket[bytes]]]:
+    context = zmq.Context()
+    yield context
+    context.destroy(linger=0)
+
+
+def trades(session: int, sequence: int) -> TradesMessage:
+    return TradesMessage(1, "sim", session, sequence, 1, 1, ())
+
+
+def connected_pair(
+    context: zmq.Context[zmq.Socket[bytes]],
+) -> tuple[MarketPublisher, MarketSubscriber]:
+    publisher = MarketPublisher(context, "tcp://127.0.0.1:*")
+    subscriber = MarketSubscriber(context)
+    subscriber.connect("connector-linear-0", publisher.endpoint)
+    subscriber.subscribe(BTC, "connector-linear-0")
+    assert publisher.wait_for_subscribers([BTC], 5) == set()
+    return publisher, subscriber
+
+
+def receive(subscriber: MarketSubscriber, count: int) -> list[Received]:
+    received: list[Received] = []
+    while len(received) < count:
+        assert subscriber.socket.poll(DEADLINE_MS), f"only {len(received)} of {count} arrived"
+        received += subscriber.receive(count - len(received))
+    return received
+
+
+def test_a_subscriber_gets_its_symbol_and_no_longer_name(
+    context: zmq.Context[zmq.Socket[bytes]],
+) -> None:
+    publisher, subscriber = connected_pair(context)
+    publisher.publish(BTC_PERP, trades(1, 1))
+    publisher.publish(BTC, trades(1, 1))
+    assert [Received(BTC, trades(1, 1), 0)] == receive(subscriber, 1)
+
+
+def test_sequences_run_from_one_per_topic_and_session(
+    context: zmq.Context[zmq.Socket[bytes]],
+) -> None:
+    publisher, _ = connected_pair(context)
+    assert [publisher.next_sequence(BTC) for _ in range(3)] == [1, 2, 3]
+    assert publisher.next_sequence(BTC_PERP) == 1
+    publisher.start_session()
+    assert publisher.next_sequence(BTC) == 1
+
+
+def test_a_hole_within_a_session_is_counted_and_told_with_the_next_message(
+    context: zmq.Context[zmq.Socket[bytes]],
+) -> None:
+    publisher, subscriber = connected_pair(context)
+    for sequence in (5, 6, 9):
+        publisher.publish(BTC, trades(1, sequence))
+    assert [0, 0, 2] == [received.lost for received in receive(subscriber, 3)]
+    assert {"connector-linear-0": 2} == subscriber.lost
+
+
+def test_a_new_session_that_does_not_begin_at_one_has_a_hole(
+    context: zmq.Context[zmq.Socket[bytes]],
+) -> None:
+    publisher, subscriber = connected_pair(context)
+    for session, sequence in ((1, 1), (2, 1), (3, 4)):
+        publisher.publish(BTC, trades(session, sequence))
+    assert [0, 0, 3] == [received.lost for received in receive(subscriber, 3)]
+
+
+def test_unreadable_frames_are_counted_and_skipped(
+    context: zmq.Context[zmq.Socket[bytes]],
+) -> None:
+    publisher, subscriber = connected_pair(context)
+    publisher._socket.send(BTC + b"\xc1")
+    publisher.publish(BTC, trades(1, 1))
+    assert [Received(BTC, trades(1, 1), 0)] == receive(subscriber, 1)
+    assert subscriber.invalid == 1
+
+
+def test_an_unsubscribed_topic_is_silent_even_when_messages_waited(
+    context: zmq.Context[zmq.Socket[bytes]],
+) -> None:
+    publisher, subscriber = connected_pair(context)
+    other = market_topic("trade", "linear", "ETHUSDT")
+    subscriber.subscribe(other, "connector-linear-0")
+    assert publisher.wait_for_subscribers([other], 5) == set()
+    publisher.publish(BTC, trades(1, 1))
+    publisher.publish(other, trades(1, 1))
+    subscriber.unsubscribe(BTC)
+    assert [other] == [received.topic for received in receive(subscriber, 1)]
+    assert subscriber.topics() == ["trade.linear.ETHUSDT"]
+
+
+def test_waiting_for_subscribers_names_the_topics_nobody_wants(
+    context: zmq.Context[zmq.Socket[bytes]],
+) -> None:
+    publisher, _ = connected_pair(context)
+    assert publisher.wait_for_subscribers([BTC, BTC_PERP], 0.05) == {BTC_PERP}
+
+
+def test_metrics_wait_for_a_forwarder_that_starts_later(
+    context: zmq.Context[zmq.Socket[bytes]], tmp_path: Path
+) -> None:
+    endpoint = ipc_endpoint(str(tmp_path / "m"))
+    publisher = MetricPublisher(context, endpoint)
+    publisher.publish(b"trades.linear.BTCUSDT", {"seq": 1})
+    inbox = MetricInbox(context, endpoint)
+    assert inbox.socket.poll(DEADLINE_MS)
+    [[topic, payload]] = list(inbox.receive(10))
+    assert topic == b"trades.linear.BTCUSDT"
+    assert decode_map(payload) == {"seq": 1}
+
+
+def test_metrics_that_find_the_queue_full_are_counted(
+    context: zmq.Context[zmq.Socket[bytes]], tmp_path: Path
+) -> None:
+    publisher = MetricPublisher(context, ipc_endpoint(str(tmp_path / "nobody")), queue=5)
+    for seq in range(20):
+        publisher.publish(b"trades.linear.BTCUSDT", {"seq": seq})
+    assert publisher.dropped == 15
+
+
+def test_a_taken_port_is_said_by_name(context: zmq.Context[zmq.Socket[bytes]]) -> None:
+    endpoint = bind(context.socket(zmq.PUB), "tcp://127.0.0.1:0")
+    with pytest.raises(TakenError, match=endpoint):
+        bind(context.socket(zmq.PUB), endpoint)
+
+
+def test_a_socket_path_that_is_too_long_is_refused() -> None:
+    with pytest.raises(TakenError, match="at most 107"):
+        ipc_endpoint("/tmp/" + "x" * 103)

@@ -1,0 +1,68 @@
+"""Counters as a scraper sees them."""
+
+import urllib.request
+
+import pytest
+from prometheus_client import generate_latest
+
+from shared.telemetry import Telemetry
+
+
+def exposed(telemetry: Telemetry) -> str:
+    return generate_latest(telemetry.registry).decode()
+
+
+def test_a_counter_reads_zero_before_anything_happened() -> None:
+    telemetry = Telemetry()
+    telemetry.counter("trades_total", "Trades.", process="trades-0")
+    assert 'bybit_pipeline_trades_total{process="trades-0"} 0.0' in exposed(telemetry)
+
+
+def test_cells_of_one_family_are_told_apart_by_label() -> None:
+    telemetry = Telemetry()
+    telemetry.gauge("books", "Books.", state="live").value = 3
+    telemetry.gauge("books", "Books.", state="stale").value = 1
+    text = exposed(telemetry)
+    assert 'bybit_pipeline_books{state="live"} 3.0' in text
+    assert 'bybit_pipeline_books{state="stale"} 1.0' in text
+    telemetry.remove("books", state="stale")
+    assert 'state="stale"' not in exposed(telemetry)
+
+
+def test_a_histogram_counts_an_observation_at_its_upper_bound() -> None:
+    telemetry = Telemetry()
+    histogram = telemetry.histogram("bus_latency_seconds", "Latency.", (0.1, 1.0), process="p")
+    for value in (0.05, 0.1, 0.5, 7.0):
+        histogram.observe(value)
+    text = exposed(telemetry)
+    assert 'bybit_pipeline_bus_latency_seconds_bucket{le="0.1",process="p"} 2.0' in text
+    assert 'bybit_pipeline_bus_latency_seconds_bucket{le="1.0",process="p"} 3.0' in text
+    assert 'bybit_pipeline_bus_latency_seconds_bucket{le="+Inf",process="p"} 4.0' in text
+    assert 'bybit_pipeline_bus_latency_seconds_count{process="p"} 4.0' in text
+    assert 'bybit_pipeline_bus_latency_seconds_sum{process="p"} 7.65' in text
+
+
+def test_a_read_family_follows_its_source() -> None:
+    telemetry = Telemetry()
+    prices = {("linear", "BTCUSDT"): 5.0}
+    telemetry.gauges("mid_price", "Mid.", ("category", "symbol"), lambda: list(prices.items()))
+    sample = 'bybit_pipeline_mid_price{category="linear",symbol="BTCUSDT"}'
+    assert f"{sample} 5.0" in exposed(telemetry)
+    prices.clear()
+    assert sample not in exposed(telemetry)
+
+
+def test_one_name_cannot_be_two_kinds() -> None:
+    telemetry = Telemetry()
+    telemetry.counter("trades_total", "Trades.", process="p")
+    with pytest.raises(ValueError, match="is a counter"):
+        telemetry.gauge("trades_total", "Trades.", process="p")
+
+
+def test_a_successor_gets_another_port_when_the_wished_one_is_taken() -> None:
+    first, second = Telemetry(), Telemetry()
+    first.counter("trades_total", "Trades.", process="first")
+    port = first.serve("127.0.0.1", 0)
+    assert second.serve("127.0.0.1", port) not in (0, port)
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+        assert b'process="first"' in answer.read()
