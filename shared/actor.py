@@ -22,6 +22,7 @@ import structlog
 import zmq
 
 from shared import logs
+from shared.bus import LINGER_MS
 from shared.clock import Clock, SystemClock
 from shared.control import HEARTBEAT_S, ControlLink
 from shared.errors import EX_FAILED, EX_OK, EX_SOFTWARE, EX_USAGE, ConfigError, PipelineError
@@ -187,8 +188,7 @@ class Actor:
             self.control.close()
         signal.set_wakeup_fd(-1)
         os.close(wakeup)
-        assert self._context is not None
-        self._context.term()
+        self.context.destroy(linger=LINGER_MS)
 
     def _heartbeat(self) -> None:
         self.send_control("heartbeat", status=dict(self.status()))
