@@ -16,7 +16,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import structlog
 import zmq
@@ -222,6 +222,13 @@ def _totals(status: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in status.items() if isinstance(value, int | float)}
 
 
+class _Parser(argparse.ArgumentParser):
+    """An argument parser that ends with our exit code for wrong usage, in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(EX_USAGE, f"{self.prog}: {message}\n")
+
+
 def main(actor: Callable[[AnySpec], Actor], spec_type: type[AnySpec]) -> int:
     """
     The ``__main__`` of a process: ``SPEC.json [--lifeline FD]`` from the command line.
@@ -229,14 +236,10 @@ def main(actor: Callable[[AnySpec], Actor], spec_type: type[AnySpec]) -> int:
     Expected failures are one line in the log and their own exit code; a bug is logged once with
     its traceback and ends with 70.
     """
-    parser = argparse.ArgumentParser(exit_on_error=False)
+    parser = _Parser()
     parser.add_argument("spec", help="the spec file that the supervisor wrote")
     parser.add_argument("--lifeline", type=int, help="file descriptor of the supervisor's pipe")
-    try:
-        arguments = parser.parse_args()
-    except argparse.ArgumentError as error:
-        print(error, file=sys.stderr)
-        return EX_USAGE
+    arguments = parser.parse_args()
     try:
         spec = read_spec(arguments.spec, spec_type)
     except ConfigError as error:
