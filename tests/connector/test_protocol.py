@@ -1,0 +1,541 @@
+"""Frames as Bybit sends them, and as it should not."""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from processes.connector.protocol import (
+    INVALID_REASONS,
+    MAX_FRAME_BYTES,
+    Ack,
+    BookUpdate,
+    InvalidFrame,
+    Pong,
+    TradeBatch,
+    args_chars,
+    book_topic,
+    decode,
+    is_already_subscribed,
+    parse_topic,
+    ping_text,
+    refused_topic,
+    request_text,
+    trades_topic,
+)
+from shared.messages import Category, Trade
+
+RECV_NS = 1_790_134_716_200_000_000
+TRADE_ID = "68bc1c35-dcc0-58e8-a4c5-f59a6b790814"
+
+
+def book_frame(**changes: Any) -> dict[str, Any]:
+    data = {
+        "s": "BTCUSDT",
+        "b": [["86723.40", "0.194"]],
+        "a": [["86723.50", "0"]],
+        "u": 7,
+        "seq": 9,
+    }
+    frame = {
+        "topic": "orderbook.50.BTCUSDT",
+        "type": "delta",
+        "ts": 1790134716101,
+        "data": data,
+        "cts": 1790134716094,
+    }
+    data.update({key: changes.pop(key) for key in list(changes) if key in data})
+    return frame | changes
+
+
+def trade_frame(**changes: Any) -> dict[str, Any]:
+    row = {
+        "T": 1791365008334, "s": "BTCUSDT", "S": "Buy", "v": "0.001", "p": "83766.30",
+        "L": "PlusTick", "i": TRADE_ID, "BT": False, "RPI": True, "seq": 821670598155,
+    }  # fmt: skip
+    row.update({key: changes.pop(key) for key in list(changes) if key in row})
+    frame = {
+        "topic": "publicTrade.BTCUSDT",
+        "type": "snapshot",
+        "ts": 1791365008335,
+        "data": [row],
+    }
+    return frame | changes
+
+
+def decode_object(frame: Any, category: Category = "linear") -> Any:
+    return decode(json.dumps(frame, separators=(",", ":")).encode(), category, RECV_NS)
+
+
+def decode_or_none(raw: bytes, category: Category) -> Any:
+    """None for a frame that was refused with a known reason; every other error rises."""
+    try:
+        return decode(raw, category, RECV_NS)
+    except InvalidFrame as error:
+        if error.reason not in INVALID_REASONS:
+            raise
+        return None
+
+
+def reason_of(raw: bytes, category: Category = "linear") -> str:
+    with pytest.raises(InvalidFrame) as caught:
+        decode(raw, category, RECV_NS)
+    assert caught.value.reason in INVALID_REASONS
+    return caught.value.reason
+
+
+def reason_of_object(frame: Any, category: Category = "linear") -> str:
+    return reason_of(json.dumps(frame).encode(), category)
+
+
+# -- books ---------------------------------------------------------------------------------------
+
+
+def test_a_book_delta_becomes_numbers_once() -> None:
+    expected = BookUpdate(
+        RECV_NS, 1790134716101, 1790134716094, False, 50, 7, 9,
+        ((86723.4, 0.194),), ((86723.5, 0.0),), "BTCUSDT", "orderbook.50.BTCUSDT",
+    )  # fmt: skip
+    assert expected == decode_object(book_frame())
+
+
+def test_key_order_does_not_matter() -> None:
+    frame = book_frame()
+    assert decode_object(frame) == decode_object(dict(reversed(frame.items())))
+
+
+def test_a_book_of_2023_has_no_match_time_and_no_sequence() -> None:
+    frame = book_frame()
+    del frame["cts"]
+    del frame["data"]["seq"]
+    update = decode_object(frame)
+    assert (None, None) == (update.match_ts_ms, update.sequence)
+
+
+def test_a_match_time_of_zero_is_absent() -> None:
+    assert decode_object(book_frame(cts=0)).match_ts_ms is None
+
+
+def test_an_empty_option_book_is_a_snapshot_without_levels() -> None:
+    frame = book_frame(
+        id="orderbook.25.XRP-30OCT26-0.4-P-USDT-3-1680652790918",
+        topic="orderbook.25.XRP-30OCT26-0.4-P-USDT",
+        type="snapshot",
+        s="XRP-30OCT26-0.4-P-USDT",
+        b=[],
+        a=[],
+        u=0,
+    )
+    update = decode_object(frame, "option")
+    assert ((), (), 0, True, 25) == (
+        update.bids, update.asks, update.update_id, update.is_snapshot, update.depth,
+    )  # fmt: skip
+    assert update.symbol == "XRP-30OCT26-0.4-P-USDT"
+
+
+@pytest.mark.parametrize(
+    "price",
+    ["nan", "NaN", "inf", "Infinity", "-Infinity", "-1", "", "0x1", "1e400", "0", "0.0", "-0",
+     "1,5", "+1", " 1", "1 ", "1_0", "1e-400", "null", "true", "one", "9999999999999999999",
+     None, True,
+     [], {}, -1, 0, "1.", ".5", "1\u0661"],
+)  # fmt: skip
+def test_a_price_that_is_none_is_refused(price: object) -> None:
+    assert reason_of_object(book_frame(b=[[price, "1"]])) == "number"
+    assert reason_of_object(trade_frame(p=price)) == "number"
+
+
+@pytest.mark.parametrize(
+    "size", ["-1", "-0.5", "nan", "inf", "", "1e400", "1e19", None, "x", False]
+)
+def test_a_size_that_is_none_is_refused(size: object) -> None:
+    assert reason_of_object(book_frame(a=[["1", size]])) == "number"
+    assert reason_of_object(trade_frame(v=size)) == "number"
+
+
+def test_a_trade_of_nothing_is_refused() -> None:
+    assert reason_of_object(trade_frame(v="0")) == "number"
+
+
+@pytest.mark.parametrize(
+    "number", [b"1e400", b"-1e400", b"NaN", b"Infinity", b"-Infinity", b"1" * 400]
+)
+def test_json_numbers_out_of_range_are_refused(number: bytes) -> None:
+    raw = json.dumps(book_frame(b=[["PRICE", "1"]])).encode().replace(b'"PRICE"', number)
+    assert reason_of(raw) in ("number", "json")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"ts": 1790134716},
+        {"ts": 1790134716101000},
+        {"ts": -1},
+        {"ts": None},
+        {"ts": 1.5},
+        {"cts": -1},
+        {"u": -1},
+        {"u": 2**63},
+        {"u": "x"},
+        {"seq": -4},
+    ],
+)
+def test_times_and_ids_out_of_bounds_are_refused(changes: dict[str, Any]) -> None:
+    assert reason_of_object(book_frame(**changes)) in ("number", "schema")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"b": [["1"]]},
+        {"b": [["1", "2", "3"]]},
+        {"b": [["1", "2"], "x"]},
+        {"b": None},
+        {"b": "1"},
+        {"type": "update"},
+        {"type": None},
+        {"data": None},
+        {"data": 5},
+        {"data": []},
+        {"s": 5},
+        {"b": [["1", "1"]] * 10_001},
+    ],
+)
+def test_a_book_of_another_shape_is_refused(changes: dict[str, Any]) -> None:
+    assert reason_of_object(book_frame(**changes)) == "schema"
+
+
+def test_a_book_of_another_symbol_is_refused() -> None:
+    assert reason_of_object(book_frame(s="ETHUSDT")) == "symbol"
+
+
+def test_a_missing_field_is_refused() -> None:
+    for key in ("s", "b", "a", "u"):
+        frame = book_frame()
+        del frame["data"][key]
+        assert reason_of_object(frame) == "schema"
+    frame = book_frame()
+    del frame["ts"]
+    assert reason_of_object(frame) == "schema"
+
+
+# -- trades --------------------------------------------------------------------------------------
+
+
+def test_trades_become_records() -> None:
+    trade = Trade(1791365008334, "Buy", 83766.3, 0.001, TRADE_ID, 821670598155, False, True)
+    batch = TradeBatch(RECV_NS, 1791365008335, (trade,), "BTCUSDT", "publicTrade.BTCUSDT")
+    assert [batch] == decode_object(trade_frame())
+
+
+def test_a_spot_trade_id_keeps_every_digit() -> None:
+    [batch] = decode_object(trade_frame(i="2290000001225843671"), "spot")
+    assert batch.trades[0].trade_id == "2290000001225843671"
+
+
+def test_fields_of_2025_may_be_absent() -> None:
+    frame = trade_frame()
+    del frame["data"][0]["seq"], frame["data"][0]["RPI"]
+    [batch] = decode_object(frame)
+    assert (None, False) == (batch.trades[0].sequence, batch.trades[0].is_rpi)
+
+
+def test_option_trades_are_split_by_contract_in_order() -> None:
+    call, put = "BTC-28APR23-29500-C", "BTC-28APR23-29500-P"
+    frame = trade_frame(topic="publicTrade.BTC")
+    row = frame["data"][0]
+    frame["data"] = [row | {"s": s, "i": i} for s, i in ((call, "1"), (put, "2"), (call, "3"))]
+    batches = decode_object(frame, "option")
+    assert [(call, ["1", "3"]), (put, ["2"])] == [
+        (batch.symbol, [trade.trade_id for trade in batch.trades]) for batch in batches
+    ]
+
+
+def test_trades_of_another_symbol_are_refused() -> None:
+    assert reason_of_object(trade_frame(s="ETHUSDT")) == "symbol"
+    assert reason_of_object(trade_frame(s="ETH-1-C", topic="publicTrade.BTC"), "option") == "symbol"
+
+
+def test_no_trades_are_no_batches() -> None:
+    assert [] == decode_object(trade_frame(data=[]))
+
+
+@pytest.mark.parametrize(
+    "changes", [{"S": "buy"}, {"S": None}, {"i": ""}, {"i": 7}, {"i": "x" * 200}]
+)
+def test_a_trade_of_another_shape_is_refused(changes: dict[str, Any]) -> None:
+    assert reason_of_object(trade_frame(**changes)) == "schema"
+
+
+# -- control messages ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('{"success":true,"ret_msg":"subscribe","conn_id":"c","req_id":"10001","op":"subscribe"}',
+         Ack(True, "subscribe", "10001", "subscribe")),
+        ('{"success":true,"ret_msg":"subscribe","conn_id":"c","op":"subscribe"}',
+         Ack(True, "subscribe", "", "subscribe")),
+        ('{"success":true,"ret_msg":"unsubscribe","op":"unsubscribe"}',
+         Ack(True, "unsubscribe", "", "unsubscribe")),
+        ('{"success":true,"ret_msg":"","conn_id":"c","req_id":"","op":"subscribe"}',
+         Ack(True, "subscribe", "", "")),
+        ('{"success":true,"ret_msg":"","conn_id":"c","req_id":"3","op":"unsubscribe"}',
+         Ack(True, "unsubscribe", "3", "")),
+        ('{"success":false,"ret_msg":"error:handler not found,topic:orderbook.50.NOPEUSDT",'
+         '"conn_id":"c","req_id":"e1","op":"subscribe"}',
+         Ack(False, "subscribe", "e1", "error:handler not found,topic:orderbook.50.NOPEUSDT")),
+        ('{"success":false,"ret_msg":"args size \\u003e10","conn_id":"c","op":"subscribe"}',
+         Ack(False, "subscribe", "", "args size >10")),
+        ('{"success":true,"conn_id":"c","data":{"failTopics":[],"successTopics":'
+         '["orderbook.100.BTC-6JAN23-18000-C"]},"type":"COMMAND_RESP"}',
+         Ack(True, None, "", "", ("orderbook.100.BTC-6JAN23-18000-C",))),
+        ('{"success":false,"conn_id":"c","data":{"failTopics":["x"],"successTopics":["y"]},'
+         '"type":"COMMAND_RESP"}',
+         Ack(False, None, "", "", ("y",), ("x",))),
+        ('{"success":true,"ret_msg":"pong","conn_id":"c","op":"ping"}', Pong("")),
+        ('{"success":true,"ret_msg":"pong","conn_id":"c","req_id":"7","op":"ping"}', Pong("7")),
+        ('{"args":["1672916271846"],"op":"pong"}', Pong("")),
+        ('{"req_id":"test","op":"pong","args":["1675418560633"],"conn_id":"c"}', Pong("test")),
+        ('{"success":true,"ret_msg":"pong","op":"pong","req_id":5}', Pong("5")),
+    ],
+)  # fmt: skip
+def test_every_control_shape_is_read(text: str, expected: Ack | Pong) -> None:
+    assert expected == decode(text.encode(), "spot", RECV_NS)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ('{"success":false,"ret_msg":"error:invalid op","op":"x"}', "control"),
+        ('{"success":false,"ret_msg":"Failed to decode incoming data: EOF"}', "control"),
+        ('{"success":true,"ret_msg":"","op":"auth","conn_id":"c"}', "control"),
+        ('{"op":"subscribe"}', "control"),
+        ("{}", "control"),
+        ('{"type":"COMMAND_RESP","data":{"failTopics":[1]}}', "schema"),
+        ('{"op":5}', "schema"),
+        ("[]", "schema"),
+        ("7", "schema"),
+        ("", "json"),
+        ("{", "json"),
+        ('{"op":"pong"} x', "json"),
+        ('{"topic":"tickers.BTCUSDT","type":"snapshot","data":{"symbol":"BTCUSDT"}}', "topic"),
+        ('{"topic":"orderbook.rpi.BTCUSDT","data":{}}', "topic"),
+        ('{"topic":"orderbook.50.","data":{}}', "topic"),
+        ('{"topic":"publicTrade","data":[]}', "topic"),
+        ('{"topic":"orderbook.50.BTCUSDT","op":"pong"}', "schema"),
+    ],
+)
+def test_what_is_neither_data_nor_an_answer_has_a_reason(text: str, reason: str) -> None:
+    assert reason == reason_of(text.encode())
+
+
+# -- hostile input -------------------------------------------------------------------------------
+
+
+def test_text_that_is_not_utf8_is_refused_also_where_nobody_reads_it() -> None:
+    raw = json.dumps(book_frame(note="NOTE")).encode().replace(b"NOTE", b"\xff\xfe")
+    assert reason_of(raw) == "utf8"
+
+
+def test_text_beyond_ascii_is_no_error_by_itself() -> None:
+    assert decode(json.dumps(book_frame(note="日本"), ensure_ascii=False).encode(), "linear", 1)
+
+
+def test_deep_nesting_is_refused() -> None:
+    deep = b"[" * 100_000 + b"]" * 100_000
+    raw = json.dumps(book_frame(note="NOTE")).encode().replace(b'"NOTE"', deep)
+    assert reason_of(raw) == "nesting"
+    assert reason_of(b'{"x":' + deep + b"}") == "nesting"
+    assert reason_of(deep) in ("schema", "nesting")
+
+
+def test_a_frame_above_the_limit_is_refused_unread() -> None:
+    assert reason_of(b" " * (MAX_FRAME_BYTES + 1)) == "size"
+
+
+def test_of_a_repeated_key_the_last_one_counts() -> None:
+    raw = json.dumps(book_frame()).encode().replace(b'"u": 7', b'"u": 6, "u": 8')
+    update = decode(raw, "linear", RECV_NS)
+    assert isinstance(update, BookUpdate)
+    assert update.update_id == 8
+
+
+KEYS = ["s", "b", "a", "u", "seq", "T", "S", "v", "p", "i", "BT", "op", "type", "data", "ts"]
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
+    | st.sampled_from(["1", "-1", "0", "nan", "1e400", "BTCUSDT", "Buy", "snapshot", "delta"]),
+    lambda inner: st.lists(inner, max_size=4)
+    | st.dictionaries(st.sampled_from(KEYS), inner),
+    max_leaves=12,
+)  # fmt: skip
+
+
+@given(
+    frame=st.sampled_from([book_frame, trade_frame]),
+    changes=st.dictionaries(
+        st.sampled_from([*KEYS, "topic", "cts", "ret_msg", "success"]),
+        JSON_VALUES | st.lists(st.lists(JSON_VALUES, max_size=3), max_size=3),
+        max_size=4,
+    ),
+    category=st.sampled_from(["linear", "option"]),
+)  # fmt: skip
+def test_a_bent_frame_gives_a_sound_record_or_is_refused(
+    frame: Any, changes: dict[str, Any], category: Category
+) -> None:
+    decoded = decode_or_none(json.dumps(frame(**changes)).encode(), category)
+    if isinstance(decoded, BookUpdate):
+        for price, size in (*decoded.bids, *decoded.asks):
+            assert 0 < price < 1e16
+            assert 0 <= size < 1e19
+    elif isinstance(decoded, list):
+        for batch in decoded:
+            for trade in batch.trades:
+                assert 0 < trade.price < 1e16
+                assert 0 < trade.size < 1e19
+
+
+@given(
+    raw=st.binary(max_size=200)
+    | st.text(max_size=200).map(str.encode)
+    | JSON_VALUES.map(lambda value: json.dumps(value).encode())
+)
+def test_noise_is_never_anything_but_refused(raw: bytes) -> None:
+    assert isinstance(decode_or_none(raw, "linear"), Ack | Pong | None)
+
+
+@given(data=st.data())
+def test_a_damaged_byte_never_escapes(data: st.DataObject) -> None:
+    raw = bytearray(json.dumps(data.draw(st.sampled_from([book_frame(), trade_frame()]))).encode())
+    for _ in range(data.draw(st.integers(1, 3))):
+        raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
+    decoded = decode_or_none(bytes(raw), "linear")
+    assert isinstance(decoded, BookUpdate | list | None)
+
+
+# -- topics and requests -------------------------------------------------------------------------
+
+
+def test_topics_are_split_with_a_limit() -> None:
+    assert parse_topic("orderbook.100.XRP-30OCT26-0.4-P-USDT") == (
+        "book", 100, "XRP-30OCT26-0.4-P-USDT",
+    )  # fmt: skip
+    assert parse_topic("publicTrade.BTCUSDT") == ("trade", 0, "BTCUSDT")
+    assert book_topic("BTCUSDT", 50) == "orderbook.50.BTCUSDT"
+
+
+def test_option_trades_are_subscribed_by_coin() -> None:
+    assert trades_topic("option", "BTC-30JUN23-45000-P") == "publicTrade.BTC"
+    assert trades_topic("linear", "BTC-30JUN23") == "publicTrade.BTC-30JUN23"
+
+
+def test_requests_are_what_bybit_documents() -> None:
+    assert json.loads(request_text("subscribe", "1-1", ["orderbook.50.BTCUSDT"])) == {
+        "req_id": "1-1", "op": "subscribe", "args": ["orderbook.50.BTCUSDT"],
+    }  # fmt: skip
+    assert json.loads(ping_text("p1")) == {"req_id": "p1", "op": "ping"}
+
+
+@given(st.lists(st.from_regex(r"[a-z0-9.]{1,30}", fullmatch=True)))
+def test_the_length_of_the_arguments_is_at_least_that_of_their_json(topics: list[str]) -> None:
+    length = len(json.dumps(topics, separators=(",", ":")))
+    assert length <= args_chars(topics) <= length + 1
+
+
+@pytest.mark.parametrize(
+    ("text", "topic"),
+    [
+        ("error:handler not found,topic:publicTrade.NOPE", "publicTrade.NOPE"),
+        ("error:already subscribed,topic:orderbook.1.ETHUSDT", "orderbook.1.ETHUSDT"),
+        ("Invalid symbol :[publicTrade.NOPEUSDT]", "publicTrade.NOPEUSDT"),
+        ("args size >10", None),
+        ("", None),
+    ],
+)
+def test_the_refused_topic_is_read_from_the_text(text: str, topic: str | None) -> None:
+    assert topic == refused_topic(text)
+
+
+def test_already_subscribed_is_told_from_other_refusals() -> None:
+    assert is_already_subscribed("error:already subscribed,topic:orderbook.1.ETHUSDT")
+    assert not is_already_subscribed("error:handler not found,topic:orderbook.1.ETHUSDT")
+
+
+# -- the recorded captures -----------------------------------------------------------------------
+
+
+def decoded_counts(path: Path, category: Category) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    for line in path.read_bytes().splitlines():
+        try:
+            decoded = decode(line, category, RECV_NS)
+        except InvalidFrame as error:
+            counts[f"{error.reason} {json.loads(line)['topic'].split('.')[0]}"] += 1
+            continue
+        if isinstance(decoded, BookUpdate):
+            counts[f"{decoded.topic} {'snapshot' if decoded.is_snapshot else 'delta'}"] += 1
+        elif isinstance(decoded, list):
+            for batch in decoded:
+                counts[batch.topic] += 1
+                counts["trades"] += len(batch.trades)
+        else:
+            counts[type(decoded).__name__] += 1
+    return counts
+
+
+def test_the_linear_capture_decodes_completely(captures: Path) -> None:
+    assert decoded_counts(captures / "linear_20260809_ob200_BTC_SOL.jsonl", "linear") == {
+        "orderbook.200.BTCUSDT snapshot": 1, "orderbook.200.BTCUSDT delta": 413,
+        "orderbook.200.SOLUSDT snapshot": 1, "orderbook.200.SOLUSDT delta": 382,
+        "publicTrade.BTCUSDT": 16, "publicTrade.SOLUSDT": 57, "trades": 221,
+        "Ack": 17, "topic tickers": 378, "topic kline": 47,
+    }  # fmt: skip
+
+
+def test_the_spot_capture_decodes_completely(captures: Path) -> None:
+    assert decoded_counts(captures / "spot_20260809_ob200_ETH.jsonl", "spot") == {
+        "orderbook.200.ETHUSDT snapshot": 1, "orderbook.200.ETHUSDT delta": 249,
+        "publicTrade.ETHUSDT": 7, "trades": 9,
+        "Ack": 7, "topic tickers": 40, "topic kline": 10,
+    }  # fmt: skip
+
+
+def test_the_archive_and_level_1_captures_decode_completely(captures: Path) -> None:
+    assert decoded_counts(captures / "linear_20241201_ob500_XRP.data", "linear") == {
+        "orderbook.500.XRPUSDT snapshot": 1, "orderbook.500.XRPUSDT delta": 49,
+    }  # fmt: skip
+    assert decoded_counts(captures / "linear_20250613_ob1_4symbols.jsonl", "linear") == {
+        "orderbook.1.BANDUSDT snapshot": 45, "orderbook.1.RADUSDT snapshot": 18,
+        "orderbook.1.SNTUSDT snapshot": 107, "orderbook.1.AIOZUSDT snapshot": 28, "Ack": 4,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "category"),
+    [
+        ("fixtures_linear_20250925_kinds.jsonl", "linear"),
+        ("fixtures_linear_inverse_kinds_2023.jsonl", "linear"),
+        ("fixtures_option_kinds_2023.jsonl", "option"),
+        ("fixtures_spot_kinds_2023.jsonl", "spot"),
+        ("docs_examples_public_topics.jsonl", "linear"),
+    ],
+)
+def test_single_messages_of_every_kind_decode(
+    captures: Path, name: str, category: Category
+) -> None:
+    others = {"topic tickers", "topic liquidation", "topic allLiquidation"}
+    counts = decoded_counts(captures / name, category)
+    assert {key for key in counts if " " in key and not key.startswith("orderbook")} <= others
+    assert any(key.startswith("orderbook") for key in counts)
+    assert any(key.startswith("publicTrade") for key in counts)
+
+
+def test_control_messages_that_were_seen_are_read(captures: Path) -> None:
+    lines = (captures / "fixtures_control_seen.jsonl").read_bytes().splitlines()
+    kinds = [type(decode(line, "linear", RECV_NS)).__name__ for line in lines]
+    assert kinds == ["Ack", "Pong", "Ack", "Ack", "Ack"]
