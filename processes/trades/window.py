@@ -1,0 +1,383 @@
+"""
+Sliding time windows over the trades of one symbol, exact however long they run.
+
+Decides which trades a window holds and what follows from them. Knows nothing of messages, links
+or coverage, and reads no clock: the exchange's time comes in as an argument.
+
+All windows share one store. Each stored trade carries the running totals from before it, as exact
+integers (``exact``); the sum over a window is the present total minus the one before its first
+trade, which a binary search finds. So a trade costs the same with one window or ten, nothing is
+subtracted trade by trade, and two integers of any size differ without error.
+"""
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from math import ceil, log, sqrt
+from typing import NamedTuple
+
+from processes.trades.exact import DecimalScale, is_plausible
+
+DEFAULT_MAX_TRADES = 200_000
+"""About 50 MB for a symbol that fills it, and 666 trades a second over five minutes."""
+
+_COMPACT_FROM = 1024
+"""Evicted rows that are kept at the front of the columns before they are cut off."""
+
+_COIN_BITS = 192
+"""Contracts divided by price are kept in units of 2^-192 of the base coin, so that the smallest
+plausible quotient still has more digits than a float."""
+
+_NEVER_MS = -(1 << 62)
+
+
+class WindowMeasures(NamedTuple):
+    """
+    What the trades of one window say; each number is the float nearest to the exact result.
+
+    Sizes and volumes are in Bybit's unit of size, prices and ``turnover`` in quote currency.
+    """
+
+    trades: int
+    tpm: float
+    """Trades a minute: ``trades * 60 / W``."""
+    tps: float
+    """Trades a second: ``trades / W``."""
+    volume: float
+    buy_volume: float
+    sell_volume: float
+    vol_delta: float
+    """``buy_volume - sell_volume``."""
+    buy_sell_ratio: float | None
+    """``buy_volume / sell_volume``; None without sells."""
+    buy_share: float | None
+    """``buy_volume / volume`` in [0, 1]; None without trades."""
+    turnover: float
+    """``sum(price * size)``; on inverse ``sum(size)``, a contract being 1 USD."""
+    vwap: float | None
+    """``turnover / volume``; on inverse ``sum(size) / sum(size / price)``, the price at which the
+    same contracts would have changed the same amount of coin. None without trades."""
+    high: float | None
+    low: float | None
+
+
+class TradeWindows:
+    """
+    The trades of the last ``retention_ms``, readable through any window up to that length.
+
+    A window of W milliseconds holds the trades with ``now - W < match_ts <= now``. ``now_ms`` is
+    the exchange's time; it never goes back, and a trade from after it moves it forward. Trades
+    may arrive in any order: a late one is put where it belongs, at a cost that grows with the
+    number of trades after it.
+
+    Memory is bounded by ``max_trades``. Over it, the oldest millisecond is dropped with all its
+    trades; ``trades_dropped`` counts them, and the store is complete only for times after
+    ``dropped_through_ms``.
+    """
+
+    def __init__(
+        self, *, retention_ms: int, is_inverse: bool = False, max_trades: int = DEFAULT_MAX_TRADES
+    ) -> None:
+        self.now_ms: int | None = None
+        self.trades_total = 0
+        self.trades_dropped = 0
+        self.dropped_through_ms = _NEVER_MS
+        self._retention_ms = retention_ms
+        self._is_inverse = is_inverse
+        self._max_trades = max_trades
+        self._price_scale = DecimalScale()
+        self._size_scale = DecimalScale()
+        # One row a trade, oldest first; rows before _head are evicted. The last three columns
+        # hold the totals of the rows before this one.
+        self._head = 0
+        self._ts: list[int] = []
+        self._prices: list[float] = []
+        self._sizes: list[float] = []
+        self._bought: list[int] = []
+        self._sold: list[int] = []
+        self._weighted: list[int] = []
+        # Totals over every stored or evicted row, in units. "Weighted" is price * size, or on
+        # inverse size / price.
+        self._total_bought = 0
+        self._total_sold = 0
+        self._total_weighted = 0
+        self._unstored_delta = 0
+        self._highs = _Extremes(sign=1)
+        self._lows = _Extremes(sign=-1)
+
+    def __len__(self) -> int:
+        """Number of trades held."""
+        return len(self._ts) - self._head
+
+    @property
+    def cvd(self) -> float:
+        """Cumulative volume delta: bought minus sold size of every trade ever added."""
+        delta = self._total_bought - self._total_sold + self._unstored_delta
+        return delta / self._size_scale.scale
+
+    def add(self, match_ts_ms: int, price: float, size: float, *, is_buy: bool) -> None:
+        """
+        Take in one trade. O(1) amortised for the newest, O(trades after it) for a late one.
+
+        One older than the retention counts in ``trades_total`` and ``cvd`` and in no window.
+
+        Raises:
+            ValueError: If price or size is not a positive number of a believable magnitude.
+        """
+        if not (is_plausible(price) and is_plausible(size)):
+            raise ValueError(f"trade with price {price!r} and size {size!r}")
+        size_units = self._size_scale.units(size)
+        if size_units is None:
+            size_units = self._refine_size(size)
+        price_units = self._price_scale.units(price)
+        if price_units is None:
+            price_units = self._refine_price(price)
+        self.trades_total += 1
+        if self.now_ms is None or match_ts_ms > self.now_ms:
+            self.advance(match_ts_ms)
+        if match_ts_ms <= self._floor_ms():
+            self._unstored_delta += size_units if is_buy else -size_units
+            return
+        if self._is_inverse:
+            weighted = self._coin_units(size_units, price_units)
+        else:
+            weighted = price_units * size_units
+        bought, sold = (size_units, 0) if is_buy else (0, size_units)
+        if len(self._ts) > self._head and match_ts_ms < self._ts[-1]:
+            self._insert(match_ts_ms, price, size, bought, sold, weighted)
+        else:
+            self._append(match_ts_ms, price, size, bought, sold, weighted)
+        if len(self) > self._max_trades:
+            self._drop_oldest()
+
+    def advance(self, now_ms: int) -> None:
+        """Move the exchange's time forward and let go of what is too old; never goes back."""
+        if self.now_ms is not None and now_ms <= self.now_ms:
+            return
+        self.now_ms = now_ms
+        self._evict()
+
+    def measures(self, window_ms: int) -> WindowMeasures:
+        """Measures of the last ``window_ms``, at most the retention. O(log n)."""
+        start_ms, first = self._window(window_ms)
+        trades = len(self._ts) - first
+        rates = (trades, trades * 60_000 / window_ms, trades * 1_000 / window_ms)
+        if not trades:
+            return WindowMeasures(*rates, 0.0, 0.0, 0.0, 0.0, None, None, 0.0, None, None, None)
+        bought = self._total_bought - self._bought[first]
+        sold = self._total_sold - self._sold[first]
+        weighted = self._total_weighted - self._weighted[first]
+        volume = bought + sold
+        scale = self._size_scale.scale
+        if self._is_inverse:
+            turnover = volume / scale
+            vwap = (volume << _COIN_BITS) / (weighted * scale)
+        else:
+            turnover = weighted / (scale * self._price_scale.scale)
+            vwap = weighted / (volume * self._price_scale.scale)
+        return WindowMeasures(
+            *rates,
+            volume=volume / scale,
+            buy_volume=bought / scale,
+            sell_volume=sold / scale,
+            vol_delta=(bought - sold) / scale,
+            buy_sell_ratio=bought / sold if sold else None,
+            buy_share=bought / volume,
+            turnover=turnover,
+            vwap=vwap,
+            high=self._highs.since(start_ms),
+            low=self._lows.since(start_ms),
+        )
+
+    def realised_volatility(self, window_ms: int, sample_ms: int = 1_000) -> float | None:
+        """
+        Realised volatility over the window, as a fraction, not annualised; None below two samples.
+
+        ``sqrt(sum(ln(p[i] / p[i-1]) ** 2))`` over prices sampled at every whole ``sample_ms`` of
+        exchange time, each the last trade at or before that instant and inside the window
+        (previous-tick sampling). Andersen, Bollerslev, Diebold and Labys, "Modeling and
+        Forecasting Realized Volatility", Econometrica 71(2), 2003. Sampling keeps the bounce
+        between bid and ask, which every single trade would add, from passing for volatility.
+
+        Cost: O(window_ms / sample_ms * log n).
+        """
+        start_ms, first = self._window(window_ms)
+        if first == len(self._ts) or self.now_ms is None:
+            return None
+        total, samples, previous = 0.0, 0, 0.0
+        for at_ms in range(start_ms // sample_ms * sample_ms, self.now_ms + 1, sample_ms):
+            index = bisect_right(self._ts, at_ms, first) - 1
+            if index < first:
+                continue
+            price = self._prices[index]
+            if samples:
+                total += log(price / previous) ** 2
+            previous = price
+            samples += 1
+        return sqrt(total) if samples > 1 else None
+
+    def size_quantiles(
+        self, window_ms: int, probabilities: Sequence[float]
+    ) -> tuple[float, ...] | None:
+        """
+        Quantiles of the trade sizes in the window, one for each probability in (0, 1].
+
+        The smallest size that at least that share of the trades does not exceed (Hyndman and Fan,
+        "Sample Quantiles in Statistical Packages", The American Statistician 50(4), 1996,
+        definition 1), so each is a size that was traded. None without trades; O(n log n).
+        """
+        _, first = self._window(window_ms)
+        sizes = sorted(self._sizes[first:])
+        if not sizes:
+            return None
+        return tuple(sizes[max(0, ceil(p * len(sizes)) - 1)] for p in probabilities)
+
+    def _window(self, window_ms: int) -> tuple[int, int]:
+        """Time after which the window begins, and the row of its first trade."""
+        if window_ms > self._retention_ms:
+            raise ValueError(f"window of {window_ms} ms, but {self._retention_ms} ms are kept")
+        if self.now_ms is None:
+            return _NEVER_MS, len(self._ts)
+        start_ms = max(self.now_ms - window_ms, self.dropped_through_ms)
+        return start_ms, bisect_right(self._ts, start_ms, self._head)
+
+    def _floor_ms(self) -> int:
+        """Time up to which nothing is held."""
+        assert self.now_ms is not None
+        return max(self.now_ms - self._retention_ms, self.dropped_through_ms)
+
+    def _append(
+        self, ts: int, price: float, size: float, bought: int, sold: int, weighted: int
+    ) -> None:
+        self._ts.append(ts)
+        self._prices.append(price)
+        self._sizes.append(size)
+        self._bought.append(self._total_bought)
+        self._sold.append(self._total_sold)
+        self._weighted.append(self._total_weighted)
+        self._total_bought += bought
+        self._total_sold += sold
+        self._total_weighted += weighted
+        self._highs.append(ts, price)
+        self._lows.append(ts, price)
+
+    def _insert(
+        self, ts: int, price: float, size: float, bought: int, sold: int, weighted: int
+    ) -> None:
+        at = bisect_right(self._ts, ts, self._head)
+        self._ts.insert(at, ts)
+        self._prices.insert(at, price)
+        self._sizes.insert(at, size)
+        for column, units in (
+            (self._bought, bought),
+            (self._sold, sold),
+            (self._weighted, weighted),
+        ):
+            column[at:] = [column[at], *(before + units for before in column[at:])]
+        self._total_bought += bought
+        self._total_sold += sold
+        self._total_weighted += weighted
+        self._highs.insert(ts, price)
+        self._lows.insert(ts, price)
+
+    def _evict(self) -> None:
+        floor_ms = self._floor_ms()
+        self._head = bisect_right(self._ts, floor_ms, self._head)
+        self._highs.evict(floor_ms)
+        self._lows.evict(floor_ms)
+        if self._head >= _COMPACT_FROM and self._head * 2 >= len(self._ts):
+            for column in (
+                self._ts,
+                self._prices,
+                self._sizes,
+                self._bought,
+                self._sold,
+                self._weighted,
+            ):
+                del column[: self._head]
+            self._head = 0
+
+    def _drop_oldest(self) -> None:
+        """Make room by giving up the oldest millisecond, so that the rest is complete."""
+        held = len(self)
+        self.dropped_through_ms = self._ts[self._head]
+        self._evict()
+        self.trades_dropped += held - len(self)
+
+    def _refine_size(self, size: float) -> int:
+        factor = self._size_scale.refine(size)
+        self._total_bought *= factor
+        self._total_sold *= factor
+        self._unstored_delta *= factor
+        self._bought = [units * factor for units in self._bought]
+        self._sold = [units * factor for units in self._sold]
+        if not self._is_inverse:
+            self._refine_weighted(factor)
+        units = self._size_scale.units(size)
+        assert units is not None
+        return units
+
+    def _refine_price(self, price: float) -> int:
+        factor = self._price_scale.refine(price)
+        if not self._is_inverse:
+            self._refine_weighted(factor)
+        units = self._price_scale.units(price)
+        assert units is not None
+        return units
+
+    def _refine_weighted(self, factor: int) -> None:
+        self._total_weighted *= factor
+        self._weighted = [units * factor for units in self._weighted]
+
+    def _coin_units(self, size_units: int, price_units: int) -> int:
+        """Coin that the contracts are worth, in units of 2^-192, rounded down."""
+        coins = (size_units * self._price_scale.scale) << _COIN_BITS
+        return coins // (price_units * self._size_scale.scale)
+
+
+class _Extremes:
+    """
+    Highest (sign 1) or lowest (sign -1) price since any time, by a monotonic queue.
+
+    Holds only the trades that no later trade beats: times rise, prices fall (rise for sign -1),
+    so the extreme since a time is the first entry after it.
+    """
+
+    __slots__ = ("_head", "_prices", "_sign", "_ts")
+
+    def __init__(self, *, sign: int) -> None:
+        self._sign = sign
+        self._head = 0
+        self._ts: list[int] = []
+        self._prices: list[float] = []
+
+    def append(self, ts: int, price: float) -> None:
+        """Take in the newest trade."""
+        prices, sign, head = self._prices, self._sign, self._head
+        while len(prices) > head and (prices[-1] - price) * sign <= 0:
+            prices.pop()
+            self._ts.pop()
+        prices.append(price)
+        self._ts.append(ts)
+
+    def insert(self, ts: int, price: float) -> None:
+        """Take in a trade that is older than some already there."""
+        at = bisect_right(self._ts, ts, self._head)
+        if at < len(self._ts) and (self._prices[at] - price) * self._sign >= 0:
+            return
+        start = at
+        while start > self._head and (self._prices[start - 1] - price) * self._sign <= 0:
+            start -= 1
+        self._ts[start:at] = [ts]
+        self._prices[start:at] = [price]
+
+    def evict(self, floor_ms: int) -> None:
+        """Forget everything up to and including a time."""
+        self._head = bisect_right(self._ts, floor_ms, self._head)
+        if self._head >= _COMPACT_FROM and self._head * 2 >= len(self._ts):
+            del self._ts[: self._head], self._prices[: self._head]
+            self._head = 0
+
+    def since(self, start_ms: int) -> float | None:
+        """The extreme of the trades after a time; None without any."""
+        at = bisect_right(self._ts, start_ms, self._head)
+        return self._prices[at] if at < len(self._ts) else None

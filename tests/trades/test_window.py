@@ -1,0 +1,351 @@
+"""Windows of trades against tables of cases and a slow, obvious model in exact fractions."""
+
+import random
+from collections.abc import Sequence
+from decimal import Decimal
+from fractions import Fraction
+from itertools import pairwise
+from math import ceil, log, sqrt
+from typing import NamedTuple
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from processes.trades.exact import DecimalScale, is_plausible
+from processes.trades.window import TradeWindows, WindowMeasures
+
+
+class Print(NamedTuple):
+    """A trade as the model sees it."""
+
+    ts: int
+    price: float
+    size: float
+    is_buy: bool
+
+
+def exact(value: float) -> Fraction:
+    """The decimal that a float was parsed from."""
+    return Fraction(Decimal(repr(value)))
+
+
+def brute_force(
+    prints: Sequence[Print], window_ms: int, now_ms: int, *, is_inverse: bool = False
+) -> WindowMeasures:
+    """Contract 3, word for word: everything computed anew from all trades."""
+    held = [p for p in prints if now_ms - window_ms < p.ts <= now_ms]
+    bought = sum((exact(p.size) for p in held if p.is_buy), Fraction(0))
+    sold = sum((exact(p.size) for p in held if not p.is_buy), Fraction(0))
+    volume = bought + sold
+    if is_inverse:
+        turnover = volume
+        coins = sum((exact(p.size) / exact(p.price) for p in held), Fraction(0))
+        vwap = float(volume / coins) if held else None
+    else:
+        turnover = sum((exact(p.size) * exact(p.price) for p in held), Fraction(0))
+        vwap = float(turnover / volume) if held else None
+    return WindowMeasures(
+        trades=len(held),
+        tpm=len(held) * 60_000 / window_ms,
+        tps=len(held) * 1_000 / window_ms,
+        volume=float(volume),
+        buy_volume=float(bought),
+        sell_volume=float(sold),
+        vol_delta=float(bought - sold),
+        buy_sell_ratio=float(bought / sold) if sold else None,
+        buy_share=float(bought / volume) if volume else None,
+        turnover=float(turnover),
+        vwap=vwap,
+        high=max((p.price for p in held), default=None),
+        low=min((p.price for p in held), default=None),
+    )
+
+
+def filled(prints: Sequence[Print], *, retention_ms: int = 60_000) -> TradeWindows:
+    windows = TradeWindows(retention_ms=retention_ms)
+    for p in prints:
+        windows.add(p.ts, p.price, p.size, is_buy=p.is_buy)
+    return windows
+
+
+def test_a_window_without_trades_has_zero_sums_and_no_prices() -> None:
+    windows = TradeWindows(retention_ms=60_000)
+    expected = WindowMeasures(0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, None, None, 0.0, None, None, None)
+    assert windows.measures(60_000) == expected
+    windows.advance(1_000_000)
+    assert windows.measures(60_000) == expected
+
+
+def test_buys_and_sells_are_measured_as_the_contract_says() -> None:
+    windows = filled(
+        [
+            Print(1_000, 100.0, 0.3, True),
+            Print(2_000, 102.0, 0.1, False),
+            Print(3_000, 99.0, 0.2, True),
+        ]
+    )
+    measures = windows.measures(60_000)
+    assert measures.trades == 3
+    assert measures.tpm == 3.0
+    assert measures.tps == 0.05
+    assert measures.volume == 0.6
+    assert measures.buy_volume == 0.5
+    assert measures.sell_volume == 0.1
+    assert measures.vol_delta == 0.4
+    assert measures.buy_sell_ratio == 5.0
+    assert measures.buy_share == float(Fraction(5, 6))
+    assert measures.turnover == 60.0
+    assert measures.vwap == 100.0
+    assert (measures.high, measures.low) == (102.0, 99.0)
+
+
+def test_without_sells_the_ratio_is_absent_and_the_share_is_one() -> None:
+    measures = filled([Print(1_000, 5.0, 2.0, True)]).measures(10_000)
+    assert measures.buy_sell_ratio is None
+    assert measures.buy_share == 1.0
+
+
+def test_decimal_sizes_add_up_to_the_decimal_sum() -> None:
+    windows = filled([Print(1_000 + i, 0.1, 0.1, True) for i in range(10)])
+    assert windows.measures(60_000).volume == 1.0
+    assert windows.measures(60_000).turnover == 0.1
+
+
+def test_the_window_excludes_its_start_and_includes_now() -> None:
+    windows = filled([Print(ts, 1.0, 1.0, True) for ts in (9_999, 10_000, 10_001, 20_000)])
+    assert windows.now_ms == 20_000
+    assert windows.measures(10_000).trades == 2
+    windows.advance(20_001)
+    assert windows.measures(10_000).trades == 1
+    windows.advance(30_000)
+    assert windows.measures(10_000).trades == 0
+
+
+def test_old_trades_are_cleaned_from_memory() -> None:
+    windows = TradeWindows(retention_ms=1_000)
+    for ts in range(100_000):
+        windows.add(ts, 100.0 + ts % 7, 0.5, is_buy=True)
+    assert len(windows) == 1_000
+    windows.advance(200_000)
+    assert len(windows) == 0
+    assert windows.measures(1_000).trades == 0
+
+
+def test_time_never_goes_back() -> None:
+    windows = filled([Print(50_000, 1.0, 1.0, True)])
+    windows.advance(40_000)
+    assert windows.now_ms == 50_000
+
+
+def test_a_future_dated_trade_moves_the_time_forward() -> None:
+    windows = filled([Print(1_000, 1.0, 1.0, True)], retention_ms=10_000)
+    windows.advance(5_000)
+    windows.add(12_000, 2.0, 3.0, is_buy=False)
+    assert windows.now_ms == 12_000
+    assert windows.measures(10_000).sell_volume == 3.0
+    assert windows.measures(10_000).buy_volume == 0.0
+
+
+def test_a_late_trade_lands_in_the_windows_that_cover_its_time() -> None:
+    windows = filled([Print(1_000, 1.0, 1.0, True), Print(20_000, 2.0, 1.0, True)])
+    windows.add(5_000, 9.0, 4.0, is_buy=False)
+    assert windows.measures(60_000).sell_volume == 4.0
+    assert windows.measures(60_000).high == 9.0
+    assert windows.measures(10_000).sell_volume == 0.0
+    assert windows.measures(10_000).high == 2.0
+
+
+def test_a_trade_older_than_the_longest_window_counts_only_in_the_totals() -> None:
+    windows = filled([Print(100_000, 1.0, 1.0, True)], retention_ms=10_000)
+    windows.add(90_000, 7.0, 0.25, is_buy=False)
+    assert windows.measures(10_000).trades == 1
+    assert windows.trades_total == 2
+    assert windows.cvd == 0.75
+
+
+def test_a_window_longer_than_what_is_kept_is_refused() -> None:
+    with pytest.raises(ValueError, match="kept"):
+        TradeWindows(retention_ms=10_000).measures(10_001)
+
+
+@pytest.mark.parametrize("bad", [0.0, -1.0, float("nan"), float("inf"), 1e19])
+def test_a_number_that_cannot_be_a_price_or_size_is_refused_and_leaves_no_trace(bad: float) -> None:
+    windows = filled([Print(1_000, 1.0, 1.0, True)])
+    with pytest.raises(ValueError, match="trade with price"):
+        windows.add(1_001, bad, 1.0, is_buy=True)
+    with pytest.raises(ValueError, match="trade with price"):
+        windows.add(1_001, 1.0, bad, is_buy=True)
+    assert windows.trades_total == 1
+    assert windows.measures(60_000) == filled([Print(1_000, 1.0, 1.0, True)]).measures(60_000)
+
+
+def test_inverse_contracts_are_their_own_turnover_and_weigh_the_price_by_coin() -> None:
+    windows = TradeWindows(retention_ms=60_000, is_inverse=True)
+    windows.add(1_000, 50_000.0, 100.0, is_buy=True)
+    windows.add(2_000, 25_000.0, 100.0, is_buy=False)
+    measures = windows.measures(60_000)
+    assert measures.turnover == 200.0
+    assert measures.vwap == float(Fraction(200) / (Fraction(100, 50_000) + Fraction(100, 25_000)))
+
+
+def test_over_its_cap_the_store_gives_up_whole_milliseconds_and_says_so() -> None:
+    windows = TradeWindows(retention_ms=60_000, max_trades=3)
+    for ts in (1, 1, 2, 3):
+        windows.add(ts, float(ts), 1.0, is_buy=True)
+    assert windows.trades_dropped == 2
+    assert windows.dropped_through_ms == 1
+    assert windows.measures(60_000).trades == 2
+    assert windows.measures(60_000).low == 2.0
+    assert windows.cvd == 4.0
+    windows.add(1, 9.0, 1.0, is_buy=True)
+    assert windows.measures(60_000).trades == 2
+
+
+def test_a_million_trades_leave_no_drift() -> None:
+    """Sums at the end equal a fresh store's, and the cumulative delta the exact decimal sum."""
+    rng = random.Random(7)
+    windows = TradeWindows(retention_ms=5_000)
+    bought = sold = 0
+    ts = 1_700_000_000_000
+    recent: list[Print] = []
+    for count in range(1_000_000):
+        ts += rng.randrange(3)
+        milli = rng.randrange(1, 5_000_000)
+        p = Print(ts, rng.randrange(600_000, 700_000) / 10, milli / 1_000, rng.random() < 0.5)
+        windows.add(ts, p.price, p.size, is_buy=p.is_buy)
+        if p.is_buy:
+            bought += milli
+        else:
+            sold += milli
+        if count >= 990_000:
+            recent.append(p)
+    assert windows.trades_total == 1_000_000
+    assert windows.cvd == float(Fraction(bought - sold, 1_000))
+    for window_ms in (1, 100, 1_000, 5_000):
+        assert windows.measures(window_ms) == brute_force(recent, window_ms, ts)
+
+
+decimals = st.builds(
+    lambda digits, places: float(Decimal(digits).scaleb(-places)),
+    st.integers(1, 999_999_999_999_999),
+    st.integers(-3, 15),
+)
+small_decimals = st.builds(lambda digits: digits / 100, st.integers(1, 500))
+prints = st.builds(
+    Print,
+    st.integers(0, 400),
+    decimals | small_decimals,
+    decimals | small_decimals,
+    st.booleans(),
+)
+steps = st.lists(prints | st.integers(0, 500), max_size=60)
+"""Trades in any order, and instants to which time is moved."""
+
+
+@settings(max_examples=400, deadline=None)
+@given(steps=steps, is_inverse=st.booleans())
+def test_windows_equal_brute_force_at_every_step(
+    steps: list[Print | int], is_inverse: bool
+) -> None:
+    """Any order of trades and instants, sizes from 1e-15 to 1e18, every window boundary."""
+    windows = TradeWindows(retention_ms=100, is_inverse=is_inverse)
+    seen: list[Print] = []
+    now = 0
+    windows.advance(now)
+    for step in steps:
+        if isinstance(step, Print):
+            if step.ts > now:
+                now = step.ts
+            windows.add(step.ts, step.price, step.size, is_buy=step.is_buy)
+            if step.ts > now - 100:
+                seen.append(step)
+        else:
+            now = max(now, step)
+            windows.advance(step)
+        for window_ms in (1, 30, 99, 100):
+            expected = brute_force(seen, window_ms, now, is_inverse=is_inverse)
+            assert windows.measures(window_ms) == expected
+
+
+@settings(max_examples=200, deadline=None)
+@given(steps=st.lists(prints, max_size=60), max_trades=st.integers(1, 10))
+def test_a_capped_store_equals_brute_force_after_what_it_dropped(
+    steps: list[Print], max_trades: int
+) -> None:
+    windows = TradeWindows(retention_ms=100, max_trades=max_trades)
+    for count, step in enumerate(steps):
+        windows.add(step.ts, step.price, step.size, is_buy=step.is_buy)
+        assert len(windows) <= max_trades
+        now = max(s.ts for s in steps[: count + 1])
+        held = [s for s in steps[: count + 1] if s.ts > windows.dropped_through_ms]
+        assert windows.measures(30).volume == brute_force(held, 30, now).volume
+        assert windows.measures(30).high == brute_force(held, 30, now).high
+
+
+@given(value=decimals)
+def test_a_decimal_becomes_units_and_back_without_loss(value: float) -> None:
+    scale = DecimalScale()
+    if scale.units(value) is None:
+        assert scale.refine(value) > 1
+    units = scale.units(value)
+    assert units is not None
+    assert Fraction(units, scale.scale) == exact(value)
+    assert units / scale.scale == value
+
+
+@pytest.mark.parametrize(
+    ("value", "plausible"),
+    [(1.0, True), (1e-18, True), (1e18, True), (0.0, False), (-0.1, False), (float("nan"), False)],
+)
+def test_only_positive_finite_numbers_are_plausible(value: float, plausible: bool) -> None:
+    assert is_plausible(value) is plausible
+
+
+def test_realised_volatility_samples_the_last_trade_of_every_second() -> None:
+    windows = filled(
+        [
+            Print(500, 100.0, 1.0, True),  # superseded at 1 s
+            Print(900, 101.0, 1.0, True),
+            Print(1_500, 90.0, 1.0, True),  # superseded at 2 s
+            Print(2_000, 102.0, 1.0, True),
+            Print(4_500, 103.0, 1.0, True),  # after the last whole second
+        ]
+    )
+    assert windows.realised_volatility(60_000) == sqrt(log(102 / 101) ** 2)
+    windows.advance(5_000)
+    expected = sqrt(log(102 / 101) ** 2 + log(103 / 102) ** 2)
+    assert windows.realised_volatility(60_000) == pytest.approx(expected, rel=1e-15)
+
+
+@settings(max_examples=200, deadline=None)
+@given(prints=st.lists(prints, min_size=1, max_size=40), window_ms=st.integers(1, 400))
+def test_realised_volatility_equals_a_slow_version(prints: list[Print], window_ms: int) -> None:
+    windows = filled(prints, retention_ms=400)
+    now = max(p.ts for p in prints)
+    in_order = sorted(prints, key=lambda p: p.ts)
+    samples = []
+    for at in range(0, now + 1, 10):
+        before = [p.price for p in in_order if now - window_ms < p.ts <= at]
+        samples += before[-1:]
+    returns = [log(b / a) ** 2 for a, b in pairwise(samples)]
+    expected = sqrt(sum(returns)) if returns else None
+    assert windows.realised_volatility(window_ms, sample_ms=10) == pytest.approx(expected)
+
+
+@settings(max_examples=200, deadline=None)
+@given(prints=st.lists(prints, max_size=40), window_ms=st.integers(1, 400))
+def test_size_quantiles_are_traded_sizes_by_rank(prints: list[Print], window_ms: int) -> None:
+    windows = filled(prints, retention_ms=400)
+    now = max((p.ts for p in prints), default=0)
+    sizes = sorted(p.size for p in prints if p.ts > now - window_ms)
+    quantiles = windows.size_quantiles(window_ms, [0.01, 0.5, 1.0])
+    if not sizes:
+        assert quantiles is None
+        return
+    n = len(sizes)
+    assert quantiles == (
+        sizes[max(0, ceil(0.01 * n) - 1)],
+        next(s for s in sizes if sum(t <= s for t in sizes) * 2 >= n),
+        sizes[-1],
+    )
