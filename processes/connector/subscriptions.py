@@ -1,0 +1,490 @@
+"""
+What one connection is subscribed to, and every answer that this needs. Pure: time comes in.
+
+Decides which requests to send and when, what Bybit's acks and refusals mean, when a topic counts as
+rejected, how one topic is resynchronised without touching the others, and which data frames may
+pass on. Must not know sockets, threads or the market bus.
+
+The life of a topic on one connection:
+
+    queued -> subscribing -> confirmed -> delivering
+                  |              |            |  resync
+                  v              v            v
+              rejected       (silent)    unsubscribing -> queued -> …
+
+Bybit refuses a whole request for one bad topic and names only the first offender, so a refusal is
+repaired: the named topic is dropped, the rest is sent again; if none is named, one by one. A second
+``subscribe`` of a topic gives no snapshot, so a resync unsubscribes first and waits for the ack.
+
+Usage: call an ``on_`` method, then send what ``take_requests`` gives and act on ``take_events``.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Literal, NamedTuple
+
+from processes.connector.protocol import (
+    MAX_ARGS,
+    MAX_ARGS_CHARS,
+    Ack,
+    Op,
+    args_chars,
+    is_already_subscribed,
+    parse_topic,
+    refused_topic,
+    request_text,
+)
+
+TopicState = Literal["pending", "confirmed", "delivering", "rejected"]
+TOPIC_STATES: tuple[TopicState, ...] = ("pending", "confirmed", "delivering", "rejected")
+
+EventKind = Literal["subscribed", "unsubscribed", "rejected", "unanswered", "silent", "reconnect"]
+Passage = Literal["pass", "late", "unknown"]
+
+MAX_TRIES = 3
+"""Requests without an ack, or subscriptions without a snapshot, before a topic is given up."""
+RESYNC_INTERVAL_S = 1.0
+"""At most one resync of a topic in this time; requests in between wait and are merged."""
+RESYNC_SETTLE_S = 0.5
+"""A resync asked for this soon after a snapshot was asked for before that snapshot arrived."""
+TEXT_MAX = 200
+
+
+class Event(NamedTuple):
+    """
+    Something to announce.
+
+    ``subscribed``: data of the topic flows or may flow from here on. ``unsubscribed``: no more
+    data, reason ``asked`` or ``resync``. ``rejected``: reason ``refused``, ``no_ack``, ``no_data``
+    or ``full``, and Bybit's words in ``detail``. ``unanswered``: a request without an ack, sent
+    again. ``silent``: confirmed, but no snapshot came in time; tried again. ``reconnect``: this
+    connection does not serve the topic, a new one may.
+    """
+
+    kind: EventKind
+    topic: str
+    reason: str = ""
+    detail: str = ""
+
+
+Phase = Literal[
+    "queued", "subscribing", "confirmed", "delivering", "unsubscribing", "leaving", "rejected"
+]
+
+_PUBLIC_STATE: dict[Phase, TopicState] = {
+    "queued": "pending",
+    "subscribing": "pending",
+    "confirmed": "confirmed",
+    "delivering": "delivering",
+    "unsubscribing": "pending",
+    "leaving": "pending",
+    "rejected": "rejected",
+}
+
+
+@dataclass(slots=True)
+class _Topic:
+    name: str
+    is_book: bool
+    phase: Phase = "queued"
+    is_alone: bool = False
+    """Sent in a request of its own, because it may spoil the others."""
+    is_announced: bool = False
+    was_served: bool = False
+    """Has delivered before, on this connection or the last one."""
+    is_wanted_again: bool = False
+    """Subscribed anew while its unsubscribe is under way."""
+    unanswered: int = 0
+    unserved: int = 0
+    deadline: float | None = None
+    """When a snapshot is overdue."""
+    resync_at: float | None = None
+    resynced_at: float = float("-inf")
+    snapshot_at: float = float("-inf")
+    reason: str = ""
+
+
+@dataclass(slots=True)
+class _Request:
+    op: Op
+    topics: list[_Topic]
+    sent_at: float
+    answered: set[str] = field(default_factory=set)
+
+    def open_topics(self) -> list[_Topic]:
+        return [topic for topic in self.topics if topic.name not in self.answered]
+
+
+class Subscriptions:
+    """
+    The subscriptions of one connector, over all its connections.
+
+    Args:
+        ack_timeout_s: How long an ack, and after it a book's snapshot, may take.
+    """
+
+    def __init__(self, *, ack_timeout_s: float) -> None:
+        self.flowing: set[str] = set()
+        """
+        Topics whose frames pass unasked. The reading thread may look here without a lock; for
+        every other topic it asks ``on_data``.
+        """
+        self.late = 0
+        """Frames dropped because their topic waits for a snapshot or was unsubscribed."""
+        self.unanswered = 0
+        """Requests whose ack did not come in time."""
+        self.unmatched = 0
+        """Acks that no pending request explains."""
+        self._ack_timeout_s = ack_timeout_s
+        self._topics: dict[str, _Topic] = {}
+        self._pending: dict[str, _Request] = {}
+        self._ids = count(1)
+        self._is_connected = False
+        self._requests: deque[str] = deque()
+        self._events: deque[Event] = deque()
+
+    # -- what is asked of us ---------------------------------------------------------------------
+
+    def subscribe(self, topics: Iterable[str], now: float) -> None:
+        """
+        Want these topics from now on, also on later connections.
+
+        Raises:
+            InvalidFrame: If one is not a trade or book topic.
+        """
+        for name in topics:
+            topic = self._topics.get(name)
+            if topic is None:
+                is_book = parse_topic(name).kind == "book"
+                self._topics[name] = _Topic(name, is_book)
+            elif topic.phase == "rejected":
+                self._queue(topic, is_alone=True)
+            elif topic.phase == "leaving":
+                topic.is_wanted_again = True
+        self._send_queued(now)
+
+    def unsubscribe(self, topics: Iterable[str], now: float) -> None:
+        """Want these topics no longer; unknown ones are ignored."""
+        leaving = []
+        for name in topics:
+            topic = self._topics.get(name)
+            if topic is None:
+                continue
+            topic.is_wanted_again = False
+            if topic.phase == "leaving":
+                continue
+            self.flowing.discard(name)
+            self._emit("unsubscribed", topic, "asked")
+            if self._is_connected and self._may_be_served(topic):
+                topic.phase = "leaving"
+                leaving.append(topic)
+            else:
+                del self._topics[name]
+        self._send("unsubscribe", leaving, now)
+
+    def resync(self, name: str, now: float) -> bool:
+        """
+        Ask for a new snapshot of one book; False if the topic is not subscribed.
+
+        Trades have no snapshot: nothing happens. Asked again while one is under way or just
+        arrived, it is the same resync; asked too often, it waits (``RESYNC_INTERVAL_S``).
+        Due resyncs are sent, together, by the next ``on_time``.
+        """
+        topic = self._topics.get(name)
+        if topic is None:
+            return False
+        if topic.is_book and topic.phase == "delivering" and topic.resync_at is None:
+            if now - topic.snapshot_at < RESYNC_SETTLE_S:
+                return True
+            topic.resync_at = max(now, topic.resynced_at + RESYNC_INTERVAL_S)
+        return True
+
+    # -- what happens to us ----------------------------------------------------------------------
+
+    def on_connected(self, now: float) -> None:
+        """Subscribe everything; topics that were rejected before go alone."""
+        self._is_connected = True
+        for topic in self._topics.values():
+            self._queue(topic, is_alone=topic.phase == "rejected")
+        self._send_queued(now)
+
+    def on_disconnected(self) -> None:
+        """Forget what was under way; ``on_connected`` starts again."""
+        self._is_connected = False
+        self._pending.clear()
+        self._requests.clear()
+        self.flowing.clear()
+        for topic in list(self._topics.values()):
+            if topic.phase == "leaving" and not topic.is_wanted_again:
+                del self._topics[topic.name]
+            elif topic.phase != "rejected":
+                self._queue(topic, is_alone=False)
+            topic.is_wanted_again = topic.is_announced = False
+            topic.unanswered = topic.unserved = 0
+
+    def on_ack(self, ack: Ack, now: float) -> None:
+        """Act on an ack or a refusal of any category."""
+        if ack.succeeded or ack.failed:
+            self._on_topics_answered(ack, now)
+        else:
+            self._on_request_answered(ack, now)
+        self._send_queued(now)
+
+    def on_data(self, name: str, is_snapshot: bool, now: float) -> Passage:
+        """
+        What to do with a data frame of a topic that is not in ``flowing``.
+
+        ``pass``; ``late``: drop it, the topic waits for a snapshot or was unsubscribed, so that
+        nobody downstream takes it for the continuation of something; ``unknown``: never asked for.
+        """
+        topic = self._topics.get(name)
+        if topic is None:
+            return "unknown"
+        is_expected = topic.phase in ("subscribing", "confirmed", "delivering", "rejected")
+        if not is_expected or (topic.is_book and not is_snapshot):
+            self.late += 1
+            return "late"
+        self._deliver(topic, now)
+        return "pass"
+
+    def on_time(self, now: float) -> None:
+        """Act on everything that is overdue; call it several times a second."""
+        if not self._is_connected:
+            return
+        for req_id, request in list(self._pending.items()):
+            if now - request.sent_at >= self._ack_timeout_s:
+                del self._pending[req_id]
+                self._on_unanswered(request)
+        for topic in list(self._topics.values()):
+            if topic.deadline is not None and topic.deadline <= now:
+                self._on_unserved(topic, now)
+        self._start_resyncs(now)
+        self._send_queued(now)
+
+    # -- what comes out --------------------------------------------------------------------------
+
+    def take_requests(self) -> list[str]:
+        """The texts to send, in this order."""
+        requests = list(self._requests)
+        self._requests.clear()
+        return requests
+
+    def take_events(self) -> list[Event]:
+        """What to announce, in this order."""
+        events = list(self._events)
+        self._events.clear()
+        return events
+
+    def states(self) -> dict[str, TopicState]:
+        """The state of every topic that is wanted."""
+        return {
+            name: _PUBLIC_STATE[topic.phase]
+            for name, topic in self._topics.items()
+            if topic.phase != "leaving" or topic.is_wanted_again
+        }
+
+    def rejected(self) -> dict[str, str]:
+        """Why each rejected topic is."""
+        return {
+            name: topic.reason for name, topic in self._topics.items() if topic.phase == "rejected"
+        }
+
+    # -- answers ---------------------------------------------------------------------------------
+
+    def _on_request_answered(self, ack: Ack, now: float) -> None:
+        """One answer for a whole request: spot, linear and inverse."""
+        req_id = ack.req_id or self._oldest(ack.op)
+        request = self._pending.pop(req_id, None)
+        if request is None:
+            self.unmatched += 1
+            return
+        topics = request.open_topics()
+        if ack.success or request.op == "unsubscribe":
+            # A refused unsubscribe means that the venue did not serve the topic anyway.
+            for topic in topics:
+                self._on_granted(topic, request.op, now)
+            return
+        named = refused_topic(ack.text)
+        offender = next((topic for topic in topics if topic.name == named), None)
+        if offender is None and len(topics) == 1:
+            offender = topics[0]
+        for topic in topics:
+            if topic is offender:
+                self._on_refused(topic, ack.text, now)
+            elif topic.phase == "subscribing":
+                self._queue(topic, is_alone=offender is None)
+
+    def _on_topics_answered(self, ack: Ack, now: float) -> None:
+        """Options name the topics and not the request: the oldest that holds each was meant."""
+        for name, is_granted in (
+            *((name, True) for name in ack.succeeded),
+            *((name, False) for name in ack.failed),
+        ):
+            request = self._oldest_with(name)
+            if request is None:
+                self.unmatched += 1
+                continue
+            request.answered.add(name)
+            topic = next(topic for topic in request.topics if topic.name == name)
+            if is_granted or request.op == "unsubscribe":
+                self._on_granted(topic, request.op, now)
+            else:
+                self._on_refused(topic, ack.text or "in failTopics", now)
+        for req_id, request in list(self._pending.items()):
+            if not request.open_topics():
+                del self._pending[req_id]
+
+    def _on_granted(self, topic: _Topic, op: Op, now: float) -> None:
+        if op == "unsubscribe":
+            self._on_unsubscribed(topic)
+        elif topic.phase == "subscribing":
+            topic.phase = "confirmed"
+            topic.unanswered = 0
+            topic.deadline = now + self._ack_timeout_s if topic.is_book else None
+            self._announce(topic)
+
+    def _on_refused(self, topic: _Topic, text: str, now: float) -> None:
+        if is_already_subscribed(text):
+            self._on_granted(topic, "subscribe", now)
+        elif topic.phase != "leaving":
+            self._reject(topic, "refused", text)
+
+    def _on_unsubscribed(self, topic: _Topic) -> None:
+        self.flowing.discard(topic.name)
+        if topic.phase == "unsubscribing":
+            self._emit("unsubscribed", topic, "resync")
+            topic.is_announced = False
+            self._queue(topic, is_alone=topic.is_alone)
+        elif topic.phase == "leaving" and topic.is_wanted_again:
+            self._topics[topic.name] = _Topic(topic.name, topic.is_book)
+        elif topic.phase == "leaving":
+            self._topics.pop(topic.name, None)
+
+    # -- time ------------------------------------------------------------------------------------
+
+    def _on_unanswered(self, request: _Request) -> None:
+        self.unanswered += 1
+        for topic in request.open_topics():
+            if request.op == "unsubscribe":
+                # The ack is lost or late; the subscribe that follows tells which.
+                self._on_unsubscribed(topic)
+            elif topic.phase == "subscribing":
+                topic.unanswered += 1
+                if topic.unanswered >= MAX_TRIES:
+                    self._reject(topic, "no_ack", f"no ack in {MAX_TRIES} tries")
+                else:
+                    self._emit("unanswered", topic)
+                    self._queue(topic, is_alone=topic.is_alone)
+
+    def _on_unserved(self, topic: _Topic, now: float) -> None:
+        """A confirmed book without a snapshot: try again, then reconnect or give up."""
+        topic.deadline = None
+        topic.unserved += 1
+        if topic.unserved < MAX_TRIES:
+            self._emit("silent", topic)
+            topic.phase = "delivering"
+            topic.resync_at = now
+        elif topic.was_served:
+            topic.was_served = False
+            self._emit("reconnect", topic, "resync")
+        else:
+            self._reject(topic, "no_data", "confirmed, but no snapshot comes")
+
+    def _start_resyncs(self, now: float) -> None:
+        due = [
+            topic
+            for topic in self._topics.values()
+            if topic.phase == "delivering"
+            and topic.resync_at is not None
+            and topic.resync_at <= now
+        ]
+        for topic in due:
+            topic.phase = "unsubscribing"
+            topic.resync_at = None
+            topic.resynced_at = now
+        self._send("unsubscribe", due, now)
+
+    # -- steps -----------------------------------------------------------------------------------
+
+    def _deliver(self, topic: _Topic, now: float) -> None:
+        topic.phase = "delivering"
+        topic.was_served = True
+        topic.is_alone = False
+        topic.unanswered = topic.unserved = 0
+        topic.deadline = None
+        topic.snapshot_at = now
+        topic.reason = ""
+        self.flowing.add(topic.name)
+        self._announce(topic)
+
+    def _reject(self, topic: _Topic, reason: str, text: str) -> None:
+        topic.phase = "rejected"
+        topic.reason = text[:TEXT_MAX]
+        topic.deadline = topic.resync_at = None
+        topic.is_announced = False
+        self.flowing.discard(topic.name)
+        self._emit("rejected", topic, reason, topic.reason)
+
+    def _announce(self, topic: _Topic) -> None:
+        if not topic.is_announced:
+            topic.is_announced = True
+            self._emit("subscribed", topic)
+
+    def _emit(self, kind: EventKind, topic: _Topic, reason: str = "", detail: str = "") -> None:
+        self._events.append(Event(kind, topic.name, reason, detail))
+
+    def _queue(self, topic: _Topic, *, is_alone: bool) -> None:
+        topic.phase = "queued"
+        topic.is_alone = is_alone
+        topic.deadline = topic.resync_at = None
+        topic.reason = ""
+
+    def _may_be_served(self, topic: _Topic) -> bool:
+        return topic.phase not in ("queued", "rejected")
+
+    def _send_queued(self, now: float) -> None:
+        """Send every queued topic that still fits on this connection."""
+        if not self._is_connected:
+            return
+        queued = [topic for topic in self._topics.values() if topic.phase == "queued"]
+        room = MAX_ARGS_CHARS - args_chars(
+            topic.name for topic in self._topics.values() if self._may_be_served(topic)
+        )
+        fitting = []
+        for topic in queued:
+            room -= args_chars([topic.name])
+            if room < 0:
+                self._reject(topic, "full", f"more than {MAX_ARGS_CHARS} characters of topics")
+            else:
+                topic.phase = "subscribing"
+                fitting.append(topic)
+        self._send("subscribe", [topic for topic in fitting if not topic.is_alone], now)
+        for topic in fitting:
+            if topic.is_alone:
+                self._send("subscribe", [topic], now)
+
+    def _send(self, op: Op, topics: list[_Topic], now: float) -> None:
+        for batch in _batches(topics):
+            req_id = str(next(self._ids))
+            self._pending[req_id] = _Request(op, batch, now)
+            self._requests.append(request_text(op, req_id, [topic.name for topic in batch]))
+
+    def _oldest(self, op: Op | None) -> str:
+        """The id of the oldest request of this kind; spot may answer without an id."""
+        for req_id, request in self._pending.items():
+            if op is None or request.op == op:
+                return req_id
+        return ""
+
+    def _oldest_with(self, name: str) -> _Request | None:
+        for request in self._pending.values():
+            if any(topic.name == name for topic in request.open_topics()):
+                return request
+        return None
+
+
+def _batches(topics: list[_Topic]) -> Iterator[list[_Topic]]:
+    for start in range(0, len(topics), MAX_ARGS):
+        yield topics[start : start + MAX_ARGS]
