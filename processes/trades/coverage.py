@@ -41,15 +41,14 @@ class Coverage:
             start_ms, self._open_since_ms = self._open_since_ms, None
             self._close(start_ms, max(at_ms, start_ms))
 
-    def interrupt(self, since_ms: int) -> int | None:
+    def interrupt(self, since_ms: int) -> int:
         """
         Not observed after ``since_ms``; the start of the hole.
 
-        That is later than asked for when the hole would reach into an earlier one. None when
-        nothing was being observed.
+        That is later than asked for when the hole would reach back over an earlier one. Call it
+        while observing.
         """
-        if self._open_since_ms is not None:
-            return None
+        assert self.is_observing, "nothing to interrupt"
         self._open_since_ms = max(since_ms, self._holes[-1][1])
         return self._open_since_ms
 

@@ -1,0 +1,285 @@
+"""
+Trades of many symbols: who is followed, and what their trades say.
+
+Decides which tape a message belongs to, which of them an event of a link concerns, and how a tape
+reads as a metric. Reads no clock and touches no socket.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+from weakref import WeakValueDictionary
+
+from processes.trades.ledger import Gap, GapLedger, GapNote
+from processes.trades.tape import TPS_WINDOW_MS, Session, Tape, TradeCounts
+from processes.trades.window import DEFAULT_MAX_TRADES, WindowMeasures
+from shared.config import TradesConfig, window_seconds
+from shared.messages import Category, LinkMessage, Source, Trade, TradesMessage
+from shared.topics import Topic, parse_topic
+
+DEFAULTS = TradesConfig()
+
+Key = tuple[str, str]
+"""Category and symbol."""
+
+
+class TradesAggregator:
+    """
+    One tape for every subscribed symbol of every category; usable without arguments.
+
+    Feed it whole messages (``apply``, ``apply_link``) or single trades (``add_trade``). The
+    getters answer for the exchange's time of the last trade, or of the last ``advance``; None for
+    a symbol that is not subscribed, a window that is not configured, or nothing observed yet.
+
+    Args:
+        windows: Names such as ``60s``.
+        quantiles: Probabilities of the trade-size quantiles of ``metrics``; none costs nothing.
+        volatility: Whether ``metrics`` holds realised volatility.
+        max_trades: How many trades a symbol may hold.
+
+    Raises:
+        ValueError: If a window is not named like one.
+    """
+
+    def __init__(
+        self,
+        windows: Sequence[str] = DEFAULTS.windows,
+        *,
+        quantiles: Sequence[float] = (),
+        volatility: bool = False,
+        max_trades: int = DEFAULT_MAX_TRADES,
+    ) -> None:
+        self.counts = TradeCounts()
+        self._windows_ms = {name: window_seconds(name) * 1_000 for name in windows}
+        self._quantiles = tuple(quantiles)
+        self._volatility = volatility
+        self._max_trades = max_trades
+        self._ledger = GapLedger()
+        self._tapes: dict[Key, Tape] = {}
+        self._connectors: dict[Key, str] = {}
+        self._sources: dict[str, Source] = {}
+        self._sessions: WeakValueDictionary[int, Session] = WeakValueDictionary()
+        """The connections that tapes get their trades over."""
+
+    # -- who is followed -------------------------------------------------------------------------
+
+    def subscribe(self, symbol: str, category: Category = "linear", *, connector: str = "") -> None:
+        """Follow a symbol; its trades come through ``connector``, whose link events concern it."""
+        key = (category, symbol)
+        if key not in self._tapes:
+            self._connectors[key] = connector
+            tape = self._tapes[key] = self._new_tape(category, symbol)
+            tape.source = self._sources.get(connector)
+
+    def unsubscribe(self, symbol: str, category: Category = "linear") -> None:
+        """Follow a symbol no longer and forget its trades."""
+        self._tapes.pop((category, symbol), None)
+        self._connectors.pop((category, symbol), None)
+
+    def tape(self, symbol: str, category: Category = "linear") -> Tape | None:
+        """The tape of a symbol, if it is followed."""
+        return self._tapes.get((category, symbol))
+
+    def tapes(self) -> list[Tape]:
+        """Every tape, in the order of subscription."""
+        return list(self._tapes.values())
+
+    def gaps(self) -> list[Gap]:
+        """The gap ledger, oldest first."""
+        return self._ledger.gaps()
+
+    # -- what happens ----------------------------------------------------------------------------
+
+    def add_trade(self, symbol: str, trade: Trade, *, category: Category = "linear") -> bool:
+        """
+        Take in one trade; False for a duplicate or a symbol that is not followed.
+
+        Raises:
+            ValueError: If its price or size is not a positive number of a believable magnitude.
+        """
+        tape = self._tapes.get((category, symbol))
+        return tape is not None and tape.add_trade(trade)
+
+    def apply(
+        self,
+        message: TradesMessage,
+        symbol: str,
+        *,
+        category: Category = "linear",
+        lost: int = 0,
+    ) -> list[GapNote]:
+        """
+        Take in a message of the market bus; the gaps it opened, closed or completed.
+
+        A message of another source than the connector's last drops all that it told before.
+
+        Args:
+            message: The trades of one symbol.
+            symbol, category: Whose, as the topic says.
+            lost: How many messages of this topic are missing just before it.
+        """
+        key = (category, symbol)
+        if key not in self._tapes:
+            return []
+        self._set_source(self._connectors[key], message.source)
+        tape = self._tapes[key]
+        notes = self._join(tape, message.session)
+        session = tape.session
+        assert session is not None
+        is_first = not session.clock.is_known
+        session.clock.observe(message.exchange_ts_ms, message.recv_ts_ns)
+        session.last_message_ms = max(session.last_message_ms or 0, message.exchange_ts_ms)
+        if is_first:
+            for other in self._tapes.values():
+                if other.session is session:
+                    other.advance(message.recv_ts_ns)
+        notes += tape.apply(message, lost)
+        return notes
+
+    def apply_link(self, connector: str, message: LinkMessage) -> list[GapNote]:
+        """Take in what happened to a connector's link; the gaps it opened or closed."""
+        self._set_source(connector, message.source)
+        notes: list[GapNote] = []
+        if message.event == "disconnected":
+            for tape in self._tapes_of(connector):
+                notes += tape.interrupt("disconnected")
+        elif message.event == "subscribed":
+            for tape in self._named(message.topics):
+                notes += self._join(tape, message.session)
+                notes += tape.resume(message.recv_ts_ns)
+        elif message.event != "connected":
+            for tape in self._named(message.topics):
+                notes += tape.interrupt(message.event)
+        return notes
+
+    def advance(self, now_ns: int) -> None:
+        """Let the exchange's time go on to where it is when our clock shows ``now_ns``."""
+        for tape in self._tapes.values():
+            tape.advance(now_ns)
+
+    # -- what the trades say ---------------------------------------------------------------------
+
+    def get_tpm(
+        self, symbol: str, window: str = "60s", *, category: Category = "linear"
+    ) -> float | None:
+        """Trades a minute."""
+        measures = self._measures(symbol, window, category)
+        return None if measures is None else measures.tpm
+
+    def get_tps(self, symbol: str, *, category: Category = "linear") -> float | None:
+        """Trades a second, over 10 seconds."""
+        tape = self._tapes.get((category, symbol))
+        measures = None if tape is None else _measures(tape, TPS_WINDOW_MS)
+        return None if measures is None else measures.tps
+
+    def get_vol_delta(
+        self, symbol: str, window: str = "60s", *, category: Category = "linear"
+    ) -> float | None:
+        """Bought minus sold size."""
+        measures = self._measures(symbol, window, category)
+        return None if measures is None else measures.vol_delta
+
+    def get_buy_sell_ratio(
+        self, symbol: str, window: str = "60s", *, category: Category = "linear"
+    ) -> float | None:
+        """Bought over sold size; None without sells."""
+        measures = self._measures(symbol, window, category)
+        return None if measures is None else measures.buy_sell_ratio
+
+    def metrics(self, tape: Tape, now_ns: int) -> dict[str, Any]:
+        """
+        The fields of ``trades.CATEGORY.SYMBOL`` that follow from its trades (contract section 3).
+
+        Moves the tape's time on to where our clock shows ``now_ns``. A window of which nothing
+        was observed has null for every number but ``coverage_s``.
+        """
+        tape.advance(now_ns)
+        state = tape.state(now_ns)
+        last = tape.last_trade
+        tps = _measures(tape, TPS_WINDOW_MS, now_ns)
+        return {
+            "source": tape.source,
+            "state": state,
+            "reason": None if state == "live" else tape.reason,
+            "match_ts_ms": last.match_ts_ms if last else None,
+            "exchange_ts_ms": tape.exchange_ts_ms,
+            "recv_ts_ns": tape.recv_ts_ns,
+            "last_price": last.price if last else None,
+            "last_size": last.size if last else None,
+            "last_side": last.side if last else None,
+            "last_trade_id": last.trade_id if last else None,
+            "trades_total": tape.windows.trades_total,
+            "cvd": tape.windows.cvd,
+            "tps": None if tps is None else tps.tps,
+            "windows": {
+                name: self._window_fields(tape, window_ms, now_ns)
+                for name, window_ms in self._windows_ms.items()
+            },
+        }
+
+    def _window_fields(self, tape: Tape, window_ms: int, now_ns: int) -> Mapping[str, Any]:
+        measures = _measures(tape, window_ms, now_ns)
+        fields: dict[str, Any] = dict(_NOTHING) if measures is None else measures._asdict()
+        fields["coverage_s"] = tape.covered_ms(window_ms, now_ns) / 1_000
+        if self._volatility:
+            fields["realised_volatility"] = tape.windows.realised_volatility(window_ms)
+        if self._quantiles:
+            sizes = tape.windows.size_quantiles(window_ms, self._quantiles)
+            fields["size_quantiles"] = dict(
+                zip(map(str, self._quantiles), sizes or (None,) * len(self._quantiles), strict=True)
+            )
+        return fields
+
+    def _measures(self, symbol: str, window: str, category: Category) -> WindowMeasures | None:
+        tape, window_ms = self._tapes.get((category, symbol)), self._windows_ms.get(window)
+        return None if tape is None or window_ms is None else _measures(tape, window_ms)
+
+    # -- tapes and sessions ----------------------------------------------------------------------
+
+    def _new_tape(self, category: Category, symbol: str) -> Tape:
+        return Tape(
+            category,
+            symbol,
+            windows_ms=list(self._windows_ms.values()),
+            max_trades=self._max_trades,
+            ledger=self._ledger,
+            counts=self.counts,
+        )
+
+    def _tapes_of(self, connector: str) -> list[Tape]:
+        return [tape for key, tape in self._tapes.items() if self._connectors[key] == connector]
+
+    def _set_source(self, connector: str, source: Source) -> None:
+        """A connector with another source than before: everything it told before is dropped."""
+        if self._sources.get(connector) == source:
+            return
+        self._sources[connector] = source
+        for tape in self._tapes_of(connector):
+            if tape.source is not None and tape.source != source:
+                tape = tape.successor()
+                self._tapes[tape.category, tape.symbol] = tape
+            tape.source = source
+
+    def _join(self, tape: Tape, session_id: int) -> list[GapNote]:
+        session = self._sessions.get(session_id)
+        if session is None:
+            session = self._sessions[session_id] = Session(session_id)
+        return list(tape.join(session))
+
+    def _named(self, topics: Sequence[str]) -> Iterator[Tape]:
+        for text in topics:
+            topic: Topic = parse_topic(text)
+            if topic.kind == "trade":
+                tape = self._tapes.get((topic.category, topic.symbol))
+                if tape is not None:
+                    yield tape
+
+
+_NOTHING = dict.fromkeys(WindowMeasures._fields)
+
+
+def _measures(tape: Tape, window_ms: int, now_ns: int | None = None) -> WindowMeasures | None:
+    """The measures of a window; None when none of it was observed and it holds no trade."""
+    measures = tape.windows.measures(window_ms)
+    if measures.trades or tape.covered_ms(window_ms, now_ns):
+        return measures
+    return None

@@ -1,0 +1,327 @@
+"""
+Everything known about the trades of one symbol from one source.
+
+Decides when observation begins, breaks off and resumes, what time it is at the exchange, and
+which trades count. Reads no clock: our own time comes in as ``recv_ts_ns`` and ``now_ns``.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from processes.trades.coverage import Coverage
+from processes.trades.exact import is_plausible
+from processes.trades.ledger import Gap, GapEvent, GapLedger, GapNote, GapReason
+from processes.trades.recent_ids import RecentIds
+from processes.trades.window import TradeWindows
+from shared.messages import Category, Source, Trade, TradesMessage
+
+TapeState = Literal["live", "warming", "stale"]
+TapeReason = GapReason | Literal["starting", "source_change", "overflow"]
+
+TPS_WINDOW_MS = 10_000
+"""``tps`` counts over this window, configured or not."""
+DEDUP_HORIZON_MS = 300_000
+DEDUP_MAX_IDS = 100_000
+
+
+@dataclass(slots=True)
+class TradeCounts:
+    """What happened to the trades of all tapes, since the process began."""
+
+    taken: int = 0
+    duplicates: int = 0
+    invalid: int = 0
+    """With a price or size of no believable magnitude; left out."""
+
+
+class ExchangeClock:
+    """
+    The exchange's time: that of the newest message, going on with our clock since its receipt.
+
+    Only differences of our clock are used, so a recording from months ago works the same, and the
+    offset is taken anew from every message, so neither drift nor a step of our clock stays in it.
+    The estimate is behind by the delay of the last message and may go back; who uses it keeps
+    its own highest value.
+    """
+
+    __slots__ = ("_offset_ns",)
+
+    def __init__(self) -> None:
+        self._offset_ns: int | None = None
+
+    @property
+    def is_known(self) -> bool:
+        """Whether there was a message to take the time from."""
+        return self._offset_ns is not None
+
+    def observe(self, exchange_ts_ms: int, recv_ts_ns: int) -> None:
+        """Take the time from a message."""
+        self._offset_ns = exchange_ts_ms * 1_000_000 - recv_ts_ns
+
+    def at_ms(self, our_ns: int) -> int | None:
+        """The exchange's time when our clock shows ``our_ns``; None when not known."""
+        return None if self._offset_ns is None else (our_ns + self._offset_ns) // 1_000_000
+
+    def inherit(self, other: "ExchangeClock") -> None:
+        """Take over the time of an earlier connection, unless there is one already."""
+        if self._offset_ns is None:
+            self._offset_ns = other._offset_ns
+
+
+class Session:
+    """One websocket connection, as far as trades show it: its time and its last sign of life."""
+
+    __slots__ = ("__weakref__", "clock", "last_message_ms", "session_id")
+
+    def __init__(self, session_id: int) -> None:
+        self.session_id = session_id
+        self.clock = ExchangeClock()
+        self.last_message_ms: int | None = None
+
+
+class Tape:
+    """
+    The trades of one symbol: windows, coverage, last trade, gaps.
+
+    ``generation`` tells one tape of a symbol from the one that replaced it when the source
+    changed. ``reason`` says why it is not live, or was not last. What yields ``GapNote``s acts
+    while it is iterated.
+    """
+
+    def __init__(
+        self,
+        category: Category,
+        symbol: str,
+        *,
+        windows_ms: Sequence[int],
+        max_trades: int,
+        ledger: GapLedger,
+        counts: TradeCounts,
+        generation: int = 0,
+    ) -> None:
+        self.category: Category = category
+        self.symbol = symbol
+        self.source: Source | None = None
+        self.generation = generation
+        self.reason: TapeReason = "starting" if generation == 0 else "source_change"
+        self.longest_ms = max(windows_ms)
+        self._max_trades = max_trades
+        retention_ms = max(self.longest_ms, TPS_WINDOW_MS)
+        self.windows = TradeWindows(
+            retention_ms=retention_ms, is_inverse=category == "inverse", max_trades=max_trades
+        )
+        self.coverage = Coverage(retention_ms)
+        self.session: Session | None = None
+        self.last_trade: Trade | None = None
+        self.exchange_ts_ms: int | None = None
+        self.recv_ts_ns: int | None = None
+        self._ids = RecentIds(max(retention_ms, DEDUP_HORIZON_MS), DEDUP_MAX_IDS)
+        self._is_down = False
+        self._pending_since_ns: int | None = None
+        """Observed since this time of ours, while the exchange's time is still unknown."""
+        self._ledger = ledger
+        self._counts = counts
+        self._gap: Gap | None = None
+        """The latest gap, until the first trade after it is known."""
+
+    def successor(self) -> "Tape":
+        """An empty tape for another source of the same symbol."""
+        return Tape(
+            self.category,
+            self.symbol,
+            windows_ms=[self.longest_ms],
+            max_trades=self._max_trades,
+            ledger=self._ledger,
+            counts=self._counts,
+            generation=self.generation + 1,
+        )
+
+    # -- time ------------------------------------------------------------------------------------
+
+    def advance(self, now_ns: int) -> None:
+        """Let the exchange's time go on to where it is when our clock shows ``now_ns``."""
+        if self.session is not None:
+            now_ms = self.session.clock.at_ms(now_ns)
+            if now_ms is not None:
+                self.windows.advance(now_ms)
+                self._settle()
+
+    def _settle(self) -> None:
+        """Turn a start on our clock into one on the exchange's, once that is known."""
+        if self._pending_since_ns is None or self.session is None:
+            return
+        since_ms = self.session.clock.at_ms(self._pending_since_ns)
+        if since_ms is not None:
+            self._pending_since_ns = None
+            self.windows.advance(since_ms)
+            self.coverage.resume(since_ms)
+
+    # -- state -----------------------------------------------------------------------------------
+
+    def state(self, now_ns: int | None = None) -> TapeState:
+        """
+        ``stale`` while trades are being missed, ``live`` once the longest window is covered.
+
+        In between, and before anything is known, ``warming``.
+        """
+        if self._is_down:
+            return "stale"
+        return "live" if self.covered_ms(self.longest_ms, now_ns) == self.longest_ms else "warming"
+
+    def covered_ms(self, window_ms: int, now_ns: int | None = None) -> int:
+        """How much of a window was observed; ``now_ns`` serves until exchange time is known."""
+        if self._pending_since_ns is not None:
+            elapsed_ns = 0 if now_ns is None else now_ns - self._pending_since_ns
+            return min(window_ms, max(0, elapsed_ns // 1_000_000))
+        if self.windows.now_ms is None:
+            return 0
+        return self.coverage.covered_ms(
+            window_ms, self.windows.now_ms, complete_after_ms=self.windows.dropped_through_ms
+        )
+
+    def untrusted_s(self) -> float:
+        """Seconds of exchange time in which trades may have been missed since the first was not."""
+        if self.windows.now_ms is None:
+            return 0.0
+        return self.coverage.lost_ms(self.windows.now_ms) / 1_000
+
+    # -- the link --------------------------------------------------------------------------------
+
+    def join(self, session: Session) -> Iterator[GapNote]:
+        """Trades come over this connection from now on; what was observed over another ended."""
+        if self.session is session:
+            return
+        if self.session is not None:
+            yield from self.interrupt("disconnected")
+            session.clock.inherit(self.session.clock)
+        self.session = session
+
+    def resume(self, recv_ts_ns: int) -> Iterator[GapNote]:
+        """The exchange confirmed the subscription: every trade from now on is seen."""
+        assert self.session is not None, "join before resume"
+        self._is_down = False
+        if self.coverage.is_observing or self._pending_since_ns is not None:
+            return
+        at_ms = self.session.clock.at_ms(recv_ts_ns)
+        if at_ms is None:
+            self._pending_since_ns = recv_ts_ns
+        else:
+            yield from self._observe_from(at_ms)
+
+    def interrupt(self, reason: GapReason) -> Iterator[GapNote]:
+        """
+        Trades are missed from now on, and may have been since the connection's last message.
+
+        That message is the last proof that the link was alive; a dead one is noticed much later.
+        """
+        self._is_down = True
+        self.reason = reason
+        self._pending_since_ns = None
+        if self.session is not None and self.coverage.is_observing:
+            yield self._open_gap(reason, self.session.last_message_ms or 0)
+
+    def _observe_from(self, at_ms: int, first: Trade | None = None) -> Iterator[GapNote]:
+        """See every trade from ``at_ms`` on; ``first`` is the one that proves it, if one does."""
+        self.windows.advance(at_ms)
+        self.coverage.resume(at_ms)
+        gap = self._gap
+        if gap is not None and gap.end_ms is None:
+            yield self._note("closed", _with_first(gap, first)._replace(end_ms=at_ms))
+            if first is not None:
+                self._gap = None
+
+    # -- trades ----------------------------------------------------------------------------------
+
+    def apply(self, message: TradesMessage, lost: int) -> Iterator[GapNote]:
+        """
+        Take in a message of this tape's session.
+
+        Args:
+            message: The trades, oldest first.
+            lost: How many messages of this topic are missing just before it.
+        """
+        assert self.session is not None, "join before apply"
+        first = message.trades[0] if message.trades else None
+        self._is_down = False
+        self._settle()
+        if lost and self.coverage.is_observing and self.exchange_ts_ms is not None:
+            self.reason = "bus_gap"
+            yield self._open_gap("bus_gap", self._last_seen_ms())
+        if not self.coverage.is_observing:
+            at_ms = first.match_ts_ms if first else message.exchange_ts_ms
+            yield from self._observe_from(at_ms, first)
+        elif first is not None and self._gap is not None:
+            yield self._note("completed", _with_first(self._gap, first))
+            self._gap = None
+        self.exchange_ts_ms = message.exchange_ts_ms
+        self.recv_ts_ns = message.recv_ts_ns
+        self.advance(message.recv_ts_ns)
+        self._take_all(message.trades)
+
+    def add_trade(self, trade: Trade) -> bool:
+        """
+        Take in one trade without its message; whether it counted.
+
+        Raises:
+            ValueError: If its price or size is not a positive number of a believable magnitude.
+        """
+        if not (is_plausible(trade.price) and is_plausible(trade.size)):
+            raise ValueError(f"trade with price {trade.price!r} and size {trade.size!r}")
+        if not self.coverage.began:
+            self.coverage.resume(trade.match_ts_ms)
+        return self._take(trade)
+
+    def _take_all(self, trades: Sequence[Trade]) -> None:
+        dropped = self.windows.trades_dropped
+        for trade in trades:
+            if is_plausible(trade.price) and is_plausible(trade.size):
+                self._take(trade)
+            else:
+                self._counts.invalid += 1
+        if self.windows.trades_dropped != dropped:
+            self.reason = "overflow"
+
+    def _take(self, trade: Trade) -> bool:
+        windows = self.windows
+        if not self._ids.add(trade.trade_id, windows.now_ms or trade.match_ts_ms):
+            self._counts.duplicates += 1
+            return False
+        windows.add(trade.match_ts_ms, trade.price, trade.size, is_buy=trade.side == "Buy")
+        if self.last_trade is None or trade.match_ts_ms >= self.last_trade.match_ts_ms:
+            self.last_trade = trade
+        self._counts.taken += 1
+        return True
+
+    # -- gaps ------------------------------------------------------------------------------------
+
+    def _last_seen_ms(self) -> int:
+        """Exchange time of the last trade, up to which nothing is missing."""
+        assert self.exchange_ts_ms is not None
+        return self.last_trade.match_ts_ms if self.last_trade else self.exchange_ts_ms
+
+    def _open_gap(self, reason: GapReason, since_ms: int) -> GapNote:
+        start_ms = self.coverage.interrupt(since_ms)
+        last = self.last_trade
+        gap = Gap(
+            gap_id=self._ledger.new_id(),
+            category=self.category,
+            symbol=self.symbol,
+            reason=reason,
+            start_ms=start_ms,
+            sequence_before=last.sequence if last else None,
+            trade_id_before=last.trade_id if last else None,
+        )
+        return self._note("opened", gap)
+
+    def _note(self, event: GapEvent, gap: Gap) -> GapNote:
+        self._gap = gap
+        self._ledger.put(gap)
+        return GapNote(event, gap)
+
+
+def _with_first(gap: Gap, first: Trade | None) -> Gap:
+    """The gap with the first trade after it."""
+    if first is None:
+        return gap
+    return gap._replace(sequence_after=first.sequence, trade_id_after=first.trade_id)

@@ -1,0 +1,534 @@
+"""The trades of many symbols: duplicates, links, sources, gaps, and what is never invented."""
+
+import json
+from collections.abc import Sequence
+from fractions import Fraction
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from processes.trades.aggregator import TradesAggregator
+from processes.trades.ledger import GapNote
+from shared.messages import (
+    Category,
+    LinkEvent,
+    LinkMessage,
+    Side,
+    Source,
+    Trade,
+    TradesMessage,
+)
+
+T0 = 1_700_000_000_000
+"""Exchange time of the tests' beginning; our clock is elsewhere, as in a replay."""
+OUR_T0 = 5_000_000_000_000
+IDS = count()
+
+
+def trade(
+    at_ms: int = 0,
+    side: Side = "Buy",
+    price: float = 100.0,
+    size: float = 1.0,
+    trade_id: str = "",
+    sequence: int | None = None,
+) -> Trade:
+    """A trade ``at_ms`` after the beginning; ids differ unless one is given."""
+    identity = trade_id or f"trade-{next(IDS)}"
+    return Trade(T0 + at_ms, side, price, size, identity, sequence, False, False)
+
+
+def trades_message(
+    at_ms: int,
+    trades: Sequence[Trade],
+    *,
+    session: int = 1,
+    source: Source = "sim",
+    our_ms: int | None = None,
+) -> TradesMessage:
+    """A message pushed ``at_ms`` after the beginning, received then or at ``our_ms``."""
+    our_ns = OUR_T0 + (at_ms if our_ms is None else our_ms) * 1_000_000
+    return TradesMessage(1, source, session, 1, our_ns, T0 + at_ms, tuple(trades))
+
+
+def link(
+    event: LinkEvent,
+    at_ms: int,
+    topics: Sequence[str] = ("trade.linear.BTCUSDT",),
+    *,
+    session: int = 1,
+    source: Source = "sim",
+) -> LinkMessage:
+    return LinkMessage(1, source, session, 1, OUR_T0 + at_ms * 1_000_000, event, "", tuple(topics))
+
+
+def our_ns(at_ms: int) -> int:
+    return OUR_T0 + at_ms * 1_000_000
+
+
+def metrics(aggregator: TradesAggregator, at_ms: int, symbol: str = "BTCUSDT") -> dict[str, Any]:
+    tape = aggregator.tape(symbol)
+    assert tape is not None
+    return aggregator.metrics(tape, our_ns(at_ms))
+
+
+@pytest.fixture
+def aggregator() -> TradesAggregator:
+    aggregator = TradesAggregator()
+    aggregator.subscribe("BTCUSDT")
+    return aggregator
+
+
+class TestSingleTrades:
+    """The original design's use: subscribe, add trades, ask."""
+
+    def test_trades_a_minute_and_second_are_counted(self, aggregator: TradesAggregator) -> None:
+        for second in range(30):
+            assert aggregator.add_trade("BTCUSDT", trade(second * 1_000))
+        assert aggregator.get_tpm("BTCUSDT", "60s") == 30.0
+        assert aggregator.get_tpm("BTCUSDT", "10s") == 60.0
+        assert aggregator.get_tps("BTCUSDT") == 1.0
+
+    def test_volume_delta_is_bought_minus_sold(self, aggregator: TradesAggregator) -> None:
+        aggregator.add_trade("BTCUSDT", trade(0, "Buy", size=0.3))
+        aggregator.add_trade("BTCUSDT", trade(1, "Sell", size=0.1))
+        assert aggregator.get_vol_delta("BTCUSDT", "60s") == 0.2
+
+    def test_the_buy_sell_ratio_is_absent_without_sells(self, aggregator: TradesAggregator) -> None:
+        aggregator.add_trade("BTCUSDT", trade(0, "Buy", size=0.3))
+        assert aggregator.get_buy_sell_ratio("BTCUSDT", "60s") is None
+        aggregator.add_trade("BTCUSDT", trade(1, "Sell", size=0.1))
+        assert aggregator.get_buy_sell_ratio("BTCUSDT", "60s") == 3.0
+
+    def test_old_trades_leave_the_windows(self, aggregator: TradesAggregator) -> None:
+        aggregator.add_trade("BTCUSDT", trade(0))
+        aggregator.add_trade("BTCUSDT", trade(60_000))
+        assert aggregator.get_tpm("BTCUSDT", "60s") == 1.0
+        assert aggregator.get_tpm("BTCUSDT", "300s") == 0.4
+
+    def test_an_unknown_symbol_has_no_numbers(self, aggregator: TradesAggregator) -> None:
+        assert not aggregator.add_trade("ETHUSDT", trade(0))
+        assert aggregator.get_tpm("ETHUSDT", "60s") is None
+        assert aggregator.get_tps("ETHUSDT") is None
+        assert aggregator.get_vol_delta("ETHUSDT", "60s") is None
+        assert aggregator.get_buy_sell_ratio("ETHUSDT", "60s") is None
+
+    def test_a_subscribed_symbol_without_trades_has_no_numbers(
+        self, aggregator: TradesAggregator
+    ) -> None:
+        assert aggregator.get_tpm("BTCUSDT", "60s") is None
+        assert aggregator.get_tps("BTCUSDT") is None
+
+    def test_a_window_that_is_not_configured_has_no_numbers(
+        self, aggregator: TradesAggregator
+    ) -> None:
+        aggregator.add_trade("BTCUSDT", trade(0))
+        assert aggregator.get_tpm("BTCUSDT", "7s") is None
+
+    def test_unsubscribing_forgets_the_symbol(self, aggregator: TradesAggregator) -> None:
+        aggregator.add_trade("BTCUSDT", trade(0))
+        aggregator.unsubscribe("BTCUSDT")
+        assert aggregator.get_tpm("BTCUSDT", "60s") is None
+        aggregator.subscribe("BTCUSDT")
+        assert aggregator.get_tpm("BTCUSDT", "60s") is None
+
+    def test_the_same_symbol_of_two_categories_is_two_markets(
+        self, aggregator: TradesAggregator
+    ) -> None:
+        aggregator.subscribe("BTCUSDT", "spot")
+        aggregator.add_trade("BTCUSDT", trade(0, trade_id="1"))
+        aggregator.add_trade("BTCUSDT", trade(0, trade_id="1", size=5.0), category="spot")
+        assert aggregator.get_vol_delta("BTCUSDT", "60s") == 1.0
+        assert aggregator.get_vol_delta("BTCUSDT", "60s", category="spot") == 5.0
+
+    def test_a_trade_that_comes_twice_counts_once(self, aggregator: TradesAggregator) -> None:
+        assert aggregator.add_trade("BTCUSDT", trade(0, trade_id="a"))
+        assert not aggregator.add_trade("BTCUSDT", trade(0, trade_id="a"))
+        assert aggregator.get_vol_delta("BTCUSDT", "60s") == 1.0
+        assert (aggregator.counts.taken, aggregator.counts.duplicates) == (1, 1)
+
+    def test_an_impossible_price_is_refused(self, aggregator: TradesAggregator) -> None:
+        with pytest.raises(ValueError, match="price nan"):
+            aggregator.add_trade("BTCUSDT", trade(0, price=float("nan")))
+        assert aggregator.get_tpm("BTCUSDT", "60s") is None
+
+    def test_a_window_that_is_not_a_duration_is_refused(self) -> None:
+        with pytest.raises(ValueError, match="window"):
+            TradesAggregator(["sixty"])
+
+
+class TestObservation:
+    """When windows are warming, live and stale, and how much of them was seen."""
+
+    def test_before_anything_is_heard_a_market_is_warming_without_numbers(
+        self, aggregator: TradesAggregator
+    ) -> None:
+        fields = metrics(aggregator, 0)
+        assert (fields["state"], fields["reason"], fields["source"]) == (
+            "warming",
+            "starting",
+            None,
+        )
+        assert fields["tps"] is None
+        assert fields["last_price"] is None
+        assert fields["trades_total"] == 0
+        window = fields["windows"]["60s"]
+        assert window.pop("coverage_s") == 0.0
+        assert set(window.values()) == {None}
+
+    def test_a_confirmed_subscription_is_observed_before_the_first_trade(
+        self, aggregator: TradesAggregator
+    ) -> None:
+        """Also while the exchange's time is unknown: silence is then known to be silence."""
+        aggregator.apply_link("", link("subscribed", 0))
+        fields = metrics(aggregator, 4_000)
+        assert (fields["state"], fields["source"]) == ("warming", "sim")
+        assert fields["windows"]["10s"]["coverage_s"] == 4.0
+        assert fields["windows"]["10s"]["trades"] == 0
+        assert fields["windows"]["10s"]["volume"] == 0.0
+        assert fields["windows"]["10s"]["vwap"] is None
+        aggregator.apply(trades_message(5_000, [trade(4_999)]), "BTCUSDT")
+        assert metrics(aggregator, 6_000)["windows"]["10s"]["coverage_s"] == 6.0
+
+    def test_without_the_confirmation_observation_starts_with_the_first_trade(
+        self, aggregator: TradesAggregator
+    ) -> None:
+        aggregator.apply(trades_message(1_000, [trade(1_000)]), "BTCUSDT")
+        assert metrics(aggregator, 3_500)["windows"]["10s"]["coverage_s"] == 2.5
+
+    def test_windows_go_live_when_the_longest_is_covered_though_nobody_trades(
+        self, aggregator: TradesAggregator
+    ) -> None:
+        aggregator.apply(trades_message(0, [trade(0)]), "BTCUSDT")
+        assert metrics(aggregator, 299_999)["state"] == "warming"
+        fields = metrics(aggregator, 300_000)
+        assert (fields["state"], fields["reason"]) == ("live", None)
+        assert fields["windows"]["300s"]["trades"] == 0
+        assert fields["windows"]["300s"]["coverage_s"] == 300.0
+        assert fields["last_price"] == 100.0
+        assert fields["trades_total"] == 1
+
+    def test_a_lost_link_is_stale_at_once_and_its_hole_stays_until_the_windows_have_left_it(
+        self, aggregator: TradesAggregator
+    ) -> None:
+        aggregator.apply(trades_message(0, [trade(0)]), "BTCUSDT")
+        aggregator.apply(trades_message(300_000, [trade(300_000)]), "BTCUSDT")
+        assert metrics(aggregator, 300_000)["state"] == "live"
+        aggregator.apply_link("", link("disconnected", 305_000))
+        fields = metrics(aggregator, 310_000)
+        assert (fields["state"], fields["reason"]) == ("stale", "disconnected")
+        assert fields["windows"]["60s"]["trades"] == 1
+        assert fields["windows"]["60s"]["coverage_s"] == 50.0
+        aggregator.apply_link("", link("subscribed", 315_000, session=2))
+        fields = metrics(aggregator, 320_000)
+        assert (fields["state"], fields["reason"]) == ("warming", "disconnected")
+        assert fields["windows"]["60s"]["coverage_s"] == 45.0
+        assert metrics(aggregator, 614_999)["state"] == "warming"
+        assert metrics(aggregator, 615_000)["state"] == "live"
+
+    def test_a_new_session_without_a_word_of_the_link_is_a_hole_too(
+        self, aggregator: TradesAggregator
+    ) -> None:
+        aggregator.apply(trades_message(0, [trade(0)]), "BTCUSDT")
+        aggregator.apply(trades_message(8_000, [trade(7_999)], session=2), "BTCUSDT")
+        fields = metrics(aggregator, 9_000)
+        assert fields["state"] == "warming"
+        assert fields["windows"]["10s"]["coverage_s"] == 1.001
+        assert fields["windows"]["10s"]["trades"] == 2
+
+    def test_only_the_markets_of_a_connector_go_stale_with_it(self) -> None:
+        aggregator = TradesAggregator()
+        aggregator.subscribe("BTCUSDT", connector="connector-linear-0")
+        aggregator.subscribe("ETHUSDT", connector="connector-linear-1")
+        aggregator.apply_link("connector-linear-1", link("disconnected", 0))
+        assert metrics(aggregator, 1)["state"] == "warming"
+        assert metrics(aggregator, 1, "ETHUSDT")["state"] == "stale"
+
+    @pytest.mark.parametrize("event", ["rejected", "unsubscribed"])
+    def test_a_topic_that_the_exchange_does_not_serve_is_stale(
+        self, aggregator: TradesAggregator, event: LinkEvent
+    ) -> None:
+        aggregator.subscribe("ETHUSDT")
+        aggregator.apply_link("", link("subscribed", 0, ["trade.linear.ETHUSDT"]))
+        aggregator.apply_link("", link(event, 0))
+        fields = metrics(aggregator, 1)
+        assert (fields["state"], fields["reason"]) == ("stale", event)
+        assert metrics(aggregator, 1, "ETHUSDT")["state"] == "warming"
+
+    def test_book_topics_and_symbols_of_others_concern_nobody(
+        self, aggregator: TradesAggregator
+    ) -> None:
+        topics = ["book.linear.BTCUSDT", "trade.linear.ETHUSDT", "trade.spot.BTCUSDT"]
+        aggregator.apply_link("", link("rejected", 0, topics))
+        assert metrics(aggregator, 1)["state"] == "warming"
+
+    def test_lost_bus_messages_restart_the_coverage_from_the_last_trade_seen(
+        self, aggregator: TradesAggregator
+    ) -> None:
+        aggregator.apply(trades_message(0, [trade(0)]), "BTCUSDT")
+        aggregator.apply(trades_message(5_000, [trade(5_000)]), "BTCUSDT")
+        aggregator.apply(trades_message(8_000, [trade(8_000)]), "BTCUSDT", lost=2)
+        fields = metrics(aggregator, 10_000)
+        assert (fields["state"], fields["reason"]) == ("warming", "bus_gap")
+        assert fields["windows"]["10s"]["coverage_s"] == 7.0
+        tape = aggregator.tape("BTCUSDT")
+        assert tape is not None
+        assert tape.untrusted_s() == 3.0
+
+    def test_a_market_busier_than_its_memory_says_how_much_it_covers(self) -> None:
+        aggregator = TradesAggregator(["10s"], max_trades=5)
+        aggregator.subscribe("BTCUSDT")
+        trades = [trade(second * 1_000) for second in range(20)]
+        for each in trades:
+            at_ms = each.match_ts_ms - T0
+            aggregator.apply(trades_message(at_ms, [each]), "BTCUSDT")
+        fields = metrics(aggregator, 19_000)
+        assert (fields["state"], fields["reason"]) == ("warming", "overflow")
+        assert fields["windows"]["10s"]["trades"] == 5
+        assert fields["windows"]["10s"]["coverage_s"] == 5.0
+        assert fields["trades_total"] == 20
+
+
+class TestExchangeTime:
+    def test_windows_slide_on_our_clock_while_nobody_trades(
+        self, aggregator: TradesAggregator
+    ) -> None:
+        aggregator.apply(trades_message(0, [trade(0)]), "BTCUSDT")
+        assert metrics(aggregator, 9_999)["windows"]["10s"]["trades"] == 1
+        assert metrics(aggregator, 10_000)["windows"]["10s"]["trades"] == 0
+
+    def test_a_message_of_another_symbol_of_the_connection_tells_the_time(
+        self, aggregator: TradesAggregator
+    ) -> None:
+        aggregator.subscribe("ETHUSDT")
+        aggregator.apply_link("", link("subscribed", 0))
+        aggregator.apply_link("", link("subscribed", 0, ["trade.linear.ETHUSDT"]))
+        aggregator.apply(trades_message(2_000, [trade(2_000)]), "ETHUSDT")
+        tape = aggregator.tape("BTCUSDT")
+        assert tape is not None
+        assert tape.windows.now_ms == T0 + 2_000
+        assert metrics(aggregator, 3_000)["windows"]["10s"]["coverage_s"] == 3.0
+
+    def test_a_replay_at_fifty_times_the_speed_fills_windows_in_exchange_time(
+        self, aggregator: TradesAggregator
+    ) -> None:
+        """One trade a second for 100 s of exchange time in 2 s of ours."""
+        for second in range(101):
+            at_ms = second * 1_000
+            message = trades_message(at_ms, [trade(at_ms)], our_ms=at_ms // 50)
+            aggregator.apply(message, "BTCUSDT")
+        fields = metrics(aggregator, 2_000)
+        assert fields["windows"]["10s"]["trades"] == 10
+        assert fields["windows"]["60s"]["tpm"] == 60.0
+        assert fields["windows"]["60s"]["coverage_s"] == 60.0
+        assert fields["windows"]["300s"]["coverage_s"] == 100.0
+
+    def test_a_late_message_does_not_turn_time_back(self, aggregator: TradesAggregator) -> None:
+        aggregator.apply(trades_message(10_000, [trade(10_000)]), "BTCUSDT")
+        aggregator.apply(trades_message(9_000, [trade(500)], our_ms=10_001), "BTCUSDT")
+        tape = aggregator.tape("BTCUSDT")
+        assert tape is not None
+        assert tape.windows.now_ms == T0 + 10_000
+        assert aggregator.get_tpm("BTCUSDT", "10s") == 12.0
+
+    def test_a_step_of_our_clock_is_forgotten_with_the_next_message(
+        self, aggregator: TradesAggregator
+    ) -> None:
+        aggregator.apply(trades_message(0, [trade(0)]), "BTCUSDT")
+        aggregator.apply(trades_message(1_000, [trade(1_000)], our_ms=-3_600_000), "BTCUSDT")
+        assert metrics(aggregator, -3_600_000 + 500)["windows"]["10s"]["trades"] == 2
+        tape = aggregator.tape("BTCUSDT")
+        assert tape is not None
+        assert tape.windows.now_ms == T0 + 1_500
+
+
+class TestSources:
+    def test_a_changed_source_drops_everything_and_starts_a_new_generation(
+        self, aggregator: TradesAggregator
+    ) -> None:
+        aggregator.apply(trades_message(0, [trade(0, trade_id="a")]), "BTCUSDT")
+        live = trades_message(1_000, [trade(1_000, trade_id="a")], session=2, source="live")
+        aggregator.apply(live, "BTCUSDT")
+        fields = metrics(aggregator, 1_000)
+        assert (fields["source"], fields["reason"]) == ("live", "source_change")
+        assert fields["trades_total"] == 1
+        assert fields["windows"]["10s"]["trades"] == 1
+        tape = aggregator.tape("BTCUSDT")
+        assert tape is not None
+        assert tape.generation == 1
+        assert aggregator.counts.duplicates == 0
+
+    def test_the_link_tells_of_a_changed_source_before_any_trade(
+        self, aggregator: TradesAggregator
+    ) -> None:
+        aggregator.apply(trades_message(0, [trade(0)]), "BTCUSDT")
+        aggregator.apply_link("", link("connected", 1_000, [], session=2, source="live"))
+        fields = metrics(aggregator, 1_000)
+        assert (fields["source"], fields["trades_total"]) == ("live", 0)
+        assert fields["windows"]["10s"]["trades"] is None
+
+    def test_a_symbol_added_later_knows_the_source_of_its_connector(
+        self, aggregator: TradesAggregator
+    ) -> None:
+        aggregator.apply_link("", link("connected", 0, [], source="replay"))
+        aggregator.subscribe("ETHUSDT")
+        assert metrics(aggregator, 1, "ETHUSDT")["source"] == "replay"
+
+
+class TestGaps:
+    def test_a_reconnect_leaves_a_gap_between_the_last_trade_and_the_first_after(
+        self, aggregator: TradesAggregator
+    ) -> None:
+        aggregator.apply(
+            trades_message(1_000, [trade(999, trade_id="before", sequence=7)]), "BTCUSDT"
+        )
+        [opened] = aggregator.apply_link("", link("disconnected", 5_000))
+        assert opened.event == "opened"
+        assert opened.gap.reason == "disconnected"
+        assert (opened.gap.start_ms, opened.gap.end_ms) == (T0 + 1_000, None)
+        assert (opened.gap.sequence_before, opened.gap.trade_id_before) == (7, "before")
+        [closed] = aggregator.apply_link("", link("subscribed", 9_000, session=2))
+        assert (closed.event, closed.gap.end_ms) == ("closed", T0 + 9_000)
+        assert closed.gap.sequence_after is None
+        after = [trade(20_000, trade_id="after", sequence=12), trade(20_000, sequence=13)]
+        [completed] = aggregator.apply(trades_message(20_001, after, session=2), "BTCUSDT")
+        assert completed.event == "completed"
+        assert (completed.gap.sequence_after, completed.gap.trade_id_after) == (12, "after")
+        assert completed.gap.end_ms == T0 + 9_000
+        assert aggregator.gaps() == [completed.gap]
+        assert aggregator.apply(trades_message(20_100, [trade(20_100)], session=2), "BTCUSDT") == []
+
+    def test_a_gap_that_a_trade_closes_is_whole_at_once(self, aggregator: TradesAggregator) -> None:
+        aggregator.apply(trades_message(0, [trade(0, sequence=1)]), "BTCUSDT")
+        notes = aggregator.apply(trades_message(50, [trade(49, sequence=4)]), "BTCUSDT", lost=1)
+        assert [note.event for note in notes] == ["opened", "closed"]
+        gap = notes[1].gap
+        assert (gap.reason, gap.start_ms, gap.end_ms) == ("bus_gap", T0, T0 + 49)
+        assert (gap.sequence_before, gap.sequence_after) == (1, 4)
+
+    def test_a_link_that_fails_again_and_again_is_one_gap(
+        self, aggregator: TradesAggregator
+    ) -> None:
+        aggregator.apply(trades_message(0, [trade(0)]), "BTCUSDT")
+        notes: list[GapNote] = []
+        for attempt in range(5):
+            notes += aggregator.apply_link("", link("disconnected", attempt * 1_000))
+        assert [note.event for note in notes] == ["opened"]
+
+    def test_a_start_is_no_gap(self, aggregator: TradesAggregator) -> None:
+        assert aggregator.apply_link("", link("disconnected", 0)) == []
+        assert aggregator.apply_link("", link("subscribed", 1)) == []
+        assert aggregator.apply(trades_message(2, [trade(2)]), "BTCUSDT") == []
+        assert aggregator.gaps() == []
+
+    def test_the_ledger_keeps_the_last_ten_thousand(self, aggregator: TradesAggregator) -> None:
+        for second in range(10_050):
+            at_ms = second * 1_000
+            aggregator.apply(trades_message(at_ms, [trade(at_ms)]), "BTCUSDT", lost=1)
+        gaps = aggregator.gaps()
+        assert len(gaps) == 10_000
+        assert gaps[-1].end_ms == T0 + 10_049_000
+
+    def test_what_is_repeated_after_a_reconnect_counts_once(
+        self, aggregator: TradesAggregator
+    ) -> None:
+        aggregator.apply(trades_message(0, [trade(0, trade_id="a")]), "BTCUSDT")
+        again = [trade(0, trade_id="a"), trade(1, trade_id="b")]
+        aggregator.apply(trades_message(1, again, session=2), "BTCUSDT")
+        fields = metrics(aggregator, 1)
+        assert fields["trades_total"] == 2
+        assert aggregator.counts.duplicates == 1
+
+
+def test_a_trade_of_no_believable_size_in_a_message_is_left_out_and_counted(
+    aggregator: TradesAggregator,
+) -> None:
+    aggregator.apply(trades_message(1, [trade(0, size=1e-30), trade(1)]), "BTCUSDT")
+    assert metrics(aggregator, 1)["trades_total"] == 1
+    assert aggregator.counts.invalid == 1
+
+
+def test_volatility_and_quantiles_are_published_only_when_asked_for() -> None:
+    plain = TradesAggregator(["10s"])
+    rich = TradesAggregator(["10s"], quantiles=[0.5, 1.0], volatility=True)
+    for aggregator in (plain, rich):
+        aggregator.subscribe("BTCUSDT")
+        for second, size in enumerate([1.0, 5.0, 2.0]):
+            aggregator.add_trade("BTCUSDT", trade(second * 1_000, size=size, price=100.0 + second))
+    assert "size_quantiles" not in metrics(plain, 0)["windows"]["10s"]
+    assert "realised_volatility" not in metrics(plain, 0)["windows"]["10s"]
+    window = metrics(rich, 0)["windows"]["10s"]
+    assert window["size_quantiles"] == {"0.5": 2.0, "1.0": 5.0}
+    assert window["realised_volatility"] == pytest.approx(0.0140027, rel=1e-5)
+    rich.subscribe("ETHUSDT")
+    window = metrics(rich, 0, "ETHUSDT")["windows"]["10s"]
+    assert window["size_quantiles"] == {"0.5": None, "1.0": None}
+    assert window["realised_volatility"] is None
+
+
+# -- recorded captures -----------------------------------------------------------------------------
+
+CAPTURES: list[tuple[str, Category]] = [
+    ("linear_20260809_ob200_BTC_SOL", "linear"),
+    ("spot_20260809_ob200_ETH", "spot"),
+]
+
+
+@pytest.mark.parametrize(("name", "category"), CAPTURES)
+@pytest.mark.parametrize("speed", [1.0, 50.0])
+def test_windows_over_a_recorded_capture_equal_brute_force_at_every_message(
+    captures: Path, name: str, category: Category, speed: float
+) -> None:
+    lines = (captures / f"{name}.jsonl").read_text().splitlines()
+    received = (captures / f"{name}.recv.txt").read_text().split()
+    aggregator = TradesAggregator(["1s", "10s", "60s"])
+    seen: dict[str, list[dict[str, str]]] = {}
+    begin = float(received[0])
+    for line, recv in zip(lines, received, strict=True):
+        frame = json.loads(line)
+        if not frame.get("topic", "").startswith("publicTrade."):
+            continue
+        symbol = frame["data"][0]["s"]
+        aggregator.subscribe(symbol, category)
+        rows = seen.setdefault(symbol, [])
+        rows += frame["data"]
+        recv_ns = int((begin + (float(recv) - begin) / speed) * 1e9)
+        trades = tuple(
+            Trade(r["T"], r["S"], float(r["p"]), float(r["v"]), r["i"], r["seq"], False, False)
+            for r in frame["data"]
+        )
+        message = TradesMessage(1, "replay", 1, 1, recv_ns, frame["ts"], trades)
+        aggregator.apply(message, symbol, category=category)
+        tape = aggregator.tape(symbol, category)
+        assert tape is not None
+        fields = aggregator.metrics(tape, recv_ns)
+        now = tape.windows.now_ms
+        assert now is not None
+        for window in ("1s", "10s", "60s"):
+            expected = capture_window(rows, now - int(window[:-1]) * 1_000, now)
+            assert {key: fields["windows"][window][key] for key in expected} == expected
+    assert sum(map(len, seen.values())) == {"linear": 221, "spot": 9}[category]
+    assert aggregator.counts.duplicates == 0
+
+
+def capture_window(rows: list[dict[str, Any]], start: int, now: int) -> dict[str, Any]:
+    held = [row for row in rows if start < row["T"] <= now]
+    sides = {
+        side: sum((Fraction(row["v"]) for row in held if row["S"] == side), Fraction(0))
+        for side in ("Buy", "Sell")
+    }
+    turnover = sum((Fraction(row["v"]) * Fraction(row["p"]) for row in held), Fraction(0))
+    volume = sides["Buy"] + sides["Sell"]
+    return {
+        "trades": len(held),
+        "volume": float(volume),
+        "buy_volume": float(sides["Buy"]),
+        "sell_volume": float(sides["Sell"]),
+        "vol_delta": float(sides["Buy"] - sides["Sell"]),
+        "turnover": float(turnover),
+        "vwap": float(turnover / volume),
+        "high": max(float(row["p"]) for row in held),
+        "low": min(float(row["p"]) for row in held),
+    }
