@@ -37,7 +37,7 @@ and does
     refuse        1     the handshake is refused with HTTP status=503
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Final
@@ -321,6 +321,6 @@ def _with_update_id(payload: bytes, shift: int, replacement: int) -> bytes:
     return msgspec.json.encode(message)
 
 
-def describe(faults: Iterable[Fault]) -> str:
+def describe(faults: Mapping[str, Fault]) -> str:
     """The faults in force in one line, for the log."""
-    return ", ".join(f"{fault.name}:every={fault.every}" for fault in faults)
+    return ", ".join(f"{fault.name}:every={fault.every}" for fault in faults.values())

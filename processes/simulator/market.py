@@ -28,7 +28,7 @@ LEVELS: Final = 1_100
 LEVELS_SLACK: Final = 60
 GAP_RATIO: Final = 1e-5
 """Mean distance of neighbouring levels over the price, but at least one tick."""
-VOLATILITY: Final = 3e-5
+VOLATILITY: Final = 2e-5
 """Of the fair price over its start, per square root of a second."""
 TETHER_S: Final = 1_800.0
 """Time constant that pulls the fair price back to the start price."""

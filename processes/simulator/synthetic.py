@@ -139,6 +139,8 @@ class SyntheticFeed:
         self._update_ids: dict[TopicKey, int] = {}
         for action in script:
             self._script.setdefault(action.key, []).append(action)
+        for key in self._script:
+            self._scripted_flow(key, 0)  # a wrong number in the script is said now
 
     # -- feed.Feed -------------------------------------------------------------------------------
 
@@ -243,13 +245,15 @@ class SyntheticFeed:
 
     def _open(self, key: InstrumentKey, now_ms: int) -> State:
         if key in self._script and key not in self._scripted:
-            flow = ScriptedFlow(
-                self.market.instruments[key], self._script[key], seed=self._seed, now_ms=now_ms
-            )
-            self._scripted[key] = flow
-            self.market.use(key, flow)
+            self._scripted[key] = self._scripted_flow(key, now_ms)
+            self.market.use(key, self._scripted[key])
         self._users[key] = self._users.get(key, 0) + 1
         return self.market.open(key, now_ms)
+
+    def _scripted_flow(self, key: InstrumentKey, now_ms: int) -> ScriptedFlow:
+        return ScriptedFlow(
+            self.market.instruments[key], self._script[key], seed=self._seed, now_ms=now_ms
+        )
 
     def _close(self, key: InstrumentKey) -> None:
         self._users[key] -= 1

@@ -1,0 +1,71 @@
+"""From a spec to a server: which feed, which instruments, which faults."""
+
+import datetime as dt
+
+import structlog
+
+from processes.simulator.catalogue import instrument_named
+from processes.simulator.faults import Faults, parse_fault
+from processes.simulator.feed import Feed
+from processes.simulator.playback import PlaybackFeed
+from processes.simulator.script import read_script
+from processes.simulator.server import Server
+from processes.simulator.synthetic import SyntheticFeed, listing
+from shared.clock import Clock, SystemClock
+from shared.errors import EX_USAGE, PipelineError
+from shared.messages import Category
+from shared.specs import SimulatorSpec
+
+log = structlog.get_logger()
+
+
+class OptionError(PipelineError):
+    """Something the simulator was asked for that does not exist."""
+
+    exit_code = EX_USAGE
+
+
+def make_server(
+    spec: SimulatorSpec, *, clock: Clock | None = None, category: Category | None = None
+) -> Server:
+    """
+    A server that does what the spec says; not started.
+
+    Args:
+        spec: With a capture, symbols, rate and script are not used.
+        clock: The server's clock; its date also names the option contracts.
+        category: Of a capture, instead of the one judged by content.
+
+    Raises:
+        OptionError: For an unknown fault, an impossible symbol, rate or speed, or a bad script.
+        CaptureError: If the capture cannot be read.
+    """
+    clock = clock or SystemClock()
+    try:
+        faults = Faults({fault.name: fault for fault in map(parse_fault, spec.faults)}, spec.seed)
+        feed = _playback(spec, category) if spec.capture else _synthetic(spec, clock)
+    except ValueError as error:
+        raise OptionError(str(error)) from error
+    return Server(feed, faults=faults, seed=spec.seed, port=spec.port, clock=clock)
+
+
+def _playback(spec: SimulatorSpec, category: Category | None) -> Feed:
+    return PlaybackFeed(
+        spec.capture,
+        speed=spec.speed,
+        category=category,
+        on_finish=lambda totals: log.info("capture finished", capture=spec.capture, **totals),
+    )
+
+
+def _synthetic(spec: SimulatorSpec, clock: Clock) -> Feed:
+    if spec.rate is not None and not 0 < spec.rate < float("inf"):
+        raise ValueError(f"rate must be above zero, not {spec.rate}")
+    today = dt.datetime.fromtimestamp(clock.time_ns() / 1e9, tz=dt.UTC).date()
+    instruments = listing(spec.symbols, with_catalogue=spec.with_catalogue, today=today)
+    script = read_script(spec.script) if spec.script else []
+    listed = {(instrument.category, instrument.symbol) for instrument in instruments}
+    for category, symbol in dict.fromkeys(action.key for action in script):
+        if (category, symbol) not in listed:
+            instruments.append(instrument_named(category, symbol, today))
+    return SyntheticFeed(instruments, seed=spec.seed, rate=spec.rate, script=script)
