@@ -1,0 +1,384 @@
+"""Websocket frames out of one large buffer, compared with the library's own slow reading."""
+
+import socket
+import struct
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from itertools import pairwise
+
+import pytest
+import websocket
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from processes.connector import frames
+from processes.connector.frames import BufferedWebSocket, ClosedByServer, FrameTooLarge
+from processes.connector.protocol import MAX_FRAME_BYTES
+
+TEXT, BINARY, CONTINUATION, CLOSE, PING, PONG = 1, 2, 0, 8, 9, 10
+
+
+def frame(payload: bytes, opcode: int = TEXT, *, final: bool = True, reserved: int = 0) -> bytes:
+    """A frame as a server sends it."""
+    first = bytes([final << 7 | reserved << 4 | opcode])
+    if len(payload) < 126:
+        return first + bytes([len(payload)]) + payload
+    if len(payload) < 1 << 16:
+        return first + b"\x7e" + struct.pack("!H", len(payload)) + payload
+    return first + b"\x7f" + struct.pack("!Q", len(payload)) + payload
+
+
+def masked(payload: bytes) -> bytes:
+    return websocket.ABNF.create_frame(payload, TEXT).format()
+
+
+class Pair:
+    """A buffered websocket and the server's end of its socket."""
+
+    def __init__(self) -> None:
+        self.server, client = socket.socketpair()
+        self.client = BufferedWebSocket(time_ns=iter(range(1, 10**9)).__next__)
+        self.client.sock = client
+        self.client.connected = True
+        self.client.start_reading()
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """What one socket read of exactly these bytes gives."""
+        if not data:
+            return []
+        self.server.sendall(data)
+        return self.client.receive()
+
+    def sent(self) -> bytes:
+        """What the client has sent."""
+        self.server.setblocking(False)
+        with suppress(BlockingIOError):
+            return self.server.recv(1 << 20)
+        return b""
+
+    def unread(self) -> bool:
+        """Whether bytes wait in the client's socket."""
+        assert self.client.sock is not None
+        with suppress(BlockingIOError):
+            return bool(self.client.sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+        return False
+
+    def close(self) -> None:
+        self.server.close()
+        assert self.client.sock is not None
+        self.client.sock.close()
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    pair = Pair()
+    yield pair
+    pair.close()
+
+
+class Stock(websocket.WebSocket):
+    """The library's websocket, noting the pings that it answers."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        super().__init__(skip_utf8_validation=True)
+        self.sock = sock
+        self.pings: list[bytes] = []
+
+    def pong(self, payload: str | bytes = "") -> None:
+        self.pings.append(payload if isinstance(payload, bytes) else payload.encode())
+
+    def send_close(self, status: int = 1000, reason: str | bytes = b"") -> None:
+        pass
+
+
+def read_by_the_library(data: bytes) -> tuple[list[bytes], list[bytes], type[Exception] | None]:
+    """The text messages, the pings and the error that the stock library sees in a whole stream."""
+    server, client = socket.socketpair()
+    stock = Stock(client)
+
+    def write() -> None:
+        with server, suppress(OSError):  # the reader may leave first
+            server.sendall(data)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    messages: list[bytes] = []
+    error: type[Exception] | None = None
+    try:
+        while True:
+            opcode, payload = stock.recv_data()
+            if opcode == CLOSE:
+                break
+            if opcode == TEXT:
+                messages.append(payload)
+    except websocket.WebSocketException as caught:
+        error = type(caught)
+    client.close()
+    writer.join()
+    return messages, stock.pings, error
+
+
+def unmasked_replies(data: bytes) -> list[tuple[int, bytes]]:
+    """Opcode and payload of every frame that a client sent."""
+    replies = []
+    while data:
+        size = data[1] & 0x7F
+        key, payload = data[2:6], data[6 : 6 + size]
+        replies.append((data[0] & 15, bytes(b ^ key[i % 4] for i, b in enumerate(payload))))
+        data = data[6 + size :]
+    return replies
+
+
+# -- the common case -----------------------------------------------------------------------------
+
+
+def test_all_messages_of_one_read_come_at_once_and_share_its_time(pair: Pair) -> None:
+    assert pair.feed(frame(b"one") + frame(b"") + frame(b"x" * 300)) == [b"one", b"", b"x" * 300]
+    assert pair.client.recv_ts_ns == 1
+    pair.feed(frame(b"two"))
+    assert pair.client.recv_ts_ns == 2
+
+
+def test_a_message_belongs_to_the_read_that_completes_it(pair: Pair) -> None:
+    data = frame(b"x" * 300)
+    assert pair.feed(frame(b"whole") + data[:100]) == [b"whole"]
+    assert pair.feed(data[100:]) == [b"x" * 300]
+    assert pair.client.recv_ts_ns == 2
+
+
+@pytest.mark.parametrize("size", [0, 1, 125, 126, 127, 65535, 65536, 300_000, 1_000_000])
+def test_every_length_is_read(pair: Pair, size: int) -> None:
+    data = frame(b"a") + frame(b"x" * size) + frame(b"b")
+    writer = threading.Thread(target=pair.server.sendall, args=(data,))
+    writer.start()
+    messages: list[bytes] = []
+    while len(messages) < 3:
+        messages += pair.client.receive()
+    writer.join()
+    assert messages == [b"a", b"x" * size, b"b"]
+
+
+def test_the_buffer_shrinks_after_a_long_message(pair: Pair) -> None:
+    writer = threading.Thread(target=pair.server.sendall, args=(frame(b"x" * 3_000_000),))
+    writer.start()
+    while not pair.client.receive():
+        pass
+    writer.join()
+    assert len(pair.client._buffer) == frames.BUFFER_BYTES
+
+
+def test_nothing_arrives_is_no_message_and_no_error(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(frames, "TICK_S", 0.01)
+    pair.client.start_reading()
+    assert pair.client.receive() == []
+    assert pair.client.recv_ts_ns == 0
+
+
+# -- the rare frames -----------------------------------------------------------------------------
+
+
+def test_a_ping_between_two_messages_is_answered_and_disturbs_neither(pair: Pair) -> None:
+    assert pair.feed(frame(b"a") + frame(b"hello", PING) + frame(b"b")) == [b"a", b"b"]
+    assert unmasked_replies(pair.sent()) == [(PONG, b"hello")]
+
+
+def test_an_unasked_pong_is_ignored(pair: Pair) -> None:
+    assert pair.feed(frame(b"", PONG) + frame(b"a") + frame(b"x", PONG)) == [b"a"]
+    assert pair.sent() == b""
+
+
+def test_fragments_are_joined_also_around_a_ping(pair: Pair) -> None:
+    data = (
+        frame(b"ab", TEXT, final=False)
+        + frame(b"p", PING)
+        + frame(b"cd", CONTINUATION, final=False)
+        + frame(b"", CONTINUATION)
+        + frame(b"next")
+    )
+    assert pair.feed(data) == [b"abcd", b"next"]
+    assert unmasked_replies(pair.sent()) == [(PONG, b"p")]
+
+
+def test_a_whole_message_inside_a_fragmented_one_fails_the_connection(pair: Pair) -> None:
+    assert pair.feed(frame(b"begun", TEXT, final=False)) == []
+    assert pair.feed(frame(b"intruder")) == []
+    with pytest.raises(websocket.WebSocketProtocolException):
+        pair.client.receive()
+
+
+def test_binary_messages_are_counted_and_dropped(pair: Pair) -> None:
+    data = frame(b"x", BINARY) + frame(b"a", BINARY, final=False) + frame(b"b", CONTINUATION)
+    assert pair.feed(data + frame(b"text")) == [b"text"]
+    assert pair.client.binary_messages == 2
+
+
+def test_a_close_frame_ends_the_connection_after_the_messages_before_it(pair: Pair) -> None:
+    closing = frame(struct.pack("!H", 1001) + b"maintenance", CLOSE)
+    assert pair.feed(frame(b"last") + closing + frame(b"never")) == [b"last"]
+    with pytest.raises(ClosedByServer) as caught:
+        pair.client.receive()
+    assert (caught.value.code, caught.value.reason) == (1001, "maintenance")
+    assert unmasked_replies(pair.sent()) == [(CLOSE, struct.pack("!H", 1001))]
+
+
+def test_a_close_frame_without_a_code_is_1005(pair: Pair) -> None:
+    pair.feed(frame(b"", CLOSE))
+    with pytest.raises(ClosedByServer) as caught:
+        pair.client.receive()
+    assert caught.value.code == 1005
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        masked(b"text"),
+        frame(b"text", reserved=4),
+        frame(b"text", reserved=2),
+        frame(b"text", reserved=1),
+        frame(b"text", 3),
+        frame(b"text", 11),
+        frame(b"text", CONTINUATION),
+        frame(b"x" * 126, PING),
+        frame(b"x", PING, final=False),
+        frame(b"x", CLOSE),
+        frame(struct.pack("!H", 1005), CLOSE),
+        frame(b"a", TEXT, final=False) + frame(b"b", TEXT),
+    ],
+)
+def test_what_a_server_must_not_send_fails_the_connection(pair: Pair, data: bytes) -> None:
+    assert pair.feed(frame(b"before") + data + frame(b"after")) == [b"before"]
+    with pytest.raises(websocket.WebSocketProtocolException):
+        pair.client.receive()
+
+
+def test_a_masked_or_compressed_frame_is_refused_before_it_is_complete(pair: Pair) -> None:
+    pair.feed(frame(b"x" * 70_000, reserved=4)[:20])
+    with pytest.raises(websocket.WebSocketProtocolException):
+        pair.client.receive()
+
+
+def test_a_message_that_is_too_large_is_refused_from_its_header(pair: Pair) -> None:
+    pair.feed(b"\x81\x7f" + struct.pack("!Q", MAX_FRAME_BYTES + 1))
+    with pytest.raises(FrameTooLarge):
+        pair.client.receive()
+
+
+def test_fragments_count_together_towards_the_limit(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(frames, "MAX_FRAME_BYTES", 1000)
+    pair.feed(frame(b"x" * 600, TEXT, final=False) + frame(b"x" * 600, CONTINUATION))
+    with pytest.raises(FrameTooLarge) as caught:
+        pair.client.receive()
+    assert caught.value.size == 1200
+
+
+def test_the_end_of_the_stream_is_said_after_the_last_message(pair: Pair) -> None:
+    pair.server.sendall(frame(b"last") + frame(b"cut short")[:5])
+    pair.server.close()
+    assert pair.client.receive() == [b"last"]
+    with pytest.raises(websocket.WebSocketConnectionClosedException):
+        pair.client.receive()
+
+
+def test_abort_wakes_a_waiting_reader(pair: Pair) -> None:
+    ended = threading.Event()
+
+    def read() -> None:
+        with suppress(websocket.WebSocketException):
+            while True:
+                pair.client.receive()
+        ended.set()
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    pair.client.abort()
+    assert ended.wait(5)
+    reader.join()
+
+
+def test_a_peer_that_takes_no_data_is_an_error_and_no_endless_wait(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(frames, "SEND_TIMEOUT_S", 0.05)
+    pair.client.start_reading()
+    with pytest.raises(websocket.WebSocketTimeoutException):
+        pair.client.send("x" * 20_000_000)
+
+
+# -- against the library -------------------------------------------------------------------------
+
+PAYLOADS = st.binary(max_size=40) | st.sampled_from([b"x" * 125, b"y" * 126, b"z" * 70_000])
+
+
+@st.composite
+def streams(draw: st.DrawFn) -> bytes:
+    """A stream of valid frames, with now and then one that is not."""
+    parts: list[bytes] = []
+    for _ in range(draw(st.integers(1, 8))):
+        kind = draw(st.sampled_from(["text"] * 6 + ["fragments", "ping", "pong", "binary", "bad"]))
+        payload = draw(PAYLOADS)
+        if kind == "fragments":
+            parts.append(frame(payload, TEXT, final=False))
+            if draw(st.booleans()):
+                parts.append(frame(b"between", PING))
+            parts.append(frame(draw(PAYLOADS), CONTINUATION))
+        elif kind == "bad":
+            parts.append(
+                draw(
+                    st.sampled_from(
+                        [
+                            frame(b"", CONTINUATION),
+                            frame(b"r", reserved=4),
+                            frame(b"o", 5),
+                            frame(b"", TEXT, final=False) + frame(b"", TEXT),
+                            frame(struct.pack("!H", 1000), CLOSE),
+                        ]
+                    )
+                )
+            )
+        else:
+            opcode = {"text": TEXT, "ping": PING, "pong": PONG, "binary": BINARY}[kind]
+            parts.append(frame(payload[:125] if opcode in (PING, PONG) else payload, opcode))
+    return b"".join(parts)
+
+
+SOCKET_BYTES = 50_000
+"""Less than a socket holds, so that the test can write before it reads."""
+
+
+def read_in_pieces(
+    data: bytes, cuts: list[int]
+) -> tuple[list[bytes], list[bytes], type[Exception] | None]:
+    """The same of the buffered websocket, which gets the stream in pieces."""
+    pair = Pair()
+    messages: list[bytes] = []
+    error: type[Exception] | None = None
+    cuts = [*(cut % (len(data) + 1) for cut in cuts), *range(0, len(data), SOCKET_BYTES)]
+    edges = sorted({*cuts, len(data)})
+    try:
+        for start, stop in pairwise(edges):
+            pair.server.sendall(data[start:stop])
+            while pair.unread():
+                messages += pair.client.receive()
+        pair.server.shutdown(socket.SHUT_WR)
+        while True:
+            messages += pair.client.receive()
+    except ClosedByServer:
+        pass
+    except websocket.WebSocketException as caught:
+        error = type(caught)
+    pings = [payload for opcode, payload in unmasked_replies(pair.sent()) if opcode == PONG]
+    pair.close()
+    return messages, pings, error
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=streams(), cuts=st.lists(st.integers(0, 10_000), max_size=12))
+def test_however_the_bytes_arrive_the_messages_are_those_of_the_library(
+    data: bytes, cuts: list[int]
+) -> None:
+    assert read_by_the_library(data) == read_in_pieces(data, cuts)
