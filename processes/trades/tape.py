@@ -117,7 +117,8 @@ class Tape:
         self.exchange_ts_ms: int | None = None
         self.recv_ts_ns: int | None = None
         self._ids = RecentIds(max(retention_ms, DEDUP_HORIZON_MS), DEDUP_MAX_IDS)
-        self._is_down = False
+        self.is_stale = False
+        """Whether trades are known to be missed now."""
         self._pending_since_ns: int | None = None
         """Observed since this time of ours, while the exchange's time is still unknown."""
         self._ledger = ledger
@@ -165,7 +166,7 @@ class Tape:
 
         In between, and before anything is known, ``warming``.
         """
-        if self._is_down:
+        if self.is_stale:
             return "stale"
         return "live" if self.covered_ms(self.longest_ms, now_ns) == self.longest_ms else "warming"
 
@@ -200,7 +201,7 @@ class Tape:
     def resume(self, recv_ts_ns: int) -> Iterator[GapNote]:
         """The exchange confirmed the subscription: every trade from now on is seen."""
         assert self.session is not None, "join before resume"
-        self._is_down = False
+        self.is_stale = False
         if self.coverage.is_observing or self._pending_since_ns is not None:
             return
         at_ms = self.session.clock.at_ms(recv_ts_ns)
@@ -215,7 +216,7 @@ class Tape:
 
         That message is the last proof that the link was alive; a dead one is noticed much later.
         """
-        self._is_down = True
+        self.is_stale = True
         self.reason = reason
         self._pending_since_ns = None
         if self.session is not None and self.coverage.is_observing:
@@ -243,7 +244,7 @@ class Tape:
         """
         assert self.session is not None, "join before apply"
         first = message.trades[0] if message.trades else None
-        self._is_down = False
+        self.is_stale = False
         self._settle()
         if lost and self.coverage.is_observing and self.exchange_ts_ms is not None:
             self.reason = "bus_gap"

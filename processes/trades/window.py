@@ -198,22 +198,24 @@ class TradeWindows:
         Forecasting Realized Volatility", Econometrica 71(2), 2003. Sampling keeps the bounce
         between bid and ask, which every single trade would add, from passing for volatility.
 
-        Cost: O(window_ms / sample_ms * log n).
+        Cost: O(m log n), m being the number of samples that differ, at most the trades.
         """
-        start_ms, first = self._window(window_ms)
-        if first == len(self._ts) or self.now_ms is None:
+        _, row = self._window(window_ms)
+        ts, rows = self._ts, len(self._ts)
+        if row == rows or self.now_ms is None:
             return None
-        total, samples, previous = 0.0, 0, 0.0
-        for at_ms in range(start_ms // sample_ms * sample_ms, self.now_ms + 1, sample_ms):
-            index = bisect_right(self._ts, at_ms, first) - 1
-            if index < first:
-                continue
-            price = self._prices[index]
-            if samples:
+        first_ms = -(-ts[row] // sample_ms) * sample_ms
+        last_ms = self.now_ms // sample_ms * sample_ms
+        if last_ms - first_ms < sample_ms:
+            return None
+        total, previous = 0.0, 0.0
+        while row < rows and (at_ms := -(-ts[row] // sample_ms) * sample_ms) <= last_ms:
+            row = bisect_right(ts, at_ms, row)
+            price = self._prices[row - 1]
+            if previous:
                 total += log(price / previous) ** 2
             previous = price
-            samples += 1
-        return sqrt(total) if samples > 1 else None
+        return sqrt(total)
 
     def size_quantiles(
         self, window_ms: int, probabilities: Sequence[float]

@@ -1,0 +1,10 @@
+"""``python -m processes.trades SPEC.json``: one trades worker."""
+
+import sys
+
+from processes.trades.actor import TradesWorker
+from shared.actor import main
+from shared.specs import TradesSpec
+
+if __name__ == "__main__":
+    sys.exit(main(TradesWorker, TradesSpec))

@@ -1,0 +1,412 @@
+"""The trades worker: what it publishes, when, and over real sockets."""
+
+import dataclasses
+from collections.abc import Iterator
+from itertools import count, pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zmq
+from prometheus_client import generate_latest
+
+from processes.trades.actor import Metric, TradesWorker
+from shared.bus import MarketPublisher, MetricInbox, Received
+from shared.codec import decode_map
+from shared.config import TradesConfig
+from shared.messages import LinkEvent, LinkMessage, MarketMessage, Source, Trade, TradesMessage
+from shared.specs import Assignment, Stream, TradesSpec
+from shared.topics import link_topic, market_topic
+
+T0 = 1_700_000_000_000
+DEADLINE_MS = 10_000
+CONNECTOR = "connector-linear-0"
+BTC = market_topic("trade", "linear", "BTCUSDT")
+ETH = market_topic("trade", "linear", "ETHUSDT")
+LINK = link_topic(CONNECTOR)
+IDS = count()
+
+
+@dataclasses.dataclass
+class FakeClock:
+    """Time that the test moves."""
+
+    now_s: float = 1_000.0
+
+    def time_ns(self) -> int:
+        return int(self.now_s * 1_000_000_000)
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+
+def assignment(symbol: str, endpoint: str = "ipc:///nowhere") -> Assignment:
+    stream = Stream(kind="trade", category="linear", symbol=symbol)
+    return Assignment(stream=stream, connector=CONNECTOR, endpoint=endpoint)
+
+
+def make_worker(clock: FakeClock | None = None, **settings: Any) -> TradesWorker:
+    spec = TradesSpec(
+        process="trades-0",
+        role="trades",
+        run_dir="/nowhere",
+        metrics_in="ipc:///nowhere",
+        assignments=[assignment("BTCUSDT"), assignment("ETHUSDT")],
+        settings=TradesConfig(**settings),
+    )
+    return TradesWorker(spec, clock=clock or FakeClock())
+
+
+def trades_message(
+    clock: FakeClock, *trades: Trade, session: int = 1, source: Source = "sim"
+) -> TradesMessage:
+    now_ns = clock.time_ns()
+    return TradesMessage(1, source, session, 1, now_ns, T0 + now_ns // 1_000_000, trades)
+
+
+def trade(clock: FakeClock, *, size: float = 1.0) -> Trade:
+    at_ms = T0 + clock.time_ns() // 1_000_000
+    return Trade(at_ms, "Buy", 100.0, size, f"trade-{next(IDS)}", 5, False, False)
+
+
+def link(
+    clock: FakeClock, event: LinkEvent, *topics: str, session: int = 1, source: Source = "sim"
+) -> LinkMessage:
+    return LinkMessage(1, source, session, 1, clock.time_ns(), event, "", topics)
+
+
+def give(worker: TradesWorker, topic: bytes, message: MarketMessage, lost: int = 0) -> list[Metric]:
+    return list(worker.on_message(Received(topic, message, lost)))
+
+
+def due(worker: TradesWorker, topic: bytes = b"trades.linear.BTCUSDT") -> list[dict[str, Any]]:
+    return [metric.payload for metric in worker.publish_due() if metric.topic == topic]
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def worker(clock: FakeClock) -> TradesWorker:
+    return make_worker(clock)
+
+
+def test_a_metric_has_every_field_of_the_contract(worker: TradesWorker, clock: FakeClock) -> None:
+    give(worker, BTC, trades_message(clock, trade(clock, size=0.5)))
+    clock.now_s += 0.25
+    [payload] = due(worker)
+    windows = payload.pop("windows")
+    now_ms = T0 + 1_000_000
+    epoch = payload.pop("epoch")
+    assert isinstance(epoch, str)
+    assert payload.pop("last_trade_id").startswith("trade-")
+    assert payload == {
+        "v": 1,
+        "kind": "trades",
+        "category": "linear",
+        "symbol": "BTCUSDT",
+        "source": "sim",
+        "process": "trades-0",
+        "seq": 1,
+        "state": "warming",
+        "reason": "starting",
+        "match_ts_ms": now_ms,
+        "exchange_ts_ms": now_ms,
+        "recv_ts_ns": 1_000_000_000_000,
+        "publish_ts_ns": 1_000_250_000_000,
+        "last_price": 100.0,
+        "last_size": 0.5,
+        "last_side": "Buy",
+        "trades_total": 1,
+        "cvd": 0.5,
+        "tps": 0.1,
+    }
+    assert windows.keys() == {"10s", "60s", "300s"}
+    assert windows["10s"] == {
+        "trades": 1,
+        "tpm": 6.0,
+        "tps": 0.1,
+        "volume": 0.5,
+        "buy_volume": 0.5,
+        "sell_volume": 0.0,
+        "vol_delta": 0.5,
+        "buy_sell_ratio": None,
+        "buy_share": 1.0,
+        "turnover": 50.0,
+        "vwap": 100.0,
+        "high": 100.0,
+        "low": 100.0,
+        "coverage_s": 0.25,
+        "realised_volatility": None,
+        "size_quantiles": {"0.5": 0.5, "0.9": 0.5, "0.99": 0.5},
+    }
+
+
+def test_nothing_is_published_before_the_source_is_known(
+    worker: TradesWorker, clock: FakeClock
+) -> None:
+    clock.now_s += 5
+    assert list(worker.publish_due()) == []
+    metrics = give(worker, LINK, link(clock, "connected", source="live"))
+    assert [metric.payload["source"] for metric in metrics] == ["live", "live"]
+    assert [metric.payload["seq"] for metric in metrics] == [1, 1]
+
+
+def test_trades_are_published_within_an_interval_and_silence_before_a_second(
+    worker: TradesWorker, clock: FakeClock
+) -> None:
+    """Ten seconds of timer turns, with trades of one market in the first five."""
+    give(worker, LINK, link(clock, "connected"))
+    published: dict[bytes, list[float]] = {
+        b"trades.linear.BTCUSDT": [],
+        b"trades.linear.ETHUSDT": [],
+    }
+    for turn in range(40):
+        if turn < 20:
+            give(worker, BTC, trades_message(clock, trade(clock)))
+        clock.now_s += 0.25
+        for metric in worker.publish_due():
+            published[metric.topic].append(clock.now_s)
+    busy = [at for at in published[b"trades.linear.BTCUSDT"] if at <= 1_005]
+    assert len(busy) == 20
+    for times in published.values():
+        assert all(later - earlier < 1.0 for earlier, later in pairwise(times))
+
+
+def test_a_long_publish_interval_still_publishes_every_second(clock: FakeClock) -> None:
+    worker = make_worker(clock, publish_interval_ms=60_000)
+    give(worker, LINK, link(clock, "connected"))
+    times = []
+    for _ in range(20):
+        clock.now_s += worker._tick_s
+        times += [clock.now_s for _ in due(worker)]
+    assert len(times) >= 9
+    assert all(later - earlier < 1.0 for earlier, later in pairwise(times))
+
+
+def test_sequence_numbers_have_no_hole_and_the_epoch_stays(
+    worker: TradesWorker, clock: FakeClock
+) -> None:
+    payloads = []
+    for _ in range(10):
+        give(worker, BTC, trades_message(clock, trade(clock)))
+        clock.now_s += 0.25
+        payloads += due(worker)
+    assert [payload["seq"] for payload in payloads] == list(range(1, 11))
+    assert len({payload["epoch"] for payload in payloads}) == 1
+
+
+def test_a_lost_link_is_published_at_once_with_a_gap_that_closes_later(
+    worker: TradesWorker, clock: FakeClock
+) -> None:
+    give(worker, BTC, trades_message(clock, trade(clock)))
+    due(worker)
+    clock.now_s += 3
+    metrics = give(worker, LINK, link(clock, "disconnected"))
+    by_topic = {metric.topic: metric.payload for metric in metrics}
+    assert by_topic[b"trades.linear.BTCUSDT"]["state"] == "stale"
+    assert by_topic[b"trades.linear.ETHUSDT"]["state"] == "stale"
+    gap = by_topic[b"gap.linear.BTCUSDT"]
+    assert (gap["kind"], gap["stream"], gap["event"]) == ("gap", "trades", "opened")
+    assert (gap["reason"], gap["sequence_before"], gap["end_ms"]) == ("disconnected", 5, None)
+    assert b"gap.linear.ETHUSDT" not in by_topic
+    clock.now_s += 2
+    subscribed = link(clock, "subscribed", "trade.linear.BTCUSDT", session=2)
+    by_topic = {metric.topic: metric.payload for metric in give(worker, LINK, subscribed)}
+    assert by_topic[b"trades.linear.BTCUSDT"]["state"] == "warming"
+    gap = by_topic[b"gap.linear.BTCUSDT"]
+    assert (gap["event"], gap["duration_s"], gap["seq"]) == ("closed", 5.0, 2)
+    assert b"trades.linear.ETHUSDT" not in by_topic
+
+
+def test_a_changed_source_starts_a_new_epoch_at_once(
+    worker: TradesWorker, clock: FakeClock
+) -> None:
+    give(worker, BTC, trades_message(clock, trade(clock)))
+    clock.now_s += 0.25
+    [before] = due(worker)
+    metrics = give(
+        worker, BTC, trades_message(clock, trade(clock, size=7.0), session=2, source="live")
+    )
+    payload = {metric.topic: metric.payload for metric in metrics}[b"trades.linear.BTCUSDT"]
+    assert payload["source"] == "live"
+    assert payload["epoch"] != before["epoch"]
+    assert payload["seq"] == 1
+    assert (payload["trades_total"], payload["cvd"]) == (1, 7.0)
+
+
+def test_two_lives_of_a_worker_and_of_a_symbol_share_no_epoch(clock: FakeClock) -> None:
+    epochs = []
+    for _ in range(2):
+        worker = make_worker(clock)
+        for _ in range(2):
+            give(worker, BTC, trades_message(clock, trade(clock)))
+            [payload] = [
+                metric.payload
+                for metric in worker.publish_all()
+                if metric.payload["symbol"] == "BTCUSDT"
+            ]
+            epochs.append(payload["epoch"])
+            worker.unassign(BTC)
+            worker.assign(assignment("BTCUSDT"))
+        clock.now_s += 0.01
+    assert len(set(epochs)) == 4
+
+
+def test_an_unassigned_symbol_is_published_no_longer(
+    worker: TradesWorker, clock: FakeClock
+) -> None:
+    give(worker, BTC, trades_message(clock, trade(clock)))
+    worker.unassign(BTC)
+    clock.now_s += 5
+    assert due(worker) == []
+    assert give(worker, BTC, trades_message(clock, trade(clock))) == []
+    assert 'symbol="BTCUSDT"' not in generate_latest(worker.telemetry.registry).decode()
+
+
+def test_counters_tell_what_was_taken_in_and_given_out(
+    worker: TradesWorker, clock: FakeClock
+) -> None:
+    first = trade(clock, size=2.0)
+    give(worker, BTC, trades_message(clock, first, trade(clock)))
+    give(worker, BTC, trades_message(clock, first))
+    give(worker, LINK, link(clock, "connected"))
+    clock.now_s += 0.25
+    published = len(list(worker.publish_due()))
+    text = generate_latest(worker.telemetry.registry).decode()
+    for line in (
+        'worker_messages_total{process="trades-0",stream="trade"} 2.0',
+        'trades_total{process="trades-0"} 2.0',
+        'trade_duplicates_total{process="trades-0"} 1.0',
+        f'metrics_published_total{{kind="trades",process="trades-0"}} {published + 2}.0',
+        'bus_latency_seconds_count{process="trades-0"} 2.0',
+        'metric_latency_seconds_count{process="trades-0"} 1.0',
+        'trades_per_minute{category="linear",symbol="BTCUSDT",window="60s"} 2.0',
+        'volume_delta{category="linear",symbol="BTCUSDT",window="60s"} 3.0',
+        'untrusted_seconds_total{category="linear",kind="trades",symbol="BTCUSDT"} 0.0',
+    ):
+        assert f"bybit_pipeline_{line}" in text
+
+
+def test_untrusted_seconds_grow_while_trades_are_missed_and_survive_a_new_source(
+    worker: TradesWorker, clock: FakeClock
+) -> None:
+    give(worker, BTC, trades_message(clock, trade(clock)))
+    give(worker, LINK, link(clock, "disconnected"))
+    sample = 'untrusted_seconds_total{category="linear",kind="trades",symbol="BTCUSDT"}'
+    clock.now_s += 4
+    list(worker.publish_due())
+    assert f"{sample} 4.0" in generate_latest(worker.telemetry.registry).decode()
+    give(worker, BTC, trades_message(clock, trade(clock), session=2, source="live"))
+    assert f"{sample} 4.0" in generate_latest(worker.telemetry.registry).decode()
+
+
+def test_the_status_says_how_many_markets_are_in_which_state(
+    worker: TradesWorker, clock: FakeClock
+) -> None:
+    give(worker, BTC, trades_message(clock, trade(clock)))
+    give(worker, LINK, link(clock, "rejected", "trade.linear.ETHUSDT"))
+    status = worker.status()
+    assert status["markets"] == 2
+    assert status["states"] == {"live": 0, "warming": 1, "stale": 1}
+    assert status["trades"] == 1
+
+
+# -- over real sockets -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def context() -> Iterator[zmq.Context[zmq.Socket[bytes]]]:
+    context = zmq.Context()
+    yield context
+    context.destroy(linger=0)
+
+
+class Rig:
+    """A worker between a real market publisher and a real metrics inbox."""
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], directory: Path) -> None:
+        self.publisher = MarketPublisher(context, f"ipc://{directory}/market")
+        self.inbox = MetricInbox(context, f"ipc://{directory}/metrics")
+        spec = TradesSpec(
+            process="trades-0",
+            role="trades",
+            run_dir=str(directory),
+            metrics_in=self.inbox.endpoint,
+            assignments=[assignment("BTCUSDT", self.publisher.endpoint)],
+            settings=TradesConfig(publish_interval_ms=10),
+        )
+        self.worker = TradesWorker(spec)
+        self.worker._context = context
+        self.worker.on_start()
+        self.topics: list[bytes] = []
+
+    def receive(self, topic: bytes) -> tuple[bytes, dict[str, Any] | None]:
+        """Turn the worker's loop until something comes on this topic."""
+        for _ in range(DEADLINE_MS // 10):
+            for name, payload in self.inbox.receive(100):
+                self.topics.append(name)
+                if name == topic:
+                    return name, decode_map(payload) if payload else None
+            self.worker.turn()
+        raise AssertionError(f"nothing on {topic!r}")
+
+
+def test_a_trade_on_the_market_bus_becomes_a_metric(
+    context: zmq.Context[zmq.Socket[bytes]], tmp_path: Path
+) -> None:
+    rig = Rig(context, tmp_path)
+    assert rig.publisher.wait_for_subscribers([BTC, LINK], 5) == set()
+    clock = FakeClock(rig.worker.clock.time_ns() / 1e9)
+    rig.publisher.publish(BTC, trades_message(clock, trade(clock, size=0.25)))
+    _, payload = rig.receive(b"trades.linear.BTCUSDT")
+    assert payload is not None
+    assert (payload["last_size"], payload["source"], payload["seq"]) == (0.25, "sim", 1)
+    rig.worker.on_stop()
+
+
+def test_symbols_are_assigned_and_unassigned_while_it_runs(
+    context: zmq.Context[zmq.Socket[bytes]], tmp_path: Path
+) -> None:
+    rig = Rig(context, tmp_path)
+    assigned = assignment("ETHUSDT", rig.publisher.endpoint)
+    command = {
+        "type": "assign",
+        "assignment": {
+            "stream": {"kind": "trade", "category": "linear", "symbol": "ETHUSDT"},
+            "connector": assigned.connector,
+            "endpoint": assigned.endpoint,
+        },
+    }
+    rig.worker.on_command(command)
+    assert rig.publisher.wait_for_subscribers([BTC, ETH], 5) == set()
+    clock = FakeClock(rig.worker.clock.time_ns() / 1e9)
+    rig.publisher.publish(ETH, trades_message(clock, trade(clock)))
+    _, payload = rig.receive(b"trades.linear.ETHUSDT")
+    assert payload is not None
+    rig.worker.on_command({"type": "unassign", "topic": "trade.linear.ETHUSDT"})
+    while payload is not None:
+        _, payload = rig.receive(b"trades.linear.ETHUSDT")
+    rig.topics.clear()
+    rig.receive(b"gap.linear.ETHUSDT")
+    rig.receive(b"trades.linear.BTCUSDT")
+    assert b"trades.linear.ETHUSDT" not in rig.topics
+    rig.worker.on_stop()
+
+
+def test_everything_is_published_again_for_a_new_forwarder(
+    context: zmq.Context[zmq.Socket[bytes]], tmp_path: Path
+) -> None:
+    rig = Rig(context, tmp_path)
+    assert rig.publisher.wait_for_subscribers([BTC, LINK], 5) == set()
+    clock = FakeClock(rig.worker.clock.time_ns() / 1e9)
+    rig.publisher.publish(LINK, link(clock, "connected"))
+    _, first = rig.receive(b"trades.linear.BTCUSDT")
+    rig.worker.on_command({"type": "republish"})
+    _, second = rig.receive(b"trades.linear.BTCUSDT")
+    assert first is not None
+    assert second is not None
+    assert second["seq"] == first["seq"] + 1
+    rig.worker.on_stop()
