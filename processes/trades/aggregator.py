@@ -189,7 +189,8 @@ class TradesAggregator:
         """
         The fields of ``trades.CATEGORY.SYMBOL`` that follow from its trades (contract section 3).
 
-        Moves the tape's time on to where our clock shows ``now_ns``. A window of which nothing
+        Moves the tape's time on to where our clock shows ``now_ns``; ``as_of_ms`` is the exchange's
+        time then, at which every window ends. A window of which nothing
         was observed has null for every number but ``coverage_s``.
         """
         tape.advance(now_ns)
@@ -203,6 +204,7 @@ class TradesAggregator:
             "match_ts_ms": last.match_ts_ms if last else None,
             "exchange_ts_ms": tape.exchange_ts_ms,
             "recv_ts_ns": tape.recv_ts_ns,
+            "as_of_ms": tape.windows.now_ms,
             "last_price": last.price if last else None,
             "last_size": last.size if last else None,
             "last_side": last.side if last else None,
