@@ -1,0 +1,25 @@
+"""Real pipelines for the system tests."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.system.pipeline import Pipeline
+
+Start = Callable[..., Pipeline]
+
+
+@pytest.fixture
+def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
+    """Start a pipeline with the given options; it is gone when the test ends."""
+    running: list[Pipeline] = []
+
+    def start(*arguments: str, config: str = "", topics: str = "") -> Pipeline:
+        directory = Path(tmp_path_factory.mktemp("p"))
+        running.append(Pipeline(directory, *arguments, config=config, topics=topics))
+        return running[-1]
+
+    yield start
+    for pipeline in running:
+        pipeline.close()

@@ -1,0 +1,141 @@
+"""What ``source`` means: fallback at start only, change-over without mixing, refusals by name."""
+
+import socket
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.system.conftest import Start
+from tests.system.exchange import Exchange
+from tests.system.pipeline import Pipeline, until
+from tests.system.test_life import is_live
+
+FAST = """
+[connector]
+backoff_initial_s = 0.2
+backoff_max_s = 1.0
+fallback_after_s = 0.5
+[trades]
+publish_interval_ms = 20
+[orderbook]
+publish_interval_ms = 20
+"""
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def exchange() -> Iterator[Callable[..., Exchange]]:
+    """Start a simulated exchange with the given options; it is gone when the test ends."""
+    running: list[Exchange] = []
+
+    def exchange(*arguments: str) -> Exchange:
+        running.append(Exchange(*arguments))
+        return running[-1]
+
+    yield exchange
+    for server in running:
+        server.kill()
+
+
+def test_auto_falls_back_says_so_and_changes_over_when_the_exchange_answers(
+    start: Start, exchange: Callable[..., Exchange]
+) -> None:
+    port = free_port()
+    url = f"ws://127.0.0.1:{port}/v5/public/{{category}}"
+    pipeline = start("--source", "auto", "--url", url, "--symbols", "BTCUSDT", config=FAST)
+    pipeline.first(lambda m: is_live("trades", "BTCUSDT")(m) and m["source"] == "sim")
+    pipeline.first(lambda m: is_live("orderbook", "BTCUSDT")(m) and m["source"] == "sim")
+    until(lambda: pipeline.status()["source"] == "sim", "the status says sim")
+    assert "simulat" in pipeline.log.read_text().lower()
+    exchange("--port", str(port), "--seed", "7")
+    check_change_over(pipeline)
+    until(lambda: pipeline.status()["source"] == "live", "the status says live")
+    assert "simulator" not in {entry["process"] for entry in pipeline.status()["processes"]}
+    pipeline.stop()
+
+
+def check_change_over(pipeline: Pipeline) -> None:
+    """From simulation to live: each topic changes once, in a new epoch, starting from nothing."""
+    epochs: dict[str, dict[str, str]] = {}
+    first_live: dict[str, int] = {}
+    for message in pipeline.messages():
+        if message["kind"] not in ("trades", "orderbook"):
+            continue
+        sources = epochs.setdefault(message["topic"], {})
+        assert sources.setdefault(message["epoch"], message["source"]) == message["source"]
+        if message["source"] == "live" and message["kind"] == "trades":
+            first_live.setdefault(message["topic"], message["trades_total"])
+        else:
+            assert message["topic"] not in first_live, "simulated after live"
+        if is_live("orderbook", "BTCUSDT")(message) and message["source"] == "live" and first_live:
+            break
+    for sources in epochs.values():
+        assert sorted(sources.values()) == ["live", "sim"]
+    assert list(first_live.values()) == [0]
+
+
+def test_once_live_a_lost_link_is_reconnected_and_never_simulated(
+    start: Start, exchange: Callable[..., Exchange]
+) -> None:
+    port = free_port()
+    first = exchange("--port", str(port))
+    url = f"ws://127.0.0.1:{port}/v5/public/{{category}}"
+    pipeline = start("--url", url, "--symbols", "BTCUSDT", config=FAST)
+    pipeline.first(is_live("orderbook", "BTCUSDT"))
+    first.kill()
+    stale = pipeline.first(lambda m: m["kind"] == "orderbook" and m["state"] == "stale")
+    assert stale["reason"] == "disconnected"
+    assert stale["mid_price"] is None
+    assert stale["bids"] == []
+    exchange("--port", str(port))
+    pipeline.first(is_live("orderbook", "BTCUSDT"))
+    assert pipeline.status()["source"] == "live"
+    [connector] = pipeline.endpoints()["market"]
+    assert pipeline.total(connector, "connector_reconnects_total") >= 1
+    assert '"source": "sim"' not in pipeline.log.read_text()
+
+
+def test_a_refused_symbol_is_named_and_the_others_go_on(
+    start: Start, exchange: Callable[..., Exchange]
+) -> None:
+    url = exchange("--symbols", "BTCUSDT,ETHUSDT").url
+    pipeline = start(
+        "--source", "live", "--url", url, "--symbols", "BTCUSDT,NOPEUSDT,ETHUSDT", config=FAST
+    )
+    for symbol in ("BTCUSDT", "ETHUSDT"):
+        pipeline.first(is_live("orderbook", symbol))
+    topics = until(lambda: rejected(pipeline), "the refusal in the status")
+    assert topics == {"orderbook.50.NOPEUSDT", "publicTrade.NOPEUSDT"}
+    code, body = pipeline.http("/readyz")
+    assert code == 503
+    assert "NOPEUSDT" in body
+    assert "NOPEUSDT" in pipeline.log.read_text()
+
+
+def rejected(pipeline: Pipeline) -> set[str]:
+    """The topics that the exchange refused, once both are."""
+    pipeline.endpoints()
+    topics = pipeline.status()["connectors"][0]["topics"]
+    named = {topic for topic, state in topics.items() if state == "rejected"}
+    return named if len(named) == 2 else set()
+
+
+@pytest.mark.parametrize("category", ["spot", "inverse", "option"])
+def test_other_categories_work_alike(
+    start: Start, exchange: Callable[..., Exchange], category: str
+) -> None:
+    arguments = ["--source", "sim", "--category", category]
+    if category == "inverse":
+        arguments += ["--symbols", "BTCUSD"]
+    if category == "option":
+        arguments += ["--symbols", "BTC-25DEC26-90000-C", "--depth", "25"]
+    pipeline = start(*arguments, config=FAST)
+    pipeline.first(
+        lambda m: m["kind"] == "orderbook" and m["state"] == "live" and m["category"] == category
+    )
