@@ -1,0 +1,10 @@
+"""``python -m processes.forwarder SPEC.json``: the forwarder."""
+
+import sys
+
+from processes.forwarder.actor import Forwarder
+from shared.actor import main
+from shared.specs import ForwarderSpec
+
+if __name__ == "__main__":
+    sys.exit(main(Forwarder, ForwarderSpec))

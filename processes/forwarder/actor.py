@@ -1,0 +1,145 @@
+"""
+The forwarder: every metric in on one socket, out on another, and the last one for latecomers.
+
+Workers push to a PULL socket; subscribers connect to an XPUB. Two frames, topic and msgpack map,
+pass through undecoded and in order. Of every topic the last message is kept, and sent again when
+somebody subscribes to it.
+
+A PUB socket cannot speak to one subscriber alone: the repeat reaches all that are subscribed to the
+topic. It has the same ``epoch`` and ``seq`` as before, and that is how a receiver knows it for a
+repeat and leaves it out. Who reads too slowly loses messages when its queue is full, and sees that
+by the hole in ``seq``; nobody else is held up.
+"""
+
+from typing import ClassVar
+
+import structlog
+import zmq
+
+from processes.forwarder.cache import LastValues, Message, parse_message
+from shared.actor import Actor
+from shared.bus import LINGER_MS, METRIC_QUEUE, MetricInbox, bind
+from shared.clock import Clock
+from shared.specs import ForwarderSpec
+from shared.telemetry import Telemetry
+
+log = structlog.get_logger()
+
+RECEIVE_LIMIT = 1_000
+"""Messages taken in one turn, so that subscriptions are served under load."""
+SUBSCRIPTION_LIMIT = 100
+LOG_INVALID_S = 10.0
+
+
+class Forwarder(Actor):
+    """Pass metrics on; send the last of each topic to who subscribes."""
+
+    role: ClassVar[str] = "forwarder"
+
+    def __init__(
+        self,
+        spec: ForwarderSpec,
+        *,
+        clock: Clock | None = None,
+        telemetry: Telemetry | None = None,
+        queue: int = METRIC_QUEUE,
+    ) -> None:
+        super().__init__(spec, clock=clock, telemetry=telemetry)
+        self.spec = spec
+        self.last_values = LastValues()
+        self._queue = queue
+        self._inbox: MetricInbox | None = None
+        self._out: zmq.Socket[bytes] | None = None
+        self._logged_invalid = 0.0
+        counter = self.telemetry.counter
+        self._messages = counter(
+            "forwarder_messages_total", "Metrics passed on.", process=self.process
+        )
+        self._repeats = counter(
+            "forwarder_repeats_total", "Last values sent to new subscribers.", process=self.process
+        )
+        self._subscriptions = counter(
+            "forwarder_subscriptions_total", "Subscriptions served.", process=self.process
+        )
+        self._invalid = counter(
+            "forwarder_invalid_total", "Messages that were no metrics.", process=self.process
+        )
+        self.telemetry.counters(
+            "forwarder_refused_total", "Messages of topics over the limit.", ("process",),
+            lambda: [((self.process,), self.last_values.refused)],
+        )  # fmt: skip
+        self.telemetry.gauges(
+            "forwarder_topics", "Topics with a last value.", ("process",),
+            lambda: [((self.process,), len(self.last_values))],
+        )  # fmt: skip
+
+    def on_start(self) -> None:
+        """Bind both ends; the subscribers' endpoint is reported as ``metrics``."""
+        self._out = self.context.socket(zmq.XPUB)
+        self._out.setsockopt(zmq.LINGER, LINGER_MS)
+        self._out.setsockopt(zmq.SNDHWM, self._queue)
+        # Every subscription is told, also one that somebody else has already.
+        self._out.setsockopt(zmq.XPUB_VERBOSE, 1)
+        self.endpoints["metrics"] = bind(self._out, self.spec.endpoint)
+        self._inbox = MetricInbox(self.context, self.spec.metrics_in, queue=self._queue)
+        self.watch(self._inbox.socket, self._on_metrics)
+        self.watch(self._out, self._on_subscriptions)
+
+    def on_stop(self) -> None:
+        """Pass on what has arrived, then close both ends."""
+        if self._inbox is not None:
+            self._on_metrics()
+            self._inbox.close()
+        if self._out is not None:
+            self._out.close()
+
+    def status(self) -> dict[str, int]:
+        """Counts since the start."""
+        return {
+            "messages": int(self._messages.value),
+            "topics": len(self.last_values),
+            "subscriptions": int(self._subscriptions.value),
+            "repeats": int(self._repeats.value),
+            "invalid": int(self._invalid.value),
+            "refused": self.last_values.refused,
+        }
+
+    def _on_metrics(self) -> None:
+        assert self._inbox is not None
+        for frames in self._inbox.receive(RECEIVE_LIMIT):
+            message = parse_message(frames)
+            if message is None:
+                self._on_invalid(frames)
+            elif message.payload:
+                self.last_values.remember(message)
+                self._send(message)
+                self._messages.value += 1
+            else:
+                self.last_values.forget(message.topic)
+
+    def _on_subscriptions(self) -> None:
+        """Serve new subscriptions; a full queue of a subscriber drops here as well."""
+        assert self._out is not None
+        for _ in range(SUBSCRIPTION_LIMIT):
+            try:
+                note = self._out.recv(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            if note[:1] != b"\x01":
+                continue
+            self._subscriptions.value += 1
+            for message in self.last_values.matching(note[1:]):
+                self._send(message)
+                self._repeats.value += 1
+
+    def _send(self, message: Message) -> None:
+        assert self._out is not None
+        self._out.send_multipart(message, zmq.NOBLOCK)
+
+    def _on_invalid(self, frames: list[bytes]) -> None:
+        self._invalid.value += 1
+        now = self.clock.monotonic()
+        if now - self._logged_invalid >= LOG_INVALID_S:
+            self._logged_invalid = now
+            log.warning("not a metric", frames=len(frames), begins=repr(frames[0][:64]),
+                        so_far=int(self._invalid.value))  # fmt: skip
