@@ -1,0 +1,118 @@
+"""Messages of the market bus for tests: written by hand, or parsed from a recorded one."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from shared.messages import (
+    BookMessage,
+    Level,
+    LinkEvent,
+    LinkMessage,
+    Side,
+    Source,
+    Trade,
+    TradesMessage,
+)
+
+BIDS = ((100.0, 1.0), (99.5, 2.0), (99.0, 4.0))
+ASKS = ((100.5, 3.0), (101.0, 5.0), (102.0, 7.0))
+
+
+def book_message(
+    update_id: int,
+    bids: Iterable[Level] = (),
+    asks: Iterable[Level] = (),
+    *,
+    is_snapshot: bool = False,
+    depth: int = 50,
+    session: int = 1,
+    source: Source = "sim",
+    match_ms: int | None = None,
+) -> BookMessage:
+    """A message whose times follow its number: 20 ms an update, received 5 ms after its push."""
+    match_ms = 1_000_000 + update_id * 20 if match_ms is None else match_ms
+    return BookMessage(
+        schema_version=1,
+        source=source,
+        session=session,
+        bus_sequence=update_id,
+        recv_ts_ns=(match_ms + 7) * 1_000_000,
+        exchange_ts_ms=match_ms + 2,
+        match_ts_ms=match_ms,
+        is_snapshot=is_snapshot,
+        depth=depth,
+        update_id=update_id,
+        sequence=update_id * 10,
+        bids=tuple(bids),
+        asks=tuple(asks),
+    )
+
+
+def snapshot(
+    update_id: int, bids: Iterable[Level] = BIDS, asks: Iterable[Level] = ASKS, **fields: Any
+) -> BookMessage:
+    """A snapshot; three levels a side by default, best 100 and 100.5."""
+    return book_message(update_id, bids, asks, is_snapshot=True, **fields)
+
+
+def delta(
+    update_id: int, bids: Iterable[Level] = (), asks: Iterable[Level] = (), **fields: Any
+) -> BookMessage:
+    """A delta; changes nothing by default."""
+    return book_message(update_id, bids, asks, **fields)
+
+
+def trade(
+    match_ms: int, side: Side, price: float, size: float, trade_id: str = "", **fields: Any
+) -> Trade:
+    """One trade; its id follows from the rest unless given."""
+    trade_id = trade_id or f"{match_ms}-{side}-{price}-{size}"
+    flags = {"is_block": False, "is_rpi": False} | fields
+    return Trade(match_ms, side, price, size, trade_id, None, **flags)
+
+
+def trades_message(*trades: Trade, source: Source = "sim", session: int = 1) -> TradesMessage:
+    """One message of trades."""
+    last_ms = trades[-1].match_ts_ms if trades else 0
+    return TradesMessage(
+        1, source, session, 1, (last_ms + 3) * 1_000_000, last_ms + 1, tuple(trades)
+    )
+
+
+def link(
+    event: LinkEvent, *topics: str, source: Source = "sim", session: int = 1, ts_ms: int = 0
+) -> LinkMessage:
+    """A link event of a connector."""
+    return LinkMessage(1, source, session, 1, ts_ms * 1_000_000, event, "", topics)
+
+
+def recorded_book(raw: dict[str, Any]) -> BookMessage:
+    """A recorded order book message of Bybit as the connector would publish it."""
+    data = raw["data"]
+    return BookMessage(
+        schema_version=1,
+        source="replay",
+        session=1,
+        bus_sequence=data["u"],
+        recv_ts_ns=(raw["ts"] + 5) * 1_000_000,
+        exchange_ts_ms=raw["ts"],
+        match_ts_ms=raw.get("cts"),
+        is_snapshot=raw["type"] == "snapshot",
+        depth=int(raw["topic"].split(".", 2)[1]),
+        update_id=data["u"],
+        sequence=data.get("seq"),
+        bids=tuple((float(price), float(size)) for price, size in data["b"]),
+        asks=tuple((float(price), float(size)) for price, size in data["a"]),
+    )
+
+
+def recorded_trades(raw: dict[str, Any]) -> TradesMessage:
+    """A recorded trades message of Bybit as the connector would publish it."""
+    rows = [
+        Trade(
+            row["T"], row["S"], float(row["p"]), float(row["v"]), row["i"], row.get("seq"),
+            bool(row.get("BT")), bool(row.get("RPI")),
+        )
+        for row in raw["data"]
+    ]  # fmt: skip
+    return TradesMessage(1, "replay", 1, 1, (raw["ts"] + 5) * 1_000_000, raw["ts"], tuple(rows))
