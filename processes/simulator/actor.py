@@ -37,7 +37,7 @@ class Simulator(Actor):
         telemetry: Telemetry | None = None,
     ) -> None:
         super().__init__(spec, clock=clock, telemetry=telemetry)
-        self.server = make_server(spec, clock=self.clock)
+        self.server = make_server(spec, clock=self.clock, is_strict=False)
         self._thread = ServerThread(self.server, on_death=self._on_death)
         self._obituary = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._declare_counters()

@@ -317,11 +317,18 @@ def _option_contracts(today: dt.date) -> Iterable[Instrument]:
 
 
 def _option_named(symbol: str, today: dt.date) -> Instrument:
+    allowed = "BTC-30OCT26-65000-C-USDT"
     match = OPTION_NAME.fullmatch(symbol)
     if match is None or match["month"] not in MONTHS:
-        raise ValueError(f"{symbol!r} is not an option contract such as BTC-30OCT26-65000-C-USDT")
-    expiry = dt.date(2000 + int(match["year"]), MONTHS.index(match["month"]) + 1, int(match["day"]))
+        raise ValueError(f"{symbol!r} is not an option contract such as {allowed}")
+    try:
+        month = MONTHS.index(match["month"]) + 1
+        expiry = dt.date(2000 + int(match["year"]), month, int(match["day"]))
+    except ValueError as error:
+        raise ValueError(f"{symbol!r} has no such day: {error}") from error
     strike = float(match["strike"])
+    if strike <= 0:
+        raise ValueError(f"{symbol}: the strike must be above zero")
     known = {base: (price, tick, lot) for base, price, _, tick, lot in OPTION_BASES}
     spot, tick, lot = known.get(match["base"], (strike, _power_of_ten(-2), "1"))
     years = max(1, (expiry - today).days) / 365

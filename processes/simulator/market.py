@@ -442,8 +442,9 @@ class Market:
             (instrument.category, instrument.symbol): instrument for instrument in instruments
         }
         self.activity = 1.0
-        """Multiplies every rate."""
+        """Multiplies every rate; ``set_activity`` changes it."""
         self._seed = seed
+        self._now_ms = 0
         self._flows: dict[InstrumentKey, Flow] = {}
         self._open: set[InstrumentKey] = set()
         self._due: list[tuple[float, InstrumentKey]] = []
@@ -453,6 +454,7 @@ class Market:
         flow = self._flows.get(key)
         if flow is None:
             flow = self._flows[key] = self._make_flow(key, now_ms)
+        self._now_ms = max(self._now_ms, now_ms)
         if key not in self._open:
             self._open.add(key)
             flow.resume(now_ms, self.activity)
@@ -471,6 +473,7 @@ class Market:
 
     def advance(self, now_ms: int) -> list[Match]:
         """Let everything happen that is due up to and with ``now_ms``; the trades, in order."""
+        self._now_ms = max(self._now_ms, now_ms)
         due, matches = self._due, []
         while due and due[0][0] <= now_ms:
             key = due[0][1]
@@ -480,6 +483,18 @@ class Market:
                 matches.append(match)
             heapq.heapreplace(due, (flow.next_ms, key))
         return matches
+
+    def set_activity(self, activity: float) -> None:
+        """
+        Change the rates from now on, of what is open too.
+
+        A Poisson process has no memory: drawing the waiting times anew changes nothing else.
+        """
+        self.activity = activity
+        for key in self._open:
+            self._flows[key].resume(self._now_ms, activity)
+        self._due = [(self._flows[key].next_ms, key) for key in sorted(self._open)]
+        heapq.heapify(self._due)
 
     def wake(self, key: InstrumentKey) -> None:
         """Look again at a flow whose ``next_ms`` somebody moved."""

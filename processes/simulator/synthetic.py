@@ -131,6 +131,7 @@ class SyntheticFeed:
         self.market = Market(instruments, seed=seed)
         self._seed = seed
         self._rate = rate
+        self._is_activity_stale = False
         self._script: dict[InstrumentKey, list[AnyAction]] = {}
         self._scripted: dict[InstrumentKey, ScriptedFlow] = {}
         self._books: dict[TopicKey, BookTopic] = {}
@@ -159,7 +160,7 @@ class SyntheticFeed:
                 self._trades[key] = instruments
                 for instrument in instruments:
                     self._open(instrument, now_ms)
-                self._set_activity()
+                self._is_activity_stale = True
             return []
         if key not in self._books:
             state = self._open(instruments[0], now_ms)
@@ -168,7 +169,7 @@ class SyntheticFeed:
             )
             self._books[key] = BookTopic(key[1], depth, state, update_id + 1)
             self._books[key].start(now_ms)
-            self._set_activity()
+            self._is_activity_stale = True
         return [self._books[key].snapshot(now_ms)]
 
     def leave(self, key: TopicKey) -> None:
@@ -182,10 +183,12 @@ class SyntheticFeed:
             self._close(parsed[1][0])
         for instrument in self._trades.pop(key, ()):
             self._close(instrument)
-        self._set_activity()
+        self._is_activity_stale = True
 
     def poll(self, now_ms: int) -> list[Outgoing]:
         """The trades since the last poll, then the books that are due."""
+        if self._is_activity_stale:
+            self._set_activity()
         outgoing = []
         for match in self.market.advance(now_ms):
             key = self._trade_key(match)
@@ -261,8 +264,10 @@ class SyntheticFeed:
             self.market.close(key)
 
     def _set_activity(self) -> None:
-        if self._rate is not None:
-            self.market.activity = self._activity_for(self._rate)
+        """Fit the activity to the rate after topics came or went."""
+        self._is_activity_stale = False
+        if self._rate is not None and (self._books or self._trades):
+            self.market.set_activity(self._activity_for(self._rate))
 
     def _activity_for(self, rate: float) -> float:
         """The activity at which the subscribed topics send ``rate`` messages a second."""
