@@ -116,6 +116,7 @@ def test_a_metric_has_every_field_of_the_contract(worker: TradesWorker, clock: F
         "exchange_ts_ms": now_ms,
         "recv_ts_ns": 1_000_000_000_000,
         "publish_ts_ns": 1_000_250_000_000,
+        "as_of_ms": now_ms + 250,
         "last_price": 100.0,
         "last_size": 0.5,
         "last_side": "Buy",
