@@ -1,0 +1,493 @@
+"""
+Walls: unusually large levels near the price, found, followed, and told about when they end.
+
+Decides what is a wall, when it is told as ``detected``, ``grown``, ``eaten``, ``pulled`` or
+``removed``, and which trades concern it; the accounts are in ``wall``. All times are the
+exchange's, in milliseconds: match times of books and trades, and the exchange's present time.
+
+Between publications only the few prices of known walls are looked at, one dictionary look-up each
+per book message. The search for new walls, the thresholds and the events are done by ``update``,
+once a publish interval.
+
+- A wall is a level (or ``bucket_ticks`` neighbouring ticks) within ``range_bps`` of the mid price
+  whose size is at least ``k`` times the baseline: the median over ``lookback_s`` of the median
+  level size of its side, sampled once a second. Medians of many levels do not feel the walls.
+- Hysteresis: a wall ends below ``KEEP`` of the threshold it had to reach, and beyond
+  ``RANGE_KEEP`` times the range.
+- ``grown``: ``GROWN`` times the lowest size since the last event, also after being eaten.
+- ``eaten``: trades took at least ``eaten_ratio`` of the peak, or most of what made the wall fall
+  below its threshold. It stays known for ``REFILL_MS``: filled up again, it is ``grown``, the same
+  wall with the same accounts.
+- ``pulled``: it fell below its threshold mostly by cancellation. Told when no trade can explain
+  the decrease any more.
+- ``removed``: out of range, out of the visible book, dropped with an untrusted book, or no longer
+  large because the baseline rose.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from decimal import Decimal
+from statistics import median
+from typing import Literal, NamedTuple
+
+from sortedcontainers import SortedList
+
+from processes.orderbook.book import BookHalf, BookSide, OrderBook
+from processes.orderbook.measures import BPS, EDGE, mid
+from processes.orderbook.wall import Wall, WallLevel, exact
+from shared.config import DensityConfig
+from shared.messages import Trade
+
+EventName = Literal["detected", "grown", "eaten", "pulled", "removed"]
+EVENTS: tuple[EventName, ...] = ("detected", "grown", "eaten", "pulled", "removed")
+
+KEEP = 0.7
+RANGE_KEEP = 1.1
+GROWN = Decimal("1.25")
+REFILL_MS = 10_000
+SAMPLE_MS = 1_000
+MAX_SAMPLES = 300
+TRADE_IDS = 4096
+
+PUSH_MS = {1: 10, 25: 20, 50: 20, 100: 100, 200: 100, 1000: 200}
+"""Push period of Bybit's streams by depth."""
+ARRIVAL_MS = 250
+"""How much later than its push period a partner may arrive."""
+
+
+class Density(NamedTuple):
+    """
+    A wall as published: sizes as the exchange gives them, ratios of the peak in [0, 1].
+
+    ``traded_size + cancelled_size + size = peak_size + refilled_size``. ``strength`` is size over
+    baseline. ``uncertain``: trades may be missing, or retail price improvement traded at its
+    price, so that eaten and pulled may be confused.
+    """
+
+    side: BookSide
+    price: float
+    size: float
+    initial_size: float
+    peak_size: float
+    strength: float
+    eaten_ratio: float
+    pulled_ratio: float
+    traded_size: float
+    cancelled_size: float
+    refilled_size: float
+    distance_bps: float
+    first_seen_ms: int
+    age_ms: int
+    uncertain: bool
+
+
+class DensityEvent(NamedTuple):
+    """What happened to a wall."""
+
+    event: EventName
+    density: Density
+
+
+class Baseline:
+    """The median over a look-back of medians sampled once a second."""
+
+    __slots__ = ("_lookback_ms", "_samples", "_sorted", "_spacing_ms")
+
+    def __init__(self, lookback_s: float) -> None:
+        self._lookback_ms = round(lookback_s * 1000)
+        self._spacing_ms = max(SAMPLE_MS, self._lookback_ms // MAX_SAMPLES)
+        self._samples: deque[tuple[int, float]] = deque()
+        self._sorted = SortedList()
+
+    def observe(self, half: BookHalf, now_ms: int) -> None:
+        """Take a sample of the sizes of one side, if the last one is old enough."""
+        samples = self._samples
+        if samples and now_ms - samples[-1][0] < self._spacing_ms:
+            return
+        if half.sizes:
+            sample = float(median(half.sizes.values()))
+            samples.append((now_ms, sample))
+            self._sorted.add(sample)
+        while samples and samples[0][0] <= now_ms - self._lookback_ms:
+            self._sorted.remove(samples.popleft()[1])
+
+    @property
+    def value(self) -> float | None:
+        """The baseline; None before the first sample."""
+        return float(median(self._sorted)) if self._sorted else None
+
+
+class TickGrid:
+    """The tick of a symbol: the greatest common divisor of all price steps seen."""
+
+    __slots__ = ("_origin", "_seen", "tick")
+
+    def __init__(self) -> None:
+        self.tick: Decimal | None = None
+        self._origin: Decimal | None = None
+        self._seen: set[float] = set()
+
+    def observe(self, prices: Iterable[float]) -> None:
+        """Take in prices; only those that were not in the previous call cost anything."""
+        seen = set(prices)
+        for price in seen - self._seen:
+            number = exact(price)
+            if self._origin is None:
+                self._origin = number
+            elif number != self._origin:
+                self.tick = _common_divisor(self.tick, abs(number - self._origin))
+        self._seen = seen
+
+    def steps(self, low: float, high: float) -> int:
+        """Ticks from one price to another; both must have been seen, and two prices at least."""
+        assert self.tick is not None, "two prices have been seen"
+        return int((exact(high) - exact(low)) / self.tick)
+
+    def ladder(self, low: float, count: int) -> list[float]:
+        """``count`` prices from ``low`` upwards, a tick apart."""
+        if self.tick is None:
+            return [low]
+        start = exact(low)
+        return [float(start + step * self.tick) for step in range(count)]
+
+
+class DensityTracker:
+    """
+    The walls of one book.
+
+    Args:
+        settings: What counts as a wall.
+        depth: Of the stream; its push period bounds how long trades and books wait for each other.
+        with_trades: Whether the trades of the symbol are brought at all.
+
+    Attributes:
+        tracked: Number of prices that are followed; bring books and trades when it is not zero.
+    """
+
+    __slots__ = (
+        "_baselines", "_events", "_grace_ms", "_levels", "_match_ms", "_mid", "_now_ms",
+        "_settings", "_tick", "_trade_ids", "_trades_followed", "tracked",
+    )  # fmt: skip
+
+    def __init__(
+        self, settings: DensityConfig, depth: int = 50, *, with_trades: bool = True
+    ) -> None:
+        self._settings = settings
+        self._grace_ms = PUSH_MS.get(depth, max(PUSH_MS.values())) + ARRIVAL_MS
+        self._levels: dict[BookSide, dict[float, WallLevel]] = {"bid": {}, "ask": {}}
+        self._events: list[DensityEvent] = []
+        self._trades_followed = with_trades
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything that was learned from this source; walls must be dropped before."""
+        lookback_s = self._settings.lookback_s
+        self._baselines = {"bid": Baseline(lookback_s), "ask": Baseline(lookback_s)}
+        self._tick = TickGrid()
+        self._trade_ids: dict[str, None] = {}
+        self._levels["bid"].clear()
+        self._levels["ask"].clear()
+        self.tracked = 0
+        self._match_ms = 0
+        self._now_ms = 0
+        self._mid = 0.0
+
+    # -- as messages come ------------------------------------------------------------------------
+
+    def on_book(self, book: OrderBook) -> None:
+        """Book what the last message did to the walls; for every message while any is tracked."""
+        before_ms, now_ms = self._match_ms, _match_ms(book)
+        self._match_ms = now_ms
+        grown: list[tuple[WallLevel, float]] = []
+        for half in (book.bid_half, book.ask_half):
+            sizes = half.sizes
+            for price, level in self._levels[half.side].items():
+                size = sizes.get(price, 0.0)
+                if size == level.size or level.wall.has_left_window:
+                    continue
+                if size > level.size:
+                    grown.append((level, size))
+                elif size == 0.0 and _is_beyond(price, half, book.depth):
+                    level.wall.has_left_window = True
+                else:
+                    level.set_size(size, before_ms, now_ms)
+        for level, size in grown:
+            level.set_size(size, before_ms, now_ms)
+
+    def on_trades(self, trades: Iterable[Trade]) -> None:
+        """Attribute trades to the walls at their prices; block trades never touch the book."""
+        for trade in trades:
+            side: BookSide = "ask" if trade.side == "Buy" else "bid"
+            level = self._levels[side].get(trade.price)
+            if level is None or trade.is_block or trade.trade_id in self._trade_ids:
+                continue
+            self._trade_ids[trade.trade_id] = None
+            if len(self._trade_ids) > TRADE_IDS:
+                del self._trade_ids[next(iter(self._trade_ids))]
+            if trade.is_rpi:
+                level.wall.uncertain = True
+            elif trade.match_ts_ms >= level.wall.first_seen_ms:
+                level.trade(trade.match_ts_ms, trade.size)
+
+    def on_trades_lost(self) -> None:
+        """Trades are missing: what happens to the present walls can no longer be told surely."""
+        for wall in self._walls():
+            wall.uncertain = True
+
+    def follow_trades(self, followed: bool) -> None:
+        """Whether trades are being brought from now on; walls without them are uncertain."""
+        self._trades_followed = followed
+        if not followed:
+            self.on_trades_lost()
+
+    def drop(self) -> None:
+        """The book is trusted no longer: every wall is removed, as it was last seen."""
+        for wall in self._walls():
+            if wall.spent_since_ms is None:
+                self._tell("removed", wall)
+        self._levels["bid"].clear()
+        self._levels["ask"].clear()
+        self.tracked = 0
+
+    # -- once a publish interval -----------------------------------------------------------------
+
+    def update(self, book: OrderBook, now_ms: int) -> None:
+        """
+        Judge the known walls of a live book and look for new ones; tells events.
+
+        Args:
+            book: The book, live.
+            now_ms: The exchange's present time.
+        """
+        bid, ask = book.best_bid, book.best_ask
+        if bid is None or ask is None:
+            return
+        self._match_ms = _match_ms(book)
+        self._now_ms = max(now_ms, self._match_ms)
+        self._mid = mid(bid[0], ask[0])
+        for half in (book.bid_half, book.ask_half):
+            self._baselines[half.side].observe(half, self._now_ms)
+        for wall in list(self._walls()):
+            self._judge(wall)
+        for half in (book.bid_half, book.ask_half):
+            self._search(half)
+
+    def take_events(self) -> list[DensityEvent]:
+        """The events since the last call, in order."""
+        events, self._events = self._events, []
+        return events
+
+    def densities(self, book: OrderBook | None = None) -> list[Density]:
+        """The walls, nearest first; distances from the mid price of ``book`` if it is given."""
+        if book is not None and book.best_bid and book.best_ask:
+            self._mid = mid(book.best_bid[0], book.best_ask[0])
+        walls = [self._density(wall) for wall in self._walls() if wall.spent_since_ms is None]
+        return sorted(walls, key=lambda wall: (wall.distance_bps, wall.price))
+
+    def walls(self) -> list[Wall]:
+        """The walls with their exact accounts, also those that wait to be filled up again."""
+        return list(self._walls())
+
+    # -- judgement -------------------------------------------------------------------------------
+
+    def _judge(self, wall: Wall) -> None:
+        settings = self._settings
+        wall.settle(self._now_ms - self._grace_ms)
+        baseline = self._baselines[wall.side].value
+        assert baseline is not None, "a wall was found by its baseline"
+        threshold = exact(settings.k * baseline)
+        if wall.spent_since_ms is not None:
+            self._judge_spent(wall, threshold)
+            return
+        is_eaten = wall.eaten >= exact(settings.eaten_ratio) * wall.peak
+        if wall.has_left_window:
+            self._end("removed", wall)
+        elif is_eaten and not wall.is_eaten_told:
+            wall.is_eaten_told = True
+            wall.low = wall.size
+            self._tell("eaten", wall)
+            if wall.size < threshold * exact(KEEP):
+                wall.spent_since_ms = self._now_ms
+        elif self._distance_bps(wall.price) > settings.range_bps * RANGE_KEEP:
+            self._end("removed", wall)
+        elif wall.size < threshold * exact(KEEP):
+            self._judge_fallen(wall)
+        elif wall.size >= wall.low * GROWN:
+            self._grow(wall)
+
+    def _judge_spent(self, wall: Wall, threshold: Decimal) -> None:
+        """A wall that was eaten: filled up again it has grown, else it is forgotten silently."""
+        assert wall.spent_since_ms is not None, "only spent walls come here"
+        is_over = self._now_ms - wall.spent_since_ms > REFILL_MS
+        if is_over or wall.has_left_window or self._is_out_of_range(wall):
+            self._forget(wall)
+        elif wall.size >= threshold:
+            wall.spent_since_ms = None
+            self._grow(wall)
+
+    def _judge_fallen(self, wall: Wall) -> None:
+        """A wall below its threshold: why?"""
+        if wall.is_eaten_told:
+            wall.spent_since_ms = self._now_ms
+        elif wall.peak - wall.size < wall.peak * (1 - exact(KEEP)):
+            self._end("removed", wall)  # it kept its size, the baseline rose
+        elif wall.is_open():
+            return  # a trade may still explain it
+        elif wall.eaten > wall.pulled:
+            wall.is_eaten_told = True
+            wall.low = wall.size
+            wall.spent_since_ms = self._now_ms
+            self._tell("eaten", wall)
+        else:
+            self._end("pulled", wall)
+
+    def _grow(self, wall: Wall) -> None:
+        wall.low = wall.size
+        wall.is_eaten_told = False
+        self._tell("grown", wall)
+
+    def _end(self, event: EventName, wall: Wall) -> None:
+        self._tell(event, wall)
+        self._forget(wall)
+
+    def _forget(self, wall: Wall) -> None:
+        levels = self._levels[wall.side]
+        for level in wall.levels:
+            del levels[level.price]
+        self.tracked -= len(wall.levels)
+
+    def _is_out_of_range(self, wall: Wall) -> bool:
+        return self._distance_bps(wall.price) > self._settings.range_bps * RANGE_KEEP
+
+    # -- search ----------------------------------------------------------------------------------
+
+    def _search(self, half: BookHalf) -> None:
+        baseline = self._baselines[half.side].value
+        if baseline is None:
+            return
+        threshold = self._settings.k * baseline
+        buckets = self._settings.bucket_ticks
+        if buckets > 1:
+            self._tick.observe(half.prices)
+        prices = self._prices_in_range(half)
+        sizes = list(map(half.sizes.__getitem__, prices))
+        if buckets == 1:
+            if sizes and max(sizes) >= threshold:
+                known = self._levels[half.side]
+                for price, size in zip(prices, sizes, strict=True):
+                    if size >= threshold and price not in known:
+                        self._found(half.side, price, [(price, size)])
+        else:
+            for window in self._windows(half.side, prices, sizes, threshold):
+                levels = [(price, half.sizes.get(price, 0.0)) for price in window]
+                largest = max(levels, key=lambda level: level[1])
+                self._found(half.side, largest[0], levels)
+
+    def _windows(
+        self, side: BookSide, prices: Sequence[float], sizes: Sequence[float], threshold: float
+    ) -> Iterator[list[float]]:
+        """
+        Runs of ``bucket_ticks`` ticks that hold at least ``threshold``, largest first.
+
+        Each starts at a level; none shares a price with another or with a known wall.
+        """
+        count = self._settings.bucket_ticks
+        if len(prices) < 2:
+            return
+        ascending = sorted(zip(prices, sizes, strict=True))
+        origin = ascending[0][0]
+        ticks = [self._tick.steps(origin, price) for price, _ in ascending]
+        totals: list[tuple[float, int]] = []
+        end, total = 0, 0.0
+        for start, (_, size) in enumerate(ascending):
+            while end < len(ascending) and ticks[end] < ticks[start] + count:
+                total += ascending[end][1]
+                end += 1
+            if total >= threshold:
+                totals.append((-total, start))
+            total -= size
+        taken = set(self._levels[side])
+        for _, start in sorted(totals):
+            window = self._tick.ladder(ascending[start][0], count)
+            if taken.isdisjoint(window):
+                taken.update(window)
+                yield window
+
+    def _prices_in_range(self, half: BookHalf) -> list[float]:
+        """The prices of a side within range of the mid price, best first."""
+        distance = self._settings.range_bps / BPS
+        prices: list[float]
+        if half.side == "bid":
+            low = self._mid * (1 - distance) * (1 - EDGE)
+            prices = half.prices[half.prices.bisect_left(low) :]
+            prices.reverse()
+        else:
+            high = self._mid * (1 + distance) * (1 + EDGE)
+            prices = half.prices[: half.prices.bisect_right(high)]
+        return prices
+
+    def _found(self, side: BookSide, price: float, levels: list[tuple[float, float]]) -> None:
+        wall = Wall(side, price, levels, self._match_ms, uncertain=not self._trades_followed)
+        for level in wall.levels:
+            self._levels[side][level.price] = level
+        self.tracked += len(levels)
+        self._tell("detected", wall)
+
+    # -- telling ---------------------------------------------------------------------------------
+
+    def _walls(self) -> Iterator[Wall]:
+        for levels in self._levels.values():
+            seen: Wall | None = None
+            for level in list(levels.values()):
+                if level.wall is not seen:  # the levels of a wall were put in one after another
+                    seen = level.wall
+                    yield seen
+
+    def _distance_bps(self, price: float) -> float:
+        return abs(price - self._mid) / self._mid * BPS
+
+    def _tell(self, event: EventName, wall: Wall) -> None:
+        self._events.append(DensityEvent(event, self._density(wall)))
+
+    def _density(self, wall: Wall) -> Density:
+        accounts = wall.accounts()
+        baseline = self._baselines[wall.side].value
+        assert baseline is not None, "a wall was found by its baseline"
+        return Density(
+            side=wall.side,
+            price=wall.price,
+            size=accounts.size,
+            initial_size=accounts.initial_size,
+            peak_size=accounts.peak_size,
+            strength=accounts.size / baseline,
+            eaten_ratio=accounts.eaten_ratio,
+            pulled_ratio=accounts.pulled_ratio,
+            traded_size=accounts.traded_size,
+            cancelled_size=accounts.cancelled_size,
+            refilled_size=accounts.refilled_size,
+            distance_bps=self._distance_bps(wall.price),
+            first_seen_ms=wall.first_seen_ms,
+            age_ms=max(0, self._now_ms - wall.first_seen_ms),
+            uncertain=wall.uncertain,
+        )
+
+
+def _match_ms(book: OrderBook) -> int:
+    """Match time of the book's state; its push time where the exchange gives no other."""
+    last = book.last
+    assert last is not None, "a live book has a last message"
+    return last.exchange_ts_ms if last.match_ts_ms is None else last.match_ts_ms
+
+
+def _is_beyond(price: float, half: BookHalf, depth: int) -> bool:
+    """Whether a deleted price lies beyond the levels of a full side: out of sight, not gone."""
+    if len(half.sizes) < depth:
+        return False
+    return bool(price < half.prices[0] if half.side == "bid" else price > half.prices[-1])
+
+
+def _common_divisor(first: Decimal | None, second: Decimal) -> Decimal:
+    first = first or second
+    while second:
+        first, second = second, first % second
+    return first

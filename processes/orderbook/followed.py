@@ -1,0 +1,318 @@
+"""
+One book that is followed: its state, why it is not live, its open gap, its resync requests.
+
+Decides what every message and link event does to the state, and when to ask for a snapshot. Knows
+nothing of the other books. Time comes in: ``now`` is seconds of the monotonic clock.
+"""
+
+from collections.abc import Iterator
+from typing import Literal
+
+from processes.orderbook.book import OrderBook, Untrusted
+from processes.orderbook.density import DensityTracker
+from processes.orderbook.ledger import Gap, GapLedger, Reason
+from processes.orderbook.measures import OrderFlow
+from processes.orderbook.silence import SilenceJudge
+from shared.messages import BookMessage, Category, Source, TradesMessage
+
+BookState = Literal["syncing", "live", "stale"]
+STATES: tuple[BookState, ...] = ("syncing", "live", "stale")
+
+START_DELAY_S = 0.5
+"""A new book's first snapshot is usually on its way; it is asked for after this."""
+SUBSCRIBED_DELAY_S = 2.0
+CONNECTED_DELAY_S = 5.0
+RETRY_INITIAL_S = 2.0
+RETRY_MAX_S = 30.0
+
+
+class FollowedBook:
+    """
+    The book of one stream and whether it can be trusted.
+
+    Attributes:
+        state, reason: As published; ``reason`` is None when live.
+        generation: Unique number of this life of the topic: new after a change of source.
+        messages: Messages received, applied or not.
+        ignored: Deltas that came while there was no snapshot to apply them to.
+        is_changed: Whether something has to be published; whoever publishes resets it.
+        doubts: Times the book was doubted, by reason.
+    """
+
+    __slots__ = (
+        "_generations",
+        "_ledger",
+        "_resync_attempts",
+        "_resync_due",
+        "_silence",
+        "_untrusted_s",
+        "_untrusted_since",
+        "book",
+        "category",
+        "connector",
+        "densities",
+        "doubts",
+        "flow",
+        "gap",
+        "generation",
+        "ignored",
+        "is_changed",
+        "messages",
+        "reason",
+        "recoveries",
+        "session",
+        "source",
+        "state",
+        "symbol",
+        "topic",
+        "trades_connector",
+    )
+
+    def __init__(
+        self,
+        category: Category,
+        symbol: str,
+        depth: int,
+        connector: str,
+        *,
+        ledger: GapLedger,
+        generations: Iterator[int],
+        now: float,
+        trades_connector: str | None = None,
+        flow: OrderFlow | None = None,
+        densities: DensityTracker | None = None,
+    ) -> None:
+        self.category: Category = category
+        self.symbol = symbol
+        self.connector = connector
+        self.trades_connector = trades_connector
+        self.topic = f"book.{category}.{symbol}"
+        self.book = OrderBook(depth)
+        self.flow = flow
+        self.densities = densities
+        self.state: BookState = "syncing"
+        self.reason: Reason | None = "starting"
+        self.generation = next(generations)
+        self.source: Source | None = None
+        self.session: int | None = None
+        self.messages = 0
+        self.ignored = 0
+        self.is_changed = True
+        self.doubts: dict[Reason, int] = {}
+        self.recoveries = 0
+        self.gap: Gap | None = None
+        self._generations = generations
+        self._ledger = ledger
+        self._silence = SilenceJudge(now)
+        self._untrusted_s = 0.0
+        self._untrusted_since: float | None = now
+        self._resync_due: float | None = now + START_DELAY_S
+        self._resync_attempts = 0
+        self._open_gap("starting", None, None)
+
+    # -- messages --------------------------------------------------------------------------------
+
+    def apply(self, message: BookMessage, now: float, lost: int = 0) -> bool:
+        """
+        Take in one message; whether the state or its reason changed.
+
+        Args:
+            message: The next message of the topic.
+            now: Seconds of the monotonic clock.
+            lost: Messages of the topic that are missing just before it.
+        """
+        self.messages += 1
+        if (
+            self.state != "live"
+            or lost
+            or message.session != self.session
+            or message.source != self.source
+        ):
+            return self._apply_in_doubt(message, now, lost)
+        book = self.book
+        update_id = book.update_id
+        try:
+            book.apply(message)
+        except Untrusted as error:
+            self.doubt(error.reason, now, message.recv_ts_ns, message.update_id)
+            return True
+        if message.update_id == update_id and message.depth == 1:
+            return False  # the repeat of a quiet level 1 stream, nothing changed
+        flow, densities = self.flow, self.densities
+        if flow is not None:
+            bids, asks = book.bid_half, book.ask_half
+            flow.add(
+                bids.best, bids.sizes.get(bids.best, 0.0), asks.best, asks.sizes.get(asks.best, 0.0)
+            )
+        if densities is not None and densities.tracked:
+            densities.on_book(book)
+        self.is_changed = True
+        return False
+
+    def on_trades(self, message: TradesMessage, lost: int = 0) -> None:
+        """Attribute trades of the symbol to its walls."""
+        densities = self.densities
+        if densities is not None:
+            if lost:
+                densities.on_trades_lost()
+            if densities.tracked:
+                densities.on_trades(message.trades)
+
+    def doubt(
+        self,
+        reason: Reason,
+        now: float,
+        recv_ts_ns: int | None = None,
+        received_update_id: int | None = None,
+        *,
+        retry_in_s: float = 0.0,
+    ) -> bool:
+        """
+        Trust the book no longer; whether the state or its reason changed.
+
+        A book that is already in doubt keeps its gap open and takes the newer reason.
+
+        Args:
+            reason: Why.
+            now: Seconds of the monotonic clock.
+            recv_ts_ns: When the doubt was received.
+            received_update_id: Of the message that raised it.
+            retry_in_s: When to ask for a snapshot, if none comes by itself.
+        """
+        was_live = self.state == "live"
+        changed = was_live or self.reason != reason
+        if changed:
+            self.doubts[reason] = self.doubts.get(reason, 0) + 1
+        self.reason = reason
+        self.is_changed = self.is_changed or changed
+        if was_live:
+            self.state = "stale"
+            self.book.drop()
+            self._untrusted_since = now
+            self._resync_attempts = 0
+            self._resync_due = now + retry_in_s
+            if self.flow is not None:
+                self.flow.reset()
+            if self.densities is not None:
+                self.densities.drop()
+            self._open_gap(reason, recv_ts_ns, received_update_id)
+        elif retry_in_s:
+            self._resync_due = now + retry_in_s
+        return changed
+
+    def expect_snapshot(self, now: float, within_s: float) -> None:
+        """Ask for a snapshot only if none has come by then."""
+        if self.state != "live":
+            self._resync_due = now + within_s
+            self._resync_attempts = 0
+
+    def note_source(self, source: Source, now: float, recv_ts_ns: int) -> bool:
+        """Drop everything that another source said; whether the state or its reason changed."""
+        if source == self.source:
+            return False
+        is_first, self.source = self.source is None, source
+        if is_first:
+            return False
+        self.session = None
+        self.generation = next(self._generations)
+        changed = self.doubt("source_change", now, recv_ts_ns, retry_in_s=SUBSCRIBED_DELAY_S)
+        if self.densities is not None:
+            self.densities.reset()
+        return changed
+
+    def check_silence(self, now: float) -> bool:
+        """Doubt a live book that has been silent for longer than is plausible for it."""
+        if self.state != "live" or self.source == "replay":
+            return False
+        return self._silence.is_silent(self.messages, now) and self.doubt("silent", now)
+
+    def is_resync_due(self, now: float) -> bool:
+        """Whether to ask for a snapshot now; asking again backs off, 2 s doubling to 30 s."""
+        if self._resync_due is None or now < self._resync_due:
+            return False
+        wait = min(RETRY_MAX_S, RETRY_INITIAL_S * 2.0 ** min(self._resync_attempts, 10))
+        self._resync_attempts += 1
+        self._resync_due = now + wait
+        return True
+
+    def untrusted_s(self, now: float) -> float:
+        """Seconds in which the book was not live, since it is followed."""
+        since = self._untrusted_since
+        return self._untrusted_s + (max(0.0, now - since) if since is not None else 0.0)
+
+    def forget(self) -> None:
+        """The book is followed no longer."""
+        if self.gap is not None:
+            self._ledger.forget(self.gap)
+            self.gap = None
+
+    # -- the slow path ---------------------------------------------------------------------------
+
+    def _apply_in_doubt(self, message: BookMessage, now: float, lost: int) -> bool:
+        """A message of a book that is not live, or that itself raises a doubt."""
+        was = (self.state, self.reason, self.generation)
+        self.note_source(message.source, now, message.recv_ts_ns)
+        if self.state == "live":
+            if message.session != self.session:
+                self.doubt("disconnected", now, message.recv_ts_ns, message.update_id)
+            elif lost:
+                self.doubt("bus_gap", now, message.recv_ts_ns, message.update_id)
+        self.session = message.session
+        if message.is_snapshot:
+            try:
+                self.book.apply(message)
+            except Untrusted as error:
+                self.doubt(error.reason, now, message.recv_ts_ns, message.update_id)
+            else:
+                self._go_live(message, now)
+        else:
+            self.ignored += 1
+        return was != (self.state, self.reason, self.generation)
+
+    def _go_live(self, message: BookMessage, now: float) -> None:
+        gap = self.gap
+        assert gap is not None, "a book that is not live has an open gap"
+        since = now if self._untrusted_since is None else self._untrusted_since
+        duration = max(0.0, now - since)
+        closed = gap._replace(
+            closed_ts_ns=message.recv_ts_ns,
+            end_ms=message.exchange_ts_ms,
+            update_id_after=message.update_id,
+            sequence_after=message.sequence,
+            duration_s=duration,
+        )
+        self._ledger.closed(closed)
+        hid_nothing = gap.update_id_before in (message.update_id, message.update_id - 1)
+        if gap.reason == "silent" and hid_nothing:
+            self._silence.learn_until(now)
+        self._silence.restart(self.messages, now)
+        self.gap = None
+        self._untrusted_s += duration
+        self._untrusted_since = None
+        if self._resync_attempts:
+            self.recoveries += 1
+        self._resync_attempts = 0
+        self._resync_due = None
+        self.state, self.reason = "live", None
+        self.is_changed = True
+        if self.flow is not None:
+            best_bid = self.book.best_bid or (0.0, 0.0)
+            best_ask = self.book.best_ask or (self.book.ask_half.empty, 0.0)
+            self.flow.add(*best_bid, *best_ask)
+
+    def _open_gap(
+        self, reason: Reason, recv_ts_ns: int | None, received_update_id: int | None
+    ) -> None:
+        last = self.book.last
+        self.gap = Gap(
+            gap_id=self._ledger.new_id(),
+            category=self.category,
+            symbol=self.symbol,
+            reason=reason,
+            opened_ts_ns=recv_ts_ns,
+            start_ms=None if last is None else last.exchange_ts_ms,
+            update_id_before=None if last is None else last.update_id,
+            sequence_before=None if last is None else last.sequence,
+            received_update_id=received_update_id,
+        )
+        self._ledger.opened(self.gap)

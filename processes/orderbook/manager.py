@@ -1,0 +1,317 @@
+"""
+The books of one worker, by category and symbol, and the questions users ask of them.
+
+Decides which books are followed, what a link event means for each, which resyncs are due, and
+what the getters answer. Knows no sockets and no clock: ``advance`` brings the time, in seconds of
+the caller's monotonic clock, and everything until the next call happens then.
+"""
+
+from collections.abc import Iterable, Iterator
+from itertools import count
+from typing import NamedTuple, cast
+
+from processes.orderbook.book import BookSide
+from processes.orderbook.density import Density, DensityTracker
+from processes.orderbook.followed import (
+    CONNECTED_DELAY_S,
+    RETRY_MAX_S,
+    STATES,
+    SUBSCRIBED_DELAY_S,
+    BookState,
+    FollowedBook,
+)
+from processes.orderbook.ledger import GapLedger, Reason
+from processes.orderbook.measures import (
+    BPS,
+    OrderFlow,
+    curve,
+    imbalance,
+    mid,
+    spread_bps,
+)
+from shared.config import DensityConfig, OrderbookConfig
+from shared.messages import BookMessage, Category, Level, LinkMessage, TradesMessage
+
+Key = tuple[Category, str]
+
+
+class Snapshot(NamedTuple):
+    """A book as users read it; numbers are None and lists empty unless ``state`` is ``live``."""
+
+    state: BookState
+    reason: Reason | None
+    update_id: int | None
+    bids: list[Level]
+    asks: list[Level]
+    best_bid: float | None
+    best_ask: float | None
+    mid_price: float | None
+    spread_bps: float | None
+
+
+class ResyncRequest(NamedTuple):
+    """A topic of the market bus whose book needs a new snapshot, and why."""
+
+    topic: str
+    reason: Reason
+
+
+class OrderBookManager:
+    """
+    Many books, each with a state; ``apply`` their messages, ask about them by symbol.
+
+    Args:
+        settings: Which measures; contract defaults by default.
+        density: What counts as a wall.
+    """
+
+    def __init__(
+        self, settings: OrderbookConfig | None = None, density: DensityConfig | None = None
+    ) -> None:
+        self.settings = settings or OrderbookConfig()
+        self.density = density or DensityConfig()
+        self.ledger = GapLedger()
+        self.books: dict[Key, FollowedBook] = {}
+        self.now = 0.0
+        self._generations = count(1)
+
+    # -- following -------------------------------------------------------------------------------
+
+    def advance(self, now: float) -> None:
+        """Bring the time: seconds of the monotonic clock."""
+        self.now = now
+
+    def subscribe(
+        self,
+        symbol: str,
+        category: Category = "linear",
+        *,
+        depth: int = 50,
+        connector: str = "",
+        trades_connector: str | None = "",
+    ) -> FollowedBook:
+        """
+        Follow a book; following it again changes nothing.
+
+        Args:
+            symbol, category: Whose book.
+            depth: Levels a side of the stream.
+            connector: Whose link events concern it.
+            trades_connector: Whose link events concern the symbol's trades; None when they are
+                not brought, which leaves uncertain what happens to a wall.
+        """
+        book = self.books.get((category, symbol))
+        if book is None:
+            book = FollowedBook(
+                category,
+                symbol,
+                depth,
+                connector,
+                ledger=self.ledger,
+                generations=self._generations,
+                now=self.now,
+                flow=OrderFlow() if self.settings.ofi else None,
+                trades_connector=trades_connector,
+                densities=DensityTracker(
+                    self.density, depth, with_trades=trades_connector is not None
+                ),
+            )
+            self.books[category, symbol] = book
+        return book
+
+    def unsubscribe(self, symbol: str, category: Category = "linear") -> bool:
+        """Follow a book no longer and forget it; whether it was followed."""
+        book = self.books.pop((category, symbol), None)
+        if book is not None:
+            book.forget()
+        return book is not None
+
+    # -- messages --------------------------------------------------------------------------------
+
+    def apply(
+        self, symbol: str, message: BookMessage, category: Category = "linear", *, lost: int = 0
+    ) -> bool:
+        """
+        Take in a book message; whether the state of its book changed.
+
+        Messages of a book that is not followed are ignored.
+        """
+        book = self.books.get((category, symbol))
+        return book is not None and book.apply(message, self.now, lost)
+
+    def apply_trades(
+        self, symbol: str, message: TradesMessage, category: Category = "linear", *, lost: int = 0
+    ) -> None:
+        """Take in trades, which tell how walls are eaten."""
+        book = self.books.get((category, symbol))
+        if book is not None:
+            book.on_trades(message, lost)
+
+    def on_link(self, connector: str, message: LinkMessage) -> list[FollowedBook]:
+        """Take in what happened to a connector; the books whose state or reason changed."""
+        now, event, received = self.now, message.event, message.recv_ts_ns
+        changed = [
+            book
+            for book in self._of_connector(connector)
+            if book.note_source(message.source, now, received)
+        ]
+        if event in ("connected", "disconnected"):
+            wait = CONNECTED_DELAY_S if event == "connected" else RETRY_MAX_S
+            for book in self._of_connector(connector):
+                if book.state == "live" or event == "disconnected":
+                    if book.doubt("disconnected", now, received, retry_in_s=wait):
+                        changed.append(book)
+                else:
+                    book.expect_snapshot(now, wait)
+            for book in self.books.values():
+                if book.trades_connector == connector and book.densities is not None:
+                    book.densities.follow_trades(event == "connected")
+            return changed
+        for topic in message.topics:
+            changed += self._on_topic_event(topic, message)
+        return changed
+
+    def _on_topic_event(self, topic: str, message: LinkMessage) -> Iterator[FollowedBook]:
+        kind, category, symbol = topic.split(".", 2)
+        book = self.books.get((cast(Category, category), symbol))
+        if book is None:
+            return
+        if kind == "trade":
+            if book.densities is not None:
+                book.densities.follow_trades(message.event == "subscribed")
+        elif message.event == "subscribed":
+            book.expect_snapshot(self.now, SUBSCRIBED_DELAY_S)
+        else:
+            reason: Reason = "rejected" if message.event == "rejected" else "unsubscribed"
+            wait = RETRY_MAX_S if message.event == "rejected" else CONNECTED_DELAY_S
+            if book.doubt(reason, self.now, message.recv_ts_ns, retry_in_s=wait):
+                yield book
+
+    def _of_connector(self, connector: str) -> list[FollowedBook]:
+        return [book for book in self.books.values() if book.connector == connector]
+
+    # -- time ------------------------------------------------------------------------------------
+
+    def due_resyncs(self) -> list[ResyncRequest]:
+        """The topics to ask a snapshot for now; each is given again, later and later."""
+        now = self.now
+        return [
+            ResyncRequest(book.topic, book.reason)
+            for book in self.books.values()
+            if book.is_resync_due(now) and book.reason is not None
+        ]
+
+    def check_silence(self) -> list[FollowedBook]:
+        """The live books that have just been doubted for their silence; once a second."""
+        return [book for book in self.books.values() if book.check_silence(self.now)]
+
+    # -- questions -------------------------------------------------------------------------------
+
+    def states(self) -> dict[BookState, int]:
+        """Number of books in each state."""
+        states: dict[BookState, int] = dict.fromkeys(STATES, 0)
+        for book in self.books.values():
+            states[book.state] += 1
+        return states
+
+    def get_snapshot(self, symbol: str, category: Category = "linear") -> Snapshot | None:
+        """The book of a symbol; None if it is not followed or nothing has come yet."""
+        followed = self.books.get((category, symbol))
+        if followed is None or followed.state == "syncing":
+            return None
+        book = followed.book
+        bid, ask = book.best_bid, book.best_ask
+        both = bid is not None and ask is not None
+        return Snapshot(
+            state=followed.state,
+            reason=followed.reason,
+            update_id=book.update_id if followed.state == "live" else None,
+            bids=book.bids(),
+            asks=book.asks(),
+            best_bid=bid[0] if bid else None,
+            best_ask=ask[0] if ask else None,
+            mid_price=mid(bid[0], ask[0]) if both and bid and ask else None,
+            spread_bps=spread_bps(bid[0], ask[0]) if both and bid and ask else None,
+        )
+
+    def get_imbalance(
+        self, symbol: str, levels: int = 10, category: Category = "linear"
+    ) -> float | None:
+        """Imbalance of the best ``levels`` levels, in [-1, 1]; None without a live book."""
+        followed = self._live(symbol, category)
+        if followed is None:
+            return None
+        bids, asks = followed.book.bids(levels), followed.book.asks(levels)
+        return imbalance(_total(bids), _total(asks))
+
+    def get_aggregated_depth(
+        self, symbol: str, side: BookSide, range_bps: float = 50, category: Category = "linear"
+    ) -> float | None:
+        """
+        Visible size of one side within ``range_bps`` of the mid price.
+
+        None without a live book that has both sides.
+
+        Raises:
+            ValueError: If ``side`` is neither ``bid`` nor ``ask``.
+        """
+        _check_side(side)
+        followed = self._live(symbol, category)
+        mid_price = _mid(followed)
+        if followed is None or mid_price is None:
+            return None
+        book = followed.book
+        half = book.bid_half if side == "bid" else book.ask_half
+        size, _ = curve(half, book.depth, is_inverse=category == "inverse").within(
+            mid_price, range_bps
+        )
+        return size
+
+    def get_densities(self, symbol: str, category: Category = "linear") -> list[Density] | None:
+        """The walls that are tracked, nearest first; None without a live book."""
+        followed = self._live(symbol, category)
+        if followed is None:
+            return None
+        return [] if followed.densities is None else followed.densities.densities(followed.book)
+
+    def get_density_at_price(
+        self,
+        symbol: str,
+        price: float,
+        side: BookSide,
+        tolerance_bps: float = 10,
+        category: Category = "linear",
+    ) -> Density | None:
+        """
+        The wall of a side nearest to ``price`` and within ``tolerance_bps`` of it, or None.
+
+        Raises:
+            ValueError: If ``side`` is neither ``bid`` nor ``ask``.
+        """
+        _check_side(side)
+        near = [
+            (abs(wall.price - price), wall)
+            for wall in self.get_densities(symbol, category) or []
+            if wall.side == side and abs(wall.price - price) <= price * tolerance_bps / BPS
+        ]
+        return min(near)[1] if near else None
+
+    def _live(self, symbol: str, category: Category) -> FollowedBook | None:
+        followed = self.books.get((category, symbol))
+        return followed if followed is not None and followed.state == "live" else None
+
+
+def _check_side(side: str) -> None:
+    if side not in ("bid", "ask"):
+        raise ValueError(f"side: {side!r}; allowed: bid, ask")
+
+
+def _mid(followed: FollowedBook | None) -> float | None:
+    if followed is None:
+        return None
+    bid, ask = followed.book.best_bid, followed.book.best_ask
+    return None if bid is None or ask is None else mid(bid[0], ask[0])
+
+
+def _total(levels: Iterable[Level]) -> float:
+    return sum(size for _, size in levels)

@@ -1,0 +1,214 @@
+"""
+The exact accounts of one wall: how it grew, what trades took, what was cancelled.
+
+Decides how a change of size is booked and which trade explains which decrease. Knows nothing of
+books, thresholds or events; those are in ``density``.
+
+Amounts are ``Decimal``, made from the shortest text of the float, which is the exchange's own
+text: sums are exact (28 digits hold 10^12 sizes of 16 digits), and for the whole life of a wall
+
+    traded + cancelled + size = peak + refilled
+
+to the last digit. A decrease is booked as cancelled until a trade explains it; the accounts are
+never open. A trade and a decrease belong together when the trade's match time lies within the
+match times of the two book messages between which the level shrank, whichever arrives first.
+"""
+
+from collections.abc import Iterable
+from decimal import Decimal
+from typing import NamedTuple
+
+from processes.orderbook.book import BookSide
+
+ZERO = Decimal(0)
+
+
+def exact(number: float) -> Decimal:
+    """The decimal number that the exchange wrote; the float has its 16 digits or fewer."""
+    return Decimal(repr(number))
+
+
+class Decrease:
+    """A decrease between two book messages that no trade has explained yet."""
+
+    __slots__ = ("amount", "from_ms", "to_ms")
+
+    def __init__(self, from_ms: int, to_ms: int, amount: Decimal) -> None:
+        self.from_ms = from_ms
+        self.to_ms = to_ms
+        self.amount = amount
+
+
+class WaitingTrade:
+    """A trade at a wall's price that no decrease has shown yet."""
+
+    __slots__ = ("amount", "match_ms")
+
+    def __init__(self, match_ms: int, amount: Decimal) -> None:
+        self.match_ms = match_ms
+        self.amount = amount
+
+
+class WallLevel:
+    """One price of a wall; ``size`` is as the book has it."""
+
+    __slots__ = ("decreases", "price", "size", "waiting", "wall")
+
+    def __init__(self, wall: "Wall", price: float, size: float) -> None:
+        self.wall = wall
+        self.price = price
+        self.size = size
+        self.decreases: list[Decrease] = []
+        self.waiting: list[WaitingTrade] = []
+
+    def set_size(self, size: float, from_ms: int, to_ms: int) -> None:
+        """Book the level's new size, seen between two book messages."""
+        change = exact(size) - exact(self.size)
+        self.size = size
+        if change > 0:
+            self.wall.increase(change)
+        elif change < 0:
+            self.wall.decrease(-change)
+            decrease = Decrease(from_ms, to_ms, -change)
+            for trade in self.waiting:
+                self._explain(decrease, trade)
+            self.waiting = [trade for trade in self.waiting if trade.amount]
+            if decrease.amount:
+                self.decreases.append(decrease)
+
+    def trade(self, match_ms: int, size: float) -> None:
+        """Book a trade at this price that took from the wall's side."""
+        trade = WaitingTrade(match_ms, exact(size))
+        for decrease in self.decreases:
+            self._explain(decrease, trade)
+        self.decreases = [decrease for decrease in self.decreases if decrease.amount]
+        if trade.amount:
+            self.waiting.append(trade)
+
+    def settle(self, until_ms: int) -> None:
+        """
+        Close what is older than ``until_ms``: no partner will come any more.
+
+        A decrease stays cancelled. A trade that no decrease has shown was made good within the
+        same push period: the wall was eaten and refilled by as much. Not so for a trade of the
+        very millisecond of the wall's first state, which had it in it already.
+        """
+        if self.decreases:
+            self.decreases = [item for item in self.decreases if item.to_ms >= until_ms]
+        if self.waiting:
+            wall = self.wall
+            for trade in self.waiting:
+                if trade.match_ms < until_ms and trade.match_ms > wall.first_seen_ms:
+                    wall.traded += trade.amount
+                    wall.refilled += trade.amount
+            self.waiting = [trade for trade in self.waiting if trade.match_ms >= until_ms]
+
+    def _explain(self, decrease: Decrease, trade: WaitingTrade) -> None:
+        if decrease.from_ms <= trade.match_ms <= decrease.to_ms:
+            amount = min(decrease.amount, trade.amount)
+            decrease.amount -= amount
+            trade.amount -= amount
+            self.wall.explain_by_trade(amount)
+
+
+class Accounts(NamedTuple):
+    """The amounts of a wall, as numbers to publish."""
+
+    size: float
+    initial_size: float
+    peak_size: float
+    traded_size: float
+    cancelled_size: float
+    refilled_size: float
+    eaten_ratio: float
+    pulled_ratio: float
+
+
+class Wall:
+    """
+    A wall: its levels and its accounts.
+
+    ``eaten`` and ``pulled`` are the parts of the peak that are missing now, by trades and by
+    cancellation: ``eaten + pulled + size = peak``. A refill makes good what was eaten first.
+
+    Args:
+        side: The book's side.
+        price: The price it is known by.
+        levels: ``(price, size)`` pairs of all its prices, sizes of zero included.
+        first_seen_ms: Match time of the book in which it was found.
+    """
+
+    __slots__ = (
+        "cancelled", "eaten", "first_seen_ms", "has_left_window", "initial", "is_eaten_told",
+        "levels", "low", "peak", "price", "pulled", "refilled", "side", "size", "spent_since_ms",
+        "traded", "uncertain",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        side: BookSide,
+        price: float,
+        levels: Iterable[tuple[float, float]],
+        first_seen_ms: int,
+        *,
+        uncertain: bool = False,
+    ) -> None:
+        self.side: BookSide = side
+        self.price = price
+        self.first_seen_ms = first_seen_ms
+        self.levels = [WallLevel(self, price, size) for price, size in levels]
+        self.size = sum((exact(level.size) for level in self.levels), ZERO)
+        self.initial = self.peak = self.low = self.size
+        self.traded = self.cancelled = self.refilled = ZERO
+        self.eaten = self.pulled = ZERO
+        self.uncertain = uncertain
+        self.has_left_window = False
+        self.is_eaten_told = False
+        self.spent_since_ms: int | None = None
+
+    def increase(self, amount: Decimal) -> None:
+        """More was added: a refill up to the peak, beyond that a higher peak."""
+        refill = min(amount, self.peak - self.size)
+        self.refilled += refill
+        self.peak += amount - refill
+        self.size += amount
+        made_good = min(refill, self.eaten)
+        self.eaten -= made_good
+        self.pulled -= refill - made_good
+
+    def decrease(self, amount: Decimal) -> None:
+        """Something left; cancelled until a trade explains it."""
+        self.size -= amount
+        self.cancelled += amount
+        self.pulled += amount
+        self.low = min(self.low, self.size)
+
+    def explain_by_trade(self, amount: Decimal) -> None:
+        """Part of what was booked as cancelled was in truth traded."""
+        self.cancelled -= amount
+        self.traded += amount
+        moved = min(amount, self.pulled)
+        self.pulled -= moved
+        self.eaten += moved
+
+    def settle(self, until_ms: int) -> None:
+        """Close what is older than ``until_ms`` on every level."""
+        for level in self.levels:
+            level.settle(until_ms)
+
+    def is_open(self) -> bool:
+        """Whether a trade may still explain one of the decreases."""
+        return any(level.decreases for level in self.levels)
+
+    def accounts(self) -> Accounts:
+        """The amounts as floats, the ratios of the peak."""
+        return Accounts(
+            size=float(self.size),
+            initial_size=float(self.initial),
+            peak_size=float(self.peak),
+            traded_size=float(self.traded),
+            cancelled_size=float(self.cancelled),
+            refilled_size=float(self.refilled),
+            eaten_ratio=float(self.eaten / self.peak),
+            pulled_ratio=float(self.pulled / self.peak),
+        )
