@@ -1,0 +1,1 @@
+"""Benchmarks: a load server, the rivals, our pipeline, and the table that compares them."""

@@ -1,0 +1,1 @@
+"""One module a rival: its fastest documented form, driven through its public API."""

@@ -1,0 +1,105 @@
+"""
+cryptofeed: one process on uvloop (its default), books and trades to callbacks.
+
+``--variant callbacks`` counts in the callbacks. ``--variant zmq`` adds its ZeroMQ backend for both
+channels and one consumer process that binds, receives every message and counts it without decoding
+anything: less than any real consumer does. The consumer's limits on waiting messages are lifted;
+cryptofeed's own are its defaults. cryptofeed always asks for depth 200; it gets the same frames.
+Instruments are set from a list instead of its REST call.
+"""
+
+import json
+import multiprocessing
+import time
+from typing import Any
+
+import zmq
+from cryptofeed import feed as feed_module
+from cryptofeed import FeedHandler
+from cryptofeed.backends.zmq import BookZMQ, TradeZMQ
+from cryptofeed.connection import WebsocketEndpoint, WSAsyncConn
+from cryptofeed.defines import BYBIT, L2_BOOK, PERPETUAL, TRADES
+from cryptofeed.exchanges import Bybit
+from cryptofeed.symbols import Symbols
+
+from bench.rivals.tally import Tally, arguments
+
+
+class PlainConnection(WSAsyncConn):
+    """cryptofeed refuses an address that is not wss; this is the one check it skips."""
+
+    def __init__(self, address: str, conn_id: str, **options: Any) -> None:
+        super().__init__(address.replace("ws:", "wss:", 1), conn_id, **options)
+        self.address = address
+
+
+def point_at(url: str, names: list[str]) -> list[str]:
+    """Give cryptofeed its instruments and our address; its names of the symbols."""
+    ours = {f"{name.removesuffix('USDT')}-USDT-PERP": name for name in names}
+    kinds = {"instrument_type": dict.fromkeys(ours, PERPETUAL), "tick_size": {}}
+    Symbols.set(BYBIT, ours, kinds)
+    feed_module.WSAsyncConn = PlainConnection
+    Bybit.websocket_endpoints = [WebsocketEndpoint(url, options={"compression": None})]
+    return list(ours)
+
+
+def consume(port: Any, books: int, trades: int) -> None:
+    """The consumer process: counts what the backend publishes, by its first letters."""
+    socket = zmq.Context().socket(zmq.SUB)
+    socket.setsockopt(zmq.RCVHWM, 0)
+    socket.subscribe(b"")
+    port.send(socket.bind_to_random_port("tcp://127.0.0.1"))
+    tally = Tally(books, trades)
+    while True:
+        message = socket.recv()
+        if message.startswith(b"BYBIT-book"):
+            # Every 1000 deltas of a book the backend adds a snapshot, which is no message of ours.
+            extra = tally.books >= books
+            finished = False if extra else tally.add_book()
+        else:
+            finished = tally.add_trades()
+        if finished:
+            tally.done()
+
+
+def main() -> None:
+    """Subscribe, count, say so."""
+    options = arguments(__doc__)
+    names = point_at(options.url, options.symbols)
+    tally = Tally(options.books, options.trades)
+    first = names[0]
+    books: dict[str, Any] = {}
+
+    def finish() -> None:
+        book = books[first].book
+        touch = (float(book.bids.index(0)[0]), float(book.asks.index(0)[0]))
+        if options.variant == "zmq":
+            print(json.dumps({"event": "read", "at_s": time.monotonic()}), flush=True)
+        else:
+            tally.done(touch)
+
+    async def on_book(book: Any, _received: float) -> None:
+        books[book.symbol] = book
+        if tally.add_book():
+            finish()
+
+    async def on_trade(_trade: Any, _received: float) -> None:
+        if tally.add_trades():
+            finish()
+
+    callbacks: dict[str, Any] = {L2_BOOK: on_book, TRADES: on_trade}
+    if options.variant == "zmq":
+        parent, child = multiprocessing.Pipe()
+        multiprocessing.Process(
+            target=consume, args=(child, options.books, options.trades), daemon=True
+        ).start()
+        port = parent.recv()
+        callbacks = {L2_BOOK: BookZMQ(port=port), TRADES: TradeZMQ(port=port)}
+    handler = FeedHandler(config={"log": {"disabled": True}})
+    feed = Bybit(symbols=names, channels=[L2_BOOK, TRADES], callbacks=callbacks)
+    handler.add_feed(feed)
+    handler.run()
+
+
+if __name__ == "__main__":
+    main()
