@@ -22,7 +22,7 @@ and does
 
     drop          100   a frame is lost
     duplicate     100   a frame comes twice
-    reorder       100   a frame comes after the next one of its topic
+    reorder       100   a frame comes after the next one of its topic, which is not counted
     corrupt       100   a frame is damaged; how= text (not JSON), price, size (do not parse),
                         negative (a size), cross (a bid above the asks), truncate (a book message
                         loses half of its levels); by default one of these at random

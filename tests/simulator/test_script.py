@@ -1,0 +1,177 @@
+"""The scripted market: exactly what the script says happens, at its time, and nothing else."""
+
+import datetime as dt
+import json
+from typing import Any
+
+import pytest
+
+from processes.simulator.catalogue import instrument_named
+from processes.simulator.script import ScriptError, parse_script
+from processes.simulator.synthetic import SyntheticFeed
+from tests.naive import NaiveBook
+
+START_MS = 1_786_310_817_000
+BTC = instrument_named("linear", "BTCUSDT", dt.date(2026, 8, 9))
+BOOK = {"at_ms": 0, "do": "book", "mid": 50_000, "levels": 5, "size": 1, "step_ticks": 10}
+
+
+class Client:
+    """One subscriber of the book and the trades of BTCUSDT."""
+
+    def __init__(self, *actions: dict[str, Any]) -> None:
+        text = "\n".join(json.dumps({"symbol": "BTCUSDT", **action}) for action in actions)
+        self.feed = SyntheticFeed([BTC], script=parse_script(text))
+        self.book = NaiveBook()
+        self.messages: list[Any] = []
+        self.trades: list[Any] = []
+        self.book.apply(json.loads(self.feed.join(("linear", "orderbook.50.BTCUSDT"), START_MS)[0]))
+        self.feed.join(("linear", "publicTrade.BTCUSDT"), START_MS)
+        self._now_ms = START_MS
+
+    def run(self, until_ms: int) -> None:
+        """Poll every 10 ms up to so many milliseconds after the start."""
+        while self._now_ms <= START_MS + until_ms:
+            for _, payload in self.feed.poll(self._now_ms):
+                message = json.loads(payload)
+                if message["topic"].startswith("publicTrade"):
+                    self.trades += message["data"]
+                else:
+                    self.messages.append(message)
+                    self.book.apply(message)
+            self._now_ms += 10
+
+
+def test_the_book_is_the_scripts_and_nothing_moves_by_itself() -> None:
+    """Five levels a side, ten ticks apart; an hour later still."""
+    client = Client(BOOK)
+    client.run(100)
+    bids, asks = client.book.best(50)
+    assert [[50_000.0 - n, 1.0] for n in range(5)] == bids
+    assert [[50_001.0 + n, 1.0] for n in range(5)] == asks
+    quiet = len(client.messages)
+    client.run(60_000)
+    assert quiet == len(client.messages)
+    assert not client.trades
+
+
+def test_a_wall_is_placed_fed_eaten_and_pulled_at_the_scripted_times() -> None:
+    """Sizes follow each action; only eating prints trades, and with the book's match time."""
+    wall = {"side": "ask", "price": 50_001.0}
+    client = Client(
+        BOOK,
+        {"at_ms": 1000, "do": "place", **wall, "size": 20},
+        {"at_ms": 2000, "do": "feed", **wall, "size": 5},
+        {"at_ms": 3000, "do": "eat", **wall, "size": 10, "trades": 4},
+        {"at_ms": 4000, "do": "pull", **wall, "size": 5},
+        {"at_ms": 5000, "do": "pull", **wall},
+    )
+    sizes = []
+    for until_ms in (900, 1100, 2100, 3100, 4100, 5100):
+        client.run(until_ms)
+        sizes.append(client.book.asks.get(50_001.0))
+    assert [1.0, 20.0, 25.0, 15.0, 10.0, None] == sizes
+    assert [("Buy", "50001.00", "2.500", START_MS + 3000)] * 4 == [
+        (row["S"], row["p"], row["v"], row["T"]) for row in client.trades
+    ]
+    assert START_MS + 3000 in {message["cts"] for message in client.messages}
+
+
+def test_eating_a_wall_behind_the_touch_takes_the_better_levels_first() -> None:
+    """Price priority: two levels of one, then the wall whole; they are gone from the book."""
+    client = Client(
+        BOOK,
+        {"at_ms": 100, "do": "place", "side": "bid", "price": 49_998.0, "size": 30},
+        {"at_ms": 500, "do": "eat", "side": "bid", "price": 49_998.0},
+    )
+    client.run(600)
+    assert [("50000.00", "1.000"), ("49999.00", "1.000"), ("49998.00", "30.000")] == [
+        (row["p"], row["v"]) for row in client.trades
+    ]
+    assert {"Sell"} == {row["S"] for row in client.trades}
+    assert max(client.book.bids) == 49_997.0
+
+
+def test_takers_stop_at_their_worst_price() -> None:
+    """And what finds nothing is cancelled."""
+    client = Client(
+        BOOK, {"at_ms": 100, "do": "trade", "side": "Buy", "size": 9, "price": 50_002.0}
+    )
+    client.run(200)
+    assert ["50001.00", "50002.00"] == [row["p"] for row in client.trades]
+    assert min(client.book.asks) == 50_003.0
+
+
+def test_a_printed_trade_leaves_the_book_alone() -> None:
+    """Such as a retail-price-improvement or a block trade."""
+    client = Client(
+        BOOK,
+        {"at_ms": 100, "do": "print", "side": "Buy", "price": 50_001.0, "size": 3, "is_rpi": True},
+    )
+    client.run(50)
+    before = client.book.best(50)
+    client.run(300)
+    assert [(True, False, "3.000")] == [(row["RPI"], row["BT"], row["v"]) for row in client.trades]
+    assert before == client.book.best(50)
+
+
+def test_a_pulse_keeps_messages_flowing_without_moving_anything_else() -> None:
+    """The second levels change by one lot and back; the touch never."""
+    client = Client({**BOOK, "pulse_ms": 100})
+    client.run(2_050)
+    assert 18 <= len(client.messages) <= 22
+    prices = {float(row[0]) for message in client.messages[1:] for row in message["data"]["b"]}
+    assert {49_999.0} == prices
+
+
+def test_actions_can_be_added_while_the_market_runs() -> None:
+    """Their times count from then."""
+    client = Client(BOOK)
+    client.run(1000)
+    extra = parse_script(
+        '{"at_ms":50,"symbol":"BTCUSDT","do":"set","side":"ask","price":50001,"size":0}'
+    )
+    client.feed.perform(extra, START_MS + 1000)
+    client.run(1200)
+    assert 50_001.0 not in client.book.asks
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("{", "line 1"),
+        ('{"symbol":"BTCUSDT","do":"dance"}', "dance"),
+        ('{"symbol":"BTCUSDT","do":"place","side":"ask","price":1}', "size"),
+        ('{"symbol":"BTCUSDT","do":"pull","side":"left","price":1}', "left"),
+        ('{"symbol":"BTCUSDT","do":"pull","side":"bid","price":1,"when":3}', "when"),
+    ],
+)
+def test_a_line_that_is_no_action_is_refused(line: str, reason: str) -> None:
+    """Naming the line and what is wrong."""
+    with pytest.raises(ScriptError, match=reason):
+        parse_script(line)
+
+
+@pytest.mark.parametrize(("price", "size"), [(50_000.05, 1.0), (50_000.0, 0.00005), (-1.0, 1.0)])
+def test_numbers_off_the_grid_are_refused_at_once(price: float, size: float) -> None:
+    """Before anything is served."""
+    with pytest.raises(ScriptError, match="multiple"):
+        Client(BOOK, {"at_ms": 9000, "do": "place", "side": "bid", "price": price, "size": size})
+
+
+@pytest.mark.parametrize(
+    "action",
+    [
+        {"do": "place", "side": "bid", "price": 50_001.0, "size": 1},
+        {"do": "place", "side": "ask", "price": 49_000.0, "size": 1},
+        {"do": "pull", "side": "ask", "price": 50_001.0, "size": 2},
+        {"do": "eat", "side": "ask", "price": 60_000.0},
+    ],
+)
+def test_what_the_book_does_not_allow_is_an_error_and_not_a_crossed_book(
+    action: dict[str, Any],
+) -> None:
+    """A script is a test's own text: a mistake in it must not pass."""
+    client = Client(BOOK, {"at_ms": 100, **action})
+    with pytest.raises(ScriptError):
+        client.run(200)
