@@ -28,7 +28,7 @@ from processes.connector.protocol import MAX_FRAME_BYTES
 BUFFER_BYTES = 256 * 1024
 TICK_S = 0.25
 """How long ``receive`` waits when nothing arrives."""
-SEND_TIMEOUT_S = 2.0
+SEND_TIMEOUT_S = 0.5
 """How long a peer may leave no room for our few bytes before it counts as dead."""
 
 _TEXT_IN_ONE_PIECE = 0x81
@@ -63,7 +63,7 @@ class BufferedWebSocket(websocket.WebSocket):
     """
     A websocket that is read with ``receive`` instead of ``recv``.
 
-    One thread reads. Any thread may ``send`` and ``abort``. ``connect`` is the library's; call
+    One thread reads; any thread may ``send``. ``connect`` is the library's; call
     ``start_reading`` after it.
     """
 
@@ -124,17 +124,6 @@ class BufferedWebSocket(websocket.WebSocket):
         messages = self._cut()
         self._make_room()
         return messages
-
-    def abort(self) -> None:
-        """
-        Break the connection off; a ``receive`` that waits ends at once.
-
-        Not ``SSLSocket.shutdown``: that takes the encryption away under the reading thread.
-        """
-        sock = self.sock
-        if sock is not None:
-            with suppress(OSError):
-                socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
     # -- messages out of the buffer --------------------------------------------------------------
 

@@ -57,10 +57,11 @@ class Event(NamedTuple):
     Something to announce.
 
     ``subscribed``: data of the topic flows or may flow from here on. ``unsubscribed``: no more
-    data, reason ``asked`` or ``resync``. ``rejected``: reason ``refused``, ``no_ack``, ``no_data``
-    or ``full``, and Bybit's words in ``detail``. ``unanswered``: a request without an ack, sent
-    again. ``silent``: confirmed, but no snapshot came in time; tried again. ``reconnect``: this
-    connection does not serve the topic, a new one may.
+    data for a while, reason ``resync``; who calls ``unsubscribe`` is not told. ``rejected``: reason
+    ``refused``, ``no_ack``, ``no_data`` or ``full``, and Bybit's words in ``detail``.
+    ``unanswered``: a request without an ack, sent again. ``silent``: confirmed, but no snapshot
+    came in time; tried again. ``reconnect``: this connection does not serve the topic, a new one
+    may.
     """
 
     kind: EventKind
@@ -176,7 +177,6 @@ class Subscriptions:
             if topic.phase == "leaving":
                 continue
             self.flowing.discard(name)
-            self._emit("unsubscribed", topic, "asked")
             if self._is_connected and self._may_be_served(topic):
                 topic.phase = "leaving"
                 leaving.append(topic)
@@ -314,6 +314,7 @@ class Subscriptions:
             if topic is offender:
                 self._on_refused(topic, ack.text, now)
             elif topic.phase == "subscribing":
+                topic.unanswered = 0
                 self._queue(topic, is_alone=offender is None)
 
     def _on_topics_answered(self, ack: Ack, now: float) -> None:

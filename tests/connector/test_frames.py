@@ -284,22 +284,6 @@ def test_the_end_of_the_stream_is_said_after_the_last_message(pair: Pair) -> Non
         pair.client.receive()
 
 
-def test_abort_wakes_a_waiting_reader(pair: Pair) -> None:
-    ended = threading.Event()
-
-    def read() -> None:
-        with suppress(websocket.WebSocketException):
-            while True:
-                pair.client.receive()
-        ended.set()
-
-    reader = threading.Thread(target=read)
-    reader.start()
-    pair.client.abort()
-    assert ended.wait(5)
-    reader.join()
-
-
 def test_a_peer_that_takes_no_data_is_an_error_and_no_endless_wait(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:

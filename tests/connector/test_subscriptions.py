@@ -442,7 +442,6 @@ def test_an_unsubscribed_topic_is_dropped_at_once() -> None:
     subscriptions.unsubscribe([BTC, "orderbook.50.UNKNOWN"], 5.0)
     [leave] = sent(subscriptions)
     assert repr(leave) == f"unsubscribe ['{BTC}']"
-    assert kinds(subscriptions) == [("unsubscribed", BTC, "asked")]
     assert subscriptions.states() == {ETH: "delivering"}
     assert subscriptions.on_data(BTC, False, 5.1) == "late"
     assert subscriptions.on_data(BTC, True, 5.1) == "late"
@@ -542,7 +541,7 @@ class Venue:
         return fresh
 
 
-@settings(max_examples=200)
+@settings(max_examples=150)
 @given(
     category=st.sampled_from(["linear", "spot", "option"]),
     bad=st.sets(st.integers(0, 24), max_size=5),

@@ -1,0 +1,555 @@
+"""The client against a small venue over real sockets."""
+
+import json
+import queue
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.server import ServerConnection, serve
+
+from processes.connector.client import CHECK_S, BybitWebSocketClient
+from processes.connector.protocol import BookUpdate, TradeBatch, parse_topic
+from shared.config import ConnectorConfig
+from shared.messages import Category
+
+DEADLINE_S = 10.0
+QUICK = ConnectorConfig(
+    ping_interval_s=0.2,
+    pong_timeout_s=0.4,
+    silence_timeout_s=30.0,
+    ack_timeout_s=0.5,
+    backoff_initial_s=0.05,
+    backoff_max_s=0.2,
+)
+
+
+def until(condition: Callable[[], Any], what: str = "") -> Any:
+    """Wait for the thing itself."""
+    deadline = time.monotonic() + DEADLINE_S
+    while not (result := condition()):
+        assert time.monotonic() < deadline, f"not in time: {what or condition}"
+        time.sleep(0.002)
+    return result
+
+
+def book_text(symbol: str, update_id: int, *, kind: str = "snapshot", depth: int = 50) -> str:
+    return json.dumps({
+        "topic": f"orderbook.{depth}.{symbol}", "type": kind, "ts": 1790134716101,
+        "data": {"s": symbol, "b": [["100", "1"]], "a": [["101", "2"]], "u": update_id, "seq": 1},
+        "cts": 1790134716094,
+    })  # fmt: skip
+
+
+def trade_text(topic_name: str, *symbols: str) -> str:
+    return json.dumps({
+        "topic": f"publicTrade.{topic_name}", "type": "snapshot", "ts": 1791365008335,
+        "data": [{"T": 1791365008334, "s": symbol, "S": "Buy", "v": "1", "p": "100", "i": str(n),
+                  "BT": False} for n, symbol in enumerate(symbols)],
+    })  # fmt: skip
+
+
+class Venue:
+    """Speaks enough of Bybit's protocol; its moods are attributes."""
+
+    def __init__(self) -> None:
+        self.refused: set[str] = set()
+        self.acks = True
+        self.pongs = True
+        self.snapshots = True
+        self.requests: list[dict[str, Any]] = []
+        self.connections: list[ServerConnection] = []
+        self.update_id = 0
+        self._server = serve(self._serve, "127.0.0.1", 0, compression=None)
+        self.port = self._server.socket.getsockname()[1]
+        self.url = f"ws://127.0.0.1:{self.port}/v5/public/linear"
+        self._thread = threading.Thread(target=self._server.serve_forever)
+        self._thread.start()
+
+    def _serve(self, connection: ServerConnection) -> None:
+        self.connections.append(connection)
+        with suppress(ConnectionClosed):
+            for text in connection:
+                self._answer(connection, json.loads(text))
+
+    def _answer(self, connection: ServerConnection, request: dict[str, Any]) -> None:
+        self.requests.append(request)
+        if request["op"] == "ping":
+            if self.pongs:
+                connection.send(json.dumps({"success": True, "ret_msg": "pong", "op": "ping"}))
+            return
+        bad = [topic for topic in request["args"] if topic in self.refused]
+        text = f"error:handler not found,topic:{bad[0]}" if bad else ""
+        ack = {"success": not bad, "ret_msg": text, "conn_id": "c",
+               "req_id": request["req_id"], "op": request["op"]}  # fmt: skip
+        if self.acks:
+            connection.send(json.dumps(ack))
+        if request["op"] == "subscribe" and not bad and self.snapshots:
+            for topic in request["args"]:
+                kind, depth, name = parse_topic(topic)
+                if kind == "book":
+                    self.update_id += 1
+                    connection.send(book_text(name, self.update_id, depth=depth))
+
+    def push(self, *texts: str | bytes) -> None:
+        """Send on the newest connection."""
+        for text in texts:
+            self.connections[-1].send(text)
+
+    def asked(self, op: str) -> list[list[str]]:
+        return [request["args"] for request in list(self.requests) if request["op"] == op]
+
+    def close(self) -> None:
+        self._server.shutdown()
+        for connection in self.connections:
+            with suppress(OSError):
+                connection.socket.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
+
+
+class Feed:
+    """What a client calls back, in order."""
+
+    def __init__(self, url: str, category: Category = "linear", **given: Any) -> None:
+        self.seen: list[tuple[Any, ...]] = []
+        self.books: list[BookUpdate] = []
+        options: dict[str, Any] = {"settings": QUICK, "rng": Random(1)} | given
+        self.client = BybitWebSocketClient(
+            self.on_trade, self.on_orderbook, url=url, category=category,
+            on_link=self.on_link, **options,
+        )  # fmt: skip
+
+    def on_trade(self, symbol: str, batch: TradeBatch) -> None:
+        self.seen.append(("trade", symbol, len(batch.trades)))
+
+    def on_orderbook(self, symbol: str, update: BookUpdate) -> None:
+        self.books.append(update)
+        self.seen.append(("book", symbol, update.update_id))
+
+    def on_link(self, event: str, reason: str, streams: Any) -> None:
+        self.seen.append((event, reason, *(f"{kind} {symbol}" for kind, symbol in streams)))
+
+    def wait(self, *entry: Any) -> None:
+        until(lambda: entry in self.seen, f"{entry}, only {self.seen}")
+
+    def count(self, kind: str) -> int:
+        return len([entry for entry in self.seen if entry[0] == kind])
+
+
+@pytest.fixture
+def venue() -> Iterator[Venue]:
+    venue = Venue()
+    yield venue
+    venue.close()
+
+
+@pytest.fixture
+def make_feed() -> Iterator[Callable[..., Feed]]:
+    feeds: list[Feed] = []
+
+    def make(url: str, category: Category = "linear", **options: Any) -> Feed:
+        feeds.append(Feed(url, category, **options))
+        return feeds[-1]
+
+    yield make
+    for feed in feeds:
+        assert feed.client.stop()
+
+
+MakeFeed = Callable[..., Feed]
+
+
+def test_books_and_trades_arrive_after_the_link_and_the_subscription_are_announced(
+    venue: Venue, make_feed: MakeFeed
+) -> None:
+    feed = make_feed(venue.url)
+    feed.client.subscribe_orderbook("BTCUSDT", 50)
+    feed.client.subscribe_trades("BTCUSDT")
+    feed.client.start()
+    feed.wait("book", "BTCUSDT", 1)
+    venue.push(trade_text("BTCUSDT", "BTCUSDT", "BTCUSDT"), book_text("BTCUSDT", 2, kind="delta"))
+    feed.wait("book", "BTCUSDT", 2)
+    assert feed.seen == [
+        ("connected", ""),
+        ("subscribed", "", "book BTCUSDT"),
+        ("subscribed", "", "trade BTCUSDT"),
+        ("book", "BTCUSDT", 1),
+        ("trade", "BTCUSDT", 2),
+        ("book", "BTCUSDT", 2),
+    ]
+    assert feed.client.connected
+    assert feed.client.topics() == {
+        "orderbook.50.BTCUSDT": "delivering", "publicTrade.BTCUSDT": "delivering",
+    }  # fmt: skip
+    assert venue.asked("subscribe") == [["orderbook.50.BTCUSDT", "publicTrade.BTCUSDT"]]
+    now_ms = time.time_ns() // 1_000_000
+    assert now_ms - 60_000 < feed.client.session <= now_ms
+    assert abs(feed.books[0].recv_ts_ns // 1_000_000 - now_ms) < 60_000
+
+
+def test_a_lost_connection_is_announced_and_everything_subscribed_again(
+    venue: Venue, make_feed: MakeFeed
+) -> None:
+    feed = make_feed(venue.url)
+    feed.client.subscribe_orderbooks([("BTCUSDT", 50), ("ETHUSDT", 200)])
+    feed.client.start()
+    feed.wait("book", "ETHUSDT", 2)
+    first = feed.client.session
+    venue.connections[0].socket.shutdown(socket.SHUT_RDWR)
+    feed.wait("book", "ETHUSDT", 4)
+    assert feed.seen[5:7] == [("disconnected", "closed"), ("connected", "")]
+    assert feed.client.session > first
+    assert feed.client.counts.reconnects["closed"] == 1
+    assert feed.client.counts.connects == 2
+
+
+def test_a_close_frame_counts_as_closed(venue: Venue, make_feed: MakeFeed) -> None:
+    feed = make_feed(venue.url)
+    feed.client.start()
+    feed.wait("connected", "")
+    until(lambda: venue.connections)
+    venue.connections[0].close(1012, "restart")
+    feed.wait("disconnected", "closed")
+
+
+def test_a_refused_topic_is_named_and_the_others_are_served(
+    venue: Venue, make_feed: MakeFeed
+) -> None:
+    venue.refused.add("orderbook.50.NOPEUSDT")
+    feed = make_feed(venue.url)
+    feed.client.subscribe_orderbooks([("BTCUSDT", 50), ("NOPEUSDT", 50), ("ETHUSDT", 50)])
+    feed.client.start()
+    feed.wait("book", "ETHUSDT", 2)
+    assert ("rejected", "refused", "book NOPEUSDT") in feed.seen
+    assert feed.client.topics()["orderbook.50.NOPEUSDT"] == "rejected"
+    assert "handler not found" in feed.client.rejected()["orderbook.50.NOPEUSDT"]
+
+
+def test_a_peer_that_does_not_answer_pings_is_dead(venue: Venue, make_feed: MakeFeed) -> None:
+    venue.pongs = False
+    feed = make_feed(venue.url)
+    feed.client.subscribe_orderbook("BTCUSDT", 50)
+    feed.client.start()
+    feed.wait("disconnected", "dead_peer")
+    feed.wait("book", "BTCUSDT", 2)
+
+
+def test_round_trips_are_measured_from_the_start(venue: Venue, make_feed: MakeFeed) -> None:
+    times: list[float] = []
+    feed = make_feed(venue.url, on_ping=times.append)
+    feed.client.start()
+    until(lambda: len(times) >= 2)
+    assert all(0 < rtt < DEADLINE_S for rtt in times)
+    assert feed.client.ping_rtt_s in times
+
+
+def test_pongs_do_not_count_as_data(venue: Venue, make_feed: MakeFeed) -> None:
+    settings = ConnectorConfig(
+        ping_interval_s=0.05, silence_timeout_s=0.3, backoff_initial_s=0.05, backoff_max_s=0.1
+    )
+    feed = make_feed(venue.url, settings=settings)
+    feed.client.subscribe_trades("BTCUSDT")
+    feed.client.start()
+    feed.wait("disconnected", "silence")
+    assert feed.client.counts.reconnects["dead_peer"] == 0
+
+
+def test_silence_is_no_reason_to_reconnect_where_it_does_not_matter(
+    venue: Venue, make_feed: MakeFeed
+) -> None:
+    settings = ConnectorConfig(ping_interval_s=0.05, silence_timeout_s=0.01)
+    times: list[float] = []
+    feed = make_feed(venue.url, settings=settings, silence_matters=False, on_ping=times.append)
+    feed.client.subscribe_trades("BTCUSDT")
+    feed.client.start()
+    until(lambda: len(times) >= 5)
+    assert feed.client.counts.connects == 1
+
+
+def test_a_resync_brings_a_new_snapshot_and_leaves_the_others_alone(
+    venue: Venue, make_feed: MakeFeed
+) -> None:
+    feed = make_feed(venue.url)
+    feed.client.subscribe_orderbooks([("BTCUSDT", 50), ("ETHUSDT", 50)])
+    feed.client.start()
+    feed.wait("book", "ETHUSDT", 2)
+    assert not feed.client.resync_orderbook("XRPUSDT")
+
+    def is_resynced() -> bool:
+        # Repeated like a worker does: the first one may come too soon after the snapshot.
+        assert feed.client.resync_orderbook("BTCUSDT")
+        return ("book", "BTCUSDT", 3) in feed.seen
+
+    until(is_resynced)
+    assert venue.asked("unsubscribe") == [["orderbook.50.BTCUSDT"]]
+    assert feed.seen[5:8] == [
+        ("unsubscribed", "resync", "book BTCUSDT"),
+        ("subscribed", "", "book BTCUSDT"),
+        ("book", "BTCUSDT", 3),
+    ]
+
+
+def test_a_delta_that_comes_before_its_snapshot_is_not_passed_on(
+    venue: Venue, make_feed: MakeFeed
+) -> None:
+    venue.snapshots = False
+    feed = make_feed(venue.url)
+    feed.client.subscribe_orderbook("BTCUSDT", 50)
+    feed.client.start()
+    feed.wait("subscribed", "", "book BTCUSDT")
+    venue.push(book_text("BTCUSDT", 7, kind="delta"), book_text("BTCUSDT", 8))
+    feed.wait("book", "BTCUSDT", 8)
+    assert ("book", "BTCUSDT", 7) not in feed.seen
+
+
+def test_topics_come_and_go_at_run_time(venue: Venue, make_feed: MakeFeed) -> None:
+    feed = make_feed(venue.url)
+    feed.client.subscribe_orderbook("BTCUSDT", 50)
+    feed.client.start()
+    feed.wait("book", "BTCUSDT", 1)
+    feed.client.subscribe_orderbook("ETHUSDT", 50)
+    feed.wait("book", "ETHUSDT", 2)
+    feed.client.unsubscribe_orderbook("BTCUSDT", "UNKNOWN")
+    feed.wait("unsubscribed", "asked", "book BTCUSDT")
+    venue.push(book_text("BTCUSDT", 3, kind="delta"), book_text("ETHUSDT", 4, kind="delta"))
+    feed.wait("book", "ETHUSDT", 4)
+    assert ("book", "BTCUSDT", 3) not in feed.seen
+    assert feed.client.topics() == {"orderbook.50.ETHUSDT": "delivering"}
+
+
+def test_option_trades_share_the_topic_of_their_coin(venue: Venue, make_feed: MakeFeed) -> None:
+    call, put, other = "BTC-30OCT26-1-C", "BTC-30OCT26-1-P", "BTC-30OCT26-2-C"
+    feed = make_feed(venue.url, "option")
+    feed.client.subscribe_trades(call)
+    feed.client.start()
+    feed.wait("subscribed", "", f"trade {call}")
+    feed.client.subscribe_trades(put)
+    feed.wait("subscribed", "", f"trade {put}")
+    venue.push(trade_text("BTC", call, other, put, call))
+    feed.wait("trade", put, 1)
+    assert ("trade", call, 2) in feed.seen
+    assert ("trade", other, 1) not in feed.seen
+    feed.client.unsubscribe_trades(call)
+    feed.wait("unsubscribed", "asked", f"trade {call}")
+    venue.push(trade_text("BTC", call, put, put))
+    feed.wait("trade", put, 2)
+    assert venue.asked("unsubscribe") == []
+    assert venue.asked("subscribe") == [["publicTrade.BTC"]]
+
+
+def test_invalid_frames_are_counted_by_reason_and_skipped(
+    venue: Venue, make_feed: MakeFeed
+) -> None:
+    feed = make_feed(venue.url)
+    feed.client.subscribe_orderbook("BTCUSDT", 50)
+    feed.client.start()
+    feed.wait("book", "BTCUSDT", 1)
+    bad_price = book_text("BTCUSDT", 2, kind="delta").replace('"100"', '"nan"')
+    venue.push("{", bad_price, bad_price, book_text("XRPUSDT", 1), b"binary", '{"op":"what"}')
+    venue.push(book_text("BTCUSDT", 3, kind="delta"))
+    feed.wait("book", "BTCUSDT", 3)
+    counted = {reason: n for reason, n in feed.client.counts.invalid.items() if n}
+    assert counted == {"json": 1, "number": 2, "topic": 1, "binary": 1, "control": 1}
+    assert feed.client.counts.connects == 1
+
+
+def test_a_message_above_the_limit_ends_the_connection(
+    venue: Venue, make_feed: MakeFeed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("processes.connector.frames.MAX_FRAME_BYTES", 100_000)
+    feed = make_feed(venue.url)
+    feed.client.start()
+    feed.wait("connected", "")
+    until(lambda: venue.connections)
+    venue.push("x" * 200_000)
+    feed.wait("disconnected", "too_large")
+
+
+def test_changing_the_source_connects_elsewhere_at_once(make_feed: MakeFeed) -> None:
+    one, two = Venue(), Venue()
+    slow = ConnectorConfig(backoff_initial_s=60.0)
+    feed = make_feed(one.url, settings=slow, source="sim")
+    feed.client.subscribe_orderbook("BTCUSDT", 50)
+    feed.client.start()
+    feed.wait("book", "BTCUSDT", 1)
+    assert feed.client.source == "sim"
+    first = feed.client.session
+    feed.client.change_source(two.url, "live")
+    until(lambda: feed.count("book") == 2)
+    assert ("disconnected", "source_change") in feed.seen
+    assert (feed.client.source, feed.client.url) == ("live", two.url)
+    assert feed.client.session > first
+    one.close()
+    two.close()
+
+
+def test_changing_the_source_ends_a_long_wait(venue: Venue, make_feed: MakeFeed) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    feed = make_feed(f"ws://127.0.0.1:{port}/", settings=ConnectorConfig(backoff_initial_s=60.0))
+    feed.client.start()
+    until(lambda: feed.client.counts.reconnects["refused"])
+    feed.client.change_source(venue.url, "live")
+    feed.wait("connected", "")
+
+
+# -- TLS, stopping and bugs -----------------------------------------------------------------------
+
+
+def test_tls_is_read_and_written_by_two_threads(
+    certificate: tuple[Path, Path], make_feed: MakeFeed
+) -> None:
+    cert, key = certificate
+    server_tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server_tls.load_cert_chain(cert, key)
+    received: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def talk(connection: ServerConnection) -> None:
+        with suppress(ConnectionClosed):
+            for text in connection:
+                request = json.loads(text)
+                received.put(request["op"])
+                if request["op"] == "ping":
+                    connection.send('{"op":"pong"}')
+                else:
+                    for update_id in range(3000):
+                        kind = "delta" if update_id else "snapshot"
+                        connection.send(book_text("BTCUSDT", update_id, kind=kind))
+
+    server = serve(talk, "127.0.0.1", 0, ssl=server_tls, compression=None)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    client_tls = ssl.create_default_context(cafile=str(cert))
+    settings = ConnectorConfig(ping_interval_s=0.001)
+    url = f"wss://localhost:{server.socket.getsockname()[1]}/"
+    feed = make_feed(url, tls=client_tls, settings=settings)
+    feed.client.subscribe_orderbook("BTCUSDT", 50)
+    feed.client.start()
+    feed.wait("book", "BTCUSDT", 2999)
+    assert [update.update_id for update in feed.books] == list(range(3000))
+    assert feed.client.counts.connects == 1
+    assert feed.client.stop()
+    server.shutdown()
+    thread.join()
+
+
+def stop_promptly(client: BybitWebSocketClient) -> None:
+    started = time.monotonic()
+    assert client.stop()
+    assert time.monotonic() - started < 1.0
+
+
+def test_stopping_is_prompt_while_data_is_awaited(venue: Venue) -> None:
+    feed = Feed(venue.url)
+    feed.client.start()
+    feed.wait("connected", "")
+    stop_promptly(feed.client)
+    assert feed.seen[-1] == ("disconnected", "stopped")
+    assert not feed.client.connected
+
+
+def test_stopping_is_prompt_while_waiting_for_the_next_attempt() -> None:
+    feed = Feed("ws://127.0.0.1:1/", settings=ConnectorConfig(backoff_initial_s=60.0))
+    feed.client.start()
+    until(lambda: feed.client.counts.reconnects["refused"])
+    stop_promptly(feed.client)
+
+
+def test_stopping_is_prompt_during_the_handshake() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        feed = Feed(f"ws://127.0.0.1:{server.getsockname()[1]}/")
+        feed.client.start()
+        connection, _ = server.accept()
+        assert connection.recv(10)
+        stop_promptly(feed.client)
+        connection.close()
+
+
+def test_stopping_is_prompt_while_a_name_is_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, released = threading.Event(), threading.Event()
+
+    def look_up(*_args: object, **_options: object) -> list[Any]:
+        asked.set()
+        released.wait(DEADLINE_S)
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    feed = Feed("ws://slow.invalid/")
+    feed.client.start()
+    assert asked.wait(DEADLINE_S)
+    stop_promptly(feed.client)
+    released.set()
+
+
+def test_a_handshake_that_takes_too_long_altogether_is_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("processes.connector.client.CONNECT_TIMEOUT_S", 0.2)
+    done = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        feed = Feed(f"ws://127.0.0.1:{server.getsockname()[1]}/")
+        feed.client.start()
+        connection, _ = server.accept()
+
+        def drip() -> None:
+            with suppress(OSError):
+                for byte in b"HTTP/1.1 101 Switching Protocols\r\n" + b"x: y\r\n" * 10_000:
+                    connection.sendall(bytes([byte]))
+                    if done.wait(CHECK_S / 2):
+                        return
+
+        dripper = threading.Thread(target=drip)
+        dripper.start()
+        until(lambda: feed.client.counts.reconnects["timeout"])
+        done.set()
+        dripper.join()
+        connection.close()
+        assert feed.client.stop()
+
+
+BUGGY = """
+from processes.connector.client import BybitWebSocketClient
+import sys, time
+def broken(symbol, update):
+    raise KeyError("a bug of ours")
+client = BybitWebSocketClient(broken, broken, url=sys.argv[1])
+client.subscribe_orderbook("BTCUSDT", 50)
+client.start()
+time.sleep(30)
+"""
+
+
+def test_a_bug_in_a_callback_ends_the_process_with_70_and_one_traceback(venue: Venue) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", BUGGY, venue.url], capture_output=True, text=True, timeout=DEADLINE_S
+    )
+    assert done.returncode == 70
+    assert (done.stdout + done.stderr).count("KeyError: 'a bug of ours'") == 1
+
+
+# -- arguments -----------------------------------------------------------------------------------
+
+
+def test_a_depth_that_the_category_lacks_is_refused() -> None:
+    client = BybitWebSocketClient(print, print)
+    with pytest.raises(ValueError, match="depth 25"):
+        client.subscribe_orderbook("BTCUSDT", 25)
+
+
+def test_two_depths_of_one_symbol_are_refused() -> None:
+    client = BybitWebSocketClient(print, print)
+    client.subscribe_orderbook("BTCUSDT", 50)
+    client.subscribe_orderbook("BTCUSDT", 50)
+    with pytest.raises(ValueError, match="subscribed at depth 50"):
+        client.subscribe_orderbook("BTCUSDT", 200)
+    assert client.topics() == {"orderbook.50.BTCUSDT": "pending"}

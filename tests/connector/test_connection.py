@@ -1,0 +1,111 @@
+"""Opening a connection, and the word for every way in which that can fail."""
+
+import socket
+import ssl
+import threading
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from processes.connector.connection import Connection, failure_reason, parse_url
+
+DEADLINE_S = 10.0
+
+
+def answering(answer: bytes) -> tuple[socket.socket, str]:
+    """A server that gives every connection the same answer."""
+    server = socket.create_server(("127.0.0.1", 0))
+
+    def serve_all() -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = server.accept()
+                connection.recv(4096)
+                connection.sendall(answer)
+                connection.close()
+
+    threading.Thread(target=serve_all, daemon=True).start()
+    return server, f"ws://127.0.0.1:{server.getsockname()[1]}/"
+
+
+def close_listener(server: socket.socket) -> None:
+    with suppress(OSError):
+        server.shutdown(socket.SHUT_RDWR)
+    server.close()
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (b"HTTP/1.1 403 Forbidden\r\n\r\n", "forbidden"),
+        (b"HTTP/1.1 429 Too Many Requests\r\ncontent-length: 2\r\n\r\nno", "rate_limited"),
+        (b"HTTP/1.1 502 Bad Gateway\r\n\r\n", "server_error"),
+        (b"HTTP/1.1 404 Not Found\r\n\r\n", "handshake"),
+        (b"HTTP/1.1 200 OK\r\n\r\n", "handshake"),
+        (b"HTTP/1.1 301 Moved\r\nlocation: ws://127.0.0.1:1/\r\n\r\n", "handshake"),
+        (b"HTTP/1.1 101 Switching Protocols\r\n\r\n", "handshake"),
+        (b"HTTP/1.1 429 x\r\ncontent-length: many\r\n\r\n", "handshake"),
+        (b"noise\r\n\r\n", "handshake"),
+        (b"\xff\xfe\r\n\r\n", "handshake"),
+        (b"", "closed"),
+    ],
+)
+def test_what_is_no_websocket_server_has_a_word(answer: bytes, reason: str) -> None:
+    server, url = answering(answer)
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - the word is what counts
+        Connection(url).open(DEADLINE_S)
+    close_listener(server)
+    assert reason == failure_reason(caught.value), repr(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("ws://no-such-host.invalid/", "dns"),
+        ("ws://127.0.0.1:1/", "refused"),
+    ],
+)
+def test_a_host_that_is_not_there_has_a_word(url: str, reason: str) -> None:
+    with pytest.raises(OSError) as caught:  # noqa: PT011 - the word is what counts
+        Connection(url).open(DEADLINE_S)
+    assert reason == failure_reason(caught.value)
+
+
+def test_a_server_that_never_answers_is_a_timeout() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        connection = Connection(f"ws://127.0.0.1:{server.getsockname()[1]}/")
+        with pytest.raises(Exception) as caught:  # noqa: PT011 - the word is what counts
+            connection.open(0.05)
+    assert failure_reason(caught.value) == "timeout"
+
+
+def test_a_certificate_that_nobody_vouches_for_is_refused(certificate: tuple[Path, Path]) -> None:
+    server = tls_server(*certificate)
+    with pytest.raises(OSError) as caught:  # noqa: PT011 - the word is what counts
+        Connection(f"wss://localhost:{server.getsockname()[1]}/").open(DEADLINE_S)
+    assert failure_reason(caught.value) == "tls"
+    close_listener(server)
+
+
+def tls_server(cert: Path, key: Path) -> socket.socket:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(cert, key)
+    server = socket.create_server(("127.0.0.1", 0))
+
+    def serve_all() -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = server.accept()
+                with suppress(OSError):
+                    context.wrap_socket(connection, server_side=True)
+                connection.close()
+
+    threading.Thread(target=serve_all, daemon=True).start()
+    return server
+
+
+@pytest.mark.parametrize("url", ["http://x/", "127.0.0.1:80", "wss://", "", "ws:///x", "ws://h:x/"])
+def test_an_address_that_is_none_is_refused_at_once(url: str) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 - also urllib's own text
+        parse_url(url)
