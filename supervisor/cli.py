@@ -1,0 +1,268 @@
+"""
+The command line: options in, exit codes and one-line errors out.
+
+Decides how a person's words become calls, and which exit code each end has. Everything heavier
+than parsing is imported by the command that needs it, so that ``--help`` and ``status`` are fast.
+"""
+
+import contextlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from shared.errors import EX_FAILED, EX_OK, EX_SOFTWARE, EX_USAGE, PipelineError
+
+if TYPE_CHECKING:
+    from supervisor.plan import Plan
+
+app = typer.Typer(
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Live market data pipeline for Bybit: trades and order books in, measures out.",
+)
+
+Config = Annotated[Path | None, typer.Option(help="TOML file; options override it.")]
+Category = Annotated[str | None, typer.Option(help="spot, linear, inverse or option.")]
+Symbols = Annotated[str | None, typer.Option(help="Separated by commas: BTCUSDT,ETHUSDT.")]
+Depth = Annotated[int | None, typer.Option(help="Levels a side: 1 50 200 1000; option 25 100.")]
+Source = Annotated[str | None, typer.Option(help="auto, live, sim or replay.")]
+Network = Annotated[str | None, typer.Option(help="mainnet or testnet.")]
+Url = Annotated[str | None, typer.Option(help="Instead of Bybit's; may hold {category}.")]
+Capture = Annotated[Path | None, typer.Option(help="Recorded messages to play.")]
+Speed = Annotated[float | None, typer.Option(help="Of the replay; 1 is as recorded.")]
+RunDirectory = Annotated[Path | None, typer.Option("--run-dir", help="One pipeline runs in it.")]
+Metrics = Annotated[str | None, typer.Option(help="Endpoint for subscribers.")]
+Port = Annotated[int | None, typer.Option(help="Of the supervisor's HTTP; 0: any free one.")]
+LogFormat = Annotated[str, typer.Option(help="auto, console or json.")]
+LogLevel = Annotated[str, typer.Option(help="debug, info, warning or error.")]
+Markets = Annotated[list[str], typer.Argument(metavar="CATEGORY:SYMBOL...", show_default=False)]
+
+
+LOG_FORMATS = ("auto", "console", "json")
+LOG_LEVELS = ("debug", "info", "warning", "error")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code of contract section 1."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        result = app(words, prog_name="bybit-pipeline", standalone_mode=False)
+        sys.stdout.flush()
+    except PipelineError as error:
+        return _fail(words, str(error), error.exit_code)
+    except (BrokenPipeError, SystemExit):  # typer turns the one into the other
+        return _reader_gone()
+    except KeyboardInterrupt:
+        return EX_OK
+    except Exception as error:
+        if hasattr(error, "format_message"):
+            return _fail(words, f"{error.format_message().rstrip('.')}; see --help", EX_USAGE)
+        return _fail(words, f"bug: {type(error).__name__}: {error}", EX_SOFTWARE)
+    return result if isinstance(result, int) else EX_OK
+
+
+def _fail(words: Sequence[str], text: str, exit_code: int) -> int:
+    """Say what is wrong in one line; the traceback only for ``--log-level debug``."""
+    if "debug" in (word.removeprefix("--log-level=") for word in words):
+        traceback.print_exc()
+    print(" ".join(text.split()), file=sys.stderr)
+    return exit_code
+
+
+def _reader_gone() -> int:
+    """Whoever read our output has had enough: end quietly."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return EX_OK
+
+
+@app.callback(invoke_without_command=True)
+def common(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """Live market data pipeline for Bybit: trades and order books in, measures out."""
+    if version:
+        print(metadata.version("bybit-pipeline"))
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        raise typer.BadParameter("a command is missing")
+
+
+# -- running -----------------------------------------------------------------------------------
+
+
+@app.command()
+def up(
+    config: Config = None, category: Category = None, symbols: Symbols = None, depth: Depth = None,
+    source: Source = None, network: Network = None, url: Url = None, capture: Capture = None,
+    speed: Speed = None, run_dir: RunDirectory = None, metrics: Metrics = None, port: Port = None,
+    log_format: LogFormat = "auto", log_level: LogLevel = "info",
+) -> int:  # fmt: skip
+    """Run the pipeline in the foreground until Ctrl-C."""
+    plan = _plan(locals())
+    from supervisor.running import run
+
+    return run(plan)
+
+
+@app.command()
+def check(
+    config: Config = None, category: Category = None, symbols: Symbols = None, depth: Depth = None,
+    source: Source = None, network: Network = None, url: Url = None, capture: Capture = None,
+    speed: Speed = None, run_dir: RunDirectory = None, metrics: Metrics = None, port: Port = None,
+    log_format: LogFormat = "auto", log_level: LogLevel = "info",
+) -> None:  # fmt: skip
+    """Validate the configuration and print the plan; start nothing."""
+    plan = _plan(locals())
+    from supervisor.text import plan_lines
+
+    for line in plan_lines(plan):
+        print(line)
+
+
+def _plan(given: dict[str, Any]) -> "Plan":
+    """The plan of the options that ``up`` and ``check`` share."""
+    from supervisor.options import Options, resolve
+    from supervisor.plan import make_plan
+
+    log_format = _one_of("log-format", given.pop("log_format"), *LOG_FORMATS)
+    log_level = _one_of("log-level", given.pop("log_level"), *LOG_LEVELS)
+    config, run_dir = resolve(Options(**given))
+    return make_plan(config, run_dir=run_dir, log_format=log_format, log_level=log_level)
+
+
+def _one_of(name: str, value: str, *allowed: str) -> Any:
+    if value not in allowed:
+        raise typer.BadParameter(f"--{name}: {value!r}; allowed: {', '.join(allowed)}")
+    return value
+
+
+@app.command()
+def simulate(
+    port: Annotated[int, typer.Option(help="0: any free one.")] = 0,
+    symbols: Symbols = None,
+    category: Category = None,
+    seed: Annotated[int | None, typer.Option(help="Same seed, same market.")] = None,
+    rate: Annotated[float | None, typer.Option(help="Messages a second over all topics.")] = None,
+    capture: Capture = None,
+    speed: Speed = None,
+    script: Annotated[Path | None, typer.Option(help="What happens when, as JSON lines.")] = None,
+    fault: Annotated[list[str] | None, typer.Option(help="NAME[:every=N]; repeatable.")] = None,
+) -> None:
+    """Run the simulated exchange alone."""
+    options = {"port": port, "symbols": symbols, "category": category, "seed": seed,
+               "rate": rate, "capture": capture, "speed": speed, "script": script}  # fmt: skip
+    words = [f"--{name}={value}" for name, value in options.items() if value is not None]
+    words += [f"--fault={value}" for value in fault or ()]
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, "-m", "processes.simulator", *words])
+
+
+# -- talking to a running pipeline -------------------------------------------------------------
+
+
+@app.command()
+def status(
+    run_dir: RunDirectory = None,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    log_level: LogLevel = "info",
+) -> None:
+    """Show the running pipeline."""
+    from supervisor.requests import Requests
+
+    with Requests(_run_dir(run_dir, log_level)) as requests:
+        answer = requests.ask("status")
+    if as_json:
+        import json
+
+        print(json.dumps(answer, indent=2))
+    else:
+        from supervisor.text import status_lines
+
+        for line in status_lines(answer):
+            print(line)
+
+
+@app.command()
+def subscribe(
+    markets: Markets, run_dir: RunDirectory = None, log_level: LogLevel = "info"
+) -> int:  # fmt: skip
+    """Add markets to the running pipeline; the others go on undisturbed."""
+    from supervisor.markets import parse_market
+    from supervisor.requests import Requests, wait_for_answers
+
+    for word in markets:
+        parse_market(word)
+    with Requests(_run_dir(run_dir, log_level)) as requests:
+        topics = requests.ask("subscribe", markets=markets)["topics"]
+        exit_code = EX_OK
+        for topic, state, reason in wait_for_answers(requests, topics):
+            print(f"{topic} {state}{': ' * bool(reason)}{reason}")
+            exit_code = exit_code if state in ("confirmed", "delivering") else EX_FAILED
+    return exit_code
+
+
+@app.command()
+def unsubscribe(
+    markets: Markets, run_dir: RunDirectory = None, log_level: LogLevel = "info"
+) -> None:  # fmt: skip
+    """Remove markets from the running pipeline; the others go on undisturbed."""
+    from supervisor.markets import parse_market
+    from supervisor.requests import Requests
+
+    for word in markets:
+        parse_market(word)
+    with Requests(_run_dir(run_dir, log_level)) as requests:
+        for entry in requests.ask("unsubscribe", markets=markets)["topics"]:
+            print(f"{entry['topic']} unsubscribed")
+
+
+@app.command()
+def tail(
+    topic_prefix: Annotated[str, typer.Argument(help="Such as trades.linear.BTCUSDT.")] = "",
+    count: Annotated[int | None, typer.Option(min=1, help="Stop after so many.")] = None,
+    timeout: Annotated[float | None, typer.Option(min=0, help="Stop after seconds.")] = None,
+    run_dir: RunDirectory = None,
+    log_level: LogLevel = "info",
+) -> int:
+    """
+    Print metric messages, one JSON object a line.
+
+    Ends with 0 after --count messages, or when --timeout is over and no count was asked for; with
+    1 if the time is over before the count.
+    """
+    from supervisor.listen import print_tail
+
+    return print_tail(_run_dir(run_dir, log_level), topic_prefix, count=count, timeout_s=timeout)
+
+
+@app.command()
+def watch(
+    symbols: Annotated[list[str] | None, typer.Argument(metavar="[SYMBOL]...")] = None,
+    run_dir: RunDirectory = None,
+    log_level: LogLevel = "info",
+) -> int:
+    """Show markets: a live table on a terminal, one picture otherwise."""
+    from supervisor import views
+    from supervisor.listen import wait_for_endpoints
+
+    endpoints = wait_for_endpoints(_run_dir(run_dir, log_level))
+    with contextlib.suppress(KeyboardInterrupt):
+        views.watch(endpoints["metrics"], symbols or (), pid=endpoints["pid"])
+    return EX_OK
+
+
+def _run_dir(given: Path | None, log_level: str) -> str:
+    """The run directory that a command is about; every command takes ``--log-level``."""
+    from supervisor.options import absolute_run_dir
+
+    _one_of("log-level", log_level, *LOG_LEVELS)
+    return absolute_run_dir(given)

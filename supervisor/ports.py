@@ -1,0 +1,82 @@
+"""Whether an address can be bound, and who holds it if not."""
+
+import os
+import socket
+from pathlib import Path
+
+from shared.errors import TakenError
+
+LISTENING = "0A"
+
+
+def check_free(key: str, host: str, port: int) -> None:
+    """
+    Refuse a tcp address that somebody else has.
+
+    Raises:
+        TakenError: Naming the configuration key and, as far as we may know, the holder.
+    """
+    try:
+        address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(address[0], socket.SOCK_STREAM) as trial:
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            trial.bind(address[4])
+    except OSError as error:
+        raise taken(key, host, port, error) from error
+
+
+def check_free_endpoint(key: str, endpoint: str) -> None:
+    """
+    Refuse a ZeroMQ endpoint that somebody else has.
+
+    Raises:
+        TakenError: Naming the configuration key and, as far as we may know, the holder.
+    """
+    if endpoint.startswith("ipc://"):
+        path = endpoint.removeprefix("ipc://")
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as trial:
+            if trial.connect_ex(path) == 0:
+                raise TakenError(f"{key}: {endpoint} is taken by another process")
+        return
+    host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
+    if port.isdigit() and int(port) > 0:
+        check_free(key, host, int(port))
+
+
+def taken(key: str, host: str, port: int, error: OSError) -> TakenError:
+    """The one line about an address that cannot be bound."""
+    pid = listener(port)
+    if pid is not None:
+        name = Path(f"/proc/{pid}/comm").read_text().strip()
+        return TakenError(f"{key}: {host}:{port} is taken by process {pid} ({name})")
+    return TakenError(f"{key}: {host}:{port} cannot be bound: {error.strerror or error}")
+
+
+def listener(port: int) -> int | None:
+    """The pid of the process that listens on a tcp port, None if it is not ours to see."""
+    sockets = {f"socket:[{inode}]" for inode in _listening_inodes(port)}
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit() and sockets & _open_files(process / "fd"):
+            return int(process.name)
+    return None
+
+
+def _listening_inodes(port: int) -> set[str]:
+    inodes = set()
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        try:
+            lines = Path(table).read_text().splitlines()[1:]
+        except OSError:
+            continue
+        for line in lines:
+            fields = line.split()
+            if fields[3] == LISTENING and int(fields[1].rpartition(":")[2], 16) == port:
+                inodes.add(fields[9])
+    return inodes
+
+
+def _open_files(directory: Path) -> set[str]:
+    try:
+        return {os.readlink(entry) for entry in directory.iterdir()}
+    except OSError:
+        return set()

@@ -1,0 +1,126 @@
+"""
+The command line's side of the control plane: ask a running pipeline and wait for the answer.
+
+Knows how to find a pipeline by its run directory, and nothing of what the answers mean.
+"""
+
+import json
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import zmq
+
+from shared import codec
+from shared.bus import ipc_endpoint
+from shared.errors import CodecError, NoPipelineError, PipelineError
+from supervisor.rundir import ENDPOINTS, holder
+
+ANSWER_S = 3.0
+EXCHANGE_S = 8.0
+"""How long the exchange is given to confirm or refuse a subscription."""
+
+
+class RefusedError(PipelineError):
+    """The pipeline did not do what was asked; ``exit_code`` is its own."""
+
+    def __init__(self, text: str, exit_code: int) -> None:
+        self.exit_code = exit_code
+        super().__init__(text)
+
+
+class Requests:
+    """
+    A connection to the pipeline of a run directory; a context manager.
+
+    Raises:
+        NoPipelineError: If no pipeline runs there.
+    """
+
+    def __init__(self, run_dir: str) -> None:
+        self.run_dir = run_dir
+        self.pid = holder(run_dir)
+        self._last_id = 0
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._socket = self._context.socket(zmq.DEALER)
+        self._socket.setsockopt(zmq.LINGER, 0)
+        self._socket.connect(ipc_endpoint(f"{run_dir}/control.ipc"))
+
+    def __enter__(self) -> "Requests":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._context.destroy(linger=0)
+
+    def ask(self, command: str, **arguments: Any) -> dict[str, Any]:
+        """
+        The result of a command.
+
+        Raises:
+            NoPipelineError: If nobody answers in time.
+            RefusedError: If the pipeline refuses.
+        """
+        self._last_id += 1
+        request = {"type": "request", "id": self._last_id, "command": command,
+                   "arguments": arguments}  # fmt: skip
+        self._socket.send(codec.encode_map(request))
+        reply = self._reply(self._last_id)
+        if not reply.get("ok"):
+            raise RefusedError(str(reply.get("error")), int(reply.get("exit_code", 1)))
+        result: dict[str, Any] = reply["result"]
+        return result
+
+    def _reply(self, number: int) -> Mapping[str, Any]:
+        deadline = time.monotonic() + ANSWER_S
+        while (left := deadline - time.monotonic()) > 0:
+            if not self._socket.poll(int(left * 1000) + 1):
+                break
+            try:
+                reply = codec.decode_map(self._socket.recv())
+            except CodecError as error:
+                raise NoPipelineError(f"run_dir {self.run_dir}: unreadable answer") from error
+            if reply.get("id") == number:
+                return reply
+        raise NoPipelineError(
+            f"run_dir {self.run_dir}: the pipeline with pid {self.pid} does not answer"
+        )
+
+
+def wait_for_answers(
+    requests: Requests, topics: Iterable[Mapping[str, str]]
+) -> Iterator[tuple[str, str, str]]:
+    """
+    Topic, state and reason of what was subscribed, when the exchange has answered for all.
+
+    After ``EXCHANGE_S`` without an answer a topic is ``pending`` still.
+    """
+    asked = [(entry["process"], entry["topic"]) for entry in topics]
+    deadline = time.monotonic() + EXCHANGE_S
+    while True:
+        connectors = {c["process"]: c for c in requests.ask("status")["connectors"]}
+        states = {
+            (process, topic): connectors.get(process, {}).get("topics", {}).get(topic, "pending")
+            for process, topic in asked
+        }
+        if "pending" not in states.values() or time.monotonic() >= deadline:
+            break
+        time.sleep(0.1)
+    for (process, topic), state in states.items():
+        reasons = connectors.get(process, {}).get("rejected", {})
+        yield topic, state, str(reasons.get(topic, ""))
+
+
+def read_endpoints(run_dir: str) -> dict[str, Any]:
+    """
+    ``endpoints.json`` of a running pipeline.
+
+    Raises:
+        NoPipelineError: If none runs, or it is not up yet.
+    """
+    holder(run_dir)
+    try:
+        endpoints = json.loads((Path(run_dir) / ENDPOINTS).read_bytes())
+    except (OSError, ValueError) as error:
+        raise NoPipelineError(f"run_dir {run_dir}: the pipeline is not up yet") from error
+    return dict(endpoints)

@@ -1,0 +1,52 @@
+"""``up``: hold the run directory, choose between log and live view, run the supervisor."""
+
+import sys
+from contextlib import ExitStack
+
+from shared import logs
+from shared.errors import EX_FAILED, EX_OK
+from supervisor.plan import Plan
+from supervisor.rundir import LOG, RunDir
+from supervisor.supervisor import Supervisor
+
+
+def run(plan: Plan) -> int:
+    """
+    Run a plan in the foreground until it is stopped; the exit code.
+
+    On a terminal a live view is shown and the log goes to ``pipeline.log`` in the run directory,
+    where it stays if the end was not orderly; otherwise, or if a log format is asked for, the log
+    goes to stderr.
+
+    Raises:
+        TakenError: If the run directory or a port is taken.
+    """
+    has_view = sys.stdout.isatty() and plan.log_format == "auto"
+    run_dir = RunDir.take(plan.run_dir)
+    exit_code = EX_FAILED
+    with ExitStack() as stack:
+        stack.callback(lambda: run_dir.release(keep_log=exit_code != EX_OK))
+        has_log_file = has_view and sys.stderr.isatty()
+        if has_log_file:
+            _divert_log(stack, run_dir)
+        logs.configure("supervisor", plan.log_format, plan.log_level)
+        supervisor = Supervisor(plan, run_dir, log_children=has_log_file)
+        if has_view:
+            _show(stack, supervisor)
+        exit_code = supervisor.run()
+    return exit_code
+
+
+def _divert_log(stack: ExitStack, run_dir: RunDir) -> None:
+    terminal = sys.stderr
+    file = stack.enter_context((run_dir.path / LOG).open("a", buffering=1))
+    stack.callback(lambda: setattr(sys, "stderr", terminal))
+    sys.stderr = file
+
+
+def _show(stack: ExitStack, supervisor: Supervisor) -> None:
+    from supervisor.views import LiveView  # rich is only wanted on a terminal
+
+    view = LiveView(lambda: supervisor.snapshot)
+    view.start()
+    stack.callback(view.stop)

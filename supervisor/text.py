@@ -1,0 +1,159 @@
+"""What ``check``, ``status`` and ``subscribe`` print: plain lines for people."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+
+from supervisor.plan import (
+    FORWARDER,
+    SIMULATOR,
+    Plan,
+    category_of,
+    exchange_topic,
+    fill_category,
+    role_of,
+)
+
+NONE = "-"
+TOPICS_PER_LINE = 4
+
+
+def plan_lines(plan: Plan) -> Iterator[str]:
+    """The plan: every process, its topics, its endpoints."""
+    config = plan.config
+    yield from _columns(
+        [
+            ["source", _source_text(plan)],
+            ["network", config.network],
+            ["run_dir", plan.run_dir],
+            ["control", plan.control_endpoint],
+            ["metrics", config.metrics.endpoint],
+            ["http", f"http://{config.prometheus.host}:{config.prometheus.port}"],
+        ]
+    )
+    for process in ("supervisor", *plan.processes):
+        yield ""
+        yield from _process_lines(plan, process)
+
+
+def _source_text(plan: Plan) -> str:
+    if plan.config.source == "auto":
+        patience = plan.config.connector.fallback_after_s
+        return f"auto: {plan.url}, or simulated data if it is out of reach for {patience:g} s"
+    where = plan.url or plan.config.replay.capture or "the embedded simulator"
+    return f"{plan.config.source}: {where}"
+
+
+def _process_lines(plan: Plan, process: str) -> Iterator[str]:
+    yield process
+    for label, text in _process_facts(plan, process):
+        yield f"  {label:<9} {text}"
+
+
+def _process_facts(plan: Plan, process: str) -> Iterator[tuple[str, str]]:
+    role = role_of(process)
+    if role == "connector":
+        yield "connects", fill_category(plan.url, category_of(process)) or "to the simulator"
+        yield "publishes", plan.market_endpoint(process)
+        topics = list(dict.fromkeys(exchange_topic(s) for s in plan.streams_of(process)))
+        yield from _topic_facts(topics)
+    elif role in ("trades", "orderbook"):
+        yield "publishes", plan.metrics_in
+        yield from _topic_facts([a.stream.topic for a in plan.assignments_of(process)])
+    elif process == FORWARDER:
+        yield "gathers", plan.metrics_in
+        yield "publishes", plan.config.metrics.endpoint
+    elif process == SIMULATOR:
+        yield "serves", plan.config.replay.capture or "a made market"
+    else:
+        yield "listens", plan.control_endpoint
+        yield "serves", f"http://{plan.config.prometheus.host}:{plan.config.prometheus.port}"
+
+
+def _topic_facts(topics: Sequence[str]) -> Iterator[tuple[str, str]]:
+    for start in range(0, len(topics), TOPICS_PER_LINE):
+        label = f"topics {len(topics)}" if start == 0 else ""
+        yield label, " ".join(topics[start : start + TOPICS_PER_LINE])
+    if not topics:
+        yield "topics 0", "idle until something is subscribed"
+
+
+def status_lines(status: Mapping[str, Any]) -> Iterator[str]:
+    """The status of a running pipeline."""
+    yield from _columns(
+        [
+            ["source", _loud(status["source"])],
+            ["ready", "yes" if status["ready"] else "no"],
+            ["version", status["version"]],
+            ["network", status["network"]],
+            ["metrics", status["metrics"]],
+            ["http", f"http://{status['http']}"],
+            ["books", ", ".join(f"{n} {state}" for state, n in status["books"].items() if n)
+             or NONE],
+        ]
+    )  # fmt: skip
+    for reason in status["reasons"]:
+        yield f"  not ready: {reason}"
+    yield ""
+    yield from _columns([_PROCESS_HEAD, *map(_process_row, status["processes"])])
+    if status["connectors"]:
+        yield ""
+        yield from _columns([_CONNECTOR_HEAD, *map(_connector_row, status["connectors"])])
+    for connector in status["connectors"]:
+        rejected = [t for t, state in connector["topics"].items() if state == "rejected"]
+        reasons = connector.get("rejected", {})
+        for topic in rejected:
+            yield f"  rejected: {topic} on {connector['process']}: {reasons.get(topic, '')}"
+
+
+_PROCESS_HEAD = ["PROCESS", "STATE", "PID", "UPTIME", "RESTARTS", "CPU S", "RSS MB", "LOST"]
+_CONNECTOR_HEAD = ["CONNECTOR", "LINK", "TOPICS", "RECONNECTS", "PING MS", "URL"]
+
+
+def _process_row(process: Mapping[str, Any]) -> list[str]:
+    lost = process.get("counts", {}).get("lost")
+    rss = process["rss_bytes"]
+    return [
+        process["process"],
+        process["state"],
+        _text(process["pid"]),
+        duration_text(process["uptime_s"]),
+        _text(process["restarts"]),
+        _text(process["cpu_seconds"]),
+        NONE if rss is None else f"{rss / 2**20:.0f}",
+        _text(lost),
+    ]
+
+
+def _connector_row(connector: Mapping[str, Any]) -> list[str]:
+    states = list(connector["topics"].values())
+    counts = {state: states.count(state) for state in dict.fromkeys(states)}
+    ping = connector["ping_rtt_ms"]
+    return [
+        connector["process"],
+        "connected" if connector["connected"] else "DOWN",
+        ", ".join(f"{number} {state}" for state, number in counts.items()) or NONE,
+        _text(connector["reconnects"]),
+        NONE if ping is None else f"{ping:.1f}",
+        connector["url"],
+    ]
+
+
+def duration_text(seconds: float | None) -> str:
+    """Seconds as ``1:02:03``."""
+    return NONE if seconds is None else str(timedelta(seconds=int(seconds)))
+
+
+def _loud(source: str) -> str:
+    return source if source == "live" else f"{source.upper()}: NOT live market data"
+
+
+def _text(value: Any) -> str:
+    return NONE if value is None else str(value)
+
+
+def _columns(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
+    for row in rows:
+        padded = [text.ljust(width) for text, width in zip(row, widths, strict=False)]
+        yield "  ".join([*padded, row[-1]]).rstrip()
