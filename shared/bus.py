@@ -145,6 +145,8 @@ class MarketSubscriber:
         self.socket = context.socket(zmq.SUB)
         self.socket.setsockopt(zmq.LINGER, 0)
         self.socket.setsockopt(zmq.RCVHWM, queue)
+        # Subscriptions are messages as well: those over this mark would be dropped in silence.
+        self.socket.setsockopt(zmq.SNDHWM, queue)
         self.socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
         self.lost: dict[str, int] = {}
         self.invalid = 0

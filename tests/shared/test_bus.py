@@ -155,3 +155,15 @@ def test_a_taken_port_is_said_by_name(context: zmq.Context[zmq.Socket[bytes]]) -
 def test_a_socket_path_that_is_too_long_is_refused() -> None:
     with pytest.raises(TakenError, match="at most 107"):
         ipc_endpoint("/tmp/" + "x" * 103)
+
+
+def test_thousands_of_symbols_can_be_subscribed_at_once(
+    context: zmq.Context[zmq.Socket[bytes]],
+) -> None:
+    publisher = MarketPublisher(context, "tcp://127.0.0.1:*")
+    subscriber = MarketSubscriber(context)
+    topics = [market_topic("trade", "linear", f"COIN{number}USDT") for number in range(3_000)]
+    subscriber.connect("connector-linear-0", publisher.endpoint)
+    for topic in topics:
+        subscriber.subscribe(topic, "connector-linear-0")
+    assert publisher.wait_for_subscribers(topics, 5) == set()
