@@ -35,7 +35,7 @@ from shared.messages import Category
 log = structlog.get_logger()
 
 BEAT_S: Final = 0.01
-REPLY_DELAY_S: Final = 0.005
+REPLY_DELAY_S: Final = 0.01
 """
 Requests are answered after this time and not at once: stock clients, the official one among them,
 file their callbacks only after they have sent the request.

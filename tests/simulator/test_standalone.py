@@ -1,0 +1,177 @@
+"""``python -m processes.simulator`` as users and the pipeline start it."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import websocket
+
+from shared.specs import SimulatorSpec, write_spec
+
+DEADLINE_S = 20.0
+COMMAND = (sys.executable, "-m", "processes.simulator")
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+class Alone:
+    """A simulator process that has said READY."""
+
+    def __init__(self, *arguments: str) -> None:
+        self.process = subprocess.Popen(
+            [*COMMAND, *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=CHECKOUT,
+        )
+        assert self.process.stdout is not None
+        self.line = self.process.stdout.readline()
+
+    def __enter__(self) -> "Alone":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+    def connect(self, category: str) -> websocket.WebSocket:
+        """A client of one category."""
+        url = self.line.split()[1].format(category=category)
+        return websocket.create_connection(url, timeout=DEADLINE_S)
+
+
+def ack(client: websocket.WebSocket, *topics: str) -> bool:
+    """Whether a subscription is granted."""
+    client.send(json.dumps({"op": "subscribe", "args": topics}))
+    while "success" not in (message := json.loads(client.recv())):
+        pass
+    return bool(message["success"])
+
+
+def refused(*arguments: str) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of a run that ends by itself."""
+    done = subprocess.run(
+        [*COMMAND, *arguments], capture_output=True, text=True, timeout=DEADLINE_S, cwd=CHECKOUT
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_it_says_ready_and_ends_promptly_with_0_when_asked(number: signal.Signals) -> None:
+    """The address keeps its placeholder; a connected client does not hold it up."""
+    with Alone("--symbols", "BTCUSDT,BTCUSD") as simulator:
+        assert simulator.line.startswith("READY ws://127.0.0.1:")
+        assert simulator.line.endswith("/v5/public/{category}\n")
+        client = simulator.connect("linear")
+        assert ack(client, "orderbook.50.BTCUSDT")
+        assert not ack(client, "orderbook.50.ETHUSDT")
+        assert ack(simulator.connect("spot"), "publicTrade.BTCUSDT")
+        assert ack(simulator.connect("inverse"), "publicTrade.BTCUSD")
+        started = time.monotonic()
+        simulator.process.send_signal(number)
+        assert simulator.process.wait(DEADLINE_S) == 0
+        assert time.monotonic() - started < 1.0
+
+
+def test_without_symbols_the_catalogue_is_served_and_a_category_narrows_named_ones() -> None:
+    """Option contracts are dated from today."""
+    with Alone() as simulator:
+        assert ack(simulator.connect("linear"), "orderbook.50.BTCUSDT", "publicTrade.ETHUSDT")
+        assert ack(simulator.connect("option"), "publicTrade.BTC")
+    with Alone("--symbols", "FOOUSDT", "--category", "spot", "--rate", "50") as simulator:
+        assert ack(simulator.connect("spot"), "orderbook.50.FOOUSDT")
+        assert not ack(simulator.connect("linear"), "orderbook.50.FOOUSDT")
+
+
+def test_a_taken_port_ends_with_73_and_one_line() -> None:
+    """Nothing on stdout."""
+    with socket.create_server(("127.0.0.1", 0)) as holder:
+        port = holder.getsockname()[1]
+        code, out, err = refused("--port", str(port))
+    assert (73, "") == (code, out)
+    assert f"127.0.0.1:{port}" in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--port", "many"], "--port"),
+        (["--port", "70000"], "--port"),
+        (["--category", "futures"], "--category"),
+        (["--nonsense"], "--nonsense"),
+        (["--symbols", "btcusdt"], "btcusdt"),
+        (["--rate", "0"], "rate"),
+        (["--fault", "explode"], "explode"),
+        (["--script", "/nowhere/script.jsonl"], "/nowhere/script.jsonl"),
+        (["--capture", "/nowhere/x.jsonl"], "/nowhere/x.jsonl"),
+        (["--capture", "/dev/null"], "/dev/null"),
+        (["--capture", "x", "--symbols", "BTCUSDT"], "--symbols"),
+    ],
+)
+def test_wrong_usage_ends_with_64_and_one_line(arguments: list[str], named: str) -> None:
+    """Which names what is wrong."""
+    code, out, err = refused(*arguments)
+    assert (64, "") == (code, out)
+    assert named in err
+    assert err.count("\n") == 1
+
+
+def test_a_capture_is_played_and_its_end_is_logged(tmp_path: Path) -> None:
+    """On stderr, once, with totals; the connection stays."""
+    row = {"T": 1, "s": "AAAUSDT", "S": "Buy", "v": "1", "p": "2", "L": "PlusTick", "i": "3"}
+    message = {"topic": "publicTrade.AAAUSDT", "type": "snapshot", "ts": 5, "data": [row]}
+    capture = tmp_path / "x.jsonl"
+    capture.write_text(json.dumps(message) + "\n")
+    with Alone("--capture", str(capture), "--speed", "2") as simulator:
+        client = simulator.connect("linear")
+        assert ack(client, "publicTrade.AAAUSDT")
+        assert message == json.loads(client.recv())
+        client.send('{"op":"ping"}')
+        assert json.loads(client.recv())["ret_msg"] == "pong"
+        simulator.process.send_signal(signal.SIGINT)
+        _, err = simulator.process.communicate(timeout=DEADLINE_S)
+    finished = [json.loads(line) for line in err.splitlines() if "capture finished" in line]
+    assert [(1, 1)] == [(line["messages"], line["topics"]) for line in finished]
+
+
+def test_as_a_child_it_serves_the_spec_and_ends_with_its_supervisor(tmp_path: Path) -> None:
+    """The named symbols and the catalogue; an impossible name is said and not listed."""
+    with socket.create_server(("127.0.0.1", 0)) as holder:
+        port = holder.getsockname()[1]
+    spec = SimulatorSpec(
+        process="simulator",
+        role="simulator",
+        run_dir=str(tmp_path),
+        port=port,
+        symbols={"linear": ["FOOUSDT"], "option": ["NONSENSE"]},
+        log_format="json",
+    )
+    write_spec(spec, tmp_path / "spec.json")
+    reader, writer = os.pipe()
+    process = subprocess.Popen(
+        [*COMMAND, str(tmp_path / "spec.json"), "--lifeline", str(reader)],
+        pass_fds=[reader],
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=CHECKOUT,
+    )
+    os.close(reader)
+    assert process.stderr is not None
+    lines: list[dict[str, str]] = []
+    while not lines or lines[-1]["event"] != "ready":
+        lines.append(json.loads(process.stderr.readline()))
+    events = {line["event"]: line for line in lines}
+    assert events["not listed"]["symbol"] == "NONSENSE"
+    client = websocket.create_connection(f"ws://127.0.0.1:{port}/v5/public/linear", timeout=5)
+    assert ack(client, "orderbook.50.FOOUSDT", "orderbook.50.BTCUSDT")
+    os.close(writer)
+    _, err = process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == 0
+    assert "supervisor gone" in err
