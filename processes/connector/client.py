@@ -112,8 +112,8 @@ class BybitWebSocketClient:
     Trades and order books of one category, over one websocket that is kept up.
 
     ``on_trade(symbol, batch)`` and ``on_orderbook(symbol, update)`` are called on the socket
-    thread with a ``TradeBatch`` and a ``BookUpdate``. What they raise is a bug: it is logged with
-    its traceback and ends the process with exit code 70 (``on_bug``).
+    thread with a ``TradeBatch`` and a ``BookUpdate``. What they raise is a bug: by default it is
+    logged with its traceback and ends the process with exit code 70.
 
     Args:
         on_trade, on_orderbook: Receive the data.
@@ -124,7 +124,8 @@ class BybitWebSocketClient:
         silence_matters: False if no data for a long time is no reason to reconnect.
         on_link: Told about the connection and its streams, on the socket thread.
         on_ping: Told every round-trip time in seconds, on the socket thread.
-        on_bug: Called after the log line of an unexpected error.
+        before_connecting: Called once on the socket thread, before the first attempt.
+        on_bug: Told on its thread of the unexpected error that ended it.
         clock: Wall and monotonic clock.
         rng: Jitter of the back-off.
         tls: Certificates to trust instead of the system's.
@@ -142,7 +143,8 @@ class BybitWebSocketClient:
         silence_matters: bool = True,
         on_link: LinkHandler | None = None,
         on_ping: Callable[[float], None] | None = None,
-        on_bug: Callable[[], None] | None = None,
+        before_connecting: Callable[[], None] | None = None,
+        on_bug: Callable[[BaseException], None] | None = None,
         clock: Clock | None = None,
         rng: Random | None = None,
         tls: ssl.SSLContext | None = None,
@@ -163,6 +165,7 @@ class BybitWebSocketClient:
         self._on_orderbook = on_orderbook
         self._on_link = on_link or _ignore_link
         self._on_ping = on_ping or _ignore_ping
+        self._before_connecting = before_connecting
         self._on_bug = on_bug or _end_process
         self._settings = settings or ConnectorConfig()
         self._silence_matters = silence_matters
@@ -218,6 +221,11 @@ class BybitWebSocketClient:
             if thread is not threading.current_thread():
                 thread.join(max(0.0, deadline - time.monotonic()))
         return not any(thread.is_alive() for thread in self._threads)
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether ``stop`` has been called."""
+        return self._stopping.is_set()
 
     @property
     def connected(self) -> bool:
@@ -401,22 +409,22 @@ class BybitWebSocketClient:
         try:
             while not self._stopping.wait(CHECK_S):
                 self.check()
-        except Exception:
-            log.critical("bug in the timers' thread", exc_info=True)
-            self._on_bug()
+        except Exception as bug:
+            self._on_bug(bug)
 
     # -- the socket thread -----------------------------------------------------------------------
 
     def _run(self) -> None:
         try:
+            if self._before_connecting is not None:
+                self._before_connecting()
             while not self._stopping.is_set():
                 reason = self._connect_and_read()
                 if self._stopping.is_set():
                     break
                 self._wait_before_next(reason)
-        except BaseException:
-            log.critical("bug in the socket thread", exc_info=True)
-            self._on_bug()
+        except BaseException as bug:
+            self._on_bug(bug)
 
     def _wait_before_next(self, reason: FailureReason) -> None:
         self.counts.reconnects[reason] += 1
@@ -591,5 +599,6 @@ def _ignore_ping(_rtt_s: float, /) -> None:
     pass
 
 
-def _end_process() -> None:
+def _end_process(bug: BaseException) -> None:
+    log.critical("bug", thread=threading.current_thread().name, exc_info=bug)
     os._exit(EX_SOFTWARE)

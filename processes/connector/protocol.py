@@ -62,7 +62,7 @@ class BookUpdate(NamedTuple):
     One snapshot or delta of one book.
 
     ``bids`` and ``asks`` are ``(price, size)`` pairs in Bybit's order; a size of zero deletes the
-    level. The fields up to ``asks`` are the tail of ``shared.messages.BookMessage``, in its order.
+    level.
     """
 
     recv_ts_ns: int

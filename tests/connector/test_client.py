@@ -19,11 +19,11 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import ServerConnection, serve
 
 from processes.connector.client import CHECK_S, BybitWebSocketClient
-from processes.connector.protocol import BookUpdate, TradeBatch, parse_topic
+from processes.connector.protocol import BookUpdate, TradeBatch
 from shared.config import ConnectorConfig
 from shared.messages import Category
+from tests.connector.venue import DEADLINE_S, Venue, book_text, trade_text, until
 
-DEADLINE_S = 10.0
 QUICK = ConnectorConfig(
     ping_interval_s=0.2,
     pong_timeout_s=0.4,
@@ -32,89 +32,6 @@ QUICK = ConnectorConfig(
     backoff_initial_s=0.05,
     backoff_max_s=0.2,
 )
-
-
-def until(condition: Callable[[], Any], what: str = "") -> Any:
-    """Wait for the thing itself."""
-    deadline = time.monotonic() + DEADLINE_S
-    while not (result := condition()):
-        assert time.monotonic() < deadline, f"not in time: {what or condition}"
-        time.sleep(0.002)
-    return result
-
-
-def book_text(symbol: str, update_id: int, *, kind: str = "snapshot", depth: int = 50) -> str:
-    return json.dumps({
-        "topic": f"orderbook.{depth}.{symbol}", "type": kind, "ts": 1790134716101,
-        "data": {"s": symbol, "b": [["100", "1"]], "a": [["101", "2"]], "u": update_id, "seq": 1},
-        "cts": 1790134716094,
-    })  # fmt: skip
-
-
-def trade_text(topic_name: str, *symbols: str) -> str:
-    return json.dumps({
-        "topic": f"publicTrade.{topic_name}", "type": "snapshot", "ts": 1791365008335,
-        "data": [{"T": 1791365008334, "s": symbol, "S": "Buy", "v": "1", "p": "100", "i": str(n),
-                  "BT": False} for n, symbol in enumerate(symbols)],
-    })  # fmt: skip
-
-
-class Venue:
-    """Speaks enough of Bybit's protocol; its moods are attributes."""
-
-    def __init__(self) -> None:
-        self.refused: set[str] = set()
-        self.acks = True
-        self.pongs = True
-        self.snapshots = True
-        self.requests: list[dict[str, Any]] = []
-        self.connections: list[ServerConnection] = []
-        self.update_id = 0
-        self._server = serve(self._serve, "127.0.0.1", 0, compression=None)
-        self.port = self._server.socket.getsockname()[1]
-        self.url = f"ws://127.0.0.1:{self.port}/v5/public/linear"
-        self._thread = threading.Thread(target=self._server.serve_forever)
-        self._thread.start()
-
-    def _serve(self, connection: ServerConnection) -> None:
-        self.connections.append(connection)
-        with suppress(ConnectionClosed):
-            for text in connection:
-                self._answer(connection, json.loads(text))
-
-    def _answer(self, connection: ServerConnection, request: dict[str, Any]) -> None:
-        self.requests.append(request)
-        if request["op"] == "ping":
-            if self.pongs:
-                connection.send(json.dumps({"success": True, "ret_msg": "pong", "op": "ping"}))
-            return
-        bad = [topic for topic in request["args"] if topic in self.refused]
-        text = f"error:handler not found,topic:{bad[0]}" if bad else ""
-        ack = {"success": not bad, "ret_msg": text, "conn_id": "c",
-               "req_id": request["req_id"], "op": request["op"]}  # fmt: skip
-        if self.acks:
-            connection.send(json.dumps(ack))
-        if request["op"] == "subscribe" and not bad and self.snapshots:
-            for topic in request["args"]:
-                kind, depth, name = parse_topic(topic)
-                if kind == "book":
-                    self.update_id += 1
-                    connection.send(book_text(name, self.update_id, depth=depth))
-
-    def push(self, *texts: str | bytes) -> None:
-        """Send on the newest connection."""
-        for text in texts:
-            self.connections[-1].send(text)
-
-    def asked(self, op: str) -> list[list[str]]:
-        return [request["args"] for request in list(self.requests) if request["op"] == op]
-
-    def close(self) -> None:
-        self._server.shutdown()
-        for connection in self.connections:
-            with suppress(OSError):
-                connection.socket.shutdown(socket.SHUT_RDWR)
-        self._thread.join()
 
 
 class Feed:

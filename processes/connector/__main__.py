@@ -1,0 +1,10 @@
+"""``python -m processes.connector SPEC.json``: one Bybit socket, published on the market bus."""
+
+import sys
+
+from processes.connector.actor import ConnectorActor
+from shared.actor import main
+from shared.specs import ConnectorSpec
+
+if __name__ == "__main__":
+    sys.exit(main(ConnectorActor, ConnectorSpec))

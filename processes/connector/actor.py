@@ -1,0 +1,314 @@
+"""
+The connector as a process: what the client receives goes out on the market bus, commands come in.
+
+Two threads (design decision 2). The client's socket thread owns the publisher: it reads, decodes
+and publishes without a queue or a hop, and announces on ``link.CONNECTOR`` what happens to the
+socket and its topics. The main thread runs the actor's loop: control, heartbeats, the client's
+timers. It never touches the publisher while the socket thread lives.
+
+Reasons on the link: of ``disconnected`` the words of ``connection.FAILURE_REASONS``; of
+``unsubscribed`` ``asked`` or ``resync``; of ``rejected`` ``refused``, ``no_ack``, ``no_data`` or
+``full`` (see ``subscriptions.Event``).
+"""
+
+import gc
+import os
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar
+
+import msgspec
+import structlog
+
+from processes.connector.client import CHECK_S, BybitWebSocketClient, StreamKey
+from processes.connector.protocol import BookUpdate, TradeBatch
+from processes.connector.subscriptions import TOPIC_STATES
+from shared.actor import Actor
+from shared.bus import MarketPublisher
+from shared.clock import Clock
+from shared.messages import (
+    SCHEMA_VERSION,
+    BookMessage,
+    LinkEvent,
+    LinkMessage,
+    TradesMessage,
+)
+from shared.specs import ConnectorSpec, Stream
+from shared.telemetry import Samples, Telemetry
+from shared.topics import link_topic, market_topic, parse_topic
+
+log = structlog.get_logger()
+
+WORKERS_S = 2.0
+"""How long to wait for the workers before connecting: nobody should miss the first snapshot."""
+WAIT_STEP_S = 0.1
+
+
+class ConnectorActor(Actor):
+    """Publish the trades and books of one Bybit socket."""
+
+    role: ClassVar[str] = "connector"
+
+    def __init__(
+        self, spec: ConnectorSpec, *, clock: Clock | None = None, telemetry: Telemetry | None = None
+    ) -> None:
+        super().__init__(spec, clock=clock, telemetry=telemetry)
+        self.spec = spec
+        self.client = BybitWebSocketClient(
+            self._publish_trades,
+            self._publish_book,
+            category=spec.category,
+            url=spec.url,
+            source=spec.source,
+            settings=spec.settings,
+            silence_matters=spec.silence_matters,
+            on_link=self._publish_link,
+            on_ping=self._observe_ping,
+            before_connecting=self._wait_for_workers,
+            on_bug=self._on_bug,
+            clock=self.clock,
+        )
+        self._publisher: MarketPublisher | None = None
+        self._link_topic = link_topic(spec.process)
+        self._topics: dict[StreamKey, bytes] = {}
+        """Market bus topics, made once."""
+        self._bug: BaseException | None = None
+        self._obituary = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._declare_counters()
+        self._subscribe(spec.streams)
+
+    # -- the main thread -------------------------------------------------------------------------
+
+    def on_start(self) -> None:
+        """Bind the bus and start the socket thread, which waits for the workers by itself."""
+        self._publisher = MarketPublisher(self.context, self.spec.market_endpoint)
+        self.endpoints["market"] = self._publisher.endpoint
+        self.watch(self._obituary[0], self._raise_bug)
+        self.every(CHECK_S, self.client.check)
+        # What is loaded by now stays: the collector need not look at it again.
+        gc.collect()
+        gc.freeze()
+        self.client.start(own_timers=False)
+
+    def on_stop(self) -> None:
+        """Disconnect, then close the bus."""
+        is_ended = self.client.stop()
+        if not is_ended:
+            log.error("the socket thread did not end in time")
+        elif self._publisher is not None:
+            self._publisher.close()
+        for end in self._obituary:
+            os.close(end)
+
+    def on_command(self, command: dict[str, Any]) -> None:
+        """Subscribe or unsubscribe topics, ask for a snapshot, change the source."""
+        match command["type"]:
+            case "subscribe":
+                self._subscribe(msgspec.convert(command["streams"], list[Stream]))
+            case "unsubscribe":
+                self._unsubscribe(msgspec.convert(command["streams"], list[Stream]))
+            case "resync":
+                self._resync(command["topic"], command.get("reason", ""))
+            case "source":
+                log.info("changing source", url=command["url"], source=command["source"])
+                self.client.change_source(command["url"], command["source"])
+            case kind:
+                log.warning("unknown command", command=kind)
+
+    def status(self) -> Mapping[str, Any]:
+        """The entry of this connector in the pipeline's status (contract section 2)."""
+        client, counts = self.client, self.client.counts
+        rtt, last = client.ping_rtt_s, client.last_message_ts_ns
+        return {
+            "url": client.url,
+            "source": client.source,
+            "connected": client.connected,
+            "session": client.session or None,
+            "reconnects": sum(counts.reconnects.values()),
+            "topics": client.topics(),
+            "rejected": client.rejected(),
+            "ping_rtt_ms": None if rtt is None else round(rtt * 1000, 3),
+            "last_message_ts_ms": None if last is None else last // 1_000_000,
+            "trade_messages": counts.trade_messages,
+            "book_messages": counts.book_messages,
+            "invalid": sum(counts.invalid.values()),
+        }
+
+    def _subscribe(self, streams: Sequence[Stream]) -> None:
+        try:
+            self.client.subscribe_orderbooks(
+                [(stream.symbol, stream.depth) for stream in streams if stream.kind == "book"]
+            )
+            self.client.subscribe_trades(
+                *(stream.symbol for stream in streams if stream.kind == "trade")
+            )
+        except ValueError as error:
+            log.error("cannot subscribe", error=str(error))
+
+    def _unsubscribe(self, streams: Sequence[Stream]) -> None:
+        self.client.unsubscribe_orderbook(*(s.symbol for s in streams if s.kind == "book"))
+        self.client.unsubscribe_trades(*(s.symbol for s in streams if s.kind == "trade"))
+
+    def _resync(self, topic: str, reason: str) -> None:
+        kind, _, symbol = parse_topic(topic)
+        if kind == "book":
+            is_known = self.client.resync_orderbook(symbol)
+            log.info("resync asked for", topic=topic, reason=reason, known=is_known)
+
+    def _raise_bug(self) -> None:
+        assert self._bug is not None
+        raise self._bug
+
+    # -- the socket thread -----------------------------------------------------------------------
+
+    def _wait_for_workers(self) -> None:
+        """Wait until every topic has a listener; late ones ask for a resync themselves."""
+        assert self._publisher is not None
+        wanted = {self._link_topic, *(stream.topic_bytes for stream in self.spec.streams)}
+        deadline = time.monotonic() + WORKERS_S
+        missing = wanted
+        while missing and not self.client.is_stopping and time.monotonic() < deadline:
+            missing = self._publisher.wait_for_subscribers(wanted, WAIT_STEP_S)
+        if missing and not self.client.is_stopping:
+            log.warning("connecting before all workers listen", topics_without_worker=len(missing))
+
+    def _publish_book(self, symbol: str, update: BookUpdate) -> None:
+        publisher = self._publisher
+        assert publisher is not None
+        client = self.client
+        topic = self._topics.get(("book", symbol)) or self._topic("book", symbol)
+        publisher.publish(
+            topic,
+            BookMessage(
+                SCHEMA_VERSION,
+                client.source,
+                client.session,
+                publisher.next_sequence(topic),
+                update.recv_ts_ns,
+                update.exchange_ts_ms,
+                update.match_ts_ms,
+                update.is_snapshot,
+                update.depth,
+                update.update_id,
+                update.sequence,
+                update.bids,
+                update.asks,
+            ),
+        )
+        # A snapshot may be old: its times say when the book last changed.
+        if not update.is_snapshot and client.source != "replay":
+            self._book_latency.observe(_latency_s(update.recv_ts_ns, update.exchange_ts_ms))
+
+    def _publish_trades(self, symbol: str, batch: TradeBatch) -> None:
+        publisher = self._publisher
+        assert publisher is not None
+        client = self.client
+        topic = self._topics.get(("trade", symbol)) or self._topic("trade", symbol)
+        publisher.publish(
+            topic,
+            TradesMessage(
+                SCHEMA_VERSION,
+                client.source,
+                client.session,
+                publisher.next_sequence(topic),
+                batch.recv_ts_ns,
+                batch.exchange_ts_ms,
+                batch.trades,
+            ),
+        )
+        if client.source != "replay":
+            self._trade_latency.observe(_latency_s(batch.recv_ts_ns, batch.exchange_ts_ms))
+
+    def _publish_link(self, event: LinkEvent, reason: str, streams: Sequence[StreamKey]) -> None:
+        publisher = self._publisher
+        assert publisher is not None
+        if event == "connected":
+            publisher.start_session()
+        category = self.spec.category
+        publisher.publish(
+            self._link_topic,
+            LinkMessage(
+                SCHEMA_VERSION,
+                self.client.source,
+                self.client.session,
+                publisher.next_sequence(self._link_topic),
+                self.clock.time_ns(),
+                event,
+                reason,
+                tuple(f"{kind}.{category}.{symbol}" for kind, symbol in streams),
+            ),
+        )
+        publisher.drain_subscriptions()
+
+    def _topic(self, kind: str, symbol: str) -> bytes:
+        topic = market_topic(kind, self.spec.category, symbol)
+        self._topics["book" if kind == "book" else "trade", symbol] = topic
+        return topic
+
+    def _observe_ping(self, rtt_s: float) -> None:
+        self._ping_rtt.observe(rtt_s)
+
+    def _on_bug(self, bug: BaseException) -> None:
+        """Let the main thread raise it, which logs it once and closes everything."""
+        self._bug = bug
+        os.write(self._obituary[1], b"!")
+
+    # -- counters (contract section 6) -----------------------------------------------------------
+
+    def _declare_counters(self) -> None:
+        name, counts, telemetry = self.spec.process, self.client.counts, self.telemetry
+        self._ping_rtt = telemetry.histogram(
+            "connector_ping_rtt_seconds", "Round trip of Bybit's own ping.", connector=name
+        )
+        latency = "Push service to our socket, by two clocks; without snapshots."
+        self._trade_latency = telemetry.histogram(
+            "exchange_latency_seconds", latency, connector=name, stream="trade"
+        )
+        self._book_latency = telemetry.histogram(
+            "exchange_latency_seconds", latency, connector=name, stream="book"
+        )
+        telemetry.gauges(
+            "connector_connected", "Whether the websocket is open.", ("connector",),
+            lambda: [((name,), float(self.client.connected))],
+        )  # fmt: skip
+        telemetry.gauges(
+            "connector_last_message_timestamp_seconds", "When the last data message came.",
+            ("connector",), self._last_message,
+        )  # fmt: skip
+        telemetry.gauges(
+            "connector_topics", "Subscribed topics by state.", ("connector", "state"),
+            self._topic_states,
+        )  # fmt: skip
+        telemetry.counters(
+            "connector_connects_total", "Attempts to connect.", ("connector", "result"),
+            lambda: [((name, "ok"), counts.connects), ((name, "error"), counts.failed_connects)],
+        )  # fmt: skip
+        telemetry.counters(
+            "connector_reconnects_total", "Connections and attempts that failed.",
+            ("connector", "reason"),
+            lambda: [((name, reason), n) for reason, n in counts.reconnects.items()],
+        )  # fmt: skip
+        telemetry.counters(
+            "connector_messages_total", "Data messages received.", ("connector", "stream"),
+            lambda: [((name, "trade"), counts.trade_messages),
+                     ((name, "book"), counts.book_messages)],
+        )  # fmt: skip
+        telemetry.counters(
+            "connector_frames_invalid_total", "Frames that were skipped.", ("connector", "reason"),
+            lambda: [((name, reason), n) for reason, n in counts.invalid.items()],
+        )  # fmt: skip
+
+    def _last_message(self) -> Samples:
+        last = self.client.last_message_ts_ns
+        return [] if last is None else [((self.spec.process,), last / 1e9)]
+
+    def _topic_states(self) -> Iterator[tuple[tuple[str, str], float]]:
+        states = Counter(self.client.topics().values())
+        for state in TOPIC_STATES:
+            yield (self.spec.process, state), states[state]
+
+
+def _latency_s(recv_ts_ns: int, exchange_ts_ms: int) -> float:
+    """Seconds between two clocks; a negative difference is the clocks' and counts as none."""
+    return max(0.0, recv_ts_ns / 1e9 - exchange_ts_ms / 1e3)
