@@ -150,7 +150,7 @@ def test_text_that_is_not_json_is_answered_and_the_socket_stays_open() -> None:
 def test_a_client_that_does_not_read_is_closed_and_disturbs_nobody() -> None:
     """Its backlog is bounded; the others miss no message."""
     topic = "orderbook.1000.BTCUSDT"
-    feed = SyntheticFeed([instrument_named("linear", "BTCUSDT", TODAY)], rate=5000)
+    feed = SyntheticFeed([instrument_named("linear", "BTCUSDT", TODAY)], rate=15_000)
     with running(feed, backlog_max=200_000) as server, Connection(server, "linear") as client:
         dead = Connection(server, "linear", sockopt=[(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)])
         dead.send(op="subscribe", args=[topic, "publicTrade.BTCUSDT"])

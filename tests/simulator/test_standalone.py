@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 import websocket
 
+from processes.simulator.__main__ import make_parser, make_spec
+from processes.simulator.build import make_server
+from shared.errors import PipelineError
 from shared.specs import SimulatorSpec, write_spec
 
 DEADLINE_S = 20.0
@@ -102,17 +105,9 @@ def test_a_taken_port_ends_with_73_and_one_line() -> None:
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (["--port", "many"], "--port"),
-        (["--port", "70000"], "--port"),
         (["--category", "futures"], "--category"),
-        (["--nonsense"], "--nonsense"),
         (["--symbols", "btcusdt"], "btcusdt"),
-        (["--rate", "0"], "rate"),
-        (["--fault", "explode"], "explode"),
-        (["--script", "/nowhere/script.jsonl"], "/nowhere/script.jsonl"),
-        (["--capture", "/nowhere/x.jsonl"], "/nowhere/x.jsonl"),
         (["--capture", "/dev/null"], "/dev/null"),
-        (["--capture", "x", "--symbols", "BTCUSDT"], "--symbols"),
     ],
 )
 def test_wrong_usage_ends_with_64_and_one_line(arguments: list[str], named: str) -> None:
@@ -121,6 +116,29 @@ def test_wrong_usage_ends_with_64_and_one_line(arguments: list[str], named: str)
     assert (64, "") == (code, out)
     assert named in err
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--port", "70000"], "--port"),
+        (["--rate", "0"], "rate"),
+        (["--speed", "0", "--capture", __file__], "speed"),
+        (["--fault", "explode"], "explode"),
+        (["--fault", "drop:every=0"], "drop"),
+        (["--script", "/nowhere/script.jsonl"], "/nowhere/script.jsonl"),
+        (["--capture", "/nowhere/x.jsonl"], "/nowhere/x.jsonl"),
+        (["--capture", "x", "--symbols", "BTCUSDT"], "--symbols"),
+        (["--capture", "x", "--rate", "5"], "--rate"),
+    ],
+)
+def test_impossible_options_are_refused_before_anything_is_served(
+    arguments: list[str], named: str
+) -> None:
+    """With the exit code of wrong usage."""
+    with pytest.raises(PipelineError, match=named) as refusal:
+        make_server(make_spec(make_parser().parse_args(arguments)))
+    assert refusal.value.exit_code == 64
 
 
 def test_a_capture_is_played_and_its_end_is_logged(tmp_path: Path) -> None:
