@@ -15,9 +15,10 @@ once a publish interval.
 - Hysteresis: a wall ends below ``KEEP`` of the threshold it had to reach, and beyond
   ``RANGE_KEEP`` times the range.
 - ``grown``: ``GROWN`` times the lowest size since the last event, also after being eaten.
-- ``eaten``: trades took at least ``eaten_ratio`` of the peak, or most of what made the wall fall
-  below its threshold. It stays known for ``REFILL_MS``: filled up again, it is ``grown``, the same
-  wall with the same accounts.
+- ``eaten``: trades took at least ``eaten_ratio`` of the peak. A wall that fell below its threshold
+  mostly by trades has ``FALL_MS`` to get there, or is ``eaten`` then or when nothing is left. It
+  stays known for ``REFILL_MS``: filled up again, it is ``grown``, the same wall with the same
+  accounts.
 - ``pulled``: it fell below its threshold mostly by cancellation. Told when no trade can explain
   the decrease any more.
 - ``removed``: out of range, out of the visible book, dropped with an untrusted book, or no longer
@@ -41,9 +42,10 @@ from shared.messages import Trade
 EventName = Literal["detected", "grown", "eaten", "pulled", "removed"]
 EVENTS: tuple[EventName, ...] = ("detected", "grown", "eaten", "pulled", "removed")
 
-KEEP = 0.7
+KEEP = Decimal("0.7")
 RANGE_KEEP = 1.1
 GROWN = Decimal("1.25")
+FALL_MS = 5_000
 REFILL_MS = 10_000
 SAMPLE_MS = 1_000
 MAX_SAMPLES = 300
@@ -89,32 +91,38 @@ class DensityEvent(NamedTuple):
 
 
 class Baseline:
-    """The median over a look-back of medians sampled once a second."""
+    """
+    The median over a look-back of medians sampled once a second.
 
-    __slots__ = ("_lookback_ms", "_samples", "_sorted", "_spacing_ms")
+    Attributes:
+        value: The baseline; None before the first sample.
+    """
+
+    __slots__ = ("_lookback_ms", "_samples", "_sorted", "_spacing_ms", "value")
 
     def __init__(self, lookback_s: float) -> None:
         self._lookback_ms = round(lookback_s * 1000)
         self._spacing_ms = max(SAMPLE_MS, self._lookback_ms // MAX_SAMPLES)
         self._samples: deque[tuple[int, float]] = deque()
         self._sorted = SortedList()
+        self.value: float | None = None
 
-    def observe(self, half: BookHalf, now_ms: int) -> None:
-        """Take a sample of the sizes of one side, if the last one is old enough."""
+    def observe(self, half: BookHalf, now_ms: int) -> bool:
+        """Take a sample of the sizes of one side, if the last is old enough; whether it did."""
         samples = self._samples
         if samples and now_ms - samples[-1][0] < self._spacing_ms:
-            return
+            return False
         if half.sizes:
             sample = float(median(half.sizes.values()))
             samples.append((now_ms, sample))
             self._sorted.add(sample)
         while samples and samples[0][0] <= now_ms - self._lookback_ms:
             self._sorted.remove(samples.popleft()[1])
-
-    @property
-    def value(self) -> float | None:
-        """The baseline; None before the first sample."""
-        return float(median(self._sorted)) if self._sorted else None
+        ordered = self._sorted
+        if ordered:
+            count = len(ordered)
+            self.value = (ordered[(count - 1) // 2] + ordered[count // 2]) / 2
+        return True
 
 
 class TickGrid:
@@ -196,23 +204,32 @@ class DensityTracker:
 
     def on_book(self, book: OrderBook) -> None:
         """Book what the last message did to the walls; for every message while any is tracked."""
-        before_ms, now_ms = self._match_ms, _match_ms(book)
-        self._match_ms = now_ms
+        before_ms = self._match_ms
+        now_ms = self._match_ms = max(before_ms, _match_ms(book))
         grown: list[tuple[WallLevel, float]] = []
-        for half in (book.bid_half, book.ask_half):
-            sizes = half.sizes
-            for price, level in self._levels[half.side].items():
-                size = sizes.get(price, 0.0)
+        shrunk: list[Wall] = []
+        message = book.last
+        assert message is not None, "a live book has a last message"
+        for half, changes in ((book.bid_half, message.bids), (book.ask_half, message.asks)):
+            sizes, levels = half.sizes, self._levels[half.side]
+            touched: Iterable[float] = levels
+            if not message.is_snapshot and len(changes) < len(levels):
+                touched = [price for price, _ in changes if price in levels]
+            for price in touched:
+                level, size = levels[price], sizes.get(price, 0.0)
                 if size == level.size or level.wall.has_left_window:
                     continue
                 if size > level.size:
                     grown.append((level, size))
                 elif size == 0.0 and _is_beyond(price, half, book.depth):
-                    level.wall.has_left_window = True
+                    level.wall.has_left_window = level.wall.has_changed = True
                 else:
                     level.set_size(size, before_ms, now_ms)
+                    shrunk.append(level.wall)
         for level, size in grown:
             level.set_size(size, before_ms, now_ms)
+        for wall in shrunk:
+            wall.note_low()
 
     def on_trades(self, trades: Iterable[Trade]) -> None:
         """Attribute trades to the walls at their prices; block trades never touch the book."""
@@ -226,7 +243,7 @@ class DensityTracker:
                 del self._trade_ids[next(iter(self._trade_ids))]
             if trade.is_rpi:
                 level.wall.uncertain = True
-            elif trade.match_ts_ms >= level.wall.first_seen_ms:
+            elif trade.match_ts_ms >= level.wall.since_ms:
                 level.trade(trade.match_ts_ms, trade.size)
 
     def on_trades_lost(self) -> None:
@@ -266,9 +283,8 @@ class DensityTracker:
         self._now_ms = max(now_ms, self._match_ms)
         self._mid = mid(bid[0], ask[0])
         for half in (book.bid_half, book.ask_half):
-            self._baselines[half.side].observe(half, self._now_ms)
-        for wall in list(self._walls()):
-            self._judge(wall)
+            has_new_baseline = self._baselines[half.side].observe(half, self._now_ms)
+            self._judge_side(half.side, has_new_baseline)
         for half in (book.bid_half, book.ask_half):
             self._search(half)
 
@@ -290,56 +306,75 @@ class DensityTracker:
 
     # -- judgement -------------------------------------------------------------------------------
 
-    def _judge(self, wall: Wall) -> None:
-        settings = self._settings
-        wall.settle(self._now_ms - self._grace_ms)
-        baseline = self._baselines[wall.side].value
-        assert baseline is not None, "a wall was found by its baseline"
-        threshold = exact(settings.k * baseline)
+    def _judge_side(self, side: BookSide, has_new_baseline: bool) -> None:
+        """Judge the walls of a side, in no time those that nothing has happened to."""
+        baseline = self._baselines[side].value
+        if baseline is None:
+            return
+        threshold = exact(self._settings.k * baseline)
+        until_ms = self._now_ms - self._grace_ms
+        for wall in list(self._walls(side)):
+            if wall.has_changed or has_new_baseline or self._is_out_of_range(wall):
+                wall.settle(until_ms)
+                wall.has_changed = wall.is_waiting() or wall.fallen_since_ms is not None
+                self._judge(wall, threshold)
+
+    def _judge(self, wall: Wall, threshold: Decimal) -> None:
         if wall.spent_since_ms is not None:
             self._judge_spent(wall, threshold)
             return
-        is_eaten = wall.eaten >= exact(settings.eaten_ratio) * wall.peak
+        is_eaten = wall.eaten >= exact(self._settings.eaten_ratio) * wall.peak
         if wall.has_left_window:
             self._end("removed", wall)
         elif is_eaten and not wall.is_eaten_told:
-            wall.is_eaten_told = True
-            wall.low = wall.size
-            self._tell("eaten", wall)
-            if wall.size < threshold * exact(KEEP):
-                wall.spent_since_ms = self._now_ms
-        elif self._distance_bps(wall.price) > settings.range_bps * RANGE_KEEP:
+            self._tell_eaten(wall, is_spent=wall.size < threshold * KEEP)
+        elif self._is_out_of_range(wall):
             self._end("removed", wall)
-        elif wall.size < threshold * exact(KEEP):
+        elif wall.size < threshold * KEEP:
             self._judge_fallen(wall)
-        elif wall.size >= wall.low * GROWN:
-            self._grow(wall)
+        else:
+            wall.fallen_since_ms = None
+            if wall.size >= wall.low * GROWN:
+                self._grow(wall)
 
     def _judge_spent(self, wall: Wall, threshold: Decimal) -> None:
         """A wall that was eaten: filled up again it has grown, else it is forgotten silently."""
         assert wall.spent_since_ms is not None, "only spent walls come here"
+        wall.has_changed = True  # comes back also when nothing happens
         is_over = self._now_ms - wall.spent_since_ms > REFILL_MS
         if is_over or wall.has_left_window or self._is_out_of_range(wall):
             self._forget(wall)
         elif wall.size >= threshold:
-            wall.spent_since_ms = None
+            wall.spent_since_ms = wall.fallen_since_ms = None
             self._grow(wall)
 
     def _judge_fallen(self, wall: Wall) -> None:
         """A wall below its threshold: why?"""
+        if wall.fallen_since_ms is None:
+            wall.fallen_since_ms = self._now_ms
+            wall.has_changed = True  # comes back also when nothing happens
         if wall.is_eaten_told:
-            wall.spent_since_ms = self._now_ms
-        elif wall.peak - wall.size < wall.peak * (1 - exact(KEEP)):
+            self._spend(wall)
+        elif wall.size > wall.peak * KEEP:
             self._end("removed", wall)  # it kept its size, the baseline rose
         elif wall.is_open():
             return  # a trade may still explain it
-        elif wall.eaten > wall.pulled:
-            wall.is_eaten_told = True
-            wall.low = wall.size
-            wall.spent_since_ms = self._now_ms
-            self._tell("eaten", wall)
-        else:
+        elif wall.eaten <= wall.pulled:
             self._end("pulled", wall)
+        elif not wall.size or self._now_ms - wall.fallen_since_ms > FALL_MS:
+            self._tell_eaten(wall, is_spent=True)
+
+    def _tell_eaten(self, wall: Wall, *, is_spent: bool) -> None:
+        wall.is_eaten_told = True
+        wall.low = wall.size
+        self._tell("eaten", wall)
+        if is_spent:
+            self._spend(wall)
+
+    def _spend(self, wall: Wall) -> None:
+        """Keep an eaten wall in mind for a while, in case it is filled up again."""
+        wall.spent_since_ms = self._now_ms
+        wall.has_changed = True
 
     def _grow(self, wall: Wall) -> None:
         wall.low = wall.size
@@ -357,6 +392,7 @@ class DensityTracker:
         self.tracked -= len(wall.levels)
 
     def _is_out_of_range(self, wall: Wall) -> bool:
+        """Whether a wall is beyond the range, with hysteresis."""
         return self._distance_bps(wall.price) > self._settings.range_bps * RANGE_KEEP
 
     # -- search ----------------------------------------------------------------------------------
@@ -374,9 +410,13 @@ class DensityTracker:
         if buckets == 1:
             if sizes and max(sizes) >= threshold:
                 known = self._levels[half.side]
-                for price, size in zip(prices, sizes, strict=True):
-                    if size >= threshold and price not in known:
-                        self._found(half.side, price, [(price, size)])
+                large = [
+                    level
+                    for level in zip(prices, sizes, strict=True)
+                    if level[1] >= threshold and level[0] not in known
+                ]
+                for level in large:
+                    self._found(half.side, level[0], [level])
         else:
             for window in self._windows(half.side, prices, sizes, threshold):
                 levels = [(price, half.sizes.get(price, 0.0)) for price in window]
@@ -427,7 +467,14 @@ class DensityTracker:
         return prices
 
     def _found(self, side: BookSide, price: float, levels: list[tuple[float, float]]) -> None:
-        wall = Wall(side, price, levels, self._match_ms, uncertain=not self._trades_followed)
+        wall = Wall(
+            side,
+            price,
+            levels,
+            first_seen_ms=self._now_ms,
+            since_ms=self._match_ms,
+            uncertain=not self._trades_followed,
+        )
         for level in wall.levels:
             self._levels[side][level.price] = level
         self.tracked += len(levels)
@@ -435,10 +482,10 @@ class DensityTracker:
 
     # -- telling ---------------------------------------------------------------------------------
 
-    def _walls(self) -> Iterator[Wall]:
-        for levels in self._levels.values():
+    def _walls(self, *sides: BookSide) -> Iterator[Wall]:
+        for side in sides or ("bid", "ask"):
             seen: Wall | None = None
-            for level in list(levels.values()):
+            for level in list(self._levels[side].values()):
                 if level.wall is not seen:  # the levels of a wall were put in one after another
                     seen = level.wall
                     yield seen

@@ -96,11 +96,9 @@ class WallLevel:
         if self.decreases:
             self.decreases = [item for item in self.decreases if item.to_ms >= until_ms]
         if self.waiting:
-            wall = self.wall
             for trade in self.waiting:
-                if trade.match_ms < until_ms and trade.match_ms > wall.first_seen_ms:
-                    wall.traded += trade.amount
-                    wall.refilled += trade.amount
+                if self.wall.since_ms < trade.match_ms < until_ms:
+                    self.wall.make_good(trade.amount)
             self.waiting = [trade for trade in self.waiting if trade.match_ms >= until_ms]
 
     def _explain(self, decrease: Decrease, trade: WaitingTrade) -> None:
@@ -131,17 +129,22 @@ class Wall:
     ``eaten`` and ``pulled`` are the parts of the peak that are missing now, by trades and by
     cancellation: ``eaten + pulled + size = peak``. A refill makes good what was eaten first.
 
+    ``has_changed`` is for whoever judges the wall to reset.
+
     Args:
         side: The book's side.
         price: The price it is known by.
         levels: ``(price, size)`` pairs of all its prices, sizes of zero included.
-        first_seen_ms: Match time of the book in which it was found.
+        first_seen_ms: When it was found.
+        since_ms: Match time of the book in which it was found: what its first sizes contain. A
+            snapshot's can be much older than the snapshot.
+        uncertain: Whether trades may be missing.
     """
 
     __slots__ = (
-        "cancelled", "eaten", "first_seen_ms", "has_left_window", "initial", "is_eaten_told",
-        "levels", "low", "peak", "price", "pulled", "refilled", "side", "size", "spent_since_ms",
-        "traded", "uncertain",
+        "_accounts", "cancelled", "eaten", "fallen_since_ms", "first_seen_ms", "has_changed",
+        "has_left_window", "initial", "is_eaten_told", "levels", "low", "peak", "price", "pulled",
+        "refilled", "side", "since_ms", "size", "spent_since_ms", "traded", "uncertain",
     )  # fmt: skip
 
     def __init__(
@@ -149,25 +152,31 @@ class Wall:
         side: BookSide,
         price: float,
         levels: Iterable[tuple[float, float]],
-        first_seen_ms: int,
         *,
+        first_seen_ms: int,
+        since_ms: int,
         uncertain: bool = False,
     ) -> None:
         self.side: BookSide = side
         self.price = price
         self.first_seen_ms = first_seen_ms
+        self.since_ms = since_ms
         self.levels = [WallLevel(self, price, size) for price, size in levels]
         self.size = sum((exact(level.size) for level in self.levels), ZERO)
         self.initial = self.peak = self.low = self.size
         self.traded = self.cancelled = self.refilled = ZERO
         self.eaten = self.pulled = ZERO
         self.uncertain = uncertain
+        self.has_changed = True
         self.has_left_window = False
         self.is_eaten_told = False
+        self.fallen_since_ms: int | None = None
         self.spent_since_ms: int | None = None
+        self._accounts: Accounts | None = None
 
     def increase(self, amount: Decimal) -> None:
         """More was added: a refill up to the peak, beyond that a higher peak."""
+        self._touch()
         refill = min(amount, self.peak - self.size)
         self.refilled += refill
         self.peak += amount - refill
@@ -178,18 +187,29 @@ class Wall:
 
     def decrease(self, amount: Decimal) -> None:
         """Something left; cancelled until a trade explains it."""
+        self._touch()
         self.size -= amount
         self.cancelled += amount
         self.pulled += amount
-        self.low = min(self.low, self.size)
 
     def explain_by_trade(self, amount: Decimal) -> None:
         """Part of what was booked as cancelled was in truth traded."""
+        self._touch()
         self.cancelled -= amount
         self.traded += amount
         moved = min(amount, self.pulled)
         self.pulled -= moved
         self.eaten += moved
+
+    def note_low(self) -> None:
+        """Remember the lowest size; after all of a book message has been booked."""
+        self.low = min(self.low, self.size)
+
+    def make_good(self, amount: Decimal) -> None:
+        """Something was traded and put back before the book showed it."""
+        self._touch()
+        self.traded += amount
+        self.refilled += amount
 
     def settle(self, until_ms: int) -> None:
         """Close what is older than ``until_ms`` on every level."""
@@ -200,15 +220,25 @@ class Wall:
         """Whether a trade may still explain one of the decreases."""
         return any(level.decreases for level in self.levels)
 
+    def is_waiting(self) -> bool:
+        """Whether a trade or a decrease may still find its partner."""
+        return any(level.decreases or level.waiting for level in self.levels)
+
     def accounts(self) -> Accounts:
-        """The amounts as floats, the ratios of the peak."""
-        return Accounts(
-            size=float(self.size),
-            initial_size=float(self.initial),
-            peak_size=float(self.peak),
-            traded_size=float(self.traded),
-            cancelled_size=float(self.cancelled),
-            refilled_size=float(self.refilled),
-            eaten_ratio=float(self.eaten / self.peak),
-            pulled_ratio=float(self.pulled / self.peak),
-        )
+        """The amounts as floats, the ratios of the peak; kept until they change."""
+        if self._accounts is None:
+            self._accounts = Accounts(
+                size=float(self.size),
+                initial_size=float(self.initial),
+                peak_size=float(self.peak),
+                traded_size=float(self.traded),
+                cancelled_size=float(self.cancelled),
+                refilled_size=float(self.refilled),
+                eaten_ratio=float(self.eaten / self.peak),
+                pulled_ratio=float(self.pulled / self.peak),
+            )
+        return self._accounts
+
+    def _touch(self) -> None:
+        self.has_changed = True
+        self._accounts = None

@@ -1,0 +1,241 @@
+"""
+A slow and obvious model of the walls of one book, one price a wall.
+
+It keeps everything that ever happened at a price since the wall was found, and computes the
+wall's accounts afresh from that history, in fractions, whenever it is asked.
+"""
+
+from collections import deque
+from dataclasses import dataclass, field
+from fractions import Fraction
+from statistics import median
+from typing import Any
+
+from shared.messages import Trade
+from tests.naive import NaiveBook
+
+KEEP = Fraction(7, 10)
+GROWN = Fraction(5, 4)
+FALL_MS, REFILL_MS = 5_000, 10_000
+
+
+def fraction(number: float) -> Fraction:
+    return Fraction(repr(number))
+
+
+@dataclass
+class Change:
+    """The level's size before and after, between the match times of two book messages."""
+
+    from_ms: int
+    to_ms: int
+    before: Fraction
+    after: Fraction
+
+
+@dataclass
+class Accounts:
+    size: Fraction
+    peak: Fraction
+    traded: Fraction = Fraction(0)
+    cancelled: Fraction = Fraction(0)
+    refilled: Fraction = Fraction(0)
+    eaten: Fraction = Fraction(0)
+    pulled: Fraction = Fraction(0)
+    is_open: bool = False
+
+
+@dataclass
+class NaiveWall:
+    side: str
+    price: float
+    initial: Fraction
+    since_ms: int
+    changes: list[Change] = field(default_factory=list)
+    trades: list[Trade] = field(default_factory=list)
+    low: Fraction = Fraction(0)
+    low_from: int = 0
+    told: bool = False
+    fallen: int | None = None
+    spent: int | None = None
+    gone: bool = False
+    settled: tuple[tuple[int, int], Accounts] | None = None
+
+    def accounts(self, until_ms: int) -> Accounts:
+        """The accounts; not computed again when all is older than ``until_ms`` and unchanged."""
+        key = (len(self.changes), len(self.trades))
+        if self.settled is None or self.settled[0] != key:
+            accounts = self.compute(until_ms)
+            times = [change.to_ms for change in self.changes]
+            times += [trade.match_ts_ms for trade in self.trades]
+            if all(time_ms < until_ms for time_ms in times):
+                self.settled = key, accounts
+            return accounts
+        return self.settled[1]
+
+    def compute(self, until_ms: int) -> Accounts:
+        """Everything from the beginning; what is older than ``until_ms`` finds no partner."""
+        left = [fraction(trade.size) for trade in self.trades]
+        traded_of = []
+        for change in self.changes:
+            amount = Fraction(0)
+            open_amount = max(Fraction(0), change.before - change.after)
+            for number, trade in enumerate(self.trades):
+                if change.from_ms <= trade.match_ts_ms <= change.to_ms:
+                    taken = min(left[number], open_amount - amount)
+                    left[number] -= taken
+                    amount += taken
+            traded_of.append(amount)
+        accounts = Accounts(self.initial, self.initial)
+        for change, traded in zip(self.changes, traded_of, strict=True):
+            step = change.after - change.before
+            if step > 0:
+                refill = min(step, accounts.peak - accounts.size)
+                accounts.refilled += refill
+                accounts.peak += step - refill
+                good = min(refill, accounts.eaten)
+                accounts.eaten -= good
+                accounts.pulled -= refill - good
+            else:
+                accounts.traded += traded
+                accounts.eaten += traded
+                accounts.cancelled += -step - traded
+                accounts.pulled += -step - traded
+                accounts.is_open |= change.to_ms >= until_ms and -step > traded
+            accounts.size = change.after
+        for trade, rest in zip(self.trades, left, strict=True):
+            if self.since_ms < trade.match_ts_ms < until_ms:
+                accounts.traded += rest
+                accounts.refilled += rest
+        return accounts
+
+
+class NaiveWalls:
+    """Feed it every message; ``update`` gives the events as plain tuples."""
+
+    def __init__(self, *, k: float, range_bps: float, grace_ms: int, depth: int) -> None:
+        self.k, self.range_bps = k, range_bps
+        self.grace_ms, self.depth = grace_ms, depth
+        self.book = NaiveBook()
+        self.walls: list[NaiveWall] = []
+        self.samples: dict[str, deque[tuple[int, float]]] = {"bid": deque(), "ask": deque()}
+        self.match_ms = 0
+
+    def side(self, name: str) -> dict[float, float]:
+        return self.book.bids if name == "bid" else self.book.asks
+
+    def on_book(self, raw: dict[str, Any]) -> None:
+        before = {name: dict(self.side(name)) for name in ("bid", "ask")}
+        self.book.apply(raw)
+        for wall in self.walls:
+            old = before[wall.side].get(wall.price, 0.0)
+            now = self.side(wall.side)
+            new = now.get(wall.price, 0.0)
+            if old == new or wall.gone:
+                continue
+            worst = min(now, default=0.0) if wall.side == "bid" else -max(now, default=0.0)
+            place = wall.price if wall.side == "bid" else -wall.price
+            if new == 0 and len(now) >= self.depth and place < worst:
+                wall.gone = True
+                continue
+            wall.changes.append(Change(self.match_ms, raw["cts"], fraction(old), fraction(new)))
+        self.match_ms = raw["cts"]
+
+    def on_trade(self, trade: Trade) -> None:
+        for wall in self.walls:
+            taker = "Sell" if wall.side == "bid" else "Buy"
+            hits = trade.side == taker and trade.price == wall.price and not trade.is_rpi
+            if hits and trade.match_ts_ms >= wall.since_ms:
+                wall.trades.append(trade)
+
+    def update(self, now_ms: int) -> list[tuple[Any, ...]]:
+        events: list[tuple[Any, ...]] = []
+        middle = (max(self.book.bids) + min(self.book.asks)) / 2
+        for name in ("bid", "ask"):
+            samples = self.samples[name]
+            if not samples or now_ms - samples[-1][0] >= 1000:
+                samples.append((now_ms, median(self.side(name).values())))
+            threshold = fraction(self.k * median(sample for _, sample in samples))
+            for wall in [wall for wall in self.walls if wall.side == name]:
+                self._judge(wall, threshold, middle, now_ms, events)
+        for name in ("bid", "ask"):
+            threshold = fraction(self.k * median(sample for _, sample in self.samples[name]))
+            known = {wall.price for wall in self.walls if wall.side == name}
+            for price in sorted(self.side(name), reverse=name == "bid"):
+                size = fraction(self.side(name)[price])
+                distance = abs(price - middle) / middle * 10_000
+                if size >= threshold and distance <= self.range_bps and price not in known:
+                    wall = NaiveWall(name, price, size, self.match_ms, low=size)
+                    self.walls.append(wall)
+                    events.append(self._event("detected", wall, now_ms))
+        return events
+
+    def _judge(
+        self, wall: NaiveWall, threshold: Fraction, middle: float, now_ms: int, events: Any
+    ) -> None:
+        def tell(event: str) -> None:
+            events.append(self._event(event, wall, now_ms))
+
+        def forget() -> None:
+            self.walls.remove(wall)
+
+        accounts = wall.accounts(now_ms - self.grace_ms)
+        wall.low = min([wall.low, *(change.after for change in wall.changes[wall.low_from :])])
+        size = accounts.size
+        is_far = abs(wall.price - middle) / middle * 10_000 > self.range_bps * 1.1
+        is_eaten = accounts.eaten >= accounts.peak * Fraction(3, 4)
+        if wall.spent is not None:
+            if now_ms - wall.spent > REFILL_MS or wall.gone or is_far:
+                forget()
+            elif size >= threshold:
+                wall.spent = wall.fallen = None
+                wall.told = False
+                self._set_low(wall, size)
+                tell("grown")
+        elif wall.gone:
+            tell("removed")
+            forget()
+        elif is_eaten and not wall.told:
+            wall.told = True
+            self._set_low(wall, size)
+            tell("eaten")
+            if size < threshold * KEEP:
+                wall.spent = now_ms
+        elif is_far:
+            tell("removed")
+            forget()
+        elif size < threshold * KEEP:
+            wall.fallen = now_ms if wall.fallen is None else wall.fallen
+            if wall.told:
+                wall.spent = now_ms
+            elif size > accounts.peak * KEEP:
+                tell("removed")
+                forget()
+            elif accounts.is_open:
+                pass
+            elif accounts.eaten <= accounts.pulled:
+                tell("pulled")
+                forget()
+            elif size == 0 or now_ms - wall.fallen > FALL_MS:
+                wall.told = True
+                self._set_low(wall, size)
+                wall.spent = now_ms
+                tell("eaten")
+        else:
+            wall.fallen = None
+            if size >= wall.low * GROWN:
+                wall.told = False
+                self._set_low(wall, size)
+                tell("grown")
+
+    def _set_low(self, wall: NaiveWall, size: Fraction) -> None:
+        wall.low = size
+        wall.low_from = len(wall.changes)
+
+    def _event(self, event: str, wall: NaiveWall, now_ms: int) -> tuple[Any, ...]:
+        accounts = wall.accounts(now_ms - self.grace_ms)
+        return (
+            event, wall.side, wall.price, float(accounts.size), float(accounts.peak),
+            float(accounts.traded), float(accounts.cancelled), float(accounts.refilled),
+            float(accounts.eaten / accounts.peak), float(accounts.pulled / accounts.peak),
+        )  # fmt: skip
