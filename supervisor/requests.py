@@ -118,9 +118,11 @@ def read_endpoints(run_dir: str) -> dict[str, Any]:
     Raises:
         NoPipelineError: If none runs, or it is not up yet.
     """
-    holder(run_dir)
+    pid = holder(run_dir)
     try:
-        endpoints = json.loads((Path(run_dir) / ENDPOINTS).read_bytes())
+        endpoints = dict(json.loads((Path(run_dir) / ENDPOINTS).read_bytes()))
     except (OSError, ValueError) as error:
         raise NoPipelineError(f"run_dir {run_dir}: the pipeline is not up yet") from error
-    return dict(endpoints)
+    if endpoints.get("pid") != pid:  # left by a pipeline that was killed
+        raise NoPipelineError(f"run_dir {run_dir}: the pipeline is not up yet")
+    return endpoints
