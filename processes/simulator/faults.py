@@ -18,7 +18,8 @@ Every fault takes
     topic=TEXT  only topics that contain TEXT
     stream=book|trade|other   only topics of this kind
 
-and does
+(``silent_topic`` knows only the last two; ``stall``, ``disconnect`` and ``refuse`` only the first
+three, since they concern every topic) and does
 
     drop          100   a frame is lost
     duplicate     100   a frame comes twice

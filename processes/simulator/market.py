@@ -485,14 +485,19 @@ class Market:
         return matches
 
     def set_activity(self, activity: float) -> None:
+        """Change the rates from now on, of what is open too."""
+        self.activity = activity
+        self.skip_to(self._now_ms)
+
+    def skip_to(self, now_ms: int) -> None:
         """
-        Change the rates from now on, of what is open too.
+        Leave out what has not happened up to ``now_ms`` and go on from there.
 
         A Poisson process has no memory: drawing the waiting times anew changes nothing else.
         """
-        self.activity = activity
+        self._now_ms = max(self._now_ms, now_ms)
         for key in self._open:
-            self._flows[key].resume(self._now_ms, activity)
+            self._flows[key].resume(self._now_ms, self.activity)
         self._due = [(self._flows[key].next_ms, key) for key in sorted(self._open)]
         heapq.heapify(self._due)
 

@@ -29,6 +29,8 @@ LEVEL_1_REPEAT_MS: Final = 3_000
 TOUCH_SHARE: Final = 0.3
 """Share of book events that change the best level, for the arithmetic of ``rate``."""
 ACTIVITY_BOUNDS: Final = (1e-4, 1e4)
+CATCH_UP_MAX_MS: Final = 1_000
+"""After a longer pause, as of a suspended machine, the market goes on without catching up."""
 
 
 class BookTopic:
@@ -132,6 +134,7 @@ class SyntheticFeed:
         self._seed = seed
         self._rate = rate
         self._is_activity_stale = False
+        self._polled_ms = 0
         self._script: dict[InstrumentKey, list[AnyAction]] = {}
         self._scripted: dict[InstrumentKey, ScriptedFlow] = {}
         self._books: dict[TopicKey, BookTopic] = {}
@@ -189,6 +192,9 @@ class SyntheticFeed:
         """The trades since the last poll, then the books that are due."""
         if self._is_activity_stale:
             self._set_activity()
+        if now_ms - self._polled_ms > CATCH_UP_MAX_MS:
+            self.market.skip_to(now_ms)
+        self._polled_ms = now_ms
         outgoing = []
         for match in self.market.advance(now_ms):
             key = self._trade_key(match)

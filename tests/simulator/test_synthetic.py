@@ -200,6 +200,17 @@ def test_rate_sets_about_the_messages_a_second_over_all_topics(rate: float) -> N
     assert server_side(source, "linear", 50)[0]
 
 
+def test_after_a_long_pause_the_market_goes_on_without_catching_up() -> None:
+    """A machine that slept a minute does not send the trades of that minute in one burst."""
+    source = feed(rate=500)
+    source.join(("linear", "publicTrade.BTCUSDT"), START_MS)
+    assert len(received(source, START_MS, START_MS + 1_000)) > 300
+    awake_ms = START_MS + 60_000
+    burst = received(source, awake_ms, awake_ms + 100)
+    assert len(burst) < 100
+    assert all(row["T"] >= awake_ms for _, message in burst for row in message["data"])
+
+
 def test_natural_rates_are_those_of_the_exchange() -> None:
     """Some 30 messages a second for a major at 50 levels, about 10 at 200."""
     source = feed()
