@@ -1,0 +1,384 @@
+"""A real connector process between a venue, a market bus subscriber and a control plane."""
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zmq
+
+from shared.bus import MarketSubscriber, Received, ipc_endpoint
+from shared.codec import decode_map, encode_map
+from shared.config import ConnectorConfig
+from shared.messages import (
+    BookMessage,
+    Category,
+    LinkEvent,
+    LinkMessage,
+    Source,
+    Trade,
+    TradesMessage,
+)
+from shared.specs import ConnectorSpec, Stream, write_spec
+from shared.topics import link_topic
+from tests.connector.venue import DEADLINE_S, Venue, book_text, trade_text, until
+
+NAME = "connector-linear-0"
+LINK = link_topic(NAME)
+QUICK = ConnectorConfig(ping_interval_s=0.2, ack_timeout_s=0.5, backoff_initial_s=0.05,
+                        backoff_max_s=0.1)  # fmt: skip
+BTC = Stream(kind="book", category="linear", symbol="BTCUSDT", depth=50)
+ETH = Stream(kind="book", category="linear", symbol="ETHUSDT", depth=50)
+BTC_TRADES = Stream(kind="trade", category="linear", symbol="BTCUSDT")
+
+
+def link_of(received: Received) -> tuple[str, str, tuple[str, ...]]:
+    """Event, reason and topics of a message on the link; empty for any other."""
+    message = received.message
+    if isinstance(message, LinkMessage):
+        return message.event, message.reason, message.topics
+    return "", "", ()
+
+
+class Harness:
+    """A connector process, and everything around it."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._router = self._context.socket(zmq.ROUTER)
+        self._router.bind(f"ipc://{directory}/control")
+        self._endpoint = ipc_endpoint(f"{directory}/market")
+        self.subscriber = MarketSubscriber(self._context)
+        self.subscriber.connect(NAME, self._endpoint)
+        self.received: list[Received] = []
+        self.process: subprocess.Popen[str] | None = None
+
+    def start(
+        self,
+        url: str,
+        *streams: Stream,
+        source: Source = "live",
+        listens: bool = True,
+        settings: ConnectorConfig = QUICK,
+        program: Sequence[str] = ("-m", "processes.connector"),
+    ) -> None:
+        category: Category = streams[0].category if streams else "linear"
+        spec = ConnectorSpec(
+            process=NAME, role="connector", run_dir=str(self._directory),
+            control=f"ipc://{self._directory}/control", log_format="json", category=category,
+            url=url, source=source, market_endpoint=self._endpoint, streams=list(streams),
+            settings=settings,
+        )  # fmt: skip
+        path = self._directory / "spec.json"
+        write_spec(spec, path)
+        if listens:
+            self.listen(LINK, *(stream.topic_bytes for stream in streams))
+        self.process = subprocess.Popen(
+            [sys.executable, *program, str(path)],
+            stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    def listen(self, *topics: bytes) -> None:
+        for topic in topics:
+            self.subscriber.subscribe(topic, NAME)
+
+    # -- the market bus --------------------------------------------------------------------------
+
+    def wait(self, condition: Callable[[Received], bool]) -> Received:
+        """The first message, of those that have not been looked at, that meets a condition."""
+        deadline = time.monotonic() + DEADLINE_S
+        while time.monotonic() < deadline:
+            if self.subscriber.socket.poll(50):
+                for received in self.subscriber.receive(1000):
+                    self.received.append(received)
+                    if condition(received):
+                        return received
+        raise AssertionError(f"did not come; {self.received[-5:]}")
+
+    def book(self, update_id: int) -> BookMessage:
+        received = self.wait(lambda r: getattr(r.message, "update_id", None) == update_id)
+        assert isinstance(received.message, BookMessage)
+        return received.message
+
+    def link(self, event: LinkEvent, reason: str = "") -> LinkMessage:
+        received = self.wait(lambda r: link_of(r)[:2] == (event, reason))
+        assert isinstance(received.message, LinkMessage)
+        return received.message
+
+    # -- control ---------------------------------------------------------------------------------
+
+    def told(self, kind: str, condition: Callable[[dict[str, Any]], Any] = bool) -> dict[str, Any]:
+        """The next control message of a kind that meets a condition."""
+        while self._router.poll(int(DEADLINE_S * 1000)):
+            message = decode_map(self._router.recv_multipart()[1])
+            if message["type"] == kind and condition(message):
+                return message
+        raise AssertionError(f"no such {kind}")
+
+    def status(self, condition: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
+        status: dict[str, Any] = self.told("heartbeat", lambda m: condition(m["status"]))["status"]
+        return status
+
+    def command(self, kind: str, **fields: Any) -> None:
+        self._router.send_multipart([NAME.encode(), encode_map({"type": kind, **fields})])
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> tuple[int, float, str]:
+        """Exit code, seconds and log."""
+        assert self.process is not None
+        started = time.monotonic()
+        self.process.send_signal(number)
+        _, errors = self.process.communicate(timeout=DEADLINE_S)
+        return self.process.returncode, time.monotonic() - started, errors
+
+    def close(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+            self.process.communicate()
+        self._context.destroy(linger=0)
+
+
+@pytest.fixture
+def harness(tmp_path: Path) -> Iterator[Harness]:
+    harness = Harness(tmp_path)
+    yield harness
+    harness.close()
+
+
+@pytest.fixture
+def venue() -> Iterator[Venue]:
+    venue = Venue()
+    yield venue
+    venue.close()
+
+
+def as_map(stream: Stream) -> dict[str, Any]:
+    return {"kind": stream.kind, "category": stream.category, "symbol": stream.symbol,
+            "depth": stream.depth}  # fmt: skip
+
+
+def test_what_the_venue_sends_is_on_the_bus_numbered_and_in_order(
+    venue: Venue, harness: Harness
+) -> None:
+    harness.start(venue.url, BTC, BTC_TRADES, ETH)
+    assert harness.told("ready")["endpoints"] == {"market": harness._endpoint}
+    assert harness.link("connected").topics == ()
+    snapshot = harness.book(1)
+    assert snapshot.is_snapshot
+    harness.book(2)
+    venue.push(book_text("BTCUSDT", 2, kind="delta"), trade_text("BTCUSDT", "BTCUSDT"))
+    delta = harness.book(2)
+    trades = harness.wait(lambda r: isinstance(r.message, TradesMessage)).message
+    session = snapshot.session
+    now_ns = time.time_ns()
+    assert now_ns - 60e9 < delta.recv_ts_ns <= now_ns
+    assert delta == BookMessage(
+        1, "live", session, 2, delta.recv_ts_ns, 1790134716101, 1790134716094, False, 50, 2, 1,
+        ((100.0, 1.0),), ((101.0, 2.0),),
+    )  # fmt: skip
+    assert trades == TradesMessage(
+        1, "live", session, 1, trades.recv_ts_ns, 1791365008335,
+        (Trade(1791365008334, "Buy", 100.0, 1.0, "0", None, False, False),),
+    )  # fmt: skip
+    links = [received for received in harness.received if received.topic == LINK]
+    assert [(link.message.bus_sequence, *link_of(link)[::2]) for link in links] == [
+        (1, "connected", ()),
+        (2, "subscribed", ("book.linear.BTCUSDT",)),
+        (3, "subscribed", ("book.linear.ETHUSDT",)),
+        (4, "subscribed", ("trade.linear.BTCUSDT",)),
+    ]
+    assert harness.subscriber.lost == {NAME: 0}
+
+
+def test_nobody_misses_the_first_snapshot_of_a_worker_that_comes_a_little_later(
+    venue: Venue, harness: Harness
+) -> None:
+    harness.start(venue.url, BTC, listens=False)
+    harness.told("ready")
+    assert venue.connections == []
+    harness.listen(LINK, BTC.topic_bytes)
+    harness.link("connected")
+    assert harness.book(1).is_snapshot
+
+
+def test_without_workers_it_connects_all_the_same(venue: Venue, harness: Harness) -> None:
+    harness.start(venue.url, BTC, listens=False)
+    assert harness.status(lambda s: s["connected"])["session"] > 10**12
+    assert "connecting before all workers listen" in harness.stop()[2]
+
+
+def test_a_lost_socket_is_announced_at_once_and_a_new_session_follows(
+    venue: Venue, harness: Harness
+) -> None:
+    harness.start(venue.url, BTC)
+    first = harness.book(1)
+    venue.connections[0].socket.shutdown(socket.SHUT_RDWR)
+    assert harness.link("disconnected", "closed").session == first.session
+    assert harness.link("connected").bus_sequence == 1
+    second = harness.book(2)
+    assert second.session > first.session
+    assert second.bus_sequence == 1
+    status = harness.status(lambda s: s["reconnects"])
+    assert status["reconnects"] == 1
+
+
+def test_commands_add_topics_remove_them_and_ask_for_snapshots(
+    venue: Venue, harness: Harness
+) -> None:
+    harness.start(venue.url, BTC)
+    harness.book(1)
+    harness.listen(ETH.topic_bytes)
+    harness.command("subscribe", streams=[as_map(ETH), as_map(BTC_TRADES)])
+    assert harness.book(2).is_snapshot
+    harness.wait(lambda r: "trade.linear.BTCUSDT" in link_of(r)[2])
+
+    def is_resynced() -> bool:
+        harness.command("resync", topic="book.linear.ETHUSDT", reason="gap")
+        return ["orderbook.50.ETHUSDT"] in venue.asked("unsubscribe")
+
+    until(is_resynced)
+    assert harness.link("unsubscribed", "resync").topics == ("book.linear.ETHUSDT",)
+    assert harness.book(3).is_snapshot
+    harness.command("unsubscribe", streams=[as_map(BTC), as_map(BTC_TRADES)])
+    assert harness.link("unsubscribed", "asked").topics == ("book.linear.BTCUSDT",)
+    assert harness.link("unsubscribed", "asked").topics == ("trade.linear.BTCUSDT",)
+    status = harness.status(lambda s: s["topics"] == {"orderbook.50.ETHUSDT": "delivering"})
+    assert status["reconnects"] == 0
+
+
+def test_changing_the_source_starts_a_new_session_of_the_new_source(harness: Harness) -> None:
+    sim, live = Venue(), Venue()
+    live.update_id = 100
+    harness.start(sim.url, BTC, source="sim")
+    assert harness.book(1).source == "sim"
+    harness.command("source", source="live", url=live.url)
+    assert harness.link("disconnected", "source_change").source == "sim"
+    assert harness.link("connected").source == "live"
+    assert harness.book(101).source == "live"
+    status = harness.status(lambda s: s["source"] == "live")
+    assert status["url"] == live.url
+    harness.stop()
+    sim.close()
+    live.close()
+
+
+def test_status_and_counters_say_what_happened(venue: Venue, harness: Harness) -> None:
+    nope = Stream(kind="book", category="linear", symbol="NOPEUSDT", depth=50)
+    venue.refused.add("orderbook.50.NOPEUSDT")
+    harness.start(venue.url, BTC, nope, BTC_TRADES)
+    prometheus = harness.told("ready")["prometheus"]
+    rejected = harness.link("rejected", "refused")
+    assert rejected.topics == ("book.linear.NOPEUSDT",)
+    harness.book(1)
+    venue.push("{", trade_text("BTCUSDT", "BTCUSDT"))
+    status = harness.status(lambda s: s["trade_messages"] and s["ping_rtt_ms"])
+    assert status["topics"] == {
+        "orderbook.50.BTCUSDT": "delivering",
+        "orderbook.50.NOPEUSDT": "rejected",
+        "publicTrade.BTCUSDT": "delivering",
+    }
+    assert "handler not found" in status["rejected"]["orderbook.50.NOPEUSDT"]
+    assert abs(status["last_message_ts_ms"] - time.time() * 1000) < 60_000
+    with urllib.request.urlopen(f"http://{prometheus}/metrics", timeout=DEADLINE_S) as answer:
+        lines = answer.read().decode().splitlines()
+    label = f'connector="{NAME}"'
+    for line in (
+        f"bybit_pipeline_connector_connected{{{label}}} 1.0",
+        f'bybit_pipeline_connector_connects_total{{{label},result="ok"}} 1.0',
+        f'bybit_pipeline_connector_connects_total{{{label},result="error"}} 0.0',
+        f'bybit_pipeline_connector_reconnects_total{{{label},reason="dead_peer"}} 0.0',
+        f'bybit_pipeline_connector_messages_total{{{label},stream="trade"}} 1.0',
+        f'bybit_pipeline_connector_messages_total{{{label},stream="book"}} 1.0',
+        f'bybit_pipeline_connector_frames_invalid_total{{{label},reason="json"}} 1.0',
+        f'bybit_pipeline_connector_topics{{{label},state="rejected"}} 1.0',
+        f'bybit_pipeline_connector_topics{{{label},state="delivering"}} 2.0',
+        f'bybit_pipeline_exchange_latency_seconds_count{{{label},stream="trade"}} 1.0',
+        f'bybit_pipeline_exchange_latency_seconds_count{{{label},stream="book"}} 0.0',
+    ):
+        assert line in lines
+    assert any(line.startswith("bybit_pipeline_connector_ping_rtt_seconds_sum") for line in lines)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_stops_promptly_and_says_goodbye(
+    venue: Venue, harness: Harness, number: signal.Signals
+) -> None:
+    harness.start(venue.url, BTC)
+    harness.book(1)
+    code, seconds, errors = harness.stop(number)
+    assert code == 0
+    assert seconds < 1.5
+    assert harness.link("disconnected", "stopped")
+    assert "Traceback" not in errors
+
+
+def test_it_stops_promptly_while_it_cannot_connect(harness: Harness) -> None:
+    settings = ConnectorConfig(backoff_initial_s=60.0)
+    harness.start("ws://127.0.0.1:1/", BTC, settings=settings)
+    assert harness.status(lambda s: s["reconnects"])["connected"] is False
+    code, seconds, _ = harness.stop()
+    assert code == 0
+    assert seconds < 1.5
+
+
+def test_an_option_connector_publishes_each_contract_on_its_own_topic(harness: Harness) -> None:
+    venue = Venue()
+    call, put = "BTC-30OCT26-0.4-C-USDT", "BTC-30OCT26-0.4-P-USDT"
+    streams = [Stream(kind="trade", category="option", symbol=symbol) for symbol in (call, put)]
+    harness.start(venue.url, *streams)
+    harness.link("subscribed")
+    venue.push(trade_text("BTC", call, put, call))
+    counts = []
+    for _ in streams:
+        received = harness.wait(lambda r: isinstance(r.message, TradesMessage))
+        assert isinstance(received.message, TradesMessage)
+        counts.append((received.topic, len(received.message.trades)))
+    assert counts == [
+        (f"trade.option.{call}\0".encode(), 2),
+        (f"trade.option.{put}\0".encode(), 1),
+    ]
+    assert venue.asked("subscribe") == [["publicTrade.BTC"]]
+    harness.stop()
+    venue.close()
+
+
+def test_logs_tell_the_life_story_and_nothing_per_message(venue: Venue, harness: Harness) -> None:
+    harness.start(venue.url, BTC)
+    harness.book(1)
+    for update_id in range(2, 200):
+        venue.push(book_text("BTCUSDT", update_id, kind="delta"))
+    harness.book(199)
+    events = [json.loads(line)["event"] for line in harness.stop()[2].splitlines()]
+    assert events == ["starting", "ready", "connected", "subscribed", "stopping", "stopped"]
+
+
+BUGGY = """
+import sys
+from processes.connector.actor import ConnectorActor
+from shared.actor import main
+from shared.specs import ConnectorSpec
+
+def broken(*_):
+    raise KeyError("a bug of ours")
+
+ConnectorActor._publish_book = broken
+sys.exit(main(ConnectorActor, ConnectorSpec))
+"""
+
+
+def test_a_bug_in_the_socket_thread_is_announced_logged_once_and_ends_with_70(
+    venue: Venue, harness: Harness
+) -> None:
+    harness.start(venue.url, BTC, program=["-c", BUGGY])
+    assert harness.link("disconnected", "bug")
+    assert harness.process is not None
+    _, errors = harness.process.communicate(timeout=DEADLINE_S)
+    assert harness.process.returncode == 70
+    assert errors.count("KeyError: 'a bug of ours'") == 1
