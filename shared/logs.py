@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from functools import partial
 from typing import Literal
 
 import structlog
@@ -18,7 +19,7 @@ def configure(process: str, log_format: LogFormat = "auto", level: LogLevel = "i
     """
     console = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
     shared: list[structlog.typing.Processor] = [
-        structlog.contextvars.merge_contextvars,
+        partial(_add_process, process),
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
@@ -34,6 +35,12 @@ def configure(process: str, log_format: LogFormat = "auto", level: LogLevel = "i
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
-    structlog.contextvars.clear_contextvars()
-    structlog.contextvars.bind_contextvars(process=process)
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(message)s", force=True)
+
+
+def _add_process(
+    process: str, _logger: object, _method: str, event: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    """Name the process on every line, whichever thread wrote it."""
+    event.setdefault("process", process)
+    return event
