@@ -306,19 +306,18 @@ def _batches(
         )
         for row in rows
     ]
-    symbols = dict.fromkeys([row.symbol for row in rows])
-    for symbol in symbols:
-        if (base_coin(symbol) if category == "option" else symbol) != name:
+    grouped: dict[str, list[Trade]] = {}
+    if len(rows) == 1 or len({row.symbol for row in rows}) == 1:
+        grouped[rows[0].symbol] = trades
+    else:
+        for row, trade in zip(rows, trades, strict=True):
+            grouped.setdefault(row.symbol, []).append(trade)
+    batches = []
+    for symbol, group in grouped.items():
+        if symbol != name and not (category == "option" and base_coin(symbol) == name):
             raise InvalidFrame("symbol", f"{symbol} under {topic[:100]}")
-    if len(symbols) == 1:
-        return [TradeBatch(recv_ts_ns, exchange_ts_ms, tuple(trades), rows[0].symbol, topic)]
-    grouped: dict[str, list[Trade]] = {symbol: [] for symbol in symbols}
-    for row, trade in zip(rows, trades, strict=True):
-        grouped[row.symbol].append(trade)
-    return [
-        TradeBatch(recv_ts_ns, exchange_ts_ms, tuple(group), symbol, topic)
-        for symbol, group in grouped.items()
-    ]
+        batches.append(TradeBatch(recv_ts_ns, exchange_ts_ms, tuple(group), symbol, topic))
+    return batches
 
 
 def _check_utf8(raw: bytes) -> None:
