@@ -58,6 +58,11 @@ class Result:
         return asdict(self)
 
 
+def whole_rounds(messages: int) -> int:
+    """At most so many messages, in whole rounds of the venue: what a rival can be checked for."""
+    return messages if messages <= ROUND else messages - messages % ROUND
+
+
 @lru_cache(maxsize=4)
 def truth(symbols: int, messages: int, seed: int) -> Load:
     """The load as the venue makes it."""

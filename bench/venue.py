@@ -22,6 +22,7 @@ from bisect import bisect_right
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from websockets.frames import Frame as WebSocketFrame
 from websockets.frames import Opcode
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
@@ -125,8 +126,9 @@ class Venue:
         self.rate = rate
         self.total = total
         self.resubscribed = 0
+        self.ended = threading.Semaphore(0)
+        """Released once for every connection that ends."""
         self._owner: dict[str, Client] = {}
-        self._clients: list[Client] = []
         self._lock = threading.Lock()
         self._started = False
         self._wanted = {("book", s) for s in load.symbols} | {("trade", s) for s in load.symbols}
@@ -210,14 +212,16 @@ class Venue:
                 for event in protocol.events_received():
                     if isinstance(event, Request):
                         protocol.send_response(protocol.accept(event))
-                    elif event.opcode is Opcode.TEXT:
+                    elif isinstance(event, WebSocketFrame) and event.opcode is Opcode.TEXT:
                         self._flush(client, protocol)
-                        self._answer(client, json.loads(event.data))
+                        self._answer(client, json.loads(bytes(event.data)))
                 self._flush(client, protocol)
         except OSError:
             pass
         finally:
+            client.lost = True
             client.sock.close()
+            self.ended.release()
 
     def _flush(self, client: Client, protocol: ServerProtocol) -> None:
         for data in protocol.data_to_send():

@@ -14,8 +14,8 @@ import time
 from typing import Any
 
 import zmq
-from cryptofeed import feed as feed_module
 from cryptofeed import FeedHandler
+from cryptofeed import feed as feed_module
 from cryptofeed.backends.zmq import BookZMQ, TradeZMQ
 from cryptofeed.connection import WebsocketEndpoint, WSAsyncConn
 from cryptofeed.defines import BYBIT, L2_BOOK, PERPETUAL, TRADES

@@ -1,7 +1,7 @@
 """
 pybit: one process, ``unified_trading.WebSocket``, books merged by pybit itself.
 
-``--variant plain`` hides wsaccel, as ``pip install pybit`` does not bring it; ``wsaccel`` leaves it.
+``--variant plain`` hides wsaccel, which pip does not bring with pybit; ``wsaccel`` leaves it.
 The address is pybit's own template, filled with the local one. Symbols are subscribed in requests
 of 100, like a user of its list form would.
 """

@@ -1,0 +1,83 @@
+"""
+A listener on the market bus that keeps the exact latency of every message.
+
+Does what a worker does up to the point that matters: receive, unpack, number, and for a book apply
+it to a real ``OrderBook``. The snapshots, which were published before it came, it takes from the
+load itself. One process for all connectors of the run.
+"""
+
+import argparse
+import json
+import time
+
+import zmq
+
+from bench.frames import LoadSpec, make_load
+from bench.run import ROUND
+from bench.venue import load_spec, say
+from processes.connector.protocol import BookUpdate, decode
+from processes.orderbook.book import OrderBook
+from shared.bus import MarketSubscriber
+from shared.messages import SCHEMA_VERSION, BookMessage
+from shared.topics import market_topic
+
+BATCH = 64
+PAYLOAD_AT = 4
+"""After the header of a frame of 126 bytes to 64 kB."""
+
+
+def books_of(spec: LoadSpec) -> dict[bytes, OrderBook]:
+    """The books after their snapshots, by market bus topic."""
+    books = {}
+    for symbol, frame in make_load(spec).snapshots.items():
+        update = decode(frame[PAYLOAD_AT:], "linear", 0)
+        assert isinstance(update, BookUpdate)
+        book = OrderBook(update.depth)
+        book.apply(BookMessage(SCHEMA_VERSION, "live", 1, 1, *update[:-2]))
+        books[market_topic("book", "linear", symbol)] = book
+    return books
+
+
+def spread(samples: list[int]) -> dict[str, float]:
+    """Quantiles of nanoseconds, in microseconds."""
+    ranked = sorted(samples)
+    last = len(ranked) - 1
+    shares = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99.9": 0.999, "max": 1.0}
+    return {"count": len(ranked)} | {
+        name: ranked[min(last, int(share * len(ranked)))] / 1e3 for name, share in shares.items()
+    }
+
+
+def main() -> None:
+    """Listen to a run, then report."""
+    parser = argparse.ArgumentParser(description="Exact latencies of one run.")
+    parser.add_argument("connectors", nargs="+", metavar="NAME=ENDPOINT")
+    parser.add_argument("--symbols", type=int, required=True)
+    parser.add_argument("--messages", type=int, required=True)
+    parser.add_argument("--seed", type=int, required=True)
+    options = parser.parse_args()
+    books = books_of(load_spec(options.symbols, options.messages, ROUND, options.seed))
+    subscriber = MarketSubscriber(zmq.Context())
+    for entry in options.connectors:
+        name, _, endpoint = entry.partition("=")
+        subscriber.connect(name, endpoint)
+        for topic in books:
+            subscriber.subscribe(topic, name)
+            subscriber.subscribe(b"trade" + topic.removeprefix(b"book"), name)
+    say("listening", at=json.dumps(time.monotonic()))
+    samples: dict[str, list[int]] = {"book": [], "trade": []}
+    left = options.messages
+    while left > 0:
+        subscriber.socket.poll()
+        for topic, message, _ in subscriber.receive(BATCH):
+            if isinstance(message, BookMessage):
+                books[topic].apply(message)
+                samples["book"].append(time.time_ns() - message.recv_ts_ns)
+            else:
+                samples["trade"].append(time.time_ns() - message.recv_ts_ns)
+            left -= 1
+    say("latency", **{name: spread(values) for name, values in samples.items() if values})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+"""The load: every frame decodes, every book is followed without a gap, rounds join."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from bench.frames import DEPTH, Frame, Load, LoadSpec, make_load
+from bench.venue import Round
+from processes.connector.protocol import BookUpdate, TradeBatch, decode
+from processes.orderbook.book import OrderBook
+from shared.messages import SCHEMA_VERSION, BookMessage
+
+NOW_MS = b"1791365008335"
+
+
+def payload(frame: bytes) -> bytes:
+    """What a websocket frame carries, by the length that its header announces."""
+    short = frame[1]
+    assert frame[0] == 0x81
+    size, start = (short, 2) if short < 126 else (int.from_bytes(frame[2:4], "big"), 4)
+    assert len(frame) == start + size
+    return frame[start:]
+
+
+def books(load: Load) -> dict[str, OrderBook]:
+    """The books of a load after their snapshots."""
+    held = {symbol: OrderBook(DEPTH) for symbol in load.symbols}
+    for symbol, frame in load.snapshots.items():
+        held[symbol].apply(message(payload(frame)))
+    return held
+
+
+def message(text: bytes) -> BookMessage:
+    """A book message as the orderbook worker sees it."""
+    update = decode(text, "linear", 0)
+    assert isinstance(update, BookUpdate)
+    return BookMessage(SCHEMA_VERSION, "live", 1, 1, *update[:-2])
+
+
+def sent(load: Load, turn: int) -> Iterator[tuple[Frame, bytes]]:
+    """The frames of one round as the venue sends them."""
+    laid = Round.of(list(enumerate(load.frames)))
+    laid.number(turn)
+    laid.stamp(0, len(load.frames), NOW_MS)
+    for frame, start, end in zip(load.frames, laid.starts, laid.ends, strict=True):
+        yield frame, payload(bytes(laid.buffer[start:end]))
+
+
+def test_seven_messages_in_ten_are_book_deltas_of_some_370_bytes() -> None:
+    load = make_load(LoadSpec(symbols=10, messages=5_000))
+    assert 0.67 < load.books / len(load.frames) < 0.73
+    assert 330 < load.mean_bytes < 410
+
+
+def test_every_book_is_followed_without_a_gap_and_ends_at_the_announced_touch() -> None:
+    load = make_load(LoadSpec(symbols=10, messages=5_000))
+    held = books(load)
+    for frame, text in sent(load, 0):
+        if frame.is_book:
+            held[frame.symbol].apply(message(text))
+    for symbol, book in held.items():
+        assert book.best_bid is not None
+        assert book.best_ask is not None
+        assert load.touches[symbol] == (book.best_bid[0], book.best_ask[0])
+        assert (DEPTH, DEPTH) == (len(book.bids()), len(book.asks()))
+        assert book.absent_deletes == 0
+
+
+def test_deltas_insert_update_and_delete_levels_and_move_the_touch() -> None:
+    load = make_load(LoadSpec(symbols=1, messages=2_000))
+    book = books(load)[load.symbols[0]]
+    seen, touches = set(), set()
+    for frame, text in sent(load, 0):
+        if frame.is_book:
+            update = message(text)
+            for price, size in update.bids:
+                known = price in book.bid_half.sizes
+                seen.add("delete" if not size else "update" if known else "insert")
+            book.apply(update)
+            touches.add(book.best_bid)
+    assert {"insert", "update", "delete"} == seen
+    assert len({touch[0] for touch in touches if touch}) > 5
+
+
+def test_rounds_join_without_a_gap() -> None:
+    load = make_load(LoadSpec(symbols=3, messages=600, is_round=True))
+    held = books(load)
+    for turn in range(3):
+        for frame, text in sent(load, turn):
+            if frame.is_book:
+                held[frame.symbol].apply(message(text))
+    assert all(book.is_live for book in held.values())
+
+
+def test_no_trade_id_comes_twice_and_sequences_only_grow() -> None:
+    load = make_load(LoadSpec(symbols=2, messages=400, is_round=True))
+    ids: list[str] = []
+    last = dict.fromkeys(load.symbols, 0)
+    for turn in range(3):
+        for frame, text in sent(load, turn):
+            if frame.is_book:
+                continue
+            decoded = decode(text, "linear", 0)
+            assert isinstance(decoded, list)
+            assert isinstance(decoded[0], TradeBatch)
+            for trade in decoded[0].trades:
+                assert trade.sequence is not None
+                assert trade.sequence > last[frame.symbol]
+                last[frame.symbol] = trade.sequence
+                ids.append(trade.trade_id)
+    assert len(set(ids)) == len(ids) == load.trades * 3
+
+
+def test_all_times_of_a_frame_are_the_time_it_is_sent() -> None:
+    load = make_load(LoadSpec(symbols=2, messages=200))
+    for frame, text in sent(load, 0):
+        decoded = decode(text, "linear", 0)
+        if frame.is_book:
+            assert isinstance(decoded, BookUpdate)
+            assert {int(NOW_MS)} == {decoded.exchange_ts_ms, decoded.match_ts_ms}
+        else:
+            assert isinstance(decoded, list)
+            assert isinstance(decoded[0], TradeBatch)
+            assert {int(NOW_MS)} == {trade.match_ts_ms for trade in decoded[0].trades}
+
+
+def test_the_same_specification_gives_the_same_bytes() -> None:
+    spec = LoadSpec(symbols=4, messages=100, seed=7)
+    one, other = make_load(spec), make_load(spec)
+    assert [frame.data for frame in one.frames] == [frame.data for frame in other.frames]
+
+
+def test_a_round_too_short_to_close_its_books_is_refused() -> None:
+    with pytest.raises(ValueError, match="cannot close"):
+        make_load(LoadSpec(symbols=10, messages=10, is_round=True))
