@@ -97,7 +97,8 @@ def _override(tables: dict[str, Any], options: Options) -> None:
 
 def _override_market(tables: dict[str, Any], options: Options) -> None:
     """Replace the file's market tables by one, if an option names a market."""
-    symbols = None if options.symbols is None else options.symbols.split(",")
+    named = None if options.symbols is None else options.symbols.split(",")
+    symbols = None if named is None else [symbol.strip() for symbol in named]
     given = {"category": options.category, "symbols": symbols, "depth": options.depth}
     given = {key: value for key, value in given.items() if value is not None}
     if not given:

@@ -2,6 +2,7 @@
 
 import os
 import socket
+from contextlib import suppress
 from pathlib import Path
 
 from shared.errors import TakenError
@@ -47,9 +48,15 @@ def taken(key: str, host: str, port: int, error: OSError) -> TakenError:
     """The one line about an address that cannot be bound."""
     pid = listener(port)
     if pid is not None:
-        name = Path(f"/proc/{pid}/comm").read_text().strip()
-        return TakenError(f"{key}: {host}:{port} is taken by process {pid} ({name})")
+        return TakenError(f"{key}: {host}:{port} is taken by process {pid} ({_name(pid)})")
     return TakenError(f"{key}: {host}:{port} cannot be bound: {error.strerror or error}")
+
+
+def _name(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return "gone"
 
 
 def listener(port: int) -> int | None:
@@ -76,7 +83,12 @@ def _listening_inodes(port: int) -> set[str]:
 
 
 def _open_files(directory: Path) -> set[str]:
+    """What the files of a process are; nothing of one that is gone or not ours to see."""
+    found = set()
     try:
-        return {os.readlink(entry) for entry in directory.iterdir()}
+        for entry in directory.iterdir():
+            with suppress(FileNotFoundError):  # closed since
+                found.add(os.readlink(entry))
     except OSError:
         return set()
+    return found
