@@ -332,6 +332,7 @@ class TestExchangeTime:
         assert tape is not None
         assert tape.windows.now_ms == T0 + 10_000
         assert aggregator.get_tpm("BTCUSDT", "10s") == 12.0
+        assert metrics(aggregator, 10_001)["match_ts_ms"] == T0 + 10_000
 
     def test_a_step_of_our_clock_is_forgotten_with_the_next_message(
         self, aggregator: TradesAggregator

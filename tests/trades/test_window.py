@@ -251,6 +251,7 @@ def test_windows_equal_brute_force_at_every_step(
     """Any order of trades and instants, sizes from 1e-15 to 1e18, every window boundary."""
     windows = TradeWindows(retention_ms=100, is_inverse=is_inverse)
     seen: list[Print] = []
+    delta = Fraction(0)
     now = 0
     windows.advance(now)
     for step in steps:
@@ -258,8 +259,10 @@ def test_windows_equal_brute_force_at_every_step(
             if step.ts > now:
                 now = step.ts
             windows.add(step.ts, step.price, step.size, is_buy=step.is_buy)
+            delta += exact(step.size) if step.is_buy else -exact(step.size)
             if step.ts > now - 100:
                 seen.append(step)
+            assert windows.cvd == float(delta)
         else:
             now = max(now, step)
             windows.advance(step)
