@@ -134,7 +134,7 @@ class SyntheticFeed:
         self._seed = seed
         self._rate = rate
         self._is_activity_stale = False
-        self._polled_ms = 0
+        self._polled_ms: int | None = None
         self._script: dict[InstrumentKey, list[AnyAction]] = {}
         self._scripted: dict[InstrumentKey, ScriptedFlow] = {}
         self._books: dict[TopicKey, BookTopic] = {}
@@ -192,7 +192,7 @@ class SyntheticFeed:
         """The trades since the last poll, then the books that are due."""
         if self._is_activity_stale:
             self._set_activity()
-        if now_ms - self._polled_ms > CATCH_UP_MAX_MS:
+        if self._polled_ms is not None and now_ms - self._polled_ms > CATCH_UP_MAX_MS:
             self.market.skip_to(now_ms)
         self._polled_ms = now_ms
         outgoing = []
