@@ -22,6 +22,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from itertools import groupby
 from random import Random
 from typing import NamedTuple, Protocol
 
@@ -52,7 +53,7 @@ from processes.connector.protocol import (
     ping_text,
     trades_topic,
 )
-from processes.connector.subscriptions import Event, Subscriptions, TopicState
+from processes.connector.subscriptions import Event, EventKind, Subscriptions, TopicState
 from shared.clock import Clock, SystemClock
 from shared.config import DEPTHS, ConnectorConfig
 from shared.errors import EX_SOFTWARE
@@ -368,29 +369,34 @@ class BybitWebSocketClient:
         """Send the requests that are due, log what happened, keep what must be announced."""
         for request in self._subscriptions.take_requests():
             self._send(request)
-        for event in self._subscriptions.take_events():
-            self._on_event(event)
+        events = self._subscriptions.take_events()
+        for (kind, reason), group in groupby(events, key=lambda event: (event.kind, event.reason)):
+            self._on_events(kind, reason, list(group))
 
-    def _on_event(self, event: Event) -> None:
-        topic, reason = event.topic, event.reason
-        match event.kind:
+    def _on_events(self, kind: EventKind, reason: str, events: list[Event]) -> None:
+        topics = [event.topic for event in events]
+        match kind:
             case "subscribed" | "unsubscribed":
-                log.info(event.kind, topic=topic, reason=reason or None)
-                self._notices.append(Notice(event.kind, reason, self._streams_of(topic)))
+                log.info(kind, topics=topics, **({"reason": reason} if reason else {}))
+                self._notices.append(Notice(kind, reason, self._streams_of(topics)))
             case "rejected":
-                log.warning("topic rejected", topic=topic, reason=reason, detail=event.detail)
-                self._notices.append(Notice("rejected", reason, self._streams_of(topic)))
+                details = {event.topic: event.detail for event in events}
+                log.warning("topics rejected", topics=details, reason=reason)
+                self._notices.append(Notice("rejected", reason, self._streams_of(topics)))
             case "unanswered":
-                log.warning("no ack, asking again", topic=topic)
+                log.warning("no ack, asking again", topics=topics)
             case "silent":
-                log.warning("confirmed but no snapshot, asking again", topic=topic)
+                log.warning("confirmed but no snapshot, asking again", topics=topics)
             case "reconnect":
-                log.warning("book not served, reconnecting", topic=topic)
+                log.warning("books not served, reconnecting", topics=topics)
                 self._abort("resync")
 
-    def _streams_of(self, topic: str) -> list[StreamKey]:
-        kind = parse_topic(topic).kind
-        return [(kind, symbol) for symbol in self._streams.get(topic, {})]
+    def _streams_of(self, topics: Sequence[str]) -> list[StreamKey]:
+        return [
+            (parse_topic(topic).kind, symbol)
+            for topic in topics
+            for symbol in self._streams.get(topic, {})
+        ]
 
     def _send(self, text: str) -> None:
         if self._connection is not None and self._is_open:

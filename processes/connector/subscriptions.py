@@ -49,6 +49,8 @@ RESYNC_INTERVAL_S = 1.0
 """At most one resync of a topic in this time; requests in between wait and are merged."""
 RESYNC_SETTLE_S = 0.5
 """A resync asked for this soon after a snapshot was asked for before that snapshot arrived."""
+RETRY_REJECTED_S = 60.0
+"""A rejected topic may be tried again after this time, if somebody asks for its snapshot."""
 TEXT_MAX = 200
 
 
@@ -189,8 +191,9 @@ class Subscriptions:
         Ask for a new snapshot of one book; False if the topic is not subscribed.
 
         Trades have no snapshot: nothing happens. Asked again while one is under way or just
-        arrived, it is the same resync; asked too often, it waits (``RESYNC_INTERVAL_S``).
-        Due resyncs are sent, together, by the next ``on_time``.
+        arrived, it is the same resync; asked too often, it waits (``RESYNC_INTERVAL_S``). A
+        rejected book is subscribed anew, now and then (``RETRY_REJECTED_S``). Due resyncs are sent,
+        together, by the next ``on_time``.
         """
         topic = self._topics.get(name)
         if topic is None:
@@ -199,6 +202,10 @@ class Subscriptions:
             if now - topic.snapshot_at < RESYNC_SETTLE_S:
                 return True
             topic.resync_at = max(now, topic.resynced_at + RESYNC_INTERVAL_S)
+        elif topic.phase == "rejected" and now - topic.resynced_at >= RETRY_REJECTED_S:
+            topic.resynced_at = now
+            topic.unserved = topic.unanswered = 0
+            self._queue(topic, is_alone=True)
         return True
 
     # -- what happens to us ----------------------------------------------------------------------

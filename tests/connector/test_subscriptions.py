@@ -376,6 +376,19 @@ def test_a_resync_of_trades_or_of_an_unknown_topic_sends_nothing() -> None:
     assert sent(subscriptions) == []
 
 
+def test_a_rejected_book_is_tried_again_now_and_then_when_its_snapshot_is_asked_for() -> None:
+    subscriptions, [request] = connected(NOPE)
+    subscriptions.on_ack(refused(request, NOT_FOUND + NOPE), 0.1)
+    tries = []
+    for second in range(1, 200):
+        subscriptions.resync(NOPE, float(second))
+        subscriptions.on_time(float(second))
+        for again in sent(subscriptions):
+            tries.append((second, again.args))
+            subscriptions.on_ack(refused(again, NOT_FOUND + NOPE), float(second))
+    assert tries == [(1, [NOPE]), (61, [NOPE]), (121, [NOPE]), (181, [NOPE])]
+
+
 def test_a_resync_survives_a_lost_unsubscribe_ack() -> None:
     subscriptions = delivering(BTC)
     subscriptions.resync(BTC, 5.0)
