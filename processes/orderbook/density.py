@@ -170,11 +170,12 @@ class DensityTracker:
 
     Attributes:
         tracked: Number of prices that are followed; bring books and trades when it is not zero.
+        is_waiting: Whether ``update`` has something to decide even if nothing more comes.
     """
 
     __slots__ = (
         "_baselines", "_events", "_grace_ms", "_levels", "_match_ms", "_mid", "_now_ms",
-        "_settings", "_tick", "_trade_ids", "_trades_followed", "tracked",
+        "_settings", "_tick", "_trade_ids", "_trades_followed", "is_waiting", "tracked",
     )  # fmt: skip
 
     def __init__(
@@ -196,6 +197,7 @@ class DensityTracker:
         self._levels["bid"].clear()
         self._levels["ask"].clear()
         self.tracked = 0
+        self.is_waiting = False
         self._match_ms = 0
         self._now_ms = 0
         self._mid = 0.0
@@ -265,6 +267,7 @@ class DensityTracker:
         self._levels["bid"].clear()
         self._levels["ask"].clear()
         self.tracked = 0
+        self.is_waiting = False
 
     # -- once a publish interval -----------------------------------------------------------------
 
@@ -287,6 +290,12 @@ class DensityTracker:
             self._judge_side(half.side, has_new_baseline)
         for half in (book.bid_half, book.ask_half):
             self._search(half)
+        self.is_waiting = any(wall.has_changed for wall in self._walls())
+
+    @property
+    def has_events(self) -> bool:
+        """Whether there is something to take."""
+        return bool(self._events)
 
     def take_events(self) -> list[DensityEvent]:
         """The events since the last call, in order."""
@@ -477,6 +486,7 @@ class DensityTracker:
         )
         for level in wall.levels:
             self._levels[side][level.price] = level
+        wall.has_changed = False
         self.tracked += len(levels)
         self._tell("detected", wall)
 

@@ -6,11 +6,12 @@ nothing of the other books. Time comes in: ``now`` is seconds of the monotonic c
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Literal
 
 from processes.orderbook.book import OrderBook, Untrusted
 from processes.orderbook.density import DensityTracker
-from processes.orderbook.ledger import Gap, GapLedger, Reason
+from processes.orderbook.ledger import REASONS, Gap, GapLedger, Reason
 from processes.orderbook.measures import OrderFlow
 from processes.orderbook.silence import SilenceJudge
 from shared.messages import BookMessage, Category, Source, TradesMessage
@@ -26,6 +27,19 @@ RETRY_INITIAL_S = 2.0
 RETRY_MAX_S = 30.0
 
 
+@dataclass
+class Counts:
+    """What has happened to the books of a worker, since its start."""
+
+    messages: int = 0
+    """Book messages, applied or not; kept by whoever brings them."""
+    ignored: int = 0
+    """Deltas that came while there was no snapshot to apply them to."""
+    requested: int = 0
+    recovered: int = 0
+    doubts: dict[Reason, int] = field(default_factory=lambda: dict.fromkeys(REASONS[1:], 0))
+
+
 class FollowedBook:
     """
     The book of one stream and whether it can be trusted.
@@ -34,9 +48,7 @@ class FollowedBook:
         state, reason: As published; ``reason`` is None when live.
         generation: Unique number of this life of the topic: new after a change of source.
         messages: Messages received, applied or not.
-        ignored: Deltas that came while there was no snapshot to apply them to.
         is_changed: Whether something has to be published; whoever publishes resets it.
-        doubts: Times the book was doubted, by reason.
     """
 
     __slots__ = (
@@ -50,16 +62,14 @@ class FollowedBook:
         "book",
         "category",
         "connector",
+        "counts",
         "densities",
-        "doubts",
         "flow",
         "gap",
         "generation",
-        "ignored",
         "is_changed",
         "messages",
         "reason",
-        "recoveries",
         "session",
         "source",
         "state",
@@ -76,6 +86,7 @@ class FollowedBook:
         connector: str,
         *,
         ledger: GapLedger,
+        counts: Counts,
         generations: Iterator[int],
         now: float,
         trades_connector: str | None = None,
@@ -96,10 +107,8 @@ class FollowedBook:
         self.source: Source | None = None
         self.session: int | None = None
         self.messages = 0
-        self.ignored = 0
         self.is_changed = True
-        self.doubts: dict[Reason, int] = {}
-        self.recoveries = 0
+        self.counts = counts
         self.gap: Gap | None = None
         self._generations = generations
         self._ledger = ledger
@@ -152,11 +161,17 @@ class FollowedBook:
     def on_trades(self, message: TradesMessage, lost: int = 0) -> None:
         """Attribute trades of the symbol to its walls."""
         densities = self.densities
-        if densities is not None:
+        if densities is not None and message.source == self.source:
             if lost:
                 densities.on_trades_lost()
             if densities.tracked:
                 densities.on_trades(message.trades)
+
+    def follow_trades(self, connector: str | None) -> None:
+        """Whose link events concern the symbol's trades; None when they are not brought."""
+        self.trades_connector = connector
+        if self.densities is not None:
+            self.densities.follow_trades(connector is not None)
 
     def doubt(
         self,
@@ -182,7 +197,7 @@ class FollowedBook:
         was_live = self.state == "live"
         changed = was_live or self.reason != reason
         if changed:
-            self.doubts[reason] = self.doubts.get(reason, 0) + 1
+            self.counts.doubts[reason] += 1
         self.reason = reason
         self.is_changed = self.is_changed or changed
         if was_live:
@@ -233,12 +248,17 @@ class FollowedBook:
         wait = min(RETRY_MAX_S, RETRY_INITIAL_S * 2.0 ** min(self._resync_attempts, 10))
         self._resync_attempts += 1
         self._resync_due = now + wait
+        self.counts.requested += 1
         return True
+
+    def not_live_s(self, now: float) -> float | None:
+        """Seconds since the book is not live; None when it is."""
+        since = self._untrusted_since
+        return None if since is None else max(0.0, now - since)
 
     def untrusted_s(self, now: float) -> float:
         """Seconds in which the book was not live, since it is followed."""
-        since = self._untrusted_since
-        return self._untrusted_s + (max(0.0, now - since) if since is not None else 0.0)
+        return self._untrusted_s + (self.not_live_s(now) or 0.0)
 
     def forget(self) -> None:
         """The book is followed no longer."""
@@ -266,7 +286,7 @@ class FollowedBook:
             else:
                 self._go_live(message, now)
         else:
-            self.ignored += 1
+            self.counts.ignored += 1
         return was != (self.state, self.reason, self.generation)
 
     def _go_live(self, message: BookMessage, now: float) -> None:
@@ -290,7 +310,7 @@ class FollowedBook:
         self._untrusted_s += duration
         self._untrusted_since = None
         if self._resync_attempts:
-            self.recoveries += 1
+            self.counts.recovered += 1
         self._resync_attempts = 0
         self._resync_due = None
         self.state, self.reason = "live", None

@@ -18,6 +18,7 @@ from processes.orderbook.followed import (
     STATES,
     SUBSCRIBED_DELAY_S,
     BookState,
+    Counts,
     FollowedBook,
 )
 from processes.orderbook.ledger import GapLedger, Reason
@@ -71,6 +72,7 @@ class OrderBookManager:
         self.settings = settings or OrderbookConfig()
         self.density = density or DensityConfig()
         self.ledger = GapLedger()
+        self.counts = Counts()
         self.books: dict[Key, FollowedBook] = {}
         self.now = 0.0
         self._generations = count(1)
@@ -108,6 +110,7 @@ class OrderBookManager:
                 depth,
                 connector,
                 ledger=self.ledger,
+                counts=self.counts,
                 generations=self._generations,
                 now=self.now,
                 flow=OrderFlow() if self.settings.ofi else None,
@@ -210,7 +213,7 @@ class OrderBookManager:
     def states(self) -> dict[BookState, int]:
         """Number of books in each state."""
         states: dict[BookState, int] = dict.fromkeys(STATES, 0)
-        for book in self.books.values():
+        for book in list(self.books.values()):  # also asked from the exporter's thread
             states[book.state] += 1
         return states
 

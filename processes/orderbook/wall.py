@@ -84,6 +84,7 @@ class WallLevel:
         self.decreases = [decrease for decrease in self.decreases if decrease.amount]
         if trade.amount:
             self.waiting.append(trade)
+            self.wall.has_changed = True
 
     def settle(self, until_ms: int) -> None:
         """

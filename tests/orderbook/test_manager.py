@@ -151,7 +151,7 @@ def test_a_book_is_syncing_until_its_first_snapshot() -> None:
     assert state(manager) == ("syncing", "starting")
     assert not manager.apply(BTC, delta(9))
     assert state(manager) == ("syncing", "starting")
-    assert followed(manager).ignored == 1
+    assert manager.counts.ignored == 1
     assert manager.apply(BTC, snapshot(10))
     assert state(manager) == ("live", None)
 
@@ -176,7 +176,7 @@ def test_a_doubt_is_seen_on_the_very_message_and_only_a_snapshot_ends_it(
     manager = managed(BTC, ETH)
     assert manager.apply(BTC, message) is True
     assert state(manager) == ("stale", reason)
-    assert followed(manager).doubts == {reason: 1}
+    assert {why for why, number in manager.counts.doubts.items() if number} == {reason}
     assert not manager.apply(BTC, delta(message.update_id + 1, session=message.session,
                                         source=message.source))  # fmt: skip
     assert state(manager) == ("stale", reason)
@@ -299,7 +299,7 @@ def test_a_doubt_asks_at_once_for_that_topic_alone_and_stops_with_the_snapshot()
     manager.advance(2.0)
     assert manager.due_resyncs() == [("book.linear.BTCUSDT", "gap")]
     manager.apply(BTC, snapshot(30))
-    assert followed(manager).recoveries == 1
+    assert (manager.counts.requested, manager.counts.recovered) == (2, 1)
     manager.advance(1000.0)
     assert manager.due_resyncs() == []
     manager.apply(BTC, delta(32))
@@ -307,7 +307,7 @@ def test_a_doubt_asks_at_once_for_that_topic_alone_and_stops_with_the_snapshot()
 
 
 def test_the_first_snapshot_is_no_recovery_when_nobody_asked_for_it() -> None:
-    assert followed(managed(BTC)).recoveries == 0
+    assert managed(BTC).counts.recovered == 0
 
 
 def test_while_the_link_is_down_it_is_given_time_to_come_back_by_itself() -> None:

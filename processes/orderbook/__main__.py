@@ -1,0 +1,10 @@
+"""``python -m processes.orderbook SPEC.json``: one orderbook worker."""
+
+import sys
+
+from processes.orderbook.actor import OrderbookWorker
+from shared.actor import main
+from shared.specs import OrderbookSpec
+
+if __name__ == "__main__":
+    sys.exit(main(OrderbookWorker, OrderbookSpec))

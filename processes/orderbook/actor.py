@@ -1,0 +1,506 @@
+"""
+The orderbook worker: its share of the books in, ``orderbook.*``, ``density.*``, ``gap.*`` out.
+
+Moves messages between the market bus, the manager and the forwarder, and decides when a metric is
+due: at once when a book's state changed, else a publish interval after the previous one of a book
+that changed. It asks for the resyncs that the manager wants. What the numbers are is in
+``measures`` and ``density``, what can be trusted in ``followed``.
+"""
+
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import Any, ClassVar, NamedTuple
+
+import msgspec
+import structlog
+
+from processes.orderbook.density import EVENTS, DensityEvent
+from processes.orderbook.followed import STATES, BookState, FollowedBook
+from processes.orderbook.ledger import GapNote
+from processes.orderbook.manager import Key, OrderBookManager
+from processes.orderbook.measures import MEASURES, BookMeasures
+from shared.actor import Actor
+from shared.bus import MarketSubscriber, MetricPublisher, Received
+from shared.clock import Clock
+from shared.messages import SCHEMA_VERSION, BookMessage, LinkMessage, TradesMessage
+from shared.specs import Assignment, OrderbookSpec
+from shared.telemetry import Samples, Telemetry
+from shared.topics import link_topic, market_topic, metric_topic, parse_topic
+
+log = structlog.get_logger()
+
+RECEIVE_LIMIT = 1_000
+"""Messages taken in one turn, so that timers and commands get theirs under load."""
+TICKS_PER_INTERVAL = 8
+"""How often due books are looked for, so that they do not all publish in the same moment."""
+RESYNC_TICK_S = 0.1
+SLOW_TICK_S = 1.0
+MAX_QUIET_MS = 60_000
+"""The exchange's time is guessed forward no longer than this after a book's last message."""
+NAMES_MAX = 100
+"""Books that are not live and named in the status."""
+
+
+class Metric(NamedTuple):
+    """One message for the metrics socket."""
+
+    topic: bytes
+    payload: dict[str, Any]
+
+
+class Market:
+    """What the worker knows of one book besides its state: topics, numbers, what was published."""
+
+    __slots__ = (
+        "book", "bus_topic", "epoch", "gauges", "generation", "measures", "published_at",
+        "published_state", "sequences", "topics",
+    )  # fmt: skip
+
+    def __init__(self, book: FollowedBook, measures: BookMeasures, bus_topic: bytes) -> None:
+        self.book = book
+        self.measures = measures
+        self.bus_topic = bus_topic
+        self.topics = {
+            kind: metric_topic(kind, book.category, book.symbol)
+            for kind in ("orderbook", "density", "gap")
+        }
+        self.generation = 0
+        self.epoch = ""
+        self.sequences = dict.fromkeys(self.topics, 0)
+        self.published_at = float("-inf")
+        self.published_state: tuple[str, str | None, int] | None = None
+        self.gauges: dict[str, Any] | None = None
+        """The last published measures of a live book."""
+
+    def start_epoch(self, epoch: str) -> None:
+        """Number the messages of every topic from 1 again."""
+        self.generation = self.book.generation
+        self.epoch = epoch
+        self.sequences = dict.fromkeys(self.topics, 0)
+
+
+class OrderbookWorker(Actor):
+    """Keep one book per symbol; publish its metrics after every change."""
+
+    role: ClassVar[str] = "orderbook"
+
+    def __init__(
+        self, spec: OrderbookSpec, *, clock: Clock | None = None, telemetry: Telemetry | None = None
+    ) -> None:
+        super().__init__(spec, clock=clock, telemetry=telemetry)
+        self.spec = spec
+        self.manager = OrderBookManager(spec.settings, spec.density)
+        self._books: dict[bytes, Market] = {}
+        """By market bus topic of the book."""
+        self._trades: dict[bytes, tuple[Key, str]] = {}
+        """Book and connector by market bus topic of the trades."""
+        self._links: dict[bytes, str] = {}
+        """Connector by its link topic."""
+        self._subscriber: MarketSubscriber | None = None
+        self._publisher: MetricPublisher | None = None
+        self._epochs = itertools.count(1)
+        self._epoch_base = f"{self.process}-{self.clock.time_ns() // 1_000_000:x}"
+        self._interval_s = spec.settings.publish_interval_ms / 1_000
+        self._news: Counter[str] = Counter()
+        """State changes that were not logged yet, by reason."""
+        self._lag_s: float | None = None
+        self._declare_counters()
+        self.manager.advance(self.clock.monotonic())
+        for assignment in spec.assignments:
+            self.assign(assignment)
+
+    # -- sockets ---------------------------------------------------------------------------------
+
+    def on_start(self) -> None:
+        """Connect to the connectors and the forwarder; begin to publish and to ask."""
+        self._publisher = MetricPublisher(self.context, self.spec.metrics_in)
+        self._subscriber = MarketSubscriber(self.context)
+        for assignment in self.spec.assignments:
+            self._listen(assignment)
+        self.watch(self._subscriber.socket, self._on_readable)
+        self.every(self._interval_s / TICKS_PER_INTERVAL, self._on_publish_timer)
+        self.every(RESYNC_TICK_S, self._on_resync_timer)
+        self.every(SLOW_TICK_S, self._on_slow_timer)
+
+    def on_stop(self) -> None:
+        """Close both sockets."""
+        if self._subscriber is not None:
+            self._subscriber.close()
+        if self._publisher is not None:
+            self._publisher.close()
+
+    def on_command(self, command: dict[str, Any]) -> None:
+        """Take on a topic, give one up, or say everything again to a new forwarder."""
+        self.manager.advance(self.clock.monotonic())
+        match command["type"]:
+            case "assign":
+                assignment = msgspec.convert(command["assignment"], Assignment)
+                self.assign(assignment)
+                self._listen(assignment)
+            case "unassign":
+                self._unassign(command["topic"])
+            case "republish":
+                self._publish(self.publish_all())
+            case kind:
+                log.warning("unknown command", command=kind)
+
+    def status(self) -> dict[str, Any]:
+        """Books by state, those that are not live by name, and counts since the start."""
+        manager, subscriber, publisher = self.manager, self._subscriber, self._publisher
+        now = self.clock.monotonic()
+        not_live = {
+            book.topic: round(seconds, 1)
+            for book in manager.books.values()
+            if (seconds := book.not_live_s(now)) is not None
+        }
+        return {
+            "books": manager.states(),
+            "not_live": dict(itertools.islice(not_live.items(), NAMES_MAX)),
+            "messages": manager.counts.messages,
+            "ignored": manager.counts.ignored,
+            "gaps": sum(manager.counts.doubts.values()),
+            "resyncs_requested": manager.counts.requested,
+            "resyncs_recovered": manager.counts.recovered,
+            "lost": sum(self._lost().values()),
+            "frames_invalid": subscriber.invalid if subscriber else 0,
+            "lag_s": self._lag_s,
+            "metrics": int(sum(cell.value for cell in self._published.values())),
+            "metrics_dropped": publisher.dropped if publisher else 0,
+        }
+
+    def _listen(self, assignment: Assignment) -> None:
+        assert self._subscriber is not None
+        connector = assignment.connector
+        self._subscriber.connect(connector, assignment.endpoint)
+        self._subscriber.subscribe(link_topic(connector), connector)
+        self._subscriber.subscribe(assignment.stream.topic_bytes, connector)
+
+    def _on_readable(self) -> None:
+        assert self._subscriber is not None
+        self.manager.advance(self.clock.monotonic())
+        for number, received in enumerate(self._subscriber.receive(RECEIVE_LIMIT)):
+            if number == 0:
+                self._observe_lag(received.message.recv_ts_ns)
+            metrics = self.on_message(received)
+            if metrics:
+                self._publish(metrics)
+
+    def _on_publish_timer(self) -> None:
+        self.manager.advance(self.clock.monotonic())
+        self._publish(self.publish_due())
+
+    def _on_resync_timer(self) -> None:
+        self.manager.advance(self.clock.monotonic())
+        for request in self.manager.due_resyncs():
+            self.send_control("resync", topic=request.topic, reason=request.reason)
+
+    def _on_slow_timer(self) -> None:
+        self.manager.advance(self.clock.monotonic())
+        if self.manager.check_silence():
+            self._publish(self._tell(self._books.values()))
+        self._log_news()
+
+    def _publish(self, metrics: Iterable[Metric]) -> None:
+        assert self._publisher is not None
+        for metric in metrics:
+            self._publisher.publish(metric.topic, metric.payload)
+
+    # -- who is followed -------------------------------------------------------------------------
+
+    def assign(self, assignment: Assignment) -> None:
+        """Follow one more book, or the trades of one; a second time changes nothing."""
+        stream, connector = assignment.stream, assignment.connector
+        key, topic = (stream.category, stream.symbol), stream.topic_bytes
+        self._links[link_topic(connector)] = connector
+        if stream.kind == "trade":
+            self._trades[topic] = (key, connector)
+            if key in self.manager.books:
+                self.manager.books[key].follow_trades(connector)
+        elif topic not in self._books:
+            trades = self._trades.get(market_topic("trade", *key))
+            book = self.manager.subscribe(
+                stream.symbol,
+                stream.category,
+                depth=stream.depth,
+                connector=connector,
+                trades_connector=trades[1] if trades else None,
+            )
+            measures = BookMeasures(self.spec.settings, stream.category)
+            self._books[topic] = Market(book, measures, topic)
+
+    def unassign(self, topic: bytes) -> Market | None:
+        """Follow a topic no longer; what was published about it, if it was a followed book."""
+        trades = self._trades.pop(topic, None)
+        if trades is not None and trades[0] in self.manager.books:
+            self.manager.books[trades[0]].follow_trades(None)
+        market = self._books.pop(topic, None)
+        if market is not None:
+            self.manager.unsubscribe(market.book.symbol, market.book.category)
+        return market
+
+    def _unassign(self, text: str) -> None:
+        topic = market_topic(*parse_topic(text))
+        market = self.unassign(topic)
+        if self._subscriber is not None:
+            self._subscriber.unsubscribe(topic)
+        if market is not None and self._publisher is not None:
+            for metric in market.topics.values():
+                self._publisher.retire(metric)
+
+    # -- messages in, metrics out ----------------------------------------------------------------
+
+    def on_message(self, received: Received) -> Iterable[Metric]:
+        """
+        Take in one message of the market bus; what has to be said about it at once.
+
+        Mostly nothing: metrics of a book that only changed are due later.
+        """
+        topic, message, lost = received
+        market = self._books.get(topic)
+        if market is not None:
+            assert isinstance(message, BookMessage), "the topic says so"
+            self.manager.counts.messages += 1
+            changed = market.book.apply(message, self.manager.now, lost)
+            return self._tell([market]) if changed else ()
+        trades = self._trades.get(topic)
+        if trades is not None:
+            assert isinstance(message, TradesMessage), "the topic says so"
+            self._trade_messages.value += 1
+            book = self.manager.books.get(trades[0])
+            if book is not None:
+                book.on_trades(message, lost)
+            return ()
+        connector = self._links.get(topic)
+        if connector is None:
+            return ()
+        assert isinstance(message, LinkMessage), "the topic says so"
+        self.manager.on_link(connector, message)
+        return self._tell(self._books.values())
+
+    def _tell(self, markets: Iterable[Market]) -> Iterator[Metric]:
+        """What changed in the state of these books, then what became of gaps."""
+        now_ns = self.clock.time_ns()
+        for market in markets:
+            book = market.book
+            if market.published_state != (book.state, book.reason, book.generation):
+                yield from self._market_metrics(market, now_ns)
+        for note in self.manager.ledger.take_notes():
+            yield from self._gap_metric(note, now_ns)
+
+    def publish_due(self) -> Iterator[Metric]:
+        """The metrics of the books that changed, a publish interval after their last ones."""
+        now_ns, latest = self.clock.time_ns(), self.manager.now - self._interval_s
+        for market in self._books.values():
+            if market.published_at > latest:
+                continue
+            book = market.book
+            if book.is_changed:
+                yield from self._market_metrics(market, now_ns)
+            elif book.densities is not None and book.densities.is_waiting:
+                self._update_walls(book, now_ns)
+                market.published_at = self.manager.now
+                if book.densities.has_events:
+                    yield from self._market_metrics(market, now_ns)
+
+    def publish_all(self) -> Iterator[Metric]:
+        """The metrics of every book."""
+        now_ns = self.clock.time_ns()
+        for market in self._books.values():
+            yield from self._market_metrics(market, now_ns)
+
+    # -- payloads --------------------------------------------------------------------------------
+
+    def _market_metrics(self, market: Market, now_ns: int) -> Iterator[Metric]:
+        """The events and the metric of one book; nothing before the source is known."""
+        book = market.book
+        if book.source is None:
+            return
+        if book.generation != market.generation:
+            if market.generation:
+                log.info("source changed", topic=book.topic, source=book.source)
+            market.start_epoch(f"{self._epoch_base}-{next(self._epochs)}")
+        densities: list[dict[str, Any]] = []
+        measures = MEASURES
+        last = book.book.last if book.state == "live" else None
+        if last is not None:
+            self._update_walls(book, now_ns)
+            measures = market.measures.of(book.book)
+            if book.flow is not None:
+                measures["ofi"] = book.flow.take()
+            if book.densities is not None:
+                densities = [wall._asdict() for wall in book.densities.densities()]
+            if book.is_changed:
+                self._metric_latency.observe((now_ns - last.recv_ts_ns) / 1e9)
+        if book.densities is not None:
+            for event in book.densities.take_events():
+                yield self._density_metric(market, event, now_ns)
+        state = (book.state, book.reason, book.generation)
+        if market.published_state != state:
+            market.published_state = state
+            if book.reason != "starting":
+                self._news[book.reason or book.state] += 1
+        book.is_changed = False
+        market.published_at = self.manager.now
+        market.gauges = measures if last is not None else None
+        yield self._metric(
+            market,
+            "orderbook",
+            now_ns,
+            {
+                "reason": book.reason,
+                "update_id": last.update_id if last else None,
+                "sequence": last.sequence if last else None,
+                **measures,
+                "densities": densities,
+            },
+        )
+
+    def _update_walls(self, book: FollowedBook, now_ns: int) -> None:
+        """Let the walls of a live book be judged at the exchange's present time."""
+        last = book.book.last
+        if book.densities is not None and book.state == "live" and last is not None:
+            elapsed_ms = (now_ns - last.recv_ts_ns) // 1_000_000
+            now_ms = last.exchange_ts_ms + min(max(elapsed_ms, 0), MAX_QUIET_MS)
+            book.densities.update(book.book, now_ms)
+
+    def _density_metric(self, market: Market, event: DensityEvent, now_ns: int) -> Metric:
+        self._density_cells[event.event].value += 1
+        fields = {"event": event.event, **event.density._asdict()}
+        return self._metric(market, "density", now_ns, fields)
+
+    def _gap_metric(self, note: GapNote, now_ns: int) -> Iterator[Metric]:
+        market = self._books.get(market_topic("book", note.gap.category, note.gap.symbol))
+        if market is not None and market.generation:
+            fields = {"stream": "book", "event": note.event, **note.gap._asdict()}
+            yield self._metric(market, "gap", now_ns, fields)
+
+    def _metric(self, market: Market, kind: str, now_ns: int, fields: dict[str, Any]) -> Metric:
+        """A message of one of the market's topics: the common fields, then its own."""
+        book = market.book
+        last = book.book.last if book.state == "live" else None
+        market.sequences[kind] += 1
+        self._published[kind].value += 1
+        payload = {
+            "v": SCHEMA_VERSION,
+            "kind": kind,
+            "category": book.category,
+            "symbol": book.symbol,
+            "source": book.source,
+            "process": self.process,
+            "epoch": market.epoch,
+            "seq": market.sequences[kind],
+            "state": book.state,
+            "match_ts_ms": last.match_ts_ms if last else None,
+            "exchange_ts_ms": last.exchange_ts_ms if last else None,
+            "recv_ts_ns": last.recv_ts_ns if last else None,
+            "publish_ts_ns": now_ns,
+        }
+        return Metric(market.topics[kind], payload | fields)
+
+    # -- counters and log ------------------------------------------------------------------------
+
+    def _observe_lag(self, recv_ts_ns: int) -> None:
+        """Socket to worker, of the first message of a batch: the one that waited longest."""
+        self._lag_s = (self.clock.time_ns() - recv_ts_ns) / 1e9
+        self._bus_latency.observe(self._lag_s)
+
+    def _log_news(self) -> None:
+        """One line a second at most for whatever happened to the states of books."""
+        if self._news:
+            live = self._news.pop("live", 0)
+            if self._news:
+                names = [book.topic for book in self.manager.books.values() if book.reason]
+                log.warning("books not live", **self._news, topics=names[:5])
+                self._news.clear()
+            if live:
+                log.info("books live", books=live, **self.manager.states())
+
+    def _lost(self) -> dict[str, int]:
+        return dict(self._subscriber.lost) if self._subscriber else {}
+
+    def _declare_counters(self) -> None:
+        telemetry, process, counts = self.telemetry, self.process, self.manager.counts
+        self._trade_messages = telemetry.counter(
+            "worker_messages_total", "Market messages taken in.", process=process, stream="trade"
+        )
+        telemetry.counters(
+            "worker_messages_total", "Market messages taken in.", ("process", "stream"),
+            lambda: [((process, "book"), counts.messages)],
+        )  # fmt: skip
+        telemetry.counters(
+            "book_gaps_total", "Books that were trusted no longer.", ("process", "reason"),
+            lambda: [((process, reason), number) for reason, number in counts.doubts.items()],
+        )  # fmt: skip
+        telemetry.counters(
+            "book_resyncs_total", "Snapshots asked for, and received after asking.",
+            ("process", "result"),
+            lambda: [((process, "requested"), counts.requested),
+                     ((process, "recovered"), counts.recovered)],
+        )  # fmt: skip
+        telemetry.counters(
+            "book_deltas_ignored_total", "Deltas without a snapshot to apply them to.",
+            ("process",), lambda: [((process,), counts.ignored)],
+        )  # fmt: skip
+        telemetry.gauges(
+            "books", "Books by state.", ("process", "state"),
+            lambda: [((process, state), self._in_state(state)) for state in STATES],
+        )  # fmt: skip
+        telemetry.counters(
+            "bus_messages_lost_total", "Holes in the market bus.", ("process", "connector"),
+            lambda: [((process, name), lost) for name, lost in self._lost().items()],
+        )  # fmt: skip
+        self._density_cells = {
+            event: telemetry.counter(
+                "densities_total", "Events of walls.", process=process, event=event
+            )
+            for event in EVENTS
+        }
+        self._published = {
+            kind: telemetry.counter(
+                "metrics_published_total", "Metrics published.", process=process, kind=kind
+            )
+            for kind in ("orderbook", "density", "gap")
+        }
+        self._bus_latency = telemetry.histogram(
+            "bus_latency_seconds",
+            "From the websocket to this worker: the first message of every batch taken.",
+            process=process,
+        )
+        self._metric_latency = telemetry.histogram(
+            "metric_latency_seconds", "From the websocket to the metric.", process=process
+        )
+        telemetry.counters(
+            "untrusted_seconds_total", "Time in which a topic could not be trusted.",
+            ("category", "symbol", "kind"), self._untrusted_samples,
+        )  # fmt: skip
+        if self.spec.per_symbol:
+            labels = ("category", "symbol")
+            telemetry.gauges("mid_price", "Mid price, in quote currency.", labels,
+                             lambda: self._gauge_samples("mid_price"))  # fmt: skip
+            telemetry.gauges("spread_bps", "Spread, in basis points of the mid price.", labels,
+                             lambda: self._gauge_samples("spread_bps"))  # fmt: skip
+            telemetry.gauges("imbalance_ratio", "Imbalance of the best levels, in [-1, 1].",
+                             (*labels, "levels"), self._imbalance_samples)  # fmt: skip
+
+    # Read by the exporter's thread: each takes one copy of what the loop changes.
+
+    def _in_state(self, state: BookState) -> int:
+        return self.manager.states()[state]
+
+    def _untrusted_samples(self) -> Samples:
+        now = self.clock.monotonic()
+        for book in list(self.manager.books.values()):
+            yield (book.category, book.symbol, "book"), book.untrusted_s(now)
+
+    def _gauge_samples(self, name: str) -> Samples:
+        for market in list(self._books.values()):
+            value = (market.gauges or MEASURES)[name]
+            if value is not None:
+                yield (market.book.category, market.book.symbol), value
+
+    def _imbalance_samples(self) -> Samples:
+        for market in list(self._books.values()):
+            for levels, value in ((market.gauges or MEASURES)["imbalance"] or {}).items():
+                if value is not None:
+                    yield (market.book.category, market.book.symbol, levels), value
