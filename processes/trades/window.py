@@ -12,10 +12,11 @@ subtracted trade by trade, and two integers of any size differ without error.
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from math import ceil, log, sqrt
+from math import log, sqrt
 from typing import NamedTuple
 
 from processes.trades.exact import DecimalScale, is_plausible
+from processes.trades.quantiles import SizeOrder
 
 DEFAULT_MAX_TRADES = 200_000
 """About 50 MB for a symbol that fills it, and 666 trades a second over five minutes."""
@@ -86,9 +87,10 @@ class TradeWindows:
         self._max_trades = max_trades
         self._price_scale = DecimalScale()
         self._size_scale = DecimalScale()
-        # One row a trade, oldest first; rows before _head are evicted. The last three columns
-        # hold the totals of the rows before this one.
+        # One row a trade, oldest first; rows before _head are evicted, and _cut rows are gone from
+        # the columns. The last three columns hold the totals of the rows before this one.
         self._head = 0
+        self._cut = 0
         self._ts: list[int] = []
         self._prices: list[float] = []
         self._sizes: list[float] = []
@@ -101,6 +103,7 @@ class TradeWindows:
         self._total_sold = 0
         self._total_weighted = 0
         self._unstored_delta = 0
+        self._size_orders: dict[int, SizeOrder] = {}
         self._highs = _Extremes(sign=1)
         self._lows = _Extremes(sign=-1)
 
@@ -225,13 +228,13 @@ class TradeWindows:
 
         The smallest size that at least that share of the trades does not exceed (Hyndman and Fan,
         "Sample Quantiles in Statistical Packages", The American Statistician 50(4), 1996,
-        definition 1), so each is a size that was traded. None without trades; O(n log n).
+        definition 1), so each is a size that was traded. None without trades. O(log n) for each
+        trade that came or went since the same window was asked last.
         """
         _, first = self._window(window_ms)
-        sizes = sorted(self._sizes[first:])
-        if not sizes:
-            return None
-        return tuple(sizes[max(0, ceil(p * len(sizes)) - 1)] for p in probabilities)
+        order = self._size_orders.setdefault(window_ms, SizeOrder())
+        order.move(self._sizes, self._cut, self._cut + first, self._cut + len(self._sizes))
+        return order.quantiles(probabilities)
 
     def _window(self, window_ms: int) -> tuple[int, int]:
         """Time after which the window begins, and the row of its first trade."""
@@ -280,6 +283,8 @@ class TradeWindows:
         self._total_weighted += weighted
         self._highs.insert(ts, price)
         self._lows.insert(ts, price)
+        for order in self._size_orders.values():
+            order.invalidate()
 
     def _evict(self) -> None:
         floor_ms = self._floor_ms()
@@ -296,6 +301,7 @@ class TradeWindows:
                 self._weighted,
             ):
                 del column[: self._head]
+            self._cut += self._head
             self._head = 0
 
     def _drop_oldest(self) -> None:

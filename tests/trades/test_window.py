@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from decimal import Decimal
 from fractions import Fraction
 from itertools import pairwise
-from math import ceil, log, sqrt
+from math import log, sqrt
 from typing import NamedTuple
 
 import pytest
@@ -59,6 +59,24 @@ def brute_force(
         vwap=vwap,
         high=max((p.price for p in held), default=None),
         low=min((p.price for p in held), default=None),
+    )
+
+
+RANKS = (0.01, 0.5, 0.9, 1.0)
+
+
+def ranked(prints: Sequence[Print], window_ms: int, now_ms: int) -> tuple[float, ...] | None:
+    """Size quantiles: for each rank the smallest size that so many do not exceed."""
+    sizes = sorted(p.size for p in prints if now_ms - window_ms < p.ts <= now_ms)
+    if not sizes:
+        return None
+    return tuple(
+        next(
+            size
+            for size in sizes
+            if sum(other <= size for other in sizes) >= rank * len(sizes) - 1e-9
+        )
+        for rank in RANKS
     )
 
 
@@ -206,22 +224,21 @@ def test_a_million_trades_leave_no_drift() -> None:
     """Sums at the end equal a fresh store's, and the cumulative delta the exact decimal sum."""
     rng = random.Random(7)
     windows = TradeWindows(retention_ms=5_000)
-    bought = sold = 0
+    delta = 0
     ts = 1_700_000_000_000
+    steps = rng.choices((0, 1, 2), k=1_000_000)
+    millis = rng.choices(range(1, 5_000_000), k=1_000_000)
     recent: list[Print] = []
-    for count in range(1_000_000):
-        ts += rng.randrange(3)
-        milli = rng.randrange(1, 5_000_000)
-        p = Print(ts, rng.randrange(600_000, 700_000) / 10, milli / 1_000, rng.random() < 0.5)
-        windows.add(ts, p.price, p.size, is_buy=p.is_buy)
-        if p.is_buy:
-            bought += milli
-        else:
-            sold += milli
-        if count >= 990_000:
-            recent.append(p)
+    for step, milli in zip(steps, millis, strict=True):
+        ts += step
+        is_buy = milli % 2 == 0
+        price = (600_000 + milli % 99_991) / 10
+        windows.add(ts, price, milli / 1_000, is_buy=is_buy)
+        delta += milli if is_buy else -milli
+        if windows.trades_total >= 990_000:
+            recent.append(Print(ts, price, milli / 1_000, is_buy))
     assert windows.trades_total == 1_000_000
-    assert windows.cvd == float(Fraction(bought - sold, 1_000))
+    assert windows.cvd == float(Fraction(delta, 1_000))
     for window_ms in (1, 100, 1_000, 5_000):
         assert windows.measures(window_ms) == brute_force(recent, window_ms, ts)
 
@@ -269,6 +286,7 @@ def test_windows_equal_brute_force_at_every_step(
         for window_ms in (1, 30, 99, 100):
             expected = brute_force(seen, window_ms, now, is_inverse=is_inverse)
             assert windows.measures(window_ms) == expected
+            assert windows.size_quantiles(window_ms, RANKS) == ranked(seen, window_ms, now)
 
 
 @settings(max_examples=200, deadline=None)
@@ -336,19 +354,14 @@ def test_realised_volatility_equals_a_slow_version(prints: list[Print], window_m
     assert windows.realised_volatility(window_ms, sample_ms=10) == pytest.approx(expected)
 
 
-@settings(max_examples=200, deadline=None)
-@given(prints=st.lists(prints, max_size=40), window_ms=st.integers(1, 400))
-def test_size_quantiles_are_traded_sizes_by_rank(prints: list[Print], window_ms: int) -> None:
-    windows = filled(prints, retention_ms=400)
-    now = max((p.ts for p in prints), default=0)
-    sizes = sorted(p.size for p in prints if p.ts > now - window_ms)
-    quantiles = windows.size_quantiles(window_ms, [0.01, 0.5, 1.0])
-    if not sizes:
-        assert quantiles is None
-        return
-    n = len(sizes)
-    assert quantiles == (
-        sizes[max(0, ceil(0.01 * n) - 1)],
-        next(s for s in sizes if sum(t <= s for t in sizes) * 2 >= n),
-        sizes[-1],
-    )
+def test_size_quantiles_are_right_after_many_trades_have_come_and_gone() -> None:
+    rng = random.Random(3)
+    windows = TradeWindows(retention_ms=1_000)
+    seen: list[Print] = []
+    for ts in range(0, 20_000, 2):
+        seen.append(Print(ts, 1.0, rng.randrange(1, 50) / 10, True))
+        windows.add(ts, 1.0, seen[-1].size, is_buy=True)
+        if ts % 500 == 0:
+            for window_ms in (10, 1_000):
+                assert windows.size_quantiles(window_ms, RANKS) == ranked(seen, window_ms, ts)
+            seen = [p for p in seen if p.ts > ts - 1_000]
