@@ -6,6 +6,7 @@ minutes by itself.
 """
 
 import argparse
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -16,11 +17,13 @@ from typing import Any
 
 from bench import machine, modes, report
 from bench.contestants import BY_NAME, OURS
+from bench.ours import command
 from bench.run import Demand, whole_rounds
 
 MODES = ("cpu", "throughput", "scale", "latency", "start", "soak")
 RIVALS = ("pybit", "wsaccel", "ccxt", "cryptofeed", "picows", "uvloop", "msgspec", "pyzmq",
           "orjson", "aiohttp", "websockets", "websocket-client")  # fmt: skip
+RATIOS = {"cpu": ("full_cpu_us", "cpu_us"), "throughput": ("full_cpu_us", "held_rate")}
 QUIET = 0.3
 """Load average above which the machine is called busy."""
 
@@ -57,6 +60,7 @@ def main(words: list[str]) -> int:
         "machine": machine.describe(),
         "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         "versions": {name: metadata.version(name) for name in RIVALS},
+        "pipeline_beside_wsaccel": _has_wsaccel(),
         "load_average_at_start": machine.load_average(),
         "notes": {c.name: c.note for c in options.contestants},
     }
@@ -67,22 +71,30 @@ def main(words: list[str]) -> int:
         print(f"\n== {mode}", flush=True)
         results[mode] = _MODES[mode](options)
         print(report.table(results[mode]["rows"]))
-        for key in ("cpu_us", "full_cpu_us", "held_rate"):
-            ratio_rows = report.ratios(results[mode]["rows"], key) if mode in (
-                "cpu", "throughput") else []  # fmt: skip
-            if ratio_rows:
+        for key in RATIOS.get(mode, ()):
+            if ratio_rows := report.ratios(results[mode]["rows"], key):
                 print("\n" + report.table(ratio_rows))
-        for row in results[mode]["rows"]:
-            for key, failures in row.items():
-                if key.startswith("failures") and failures:
-                    print(f"{row['contestant']}: {failures}")
+        for who, failure in _failures(results[mode]):
+            print(f"{who}: {failure}")
         report.write_json(results, options.json)
     print("\n" + report.notes([contestant.name for contestant in options.contestants]))
     print(f"\nwritten to {options.json}")
-    mine = [row for mode in options.modes for row in results[mode]["rows"]
-            if row.get("contestant") == OURS]  # fmt: skip
-    return int(any(failures for row in mine for key, failures in row.items()
-                   if key.startswith("failures")))  # fmt: skip
+    return int(any(who == OURS for mode in options.modes for who, _ in _failures(results[mode])))
+
+
+def _failures(found: dict[str, Any]) -> list[tuple[str, str]]:
+    """Who failed, and how; the modes that measure only the pipeline name nobody."""
+    named = [(row.get("contestant", OURS), failure) for row in found["rows"]
+             for key, failures in row.items() if key.startswith("failures")
+             for failure in failures]  # fmt: skip
+    return [*named, *((OURS, failure) for failure in found.get("failures", ()))]
+
+
+def _has_wsaccel() -> bool:
+    """Whether the pipeline's own environment holds wsaccel, which its users' does not."""
+    python = Path(command()).with_name("python")
+    found = "import importlib.util, sys; sys.exit(importlib.util.find_spec('wsaccel') is None)"
+    return subprocess.run([python, "-c", found], check=False).returncode == 0
 
 
 def _demand(options: argparse.Namespace, **changes: Any) -> Demand:

@@ -18,7 +18,7 @@ import zmq
 from bench.contestants import BY_NAME, OURS, Contestant
 from bench.frames import symbol_names
 from bench.ours import Pipeline, Samples
-from bench.pipes import Reporter
+from bench.pipes import Failed, Reporter
 from bench.run import Demand, Ours, Result, measure, open_venue, run, whole_rounds
 
 Row = dict[str, Any]
@@ -27,8 +27,9 @@ Report = dict[str, Any]
 HEADROOM = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
 """Shares of the full-speed rate that the search tries, downwards."""
 HOLD_S = 5.0
-FULL_SPEED_MESSAGES = 60_000
-"""Enough for a second of CPU at 20 us a message; all of them fit the bounded queues."""
+FULL_SPEED_MESSAGES = 100_000
+"""Half a second of CPU at 5 us a message, as clocks tick 100 times a second; all of them fit the
+bounded queues, so that full speed is no test of losses (``throughput`` is)."""
 BEHIND_S = 0.5
 """A rate holds if everything is handled this soon after the last message was sent."""
 
@@ -122,6 +123,7 @@ def latency(runs: int, demand: Demand, *, is_exact: bool) -> Report:
     rows, kept = [], []
     for number in range(runs):
         found: dict[str, Samples] = {}
+        exact: Row = {}
         result = Result(OURS, demand)
         venue, url = open_venue(demand)
         side = Ours(demand, url)
@@ -135,11 +137,16 @@ def latency(runs: int, demand: Demand, *, is_exact: bool) -> Report:
             measure(side, venue, demand, result)
             found["after"] = side.pipeline.samples()
             exact = shadow.wait("latency", 30) if shadow else {}
+        except Failed as failure:
+            result.ok, result.failure = False, str(failure)
         finally:
             if shadow:
                 shadow.close()
             side.close()
             venue.close()
+        kept.append(result)
+        if not result.ok:
+            continue
         for process, spread in _bucketed(found, "bus_latency_seconds").items():
             rows.append({"run": number, "where": process, "how": "histogram", **spread})
         for process, spread in _bucketed(found, "metric_latency_seconds").items():
@@ -149,8 +156,8 @@ def latency(runs: int, demand: Demand, *, is_exact: bool) -> Report:
             for where in ("book", "trade")
             if where in exact
         )
-        kept.append(result)
-    return {"demand": demand, "rows": _median_spreads(rows), "runs": kept}
+    failures = [result.failure for result in kept if not result.ok]
+    return {"demand": demand, "rows": _median_spreads(rows), "failures": failures, "runs": kept}
 
 
 def start(runs: int, demand: Demand) -> Report:

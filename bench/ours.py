@@ -133,5 +133,6 @@ def losses(samples: Samples) -> dict[str, float]:
 
 
 def _get(address: str, path: str) -> str:
-    with urllib.request.urlopen(f"http://{address}{path}", timeout=5) as answer:
+    host = address.removeprefix("http://").rstrip("/")
+    with urllib.request.urlopen(f"http://{host}{path}", timeout=5) as answer:
         return str(answer.read().decode())
