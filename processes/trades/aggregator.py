@@ -57,8 +57,8 @@ class TradesAggregator:
         self._tapes: dict[Key, Tape] = {}
         self._connectors: dict[Key, str] = {}
         self._sources: dict[str, Source] = {}
-        self._sessions: WeakValueDictionary[int, Session] = WeakValueDictionary()
-        """The connections that tapes get their trades over."""
+        self._sessions: WeakValueDictionary[tuple[str, int], Session] = WeakValueDictionary()
+        """The connections that tapes get their trades over; numbers are a connector's own."""
 
     # -- who is followed -------------------------------------------------------------------------
 
@@ -140,15 +140,33 @@ class TradesAggregator:
         self._set_source(connector, message.source)
         notes: list[GapNote] = []
         if message.event == "disconnected":
-            for tape in self._tapes_of(connector):
-                notes += tape.interrupt("disconnected")
+            notes += self.interrupt(connector)
+        elif message.event == "connected":
+            # A connector that was killed has not said that it disconnected.
+            notes += self.interrupt(connector, except_session=message.session)
         elif message.event == "subscribed":
             for tape in self._named(message.topics):
                 notes += self._join(tape, message.session)
                 notes += tape.resume(message.recv_ts_ns)
-        elif message.event != "connected":
+        else:
             for tape in self._named(message.topics):
                 notes += tape.interrupt(message.event)
+        return notes
+
+    def interrupt(self, connector: str, *, except_session: int | None = None) -> list[GapNote]:
+        """
+        Trades of a connector are missed from now on; the gaps that opened.
+
+        Args:
+            connector: Whose markets.
+            except_session: Markets that are on this connection already stay as they are, and so
+                do those that are on none.
+        """
+        notes: list[GapNote] = []
+        for tape in self._tapes_of(connector):
+            session = tape.session
+            if except_session is None or (session and session.session_id != except_session):
+                notes += tape.interrupt("disconnected")
         return notes
 
     def advance(self, now_ns: int) -> None:
@@ -262,9 +280,10 @@ class TradesAggregator:
             tape.source = source
 
     def _join(self, tape: Tape, session_id: int) -> list[GapNote]:
-        session = self._sessions.get(session_id)
+        key = (self._connectors[tape.category, tape.symbol], session_id)
+        session = self._sessions.get(key)
         if session is None:
-            session = self._sessions[session_id] = Session(session_id)
+            session = self._sessions[key] = Session(session_id)
         return list(tape.join(session))
 
     def _named(self, topics: Sequence[str]) -> Iterator[Tape]:

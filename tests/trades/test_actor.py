@@ -397,6 +397,23 @@ def test_symbols_are_assigned_and_unassigned_while_it_runs(
     rig.worker.on_stop()
 
 
+def test_markets_go_stale_when_their_connector_ends_without_a_word(
+    context: zmq.Context[zmq.Socket[bytes]], tmp_path: Path
+) -> None:
+    rig = Rig(context, tmp_path)
+    assert rig.publisher.wait_for_subscribers([BTC, LINK], 5) == set()
+    clock = FakeClock(rig.worker.clock.time_ns() / 1e9)
+    rig.publisher.publish(BTC, trades_message(clock, trade(clock)))
+    _, payload = rig.receive(b"trades.linear.BTCUSDT")
+    assert payload is not None
+    assert payload["state"] == "warming"
+    rig.publisher.close()
+    _, gap = rig.receive(b"gap.linear.BTCUSDT")
+    assert gap is not None
+    assert (gap["event"], gap["state"], gap["reason"]) == ("opened", "stale", "disconnected")
+    rig.worker.on_stop()
+
+
 def test_everything_is_published_again_for_a_new_forwarder(
     context: zmq.Context[zmq.Socket[bytes]], tmp_path: Path
 ) -> None:

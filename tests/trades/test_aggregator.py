@@ -238,6 +238,25 @@ class TestObservation:
         assert fields["windows"]["10s"]["coverage_s"] == 1.001
         assert fields["windows"]["10s"]["trades"] == 2
 
+    def test_a_connector_that_was_killed_is_noticed_when_its_successor_connects(
+        self, aggregator: TradesAggregator
+    ) -> None:
+        aggregator.apply(trades_message(0, [trade(0)]), "BTCUSDT")
+        [note] = aggregator.apply_link("", link("connected", 9_000, [], session=2))
+        assert (note.event, note.gap.start_ms) == ("opened", T0)
+        assert metrics(aggregator, 9_001)["state"] == "stale"
+
+    def test_two_connectors_may_number_their_sessions_alike(self) -> None:
+        aggregator = TradesAggregator()
+        aggregator.subscribe("BTCUSDT", connector="connector-linear-0")
+        aggregator.subscribe("ETHUSDT", connector="connector-linear-1")
+        aggregator.apply(trades_message(0, [trade(0)]), "BTCUSDT")
+        aggregator.apply(trades_message(-60_000, [trade(-60_000)], our_ms=0), "ETHUSDT")
+        tape = aggregator.tape("ETHUSDT")
+        assert tape is not None
+        aggregator.advance(our_ns(1_000))
+        assert tape.windows.now_ms == T0 - 59_000
+
     def test_only_the_markets_of_a_connector_go_stale_with_it(self) -> None:
         aggregator = TradesAggregator()
         aggregator.subscribe("BTCUSDT", connector="connector-linear-0")
