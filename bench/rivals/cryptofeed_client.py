@@ -43,21 +43,20 @@ def point_at(url: str, names: list[str]) -> list[str]:
     return list(ours)
 
 
-def consume(port: Any, books: int, trades: int) -> None:
+def consume(port: Any, deltas: int, trades: int) -> None:
     """The consumer process: counts what the backend publishes, by its first letters."""
     socket = zmq.Context().socket(zmq.SUB)
     socket.setsockopt(zmq.RCVHWM, 0)
     socket.subscribe(b"")
     port.send(socket.bind_to_random_port("tcp://127.0.0.1"))
-    tally = Tally(books, trades)
+    tally = Tally(deltas, trades)
     while True:
         message = socket.recv()
-        if message.startswith(b"BYBIT-book"):
-            # Every 1000 deltas of a book the backend adds a snapshot, which is no message of ours.
-            extra = tally.books >= books
-            finished = False if extra else tally.add_book()
-        else:
+        if not message.startswith(b"BYBIT-book"):
             finished = tally.add_trades()
+        else:
+            # Snapshots, of which the backend adds one every 1000 deltas of a book, hold no delta.
+            finished = b'"delta"' in message and tally.add_book()
         if finished:
             tally.done()
 
@@ -91,7 +90,7 @@ def main() -> None:
     if options.variant == "zmq":
         parent, child = multiprocessing.Pipe()
         multiprocessing.Process(
-            target=consume, args=(child, options.books, options.trades), daemon=True
+            target=consume, args=(child, options.books - len(names), options.trades), daemon=True
         ).start()
         port = parent.recv()
         callbacks = {L2_BOOK: BookZMQ(port=port), TRADES: TradeZMQ(port=port)}
