@@ -329,7 +329,7 @@ class OrderbookWorker(Actor):
             if book.flow is not None:
                 measures["ofi"] = book.flow.take()
             if book.densities is not None:
-                densities = [wall._asdict() for wall in book.densities.densities()]
+                densities = book.densities.payloads()
             if book.is_changed:
                 self._metric_latency.observe((now_ns - last.recv_ts_ns) / 1e9)
         if book.densities is not None:

@@ -28,8 +28,9 @@ once a publish interval.
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from decimal import Decimal
+from operator import itemgetter
 from statistics import median
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from sortedcontainers import SortedList
 
@@ -108,7 +109,7 @@ class Baseline:
         self.value: float | None = None
 
     def observe(self, half: BookHalf, now_ms: int) -> bool:
-        """Take a sample of the sizes of one side, if the last is old enough; whether it did."""
+        """Take a sample of a side's sizes, if the last is old enough; whether ``value`` moved."""
         samples = self._samples
         if samples and now_ms - samples[-1][0] < self._spacing_ms:
             return False
@@ -118,11 +119,11 @@ class Baseline:
             self._sorted.add(sample)
         while samples and samples[0][0] <= now_ms - self._lookback_ms:
             self._sorted.remove(samples.popleft()[1])
-        ordered = self._sorted
+        before, ordered = self.value, self._sorted
         if ordered:
             count = len(ordered)
             self.value = (ordered[(count - 1) // 2] + ordered[count // 2]) / 2
-        return True
+        return self.value != before
 
 
 class TickGrid:
@@ -175,15 +176,18 @@ class DensityTracker:
 
     __slots__ = (
         "_baselines", "_events", "_grace_ms", "_levels", "_match_ms", "_mid", "_now_ms",
-        "_settings", "_tick", "_trade_ids", "_trades_followed", "is_waiting", "tracked",
+        "_range_kept", "_settings", "_tick", "_trade_ids", "_trades_followed", "_walls",
+        "is_waiting", "tracked",
     )  # fmt: skip
 
     def __init__(
         self, settings: DensityConfig, depth: int = 50, *, with_trades: bool = True
     ) -> None:
         self._settings = settings
+        self._range_kept = settings.range_bps * RANGE_KEEP / BPS
         self._grace_ms = PUSH_MS.get(depth, max(PUSH_MS.values())) + ARRIVAL_MS
         self._levels: dict[BookSide, dict[float, WallLevel]] = {"bid": {}, "ask": {}}
+        self._walls: dict[BookSide, dict[float, Wall]] = {"bid": {}, "ask": {}}
         self._events: list[DensityEvent] = []
         self._trades_followed = with_trades
         self.reset()
@@ -194,10 +198,7 @@ class DensityTracker:
         self._baselines = {"bid": Baseline(lookback_s), "ask": Baseline(lookback_s)}
         self._tick = TickGrid()
         self._trade_ids: dict[str, None] = {}
-        self._levels["bid"].clear()
-        self._levels["ask"].clear()
-        self.tracked = 0
-        self.is_waiting = False
+        self._forget_all()
         self._match_ms = 0
         self._now_ms = 0
         self._mid = 0.0
@@ -250,7 +251,7 @@ class DensityTracker:
 
     def on_trades_lost(self) -> None:
         """Trades are missing: what happens to the present walls can no longer be told surely."""
-        for wall in self._walls():
+        for wall in self.walls():
             wall.uncertain = True
 
     def follow_trades(self, followed: bool) -> None:
@@ -261,13 +262,10 @@ class DensityTracker:
 
     def drop(self) -> None:
         """The book is trusted no longer: every wall is removed, as it was last seen."""
-        for wall in self._walls():
+        for wall in self.walls():
             if wall.spent_since_ms is None:
                 self._tell("removed", wall)
-        self._levels["bid"].clear()
-        self._levels["ask"].clear()
-        self.tracked = 0
-        self.is_waiting = False
+        self._forget_all()
 
     # -- once a publish interval -----------------------------------------------------------------
 
@@ -290,7 +288,7 @@ class DensityTracker:
             self._judge_side(half.side, has_new_baseline)
         for half in (book.bid_half, book.ask_half):
             self._search(half)
-        self.is_waiting = any(wall.has_changed for wall in self._walls())
+        self.is_waiting = any(wall.has_changed for wall in self.walls())
 
     @property
     def has_events(self) -> bool:
@@ -306,23 +304,28 @@ class DensityTracker:
         """The walls, nearest first; distances from the mid price of ``book`` if it is given."""
         if book is not None and book.best_bid and book.best_ask:
             self._mid = mid(book.best_bid[0], book.best_ask[0])
-        walls = [self._density(wall) for wall in self._walls() if wall.spent_since_ms is None]
-        return sorted(walls, key=lambda wall: (wall.distance_bps, wall.price))
+        return [Density(**fields) for fields in self.payloads()]
+
+    def payloads(self) -> list[dict[str, Any]]:
+        """The walls as they are published, nearest first; about 1 us a wall."""
+        payloads = [self._payload(wall) for wall in self.walls() if wall.spent_since_ms is None]
+        payloads.sort(key=itemgetter("distance_bps", "price"))
+        return payloads
 
     def walls(self) -> list[Wall]:
         """The walls with their exact accounts, also those that wait to be filled up again."""
-        return list(self._walls())
+        return [wall for walls in self._walls.values() for wall in walls.values()]
 
     # -- judgement -------------------------------------------------------------------------------
 
     def _judge_side(self, side: BookSide, has_new_baseline: bool) -> None:
-        """Judge the walls of a side, in no time those that nothing has happened to."""
+        """Judge the walls of a side; those that nothing has happened to cost a comparison."""
         baseline = self._baselines[side].value
         if baseline is None:
             return
         threshold = exact(self._settings.k * baseline)
         until_ms = self._now_ms - self._grace_ms
-        for wall in list(self._walls(side)):
+        for wall in self._walls[side].copy().values():
             if wall.has_changed or has_new_baseline or self._is_out_of_range(wall):
                 wall.settle(until_ms)
                 wall.has_changed = wall.is_waiting() or wall.fallen_since_ms is not None
@@ -398,11 +401,19 @@ class DensityTracker:
         levels = self._levels[wall.side]
         for level in wall.levels:
             del levels[level.price]
+        del self._walls[wall.side][wall.price]
         self.tracked -= len(wall.levels)
+
+    def _forget_all(self) -> None:
+        for walls, levels in zip(self._walls.values(), self._levels.values(), strict=True):
+            walls.clear()
+            levels.clear()
+        self.tracked = 0
+        self.is_waiting = False
 
     def _is_out_of_range(self, wall: Wall) -> bool:
         """Whether a wall is beyond the range, with hysteresis."""
-        return self._distance_bps(wall.price) > self._settings.range_bps * RANGE_KEEP
+        return abs(wall.price - self._mid) > self._mid * self._range_kept
 
     # -- search ----------------------------------------------------------------------------------
 
@@ -486,47 +497,30 @@ class DensityTracker:
         )
         for level in wall.levels:
             self._levels[side][level.price] = level
+        self._walls[side][price] = wall
         wall.has_changed = False
         self.tracked += len(levels)
         self._tell("detected", wall)
 
     # -- telling ---------------------------------------------------------------------------------
 
-    def _walls(self, *sides: BookSide) -> Iterator[Wall]:
-        for side in sides or ("bid", "ask"):
-            seen: Wall | None = None
-            for level in list(self._levels[side].values()):
-                if level.wall is not seen:  # the levels of a wall were put in one after another
-                    seen = level.wall
-                    yield seen
-
-    def _distance_bps(self, price: float) -> float:
-        return abs(price - self._mid) / self._mid * BPS
-
     def _tell(self, event: EventName, wall: Wall) -> None:
         self._events.append(DensityEvent(event, self._density(wall)))
 
     def _density(self, wall: Wall) -> Density:
-        accounts = wall.accounts()
+        return Density(**self._payload(wall))
+
+    def _payload(self, wall: Wall) -> dict[str, Any]:
         baseline = self._baselines[wall.side].value
         assert baseline is not None, "a wall was found by its baseline"
-        return Density(
-            side=wall.side,
-            price=wall.price,
-            size=accounts.size,
-            initial_size=accounts.initial_size,
-            peak_size=accounts.peak_size,
-            strength=accounts.size / baseline,
-            eaten_ratio=accounts.eaten_ratio,
-            pulled_ratio=accounts.pulled_ratio,
-            traded_size=accounts.traded_size,
-            cancelled_size=accounts.cancelled_size,
-            refilled_size=accounts.refilled_size,
-            distance_bps=self._distance_bps(wall.price),
-            first_seen_ms=wall.first_seen_ms,
-            age_ms=max(0, self._now_ms - wall.first_seen_ms),
-            uncertain=wall.uncertain,
-        )
+        fields = wall.fields()
+        return {
+            **fields,
+            "strength": fields["size"] / baseline,
+            "distance_bps": abs(wall.price - self._mid) / self._mid * BPS,
+            "age_ms": max(0, self._now_ms - wall.first_seen_ms),
+            "uncertain": wall.uncertain,
+        }
 
 
 def _match_ms(book: OrderBook) -> int:

@@ -16,7 +16,7 @@ match times of the two book messages between which the level shrank, whichever a
 
 from collections.abc import Iterable
 from decimal import Decimal
-from typing import NamedTuple
+from typing import Any
 
 from processes.orderbook.book import BookSide
 
@@ -110,19 +110,6 @@ class WallLevel:
             self.wall.explain_by_trade(amount)
 
 
-class Accounts(NamedTuple):
-    """The amounts of a wall, as numbers to publish."""
-
-    size: float
-    initial_size: float
-    peak_size: float
-    traded_size: float
-    cancelled_size: float
-    refilled_size: float
-    eaten_ratio: float
-    pulled_ratio: float
-
-
 class Wall:
     """
     A wall: its levels and its accounts.
@@ -143,7 +130,7 @@ class Wall:
     """
 
     __slots__ = (
-        "_accounts", "cancelled", "eaten", "fallen_since_ms", "first_seen_ms", "has_changed",
+        "_fields", "cancelled", "eaten", "fallen_since_ms", "first_seen_ms", "has_changed",
         "has_left_window", "initial", "is_eaten_told", "levels", "low", "peak", "price", "pulled",
         "refilled", "side", "since_ms", "size", "spent_since_ms", "traded", "uncertain",
     )  # fmt: skip
@@ -173,7 +160,7 @@ class Wall:
         self.is_eaten_told = False
         self.fallen_since_ms: int | None = None
         self.spent_since_ms: int | None = None
-        self._accounts: Accounts | None = None
+        self._fields: dict[str, Any] | None = None
 
     def increase(self, amount: Decimal) -> None:
         """More was added: a refill up to the peak, beyond that a higher peak."""
@@ -225,21 +212,24 @@ class Wall:
         """Whether a trade or a decrease may still find its partner."""
         return any(level.decreases or level.waiting for level in self.levels)
 
-    def accounts(self) -> Accounts:
-        """The amounts as floats, the ratios of the peak; kept until they change."""
-        if self._accounts is None:
-            self._accounts = Accounts(
-                size=float(self.size),
-                initial_size=float(self.initial),
-                peak_size=float(self.peak),
-                traded_size=float(self.traded),
-                cancelled_size=float(self.cancelled),
-                refilled_size=float(self.refilled),
-                eaten_ratio=float(self.eaten / self.peak),
-                pulled_ratio=float(self.pulled / self.peak),
-            )
-        return self._accounts
+    def fields(self) -> dict[str, Any]:
+        """What is published of the accounts, ratios of the peak; made anew when they change."""
+        if self._fields is None:
+            self._fields = {
+                "side": self.side,
+                "price": self.price,
+                "size": float(self.size),
+                "initial_size": float(self.initial),
+                "peak_size": float(self.peak),
+                "eaten_ratio": float(self.eaten / self.peak),
+                "pulled_ratio": float(self.pulled / self.peak),
+                "traded_size": float(self.traded),
+                "cancelled_size": float(self.cancelled),
+                "refilled_size": float(self.refilled),
+                "first_seen_ms": self.first_seen_ms,
+            }
+        return self._fields
 
     def _touch(self) -> None:
         self.has_changed = True
-        self._accounts = None
+        self._fields = None
