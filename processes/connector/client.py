@@ -55,7 +55,7 @@ from processes.connector.protocol import (
 )
 from processes.connector.subscriptions import Event, EventKind, Subscriptions, TopicState
 from shared.clock import Clock, SystemClock
-from shared.config import DEPTHS, ConnectorConfig
+from shared.config import ConnectorConfig
 from shared.errors import EX_SOFTWARE
 from shared.messages import Category, LinkEvent, Source
 
@@ -67,6 +67,7 @@ JOIN_S = 1.0
 LOG_EVERY_S = 10.0
 """At most one line in this time about invalid frames of one reason."""
 SHOWN_BYTES = 160
+DEPTH_MAX = 9999
 
 StreamKey = tuple[Kind, str]
 """``("trade", "BTCUSDT")`` or ``("book", "BTCUSDT")``."""
@@ -247,7 +248,8 @@ class BybitWebSocketClient:
         Receive the book of a symbol.
 
         Raises:
-            ValueError: If the category has no such depth, or another one is subscribed.
+            ValueError: If another depth is subscribed, or this one is out of range. Whether the
+                venue has it is the venue's to say: recorded captures hold depths of other years.
         """
         self.subscribe_orderbooks([(symbol, depth)])
 
@@ -255,8 +257,8 @@ class BybitWebSocketClient:
         """Receive several books, in as few requests as possible; see ``subscribe_orderbook``."""
         wanted = {symbol: depth for depth, symbol in self._books()}
         for symbol, depth in books:
-            if depth not in DEPTHS[self.category]:
-                raise ValueError(f"depth {depth} of {symbol}; allowed: {DEPTHS[self.category]}")
+            if not 1 <= depth <= DEPTH_MAX:
+                raise ValueError(f"depth {depth} of {symbol}; allowed: 1 to {DEPTH_MAX}")
             if wanted.setdefault(symbol, depth) != depth:
                 raise ValueError(f"{symbol} is subscribed at depth {wanted[symbol]}")
         self._add([(book_topic(symbol, depth), symbol) for symbol, depth in books])

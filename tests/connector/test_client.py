@@ -456,10 +456,10 @@ def test_a_bug_in_a_callback_ends_the_process_with_70_and_one_traceback(venue: V
 # -- arguments -----------------------------------------------------------------------------------
 
 
-def test_a_depth_that_the_category_lacks_is_refused() -> None:
+def test_a_depth_that_no_book_has_is_refused() -> None:
     client = BybitWebSocketClient(print, print)
-    with pytest.raises(ValueError, match="depth 25"):
-        client.subscribe_orderbook("BTCUSDT", 25)
+    with pytest.raises(ValueError, match="depth 0"):
+        client.subscribe_orderbook("BTCUSDT", 0)
 
 
 def test_two_depths_of_one_symbol_are_refused() -> None:
