@@ -167,8 +167,9 @@ class PlaybackFeed:
 
 def _timed_lines(reader: CaptureReader) -> Iterator[tuple[float, str, CaptureLine]]:
     """
-    Data messages as ``(milliseconds since the first one, topic, line)``; time never goes back.
+    Data messages as ``(milliseconds since the first one, topic, line)``.
 
+    Lines go out in their order, so one that is earlier than the line before comes with it.
     A line's time is its receive time where there is one, else the exchange's ``ts``, else that of
     the line before. The two clocks are never mixed: the first line decides.
     """
@@ -185,5 +186,5 @@ def _timed_lines(reader: CaptureReader) -> Iterator[tuple[float, str, CaptureLin
             time_ms = None if line.recv_ts_ns is None else line.recv_ts_ns / 1e6
         if time_ms is not None:
             first = first or time_ms
-            latest = max(latest, time_ms)
+            latest = time_ms
         yield latest - first, topic, line

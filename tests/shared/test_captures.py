@@ -108,19 +108,21 @@ def test_all_kinds_of_files_give_the_same_lines(tmp_path: Path, name: str) -> No
 @pytest.mark.parametrize(
     ("name", "text", "expected"),
     [
-        ("x.recv.txt", "1786310819.526357\n\n1786310820\n", [1786310819526357000, None]),
-        ("x.recv_ns.txt", "1758841137168651303\nsoon\n5", [1758841137168651303, None]),
+        ("x.recv.txt", "1786310819.526357\n1\n2\n1786310820\n\n",
+         [1786310819526357000, 1786310820000000000]),
+        ("x.recv_ns.txt", "1758841137168651303\n1\n2\n3\nsoon", [1758841137168651303, 3]),
     ],
-)
+)  # fmt: skip
 def test_receive_times_belong_to_the_lines_with_the_same_number(
-    tmp_path: Path, name: str, text: str, expected: list[int | None]
+    tmp_path: Path, name: str, text: str, expected: list[int]
 ) -> None:
-    """Broken lines of the capture count too; a broken time is absent, not guessed."""
-    path = write(tmp_path / "x.jsonl.gz", LINEAR_BOOK, trade("AAAUSDT"), "broken", LINEAR_BOOK)
+    """Empty and broken lines of the capture count too; a broken time is absent, not guessed."""
+    path = tmp_path / "x.jsonl.gz"
+    write(path, LINEAR_BOOK, "", "broken", trade("AAAUSDT"), LINEAR_BOOK, LINEAR_BOOK)
     (tmp_path / name).write_text(text)
     lines = list(CaptureReader(path))
-    assert [*expected, None] == [line.recv_ts_ns for line in lines]
-    assert [1, 2, 4] == [line.number for line in lines]
+    assert [*expected, None, None] == [line.recv_ts_ns for line in lines]
+    assert [1, 4, 5, 6] == [line.number for line in lines]
 
 
 def test_reading_again_starts_at_the_beginning(tmp_path: Path) -> None:

@@ -227,6 +227,23 @@ def test_an_error_in_the_feed_ends_the_server_and_is_told() -> None:
     assert thread.error is deaths[0]
 
 
+def test_an_error_while_answering_ends_the_server_too() -> None:
+    """A bug in one connection is not swallowed by its handler."""
+
+    def fail(_key: TopicKey) -> bool:
+        raise ZeroDivisionError
+
+    feed = SyntheticFeed([])
+    feed.serves = fail  # type: ignore[method-assign,assignment]
+    thread = ServerThread(Server(feed))
+    with thread:
+        client = Connection(thread, "linear")
+        client.send(op="subscribe", args=["publicTrade.BTCUSDT"])
+        thread._thread.join(DEADLINE_S)
+        client.socket.close()
+    assert isinstance(thread.error, ZeroDivisionError)
+
+
 # -- faults --------------------------------------------------------------------------------------
 
 
