@@ -18,5 +18,6 @@ class Exchange:
 
     def kill(self) -> None:
         """Gone from one moment to the next."""
-        self.process.kill()
-        self.process.communicate()
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.communicate()

@@ -110,9 +110,9 @@ class Pipeline:
         raise AssertionError(f"no such message within {timeout_s:g} s\n{self.log_tail()}")
 
     def pid(self, process: str) -> int:
-        """The process id of one of the processes."""
+        """The process id of one of the processes; 0 while it does not run."""
         pids = {entry["process"]: entry["pid"] for entry in self.status()["processes"]}
-        return int(pids[process])
+        return int(pids[process] or 0)
 
     def counters(self, process: str) -> dict[str, float]:
         """Prometheus samples of one process, by ``name{labels}``."""

@@ -95,9 +95,11 @@ class FaultyProxy:
         asyncio.set_event_loop(self._loop)
         self._loop.create_task(self._listen())
         self._loop.run_forever()
-        for task in asyncio.all_tasks(self._loop):
+        tasks = asyncio.all_tasks(self._loop)
+        for task in tasks:
             task.cancel()
-        self._loop.run_until_complete(asyncio.sleep(0))
+        self._loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+        self._loop.close()
 
     async def _listen(self) -> None:
         self._server = await serve(self._serve, "127.0.0.1", 0, compression=None, max_size=None)

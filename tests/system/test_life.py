@@ -216,7 +216,7 @@ def test_subscribe_and_unsubscribe_change_a_running_pipeline(start: Start) -> No
     assert pipeline.status()["books"]["live"] == 2
     refused = pipeline.command("subscribe", "linear:NOPEUSDT")
     assert refused.returncode == 1
-    assert "NOPEUSDT" in refused.stderr
+    assert "orderbook.50.NOPEUSDT rejected" in refused.stderr
 
 
 @pytest.mark.parametrize("process", ["orderbook-0", "trades-0", "connector-linear-0", "forwarder"])
@@ -227,7 +227,7 @@ def test_a_killed_process_is_back_with_numbers_within_five_seconds(
     pipeline.wait_ready()
     before = pipeline.pid(process)
     kill(before)
-    until(lambda: pipeline.pid(process) not in (before, 0, None), "a successor", 5)
+    until(lambda: pipeline.pid(process) not in (before, 0), "a successor", 5)
     until(lambda: pipeline.http("/readyz")[0] == 200, "ready again", 5)
     restarts = {entry["process"]: entry["restarts"] for entry in pipeline.status()["processes"]}
     assert restarts.pop(process) == 1
@@ -250,7 +250,7 @@ def test_a_hung_process_is_killed_and_restarted(start: Start) -> None:
     pipeline.wait_ready()
     before = pipeline.pid("trades-0")
     subprocess.run(["kill", "-STOP", str(before)], check=True)
-    until(lambda: pipeline.pid("trades-0") not in (before, 0, None), "a successor", 15)
+    until(lambda: pipeline.pid("trades-0") not in (before, 0), "a successor", 15)
     hung = pipeline.total("supervisor", "process_restarts_total", "trades-0", 'reason="hung"')
     assert hung == 1
 
