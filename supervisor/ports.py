@@ -44,6 +44,12 @@ def check_free_endpoint(key: str, endpoint: str) -> None:
         check_free(key, host, int(port))
 
 
+def remove_socket_file(endpoint: str) -> None:
+    """Remove the file of an ``ipc://`` endpoint, which a process that was killed leaves."""
+    if endpoint.startswith("ipc://"):
+        Path(endpoint.removeprefix("ipc://")).unlink(missing_ok=True)
+
+
 def taken(key: str, host: str, port: int, error: OSError) -> TakenError:
     """The one line about an address that cannot be bound."""
     pid = listener(port)

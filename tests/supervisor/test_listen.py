@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -45,10 +46,10 @@ def publisher() -> Iterator[Publisher]:
 def heard(listener: Listener, until: str) -> list[tuple[str, Any]]:
     """Topics and ``seq`` of everything up to the message of some topic."""
     found: list[tuple[str, Any]] = []
+    deadline = time.monotonic() + DEADLINE_MS / 1000
     while not found or found[-1][0] != until:
-        messages = list(listener.receive(DEADLINE_MS))
-        assert messages
-        found += [(topic, payload.get("seq")) for topic, payload in messages]
+        assert time.monotonic() < deadline
+        found += [(topic, payload.get("seq")) for topic, payload in listener.receive(100)]
     return found
 
 

@@ -58,7 +58,8 @@ def test_a_second_holder_is_told_the_pid_of_the_first(tmp_path: Path) -> None:
 
 
 def test_the_lock_of_a_dead_process_holds_nobody_up(tmp_path: Path) -> None:
-    code = "import os, sys; from supervisor import rundir as r; r.RunDir.take(sys.argv[1]); os._exit(1)"
+    code = "import os, sys; from supervisor.rundir import RunDir; RunDir.take(sys.argv[1]); "
+    code += "os._exit(1)"
     dead = subprocess.run([sys.executable, "-c", code, tmp_path], check=False)
     assert 1 == dead.returncode
     assert (tmp_path / "lock").exists()

@@ -266,6 +266,39 @@ def test_markets_beyond_a_socket_start_a_connector_and_stop_it_again(start_pipel
     assert ["trade.linear.SOLUSDT", "trade.spot.BTCUSDT"] == unassigned
 
 
+def test_a_connector_that_is_wanted_again_starts_after_its_predecessor_is_gone(
+    start_pipeline: Start,
+) -> None:
+    """The predecessor removes its socket file when it stops; the successor must bind after that."""
+    pipeline = start_pipeline(behaviour={"connector-linear-0": {"ignore_sigterm": True}})
+    pipeline.wait_up()
+    first = psutil.Process(pipeline.process_entry("connector-linear-0")["pid"])
+    pipeline.ask("unsubscribe", markets=["linear:BTCUSDT", "linear:ETHUSDT"])
+    assert not pipeline.process_entry("connector-linear-0")
+
+    pipeline.ask("subscribe", markets=["linear:SOLUSDT"])
+
+    entry = pipeline.wait_for(lambda: _if(pipeline.process_entry("connector-linear-0"), "pid"))
+    assert not first.is_running()
+    assert entry["pid"] != first.pid
+
+
+def test_a_metrics_socket_file_is_removed_though_the_forwarder_was_killed(
+    start_pipeline: Start, tmp_path: Path
+) -> None:
+    file = tmp_path / "metrics"
+    file.touch()
+    pipeline = start_pipeline(
+        tables={"metrics": {"endpoint": f"ipc://{file}"}},
+        behaviour={"forwarder": {"ignore_sigterm": True}},
+    )
+    pipeline.wait_up()
+
+    pipeline.stop()
+
+    assert not file.exists()
+
+
 def test_a_child_that_was_away_is_told_what_changed(start_pipeline: Start) -> None:
     """A connector that starts while markets change gets the new ones with or after its spec."""
     pipeline = start_pipeline(behaviour={"connector-linear-0": {"never_ready": 1.0}})
