@@ -133,6 +133,8 @@ class ConnectorActor(Actor):
             "trade_messages": counts.trade_messages,
             "book_messages": counts.book_messages,
             "invalid": sum(counts.invalid.values()),
+            "late": client.late_frames,
+            "lost_acks": client.lost_acks,
         }
 
     def _subscribe(self, streams: Sequence[Stream]) -> None:
@@ -297,6 +299,15 @@ class ConnectorActor(Actor):
         telemetry.counters(
             "connector_frames_invalid_total", "Frames that were skipped.", ("connector", "reason"),
             lambda: [((name, reason), n) for reason, n in counts.invalid.items()],
+        )  # fmt: skip
+
+        telemetry.counters(
+            "connector_frames_late_total", "Data of a topic that waits for its snapshot, dropped.",
+            ("connector",), lambda: [((name,), self.client.late_frames)],
+        )  # fmt: skip
+        telemetry.counters(
+            "connector_acks_lost_total", "Requests whose ack did not come in time.",
+            ("connector",), lambda: [((name,), self.client.lost_acks)],
         )  # fmt: skip
 
     def _last_message(self) -> Samples:

@@ -305,6 +305,16 @@ class BybitWebSocketClient:
         with self._lock:
             return self._subscriptions.rejected()
 
+    @property
+    def late_frames(self) -> int:
+        """Data frames dropped because their topic waits for a snapshot or was unsubscribed."""
+        return self._subscriptions.late
+
+    @property
+    def lost_acks(self) -> int:
+        """Requests whose ack did not come in time."""
+        return self._subscriptions.unanswered
+
     def check(self) -> None:
         """Do everything that is due by time; call it every ``CHECK_S`` seconds."""
         with self._lock:

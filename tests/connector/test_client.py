@@ -226,6 +226,7 @@ def test_a_delta_that_comes_before_its_snapshot_is_not_passed_on(
     venue.push(book_text("BTCUSDT", 7, kind="delta"), book_text("BTCUSDT", 8))
     feed.wait("book", "BTCUSDT", 8)
     assert ("book", "BTCUSDT", 7) not in feed.seen
+    assert feed.client.late_frames == 1
 
 
 def test_topics_come_and_go_at_run_time(venue: Venue, make_feed: MakeFeed) -> None:
