@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from bench.frames import DEPTH, Frame, Load, LoadSpec, make_load
-from bench.venue import Round
 from processes.connector.protocol import BookUpdate, TradeBatch, decode
 from processes.orderbook.book import OrderBook
+from scripts.benchmarks.frames import DEPTH, Frame, Load, LoadSpec, make_load
+from scripts.benchmarks.venue import Round
 from shared.messages import SCHEMA_VERSION, BookMessage
 
 NOW_MS = b"1791365008335"

@@ -1,8 +1,8 @@
 """The report: ratios against their limits, latencies out of histograms, unfit runs left out."""
 
-from bench.modes import _bucketed, _row
-from bench.report import ratios, table
-from bench.run import Demand, Result, whole_rounds
+from scripts.benchmarks.modes import _bucketed, _row
+from scripts.benchmarks.report import ratios, table
+from scripts.benchmarks.run import Demand, Result, whole_rounds
 
 
 def samples(counts: dict[str, float]) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from websockets.sync.client import ClientConnection, connect
 
-from bench.frames import LoadSpec, make_load
-from bench.venue import Venue
+from scripts.benchmarks.frames import LoadSpec, make_load
+from scripts.benchmarks.venue import Venue
 
 MESSAGES = 500
 TIMEOUT_S = 10

@@ -5,12 +5,12 @@ from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from typing import Any
 
-from bench.contestants import Contestant
-from bench.frames import Load, make_load
-from bench.machine import command_line, cpu_seconds, load_average, rss_bytes, tree
-from bench.ours import Pipeline, losses, total
-from bench.pipes import Failed, Reporter
-from bench.venue import load_spec
+from scripts.benchmarks.contestants import Contestant
+from scripts.benchmarks.frames import Load, make_load
+from scripts.benchmarks.machine import command_line, cpu_seconds, load_average, rss_bytes, tree
+from scripts.benchmarks.ours import Pipeline, losses, total
+from scripts.benchmarks.pipes import Failed, Reporter
+from scripts.benchmarks.venue import load_spec
 
 ROUND = 100_000
 START_S = 60.0
@@ -72,7 +72,8 @@ def truth(symbols: int, messages: int, seed: int) -> Load:
 def open_venue(demand: Demand) -> tuple[Reporter, str]:
     """A load server and its address."""
     venue = Reporter(
-        "bench.venue", "--symbols", str(demand.symbols), "--messages", str(demand.messages),
+        "scripts.benchmarks.venue",
+        "--symbols", str(demand.symbols), "--messages", str(demand.messages),
         "--round", str(ROUND), "--rate", str(demand.rate), "--seed", str(demand.seed),
     )  # fmt: skip
     port = venue.wait("listening", START_S + demand.messages / 10_000)["port"]

@@ -20,7 +20,7 @@ import picows
 import uvloop
 import zmq
 
-from bench.rivals.tally import Tally, arguments
+from scripts.benchmarks.rivals.tally import Tally, arguments
 
 BATCH = 10
 

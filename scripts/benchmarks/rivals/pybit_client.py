@@ -9,7 +9,7 @@ of 100, like a user of its list form would.
 import threading
 from typing import Any
 
-from bench.rivals.tally import Tally, arguments, hide_wsaccel
+from scripts.benchmarks.rivals.tally import Tally, arguments, hide_wsaccel
 
 BATCH = 100
 

@@ -13,7 +13,7 @@ from typing import Any
 import ccxt.pro
 import uvloop
 
-from bench.rivals.tally import Tally, arguments
+from scripts.benchmarks.rivals.tally import Tally, arguments
 
 
 def market(name: str) -> dict[str, Any]:

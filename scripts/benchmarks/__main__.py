@@ -15,10 +15,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from bench import machine, modes, report
-from bench.contestants import BY_NAME, OURS
-from bench.ours import command
-from bench.run import Demand, whole_rounds
+from scripts.benchmarks import machine, modes, report
+from scripts.benchmarks.contestants import BY_NAME, OURS
+from scripts.benchmarks.ours import command
+from scripts.benchmarks.run import Demand, whole_rounds
 
 MODES = ("cpu", "throughput", "scale", "latency", "start", "soak")
 RIVALS = ("pybit", "wsaccel", "ccxt", "cryptofeed", "picows", "uvloop", "msgspec", "pyzmq",

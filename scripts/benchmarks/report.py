@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.contestants import CONTESTANTS, OURS
+from scripts.benchmarks.contestants import CONTESTANTS, OURS
 
 RATIOS = (("pybit", 0.25), ("cryptofeed+zmq", 0.35), ("floor+c-book", 1.7))
 """Our CPU a message over a rival's: what it must not exceed."""

@@ -12,11 +12,11 @@ import time
 
 import zmq
 
-from bench.frames import LoadSpec, make_load
-from bench.run import ROUND
-from bench.venue import load_spec, say
 from processes.connector.protocol import BookUpdate, decode
 from processes.orderbook.book import OrderBook
+from scripts.benchmarks.frames import LoadSpec, make_load
+from scripts.benchmarks.run import ROUND
+from scripts.benchmarks.venue import load_spec, say
 from shared.bus import MarketSubscriber
 from shared.messages import SCHEMA_VERSION, BookMessage
 from shared.topics import market_topic

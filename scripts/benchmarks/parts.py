@@ -20,9 +20,9 @@ from typing import Any
 
 import zmq
 
-from bench.frames import Load, LoadSpec, make_load
-from bench.report import table
-from bench.rivals.tally import hide_wsaccel
+from scripts.benchmarks.frames import Load, LoadSpec, make_load
+from scripts.benchmarks.report import table
+from scripts.benchmarks.rivals.tally import hide_wsaccel
 
 hide_wsaccel()  # before websocket-client is imported: the product does not have it
 

@@ -15,11 +15,11 @@ from typing import Any
 import msgpack
 import zmq
 
-from bench.contestants import BY_NAME, OURS, Contestant
-from bench.frames import symbol_names
-from bench.ours import Pipeline, Samples
-from bench.pipes import Failed, Reporter
-from bench.run import Demand, Ours, Result, measure, open_venue, run, whole_rounds
+from scripts.benchmarks.contestants import BY_NAME, OURS, Contestant
+from scripts.benchmarks.frames import symbol_names
+from scripts.benchmarks.ours import Pipeline, Samples
+from scripts.benchmarks.pipes import Failed, Reporter
+from scripts.benchmarks.run import Demand, Ours, Result, measure, open_venue, run, whole_rounds
 
 Row = dict[str, Any]
 Report = dict[str, Any]
@@ -241,7 +241,8 @@ def _progress(number: int, runs: int, result: Result) -> None:
 def _shadow(pipeline: Pipeline, demand: Demand) -> Reporter:
     market = pipeline.endpoints()["market"]
     shadow = Reporter(
-        "bench.shadow", "--symbols", str(demand.symbols), "--messages", str(demand.messages),
+        "scripts.benchmarks.shadow",
+        "--symbols", str(demand.symbols), "--messages", str(demand.messages),
         "--seed", str(demand.seed), *[f"{name}={where}" for name, where in market.items()],
     )  # fmt: skip
     shadow.wait("listening", 30)

@@ -1,8 +1,8 @@
 """
 The load server: Bybit's handshake, subscriptions and pings, then ready-made frames at a set rate.
 
-``python -m bench.venue --symbols 10 --messages 20000 --rate 3000`` prints one JSON object a line:
-``listening`` (with the port), ``subscribed`` (whenever every stream has a subscriber), and after
+``python -m scripts.benchmarks.venue --symbols 10 --messages 20000 --rate 3000`` prints one JSON
+object a line: ``listening`` (with the port), ``subscribed`` (whenever every stream has a subscriber), and after
 ``go`` on its standard input ``started`` and ``done`` (sent, seconds, how late it was). It serves
 any number of connections; a frame goes to the connection that subscribed its topic last.
 
@@ -27,7 +27,15 @@ from websockets.frames import Opcode
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
 
-from bench.frames import START_MS, TIME_DIGITS, Frame, Load, LoadSpec, make_load, websocket_frame
+from scripts.benchmarks.frames import (
+    START_MS,
+    TIME_DIGITS,
+    Frame,
+    Load,
+    LoadSpec,
+    make_load,
+    websocket_frame,
+)
 
 BURST = 256
 """Frames in one go at full speed."""

@@ -20,7 +20,7 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from bench.pipes import ROOT, Failed, end
+from scripts.benchmarks.pipes import ROOT, Failed, end
 
 PREFIX = "bybit_pipeline_"
 STOP_S = 6.0

@@ -25,31 +25,31 @@ CONTESTANTS = (
     Contestant(
         "pybit",
         "One process. Merges books (unsorted lists), computes nothing, detects no loss.",
-        "bench.rivals.pybit_client",
+        "scripts.benchmarks.rivals.pybit_client",
         "plain",
     ),
     Contestant(
         "pybit+wsaccel",
         "The same with wsaccel installed, which websocket-client uses by itself.",
-        "bench.rivals.pybit_client",
+        "scripts.benchmarks.rivals.pybit_client",
         "wsaccel",
     ),
     Contestant(
         "ccxt.pro",
         "One process, uvloop and orjson. Keeps sorted books and the last 1000 trades. aiohttp is "
         "held below 3.14, with which ccxt 4.5 stops reading.",
-        "bench.rivals.ccxt_client",
+        "scripts.benchmarks.rivals.ccxt_client",
     ),
     Contestant(
         "cryptofeed",
         "One process on uvloop, compiled types, C order book; callbacks only count.",
-        "bench.rivals.cryptofeed_client",
+        "scripts.benchmarks.rivals.cryptofeed_client",
         "callbacks",
     ),
     Contestant(
         "cryptofeed+zmq",
         "Its ZeroMQ backend for books and trades, and one consumer that counts without decoding.",
-        "bench.rivals.cryptofeed_client",
+        "scripts.benchmarks.rivals.cryptofeed_client",
         "zmq",
         reports_touch=False,
     ),
@@ -57,13 +57,13 @@ CONTESTANTS = (
         "floor",
         "Two processes, every step in C: picows, msgspec, libzmq; a plain dict as book. No "
         "measures, counters, checks or restarts.",
-        "bench.rivals.floor",
+        "scripts.benchmarks.rivals.floor",
         "dict",
     ),
     Contestant(
         "floor+c-book",
         "The same with the C order_book package that cryptofeed brings (GPL, so only measured).",
-        "bench.rivals.floor",
+        "scripts.benchmarks.rivals.floor",
         "c-book",
     ),
 )

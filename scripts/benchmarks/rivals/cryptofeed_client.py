@@ -22,7 +22,7 @@ from cryptofeed.defines import BYBIT, L2_BOOK, PERPETUAL, TRADES
 from cryptofeed.exchanges import Bybit
 from cryptofeed.symbols import Symbols
 
-from bench.rivals.tally import Tally, arguments
+from scripts.benchmarks.rivals.tally import Tally, arguments
 
 
 class PlainConnection(WSAsyncConn):
