@@ -1,100 +1,112 @@
 """
 A child of the pipeline that does nothing but what its behaviour says; run as a process.
 
-``BEHAVIOUR`` in the environment is a JSON map from process name to a map of:
+It speaks the control plane by hand, both to start fast and so that what the supervisor relies on is
+written down here once more. ``BEHAVIOUR`` in the environment is a JSON map from process name to:
 
     exit            exit code to end with, right after the start
     exit_times      how many runs do that before one does not (default: all)
     never_ready     seconds to sleep instead of starting
     ignore_sigterm  true: SIGTERM does nothing
     status          what heartbeats say, over the defaults
-    resync          topic to ask a resync for, once
+    resync          topic to ask a resync for, with every heartbeat
     websocket       address to announce as the simulator's
 
-Every command that it gets is shown in its status as ``commands``.
+Every command that it gets is shown in its status as ``commands``. With ``supervise`` as its first
+argument it is the supervisor of such children.
 """
 
 import json
 import os
+import select
 import signal
 import sys
-import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import msgspec
+import msgpack
+import zmq
 
-from shared import logs
-from shared.actor import Actor
-from shared.config import make_config
-from shared.specs import ProcessSpec
-
-NAME_OF = {"forwarder": "metrics"}
+HEARTBEAT_MS = 500
 
 
-class FakeChild(Actor):
-    """Announce itself, beat, collect commands."""
+class FakeChild:
+    """Announce itself, beat, collect commands, stop like a real one."""
 
-    def __init__(self, spec: ProcessSpec, raw: Mapping[str, Any], does: Mapping[str, Any]) -> None:
-        super().__init__(spec)
-        self.raw = raw
+    def __init__(self, spec: dict[str, Any], does: dict[str, Any]) -> None:
+        self.spec = spec
         self.does = does
         self.commands: list[dict[str, Any]] = []
+        self.socket = zmq.Context().socket(zmq.DEALER)
+        self.socket.setsockopt(zmq.ROUTING_ID, spec["process"].encode())
+        self.socket.setsockopt(zmq.LINGER, 100)
+        self.socket.connect(spec["control"])
 
-    def on_start(self) -> None:
-        """Announce what the real one would."""
-        if self.raw["role"] == "forwarder":
-            self.endpoints["metrics"] = self.raw["endpoint"].replace(":0", ":5999")
-        if self.raw["role"] == "simulator":
-            self.endpoints["websocket"] = self.does.get("websocket", "ws://127.0.0.1:1/{category}")
-        if "resync" in self.does:
-            self.every(0.1, self.ask_once)
+    def run(self, lifeline: int) -> None:
+        """Live until SIGTERM, a ``stop``, or the end of the supervisor."""
+        self.send("ready", pid=os.getpid(), role=self.spec["role"], prometheus="127.0.0.1:9",
+                  endpoints=self.endpoints())  # fmt: skip
+        poller = zmq.Poller()
+        for source in (self.socket, lifeline):
+            poller.register(source, zmq.POLLIN)
+        while True:
+            self.send("heartbeat", status=self.status())
+            if "resync" in self.does:
+                self.send("resync", topic=self.does["resync"], reason="gap")
+            readable = dict(poller.poll(HEARTBEAT_MS))
+            if lifeline in readable:
+                return
+            if self.socket in readable:
+                self.commands.append(msgpack.unpackb(self.socket.recv()))
 
-    def ask_once(self) -> None:
-        """Ask for a resync, once."""
-        self._timers.pop()
-        self.send_control("resync", topic=self.does["resync"], reason="gap")
+    def send(self, kind: str, **fields: Any) -> None:
+        """Send one control message."""
+        self.socket.send(msgpack.packb({"type": kind, "process": self.spec["process"], **fields}))
 
-    def on_command(self, command: dict[str, Any]) -> None:
-        """Remember it, and say so at once."""
-        self.commands.append(command)
-        self._heartbeat()
+    def endpoints(self) -> dict[str, str]:
+        """What the real one would have bound."""
+        if self.spec["role"] == "forwarder":
+            return {"metrics": self.spec["endpoint"].replace(":0", ":5999")}
+        if self.spec["role"] == "simulator":
+            return {"websocket": self.does["websocket"]}
+        return {}
 
-    def status(self) -> Mapping[str, Any]:
+    def status(self) -> dict[str, Any]:
         """What a healthy process of the role says."""
         said: dict[str, Any] = {"commands": self.commands}
-        streams = self.raw.get("streams")
+        streams = self.spec.get("streams")
         if streams is not None:
             names = [
                 f"orderbook.{s['depth']}.{s['symbol']}" if s["kind"] == "book"
                 else f"publicTrade.{s['symbol']}" for s in streams
             ]  # fmt: skip
-            said |= {"connected": True, "url": self.raw["url"], "last_message_ts_ms": None,
+            said |= {"connected": True, "url": self.spec["url"], "last_message_ts_ms": None,
                      "topics": dict.fromkeys(names, "delivering")}  # fmt: skip
-        if self.raw["role"] == "orderbook":
-            said["books"] = {"live": len(self.raw["assignments"])}
+        if self.spec["role"] == "orderbook":
+            said["books"] = {"live": len(self.spec["assignments"])}
         return {**said, **self.does.get("status", {})}
 
 
 def main() -> int:
     """Behave."""
-    path = Path(sys.argv[1])
-    raw = json.loads(path.read_text())
-    spec = msgspec.convert({key: raw[key] for key in ProcessSpec.__struct_fields__}, ProcessSpec)
-    does = json.loads(os.environ.get("BEHAVIOUR", "{}")).get(spec.process, {})
+    path, lifeline = Path(sys.argv[1]), int(sys.argv[3])
+    spec = json.loads(path.read_text())
+    does = json.loads(os.environ.get("BEHAVIOUR", "{}")).get(spec["process"], {})
     if "exit" in does and is_due(path, does):
         return int(does["exit"])
-    time.sleep(does.get("never_ready", 0))
-    logs.configure(spec.process)
-    child = FakeChild(spec, raw, does)
     if does.get("ignore_sigterm"):
-        child._on_signal = lambda *_: None  # type: ignore[method-assign]
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    return child.run(int(sys.argv[3]))
+    else:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    select.select([lifeline], [], [], does.get("never_ready", 0))
+    try:
+        FakeChild(spec, does).run(lifeline)
+    finally:
+        print(json.dumps({"event": "stopped", "process": spec["process"]}), file=sys.stderr)
+    return 0
 
 
-def is_due(path: Path, does: Mapping[str, Any]) -> bool:
+def is_due(path: Path, does: dict[str, Any]) -> bool:
     """True in the first ``exit_times`` runs, counted in a file beside the run directory."""
     counter = path.parent.parent / f"{path.stem}.runs"
     runs = len(counter.read_bytes()) if counter.exists() else 0
@@ -104,6 +116,8 @@ def is_due(path: Path, does: Mapping[str, Any]) -> bool:
 
 def supervise() -> int:
     """``RUN_DIR TABLES TIMES``: run a supervisor whose children are all fakes."""
+    from shared import logs
+    from shared.config import make_config
     from shared.errors import PipelineError
     from supervisor import keeper
     from supervisor.plan import make_plan

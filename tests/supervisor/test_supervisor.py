@@ -69,16 +69,20 @@ def test_a_stop_leaves_what_is_not_ours(start_pipeline: Start, tmp_path: Path) -
 def test_children_stop_in_reverse_order(pipeline: Any) -> None:
     pipeline.stop()
 
-    stopped = re.findall(r'"stopped", "process": "([a-z]+)', pipeline.log.read_text())
+    stopped = re.findall(r'"event": "stopped", "process": "([a-z]+)', pipeline.log.read_text())
     assert ["connector", "forwarder", "supervisor"] == [
         role for role in stopped if role not in ("trades", "orderbook")
     ]
     assert {"trades", "orderbook"} == set(stopped[1:3])
 
 
-def test_children_that_ignore_sigterm_are_killed_in_time(start_pipeline: Start) -> None:
+def test_children_that_ignore_sigterm_are_killed_in_time_and_leave_no_file(
+    start_pipeline: Start, tmp_path: Path
+) -> None:
+    file = tmp_path / "metrics"
+    file.touch()  # as a forwarder would leave it that was killed
     deaf = {name: {"ignore_sigterm": True} for name in CHILDREN}
-    pipeline = start_pipeline(behaviour=deaf)
+    pipeline = start_pipeline(tables={"metrics": {"endpoint": f"ipc://{file}"}}, behaviour=deaf)
     pipeline.wait_up()
     children = pipeline.children()
     began = time.monotonic()
@@ -87,6 +91,7 @@ def test_children_that_ignore_sigterm_are_killed_in_time(start_pipeline: Start) 
 
     assert time.monotonic() - began < 5.0
     assert not any(child.is_running() for child in children)
+    assert not file.exists()
 
 
 def test_a_second_signal_stops_at_once(start_pipeline: Start) -> None:
@@ -157,17 +162,20 @@ def test_a_forwarder_that_cannot_bind_at_the_start_ends_the_pipeline(start_pipel
     ("number", "reason"), [(signal.SIGKILL, "signal"), (signal.SIGTERM, "exit")]
 )
 def test_a_child_that_ends_is_restarted_and_the_others_go_on(
-    pipeline: Any, number: int, reason: str
+    steady_pipeline: Any, number: int, reason: str
 ) -> None:
-    before = {entry["process"]: entry["pid"] for entry in pipeline.status()["processes"]}
+    before = {entry["process"]: entry["pid"] for entry in steady_pipeline.status()["processes"]}
 
     os.kill(before["trades-0"], number)
 
-    entry = pipeline.wait_for(lambda: _up_again(pipeline, "trades-0", before["trades-0"]))
-    assert (1, {reason: 1}) == (entry["restarts"], entry["restarts_by_reason"])
-    after = {entry["process"]: entry["pid"] for entry in pipeline.status()["processes"]}
+    entry = steady_pipeline.wait_for(
+        lambda: _up_again(steady_pipeline, "trades-0", before["trades-0"])
+    )
+    assert entry["restarts"] == sum(entry["restarts_by_reason"].values())
+    assert 1 == entry["restarts_by_reason"][reason]
+    after = {entry["process"]: entry["pid"] for entry in steady_pipeline.status()["processes"]}
     assert {"trades-0"} == {name for name in before if before[name] != after[name]}
-    _, counters = pipeline.page("/metrics")
+    _, counters = steady_pipeline.page("/metrics")
     assert f'process_restarts_total{{process="trades-0",reason="{reason}"}} 1.0' in counters
 
 
@@ -193,10 +201,10 @@ def test_a_child_that_is_never_ready_is_killed_and_restarted(start_pipeline: Sta
 
 
 def test_a_crash_at_the_start_delays_readiness_only(start_pipeline: Start) -> None:
-    pipeline = start_pipeline(behaviour={"connector-linear-0": {"exit": 70, "exit_times": 2}})
+    pipeline = start_pipeline(behaviour={"connector-linear-0": {"exit": 70, "exit_times": 1}})
     pipeline.wait_up()
 
-    assert 2 == pipeline.process_entry("connector-linear-0")["restarts"]
+    assert 1 == pipeline.process_entry("connector-linear-0")["restarts"]
 
 
 def test_a_bad_configuration_of_a_child_is_final_and_said(start_pipeline: Start) -> None:
@@ -209,15 +217,17 @@ def test_a_bad_configuration_of_a_child_is_final_and_said(start_pipeline: Start)
     assert 0 == pipeline.stop()
 
 
-def test_workers_publish_again_when_the_forwarder_was_restarted(pipeline: Any) -> None:
-    pid = pipeline.process_entry("forwarder")["pid"]
-    metrics = pipeline.status()["metrics"]
+def test_workers_publish_again_when_the_forwarder_was_restarted(steady_pipeline: Any) -> None:
+    pid = steady_pipeline.process_entry("forwarder")["pid"]
+    metrics = steady_pipeline.status()["metrics"]
 
     os.kill(pid, signal.SIGKILL)
 
     for worker in ("trades-0", "orderbook-0"):
-        assert [{"type": "republish"}] == pipeline.wait_for(lambda w=worker: pipeline.commands(w))
-    assert metrics == pipeline.status()["metrics"]
+        assert {"type": "republish"} in steady_pipeline.wait_for(
+            lambda w=worker: steady_pipeline.commands(w)
+        )
+    assert metrics == steady_pipeline.status()["metrics"]
 
 
 # -- control plane -----------------------------------------------------------------------------
@@ -227,9 +237,8 @@ def test_a_resync_request_reaches_the_connector_of_the_topic(start_pipeline: Sta
     pipeline = start_pipeline(behaviour={"orderbook-0": {"resync": "book.linear.ETHUSDT"}})
     pipeline.wait_up()
 
-    assert [{"type": "resync", "topic": "book.linear.ETHUSDT", "reason": "gap"}] == (
-        pipeline.wait_for(lambda: pipeline.commands("connector-linear-0"))
-    )
+    commands = pipeline.wait_for(lambda: pipeline.commands("connector-linear-0"))
+    assert {"type": "resync", "topic": "book.linear.ETHUSDT", "reason": "gap"} == commands[0]
 
 
 def test_a_new_market_reaches_its_workers_and_its_connector(pipeline: Any) -> None:
@@ -281,22 +290,6 @@ def test_a_connector_that_is_wanted_again_starts_after_its_predecessor_is_gone(
     entry = pipeline.wait_for(lambda: _if(pipeline.process_entry("connector-linear-0"), "pid"))
     assert not first.is_running()
     assert entry["pid"] != first.pid
-
-
-def test_a_metrics_socket_file_is_removed_though_the_forwarder_was_killed(
-    start_pipeline: Start, tmp_path: Path
-) -> None:
-    file = tmp_path / "metrics"
-    file.touch()
-    pipeline = start_pipeline(
-        tables={"metrics": {"endpoint": f"ipc://{file}"}},
-        behaviour={"forwarder": {"ignore_sigterm": True}},
-    )
-    pipeline.wait_up()
-
-    pipeline.stop()
-
-    assert not file.exists()
 
 
 def test_a_child_that_was_away_is_told_what_changed(start_pipeline: Start) -> None:
@@ -421,7 +414,7 @@ def test_auto_never_falls_back_after_a_live_message(start_pipeline: Start) -> No
     beats = pipeline.process_entry("connector-linear-0")["uptime_s"]
 
     pipeline.wait_for(
-        lambda: pipeline.process_entry("connector-linear-0")["uptime_s"] > beats + 2.5
+        lambda: pipeline.process_entry("connector-linear-0")["uptime_s"] > beats + 1.5
     )
     assert "live" == pipeline.status()["source"]
     assert not pipeline.process_entry("simulator")
