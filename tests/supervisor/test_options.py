@@ -4,10 +4,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from shared.captures import CaptureInfo
-from shared.config import Config, MarketConfig
+from shared.config import Config, MarketConfig, make_config, read_config
 from shared.errors import ConfigError
 from supervisor.options import Options, absolute_run_dir, recorded_markets, resolve
 
@@ -226,3 +227,20 @@ def test_the_default_run_directory(
 def test_a_run_directory_too_long_for_sockets_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"^run_dir: .*allowed: at most 80 bytes"):
         absolute_run_dir("/" + "x" * 80)
+
+
+def test_the_example_file_holds_every_key_at_its_default() -> None:
+    example = Path(__file__).parents[2] / "pipeline.toml"
+    tables = read_config(example)
+
+    assert Config() == make_config(tables)
+    assert keys(msgspec.to_builtins(Config())) == keys(tables)
+
+
+def keys(value: Any) -> Any:
+    """The keys of tables within tables."""
+    if isinstance(value, dict):
+        return {key: keys(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [keys(inner) for inner in value if isinstance(inner, dict)]
+    return None
