@@ -16,9 +16,9 @@ once a publish interval.
   ``RANGE_KEEP`` times the range.
 - ``grown``: ``GROWN`` times the lowest size since the last event, also after being eaten.
 - ``eaten``: trades took at least ``eaten_ratio`` of the peak. A wall that fell below its threshold
-  mostly by trades has ``FALL_MS`` to get there, or is ``eaten`` then or when nothing is left. It
-  stays known for ``REFILL_MS``: filled up again, it is ``grown``, the same wall with the same
-  accounts.
+  mostly by trades has ``FALL_MS`` to get there, or is ``eaten`` then or when nothing is left. This
+  is said once; the wall stays known for ``REFILL_MS`` after it fell, and filled up again it is
+  ``grown``: the same wall (``first_seen_ms``, ``initial_size``) with new accounts.
 - ``pulled``: it fell below its threshold mostly by cancellation. Told when no trade can explain
   the decrease any more.
 - ``removed``: out of range, out of the visible book, dropped with an untrusted book, or no longer
@@ -357,7 +357,6 @@ class DensityTracker:
         if is_over or wall.has_left_window or self._is_out_of_range(wall):
             self._forget(wall)
         elif wall.size >= threshold:
-            wall.spent_since_ms = wall.fallen_since_ms = None
             self._grow(wall)
 
     def _judge_fallen(self, wall: Wall) -> None:
@@ -389,8 +388,9 @@ class DensityTracker:
         wall.has_changed = True
 
     def _grow(self, wall: Wall) -> None:
+        if wall.is_eaten_told:
+            wall.restart(self._match_ms)
         wall.low = wall.size
-        wall.is_eaten_told = False
         self._tell("grown", wall)
 
     def _end(self, event: EventName, wall: Wall) -> None:

@@ -5,7 +5,7 @@ Decides how a change of size is booked and which trade explains which decrease. 
 books, thresholds or events; those are in ``density``.
 
 Amounts are ``Decimal``, made from the shortest text of the float, which is the exchange's own
-text: sums are exact (28 digits hold 10^12 sizes of 16 digits), and for the whole life of a wall
+text: sums are exact (28 digits hold 10^12 sizes of 16 digits), and at every moment
 
     traded + cancelled + size = peak + refilled
 
@@ -192,6 +192,23 @@ class Wall:
     def note_low(self) -> None:
         """Remember the lowest size; after all of a book message has been booked."""
         self.low = min(self.low, self.size)
+
+    def restart(self, since_ms: int) -> None:
+        """
+        Begin new accounts for what is there now: the wall was eaten, told so, and filled up again.
+
+        Args:
+            since_ms: Match time of the book that shows the present sizes.
+        """
+        self._touch()
+        self.peak = self.low = self.size
+        self.traded = self.cancelled = self.refilled = self.eaten = self.pulled = ZERO
+        self.since_ms = since_ms
+        self.is_eaten_told = False
+        self.fallen_since_ms = self.spent_since_ms = None
+        for level in self.levels:
+            level.decreases.clear()
+            level.waiting.clear()
 
     def make_good(self, amount: Decimal) -> None:
         """Something was traded and put back before the book showed it."""

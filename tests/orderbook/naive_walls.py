@@ -49,7 +49,7 @@ class Accounts:
 class NaiveWall:
     side: str
     price: float
-    initial: Fraction
+    start: Fraction
     since_ms: int
     changes: list[Change] = field(default_factory=list)
     trades: list[Trade] = field(default_factory=list)
@@ -86,7 +86,7 @@ class NaiveWall:
                     left[number] -= taken
                     amount += taken
             traded_of.append(amount)
-        accounts = Accounts(self.initial, self.initial)
+        accounts = Accounts(self.start, self.start)
         for change, traded in zip(self.changes, traded_of, strict=True):
             step = change.after - change.before
             if step > 0:
@@ -188,9 +188,7 @@ class NaiveWalls:
             if now_ms - wall.spent > REFILL_MS or wall.gone or is_far:
                 forget()
             elif size >= threshold:
-                wall.spent = wall.fallen = None
-                wall.told = False
-                self._set_low(wall, size)
+                self._grow(wall, size)
                 tell("grown")
         elif wall.gone:
             tell("removed")
@@ -224,9 +222,15 @@ class NaiveWalls:
         else:
             wall.fallen = None
             if size >= wall.low * GROWN:
-                wall.told = False
-                self._set_low(wall, size)
+                self._grow(wall, size)
                 tell("grown")
+
+    def _grow(self, wall: NaiveWall, size: Fraction) -> None:
+        if wall.told:
+            wall.told, wall.spent, wall.fallen = False, None, None
+            wall.start, wall.since_ms, wall.settled = size, self.match_ms, None
+            wall.changes, wall.trades = [], []
+        self._set_low(wall, size)
 
     def _set_low(self, wall: NaiveWall, size: Fraction) -> None:
         wall.low = size

@@ -240,8 +240,23 @@ def test_an_eaten_wall_that_is_filled_up_again_is_the_same_wall_grown() -> None:
     (event,) = story.step([(WALL, 20.0)])
     assert event.event == "grown"
     assert event.density.first_seen_ms == first_seen_ms
-    assert (event.density.traded_size, event.density.refilled_size) == (20.0, 20.0)
-    assert names(story.step([(WALL, 4.0)], trades=[story.sold(16.0)])) == ["eaten"]
+    assert (event.density.initial_size, event.density.peak_size) == (20.0, 20.0)
+    assert (event.density.traded_size, event.density.eaten_ratio) == (0.0, 0.0)
+    (event,) = story.step([(WALL, 4.0)], trades=[story.sold(16.0)])
+    assert (event.event, event.density.eaten_ratio) == ("eaten", 0.8)
+
+
+def test_an_eaten_wall_that_is_filled_up_a_little_is_a_smaller_wall_that_can_be_eaten_again() -> (
+    None
+):
+    story = Story()
+    story.step([(WALL, 100.0)])
+    assert names(story.step([(WALL, 10.0)], trades=[story.sold(90.0)])) == ["eaten"]
+    (event,) = story.step([(WALL, 15.0)])
+    assert (event.event, event.density.peak_size) == ("grown", 15.0)
+    assert story.wait() == []
+    (event,) = story.step([(WALL, 3.0)], trades=[story.sold(12.0)])
+    assert (event.event, event.density.eaten_ratio) == ("eaten", 0.8)
 
 
 def test_an_eaten_wall_that_is_filled_up_much_later_is_a_new_wall() -> None:
