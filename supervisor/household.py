@@ -92,7 +92,7 @@ class Household:
         leaving = {keeper.name for keeper in self._leaving}
         for name in self.plan.processes:
             if name in leaving:
-                continue  # a predecessor that stops removes its socket file: start after that
+                continue  # its predecessor still has the socket and the name: start after it
             if name not in self.keepers:
                 self.keepers[name] = Keeper(name, role_of(name), partial(self._spawn, name))
             keeper = self.keepers[name]

@@ -148,8 +148,6 @@ class Supervisor(Actor):
     def on_start(self) -> None:
         """Bind what is ours, then start the children."""
         config = self.plan.config
-        log.info("starting", pid=os.getpid(), run_dir=self.plan.run_dir, source=config.source,
-                 network=config.network, processes=len(self.plan.processes))  # fmt: skip
         check_free_endpoint("metrics.endpoint", config.metrics.endpoint)
         ProcessCollector(registry=self.telemetry.registry)
         GCCollector(registry=self.telemetry.registry)
@@ -163,6 +161,8 @@ class Supervisor(Actor):
         self.watch(self._router.socket, self._on_control)
         self.every(TICK_S, self._on_tick)
         self.every(SECOND_S, self._on_second)
+        log.info("starting", pid=os.getpid(), run_dir=self.plan.run_dir, source=config.source,
+                 network=config.network, processes=len(self.plan.processes))  # fmt: skip
         self._household.start_missing(self.clock.monotonic())
         self._look()
 
@@ -200,6 +200,7 @@ class Supervisor(Actor):
     def _on_wakeup(self, wakeup: int) -> None:
         super()._on_wakeup(wakeup)
         self._household.check(self.clock.monotonic())
+        self._look()
 
     # -- watching --------------------------------------------------------------------------------
 

@@ -106,13 +106,23 @@ def status_lines(status: Mapping[str, Any]) -> Iterator[str]:
             yield f"  rejected: {topic} on {connector['process']}: {reasons.get(topic, '')}"
 
 
-_PROCESS_HEAD = ["PROCESS", "STATE", "PID", "UPTIME", "RESTARTS", "CPU S", "RSS MB", "LOST"]
+_PROCESS_HEAD = [
+    "PROCESS",
+    "STATE",
+    "PID",
+    "UPTIME",
+    "RESTARTS",
+    "CPU S",
+    "RSS MB",
+    "LAG MS",
+    "LOST",
+]
 _CONNECTOR_HEAD = ["CONNECTOR", "LINK", "TOPICS", "RECONNECTS", "PING MS", "URL"]
 
 
 def _process_row(process: Mapping[str, Any]) -> list[str]:
-    lost = process.get("counts", {}).get("lost")
-    rss = process["rss_bytes"]
+    counts, rss = process["counts"], process["rss_bytes"]
+    lag_s = counts.get("lag_s")
     return [
         process["process"],
         process["state"],
@@ -121,7 +131,8 @@ def _process_row(process: Mapping[str, Any]) -> list[str]:
         _text(process["restarts"]),
         _text(process["cpu_seconds"]),
         NONE if rss is None else f"{rss / 2**20:.0f}",
-        _text(lost),
+        NONE if lag_s is None else f"{lag_s * 1000:.1f}",
+        _text(counts.get("lost")),
     ]
 
 

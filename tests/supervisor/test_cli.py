@@ -269,6 +269,19 @@ def test_a_second_up_is_refused_with_the_pid_of_the_first(steady_pipeline: Any) 
     assert line.endswith(f"taken by the pipeline with pid {steady_pipeline.process.pid}")
 
 
+def test_a_taken_port_is_one_line_and_73(steady_pipeline: Any, tmp_path: Path) -> None:
+    port = steady_pipeline.status()["http"].rpartition(":")[2]
+
+    done = run("up", "--run-dir", str(tmp_path / "run"), "--source", "sim", "--port", port,
+               "--metrics", "tcp://127.0.0.1:0")  # fmt: skip
+
+    assert 73 == done.returncode
+    [line] = done.stderr.splitlines()
+    holder = steady_pipeline.process.pid
+    assert line.startswith(f"prometheus.port: 127.0.0.1:{port} is taken by process {holder} (")
+    assert [] == list(tmp_path.iterdir())
+
+
 # -- tail --------------------------------------------------------------------------------------
 
 

@@ -278,7 +278,7 @@ def test_markets_beyond_a_socket_start_a_connector_and_stop_it_again(start_pipel
 def test_a_connector_that_is_wanted_again_starts_after_its_predecessor_is_gone(
     start_pipeline: Start,
 ) -> None:
-    """The predecessor removes its socket file when it stops; the successor must bind after that."""
+    """Both would have the same socket file and the same name on the control plane."""
     pipeline = start_pipeline(behaviour={"connector-linear-0": {"ignore_sigterm": True}})
     pipeline.wait_up()
     first = psutil.Process(pipeline.process_entry("connector-linear-0")["pid"])
