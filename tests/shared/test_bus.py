@@ -147,7 +147,8 @@ def test_metrics_that_find_the_queue_full_are_counted(
 
 
 def test_a_taken_port_is_said_by_name(context: zmq.Context[zmq.Socket[bytes]]) -> None:
-    endpoint = bind(context.socket(zmq.PUB), "tcp://127.0.0.1:0")
+    owner = context.socket(zmq.PUB)  # kept: a socket nobody holds is closed
+    endpoint = bind(owner, "tcp://127.0.0.1:0")
     with pytest.raises(TakenError, match=endpoint):
         bind(context.socket(zmq.PUB), endpoint)
 
