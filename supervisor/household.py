@@ -19,6 +19,9 @@ from supervisor.plan import FORWARDER, Plan, category_of, change, fill_category,
 LEAVE_S = 2.0
 """How long a child that is no longer needed may take to stop."""
 
+PAUSE_S = 1.0
+"""Between two checks: longer means that we did not run."""
+
 Send = Callable[[str, Mapping[str, Any]], None]
 """Sends a control message to a process."""
 
@@ -67,6 +70,7 @@ class Household:
         self._ports: dict[str, int] = {}
         """The scrape port that each child had last; its successor asks for it."""
         self._is_closing = False
+        self._checked: float | None = None
 
     @property
     def everyone(self) -> list[Keeper]:
@@ -100,8 +104,17 @@ class Household:
                 keeper.start(now)
 
     def check(self, now: float) -> None:
-        """Look after everybody; call it often."""
+        """
+        Look after everybody; call it often.
+
+        After a pause of our own (Ctrl-Z, a machine without time for us) heartbeats still wait to
+        be read, so silence during the pause does not count.
+        """
+        paused_s = 0.0 if self._checked is None else now - self._checked
+        self._checked = now
         for keeper in self.everyone:
+            if paused_s > PAUSE_S:
+                keeper.excuse(paused_s)
             keeper.check(now)
         if any(keeper.is_gone for keeper in self._leaving):
             self._leaving = [keeper for keeper in self._leaving if not keeper.is_gone]

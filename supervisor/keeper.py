@@ -87,6 +87,8 @@ class Keeper:
         self._spawn = spawn
         self._history = RestartHistory(policy or RestartPolicy())
         self._process: Process | None = None
+        self._heard = 0.0
+        """When it last gave a sign of life, its start included."""
         self._due: float | None = None
         self._kill_at: float | None = None
         self._was_hung = False
@@ -162,14 +164,18 @@ class Keeper:
         if message.get("pid") != self.pid or self._process is None:
             return False
         self.ready = dict(message)
-        self.beat = now
+        self.beat = self._heard = now
         return True
 
     def on_heartbeat(self, now: float, status: Mapping[str, Any]) -> None:
         """Note that it lives, and what it says about itself."""
         if self.is_up:
-            self.beat = now
+            self.beat = self._heard = now
             self.status = dict(status)
+
+    def excuse(self, seconds: float) -> None:
+        """Do not hold a silence against it in which nobody listened."""
+        self._heard += seconds
 
     def check(self, now: float) -> None:
         """Notice its exit, kill it when it hangs, start it when that is due."""
@@ -184,7 +190,7 @@ class Keeper:
             self._launch(now)
 
     def _launch(self, now: float) -> None:
-        self.started = now
+        self.started = self._heard = now
         self.ready, self.status, self.beat = {}, {}, None
         self._was_hung = False
         try:
@@ -203,7 +209,7 @@ class Keeper:
                 process.kill()
             return
         self._history.on_running(now, started=self.started)
-        silent = now - (self.started if self.beat is None else self.beat)
+        silent = now - self._heard
         if silent >= (READY_S if self.beat is None else SILENT_S) and not self._was_hung:
             log.warning("hung, killed", child=self.name, pid=process.pid, silent_s=round(silent, 1))
             self._was_hung = True

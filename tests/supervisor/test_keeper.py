@@ -110,6 +110,16 @@ def test_silence_is_hanging(world: World) -> None:
     assert 2 == len(world.processes)
 
 
+def test_silence_while_nobody_listened_is_excused(world: World) -> None:
+    world.ready()
+    world.keeper.excuse(60.0)
+
+    world.pass_time(60.0 + SILENT_S - 0.1)
+    assert [] == world.processes[0].asked
+    world.pass_time(0.1)
+    assert ["kill"] == world.processes[0].asked
+
+
 def test_a_start_may_take_longer_than_a_heartbeat_but_not_for_ever(world: World) -> None:
     world.pass_time(READY_S - 0.1)
     assert [] == world.processes[0].asked
