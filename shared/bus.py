@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import zmq
+from zmq.utils.monitor import recv_monitor_message
 
 from shared import codec
 from shared.errors import CodecError, TakenError
@@ -150,7 +151,10 @@ class MarketSubscriber:
         self.socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
         self.lost: dict[str, int] = {}
         self.invalid = 0
-        self._endpoints: set[str] = set()
+        self.monitor = self.socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        """Readable when a connector's end has gone; then call ``hang_ups``."""
+        self._endpoints: dict[str, str] = {}
+        """Connector by endpoint."""
         self._connector_of: dict[bytes, str] = {}
         self._last: dict[bytes, tuple[int, int]] = {}
 
@@ -158,7 +162,7 @@ class MarketSubscriber:
         """Connect to a connector's endpoint, once; it may be bound later."""
         self.lost.setdefault(connector, 0)
         if endpoint not in self._endpoints:
-            self._endpoints.add(endpoint)
+            self._endpoints[endpoint] = connector
             self.socket.connect(endpoint)
 
     def subscribe(self, topic: bytes, connector: str) -> None:
@@ -206,12 +210,25 @@ class MarketSubscriber:
                 self.lost[connectors[topic]] += missing
             yield Received(topic, message, missing)
 
+    def hang_ups(self) -> list[str]:
+        """
+        The connectors whose process has ended since the last call, perhaps without a word.
+
+        What they had sent may still wait to be received, and counts.
+        """
+        gone = []
+        while self.monitor.poll(0):
+            endpoint = recv_monitor_message(self.monitor)["endpoint"].decode()
+            gone.append(self._endpoints[endpoint])
+        return gone
+
     def topics(self) -> list[str]:
         """The subscribed topics as text."""
         return [topic_text(topic) for topic in self._connector_of]
 
     def close(self) -> None:
         """Close the socket at once; what waits is of no use to a process that stops."""
+        self.socket.disable_monitor()
         self.socket.close()
 
 

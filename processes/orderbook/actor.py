@@ -21,7 +21,7 @@ from processes.orderbook.ledger import GapNote
 from processes.orderbook.manager import Key, OrderBookManager
 from processes.orderbook.measures import MEASURES, BookMeasures
 from shared.actor import Actor
-from shared.bus import MarketSubscriber, MetricPublisher, Received
+from shared.bus import MARKET_QUEUE, MarketSubscriber, MetricPublisher, Received
 from shared.clock import Clock
 from shared.messages import SCHEMA_VERSION, BookMessage, LinkMessage, TradesMessage
 from shared.specs import Assignment, OrderbookSpec
@@ -119,6 +119,7 @@ class OrderbookWorker(Actor):
         for assignment in self.spec.assignments:
             self._listen(assignment)
         self.watch(self._subscriber.socket, self._on_readable)
+        self.watch(self._subscriber.monitor, self._on_hang_up)
         self.every(self._interval_s / TICKS_PER_INTERVAL, self._on_publish_timer)
         self.every(RESYNC_TICK_S, self._on_resync_timer)
         self.every(SLOW_TICK_S, self._on_slow_timer)
@@ -176,15 +177,24 @@ class OrderbookWorker(Actor):
         self._subscriber.subscribe(link_topic(connector), connector)
         self._subscriber.subscribe(assignment.stream.topic_bytes, connector)
 
-    def _on_readable(self) -> None:
+    def _on_readable(self, limit: int = RECEIVE_LIMIT) -> None:
         assert self._subscriber is not None
         self.manager.advance(self.clock.monotonic())
-        for number, received in enumerate(self._subscriber.receive(RECEIVE_LIMIT)):
+        for number, received in enumerate(self._subscriber.receive(limit)):
             if number == 0:
                 self._observe_lag(received.message.recv_ts_ns)
             metrics = self.on_message(received)
             if metrics:
                 self._publish(metrics)
+
+    def _on_hang_up(self) -> None:
+        """A connector's process ended, perhaps without a word: what it sent still counts."""
+        assert self._subscriber is not None
+        for connector in self._subscriber.hang_ups():
+            self._on_readable(MARKET_QUEUE)
+            log.info("connector gone", connector=connector)
+            self.manager.on_link_lost(connector, self.clock.time_ns())
+            self._publish(self._tell(self._books.values()))
 
     def _on_publish_timer(self) -> None:
         self.manager.advance(self.clock.monotonic())

@@ -158,21 +158,33 @@ class OrderBookManager:
             for book in self._of_connector(connector)
             if book.note_source(message.source, now, received)
         ]
-        if event in ("connected", "disconnected"):
-            wait = CONNECTED_DELAY_S if event == "connected" else RETRY_MAX_S
+        if event == "disconnected":
+            return changed + self.on_link_lost(connector, received)
+        if event == "connected":
             for book in self._of_connector(connector):
-                if book.state == "live" or event == "disconnected":
-                    if book.doubt("disconnected", now, received, retry_in_s=wait):
-                        changed.append(book)
-                else:
-                    book.expect_snapshot(now, wait)
-            for book in self.books.values():
-                if book.trades_connector == connector and book.densities is not None:
-                    book.densities.follow_trades(event == "connected")
+                if book.state != "live":
+                    book.expect_snapshot(now, CONNECTED_DELAY_S)
+                elif book.doubt("disconnected", now, received, retry_in_s=CONNECTED_DELAY_S):
+                    changed.append(book)
+            self._follow_trades(connector, True)
             return changed
         for topic in message.topics:
             changed += self._on_topic_event(topic, message)
         return changed
+
+    def on_link_lost(self, connector: str, recv_ts_ns: int) -> list[FollowedBook]:
+        """A connector has no websocket any more, or is gone itself; the books that changed."""
+        self._follow_trades(connector, False)
+        return [
+            book
+            for book in self._of_connector(connector)
+            if book.doubt("disconnected", self.now, recv_ts_ns, retry_in_s=RETRY_MAX_S)
+        ]
+
+    def _follow_trades(self, connector: str, followed: bool) -> None:
+        for book in self.books.values():
+            if book.trades_connector == connector and book.densities is not None:
+                book.densities.follow_trades(followed)
 
     def _on_topic_event(self, topic: str, message: LinkMessage) -> Iterator[FollowedBook]:
         kind, category, symbol = topic.split(".", 2)

@@ -12,8 +12,6 @@ from typing import Any, ClassVar, NamedTuple
 
 import msgspec
 import structlog
-import zmq
-from zmq.utils.monitor import recv_monitor_message
 
 from processes.trades.aggregator import TradesAggregator
 from processes.trades.ledger import GapNote
@@ -89,10 +87,7 @@ class TradesWorker(Actor):
         """By market bus topic."""
         self._connectors: dict[bytes, str] = {}
         """Connector by its link topic."""
-        self._endpoints: dict[str, str] = {}
-        """Connector by its endpoint."""
         self._subscriber: MarketSubscriber | None = None
-        self._monitor: zmq.Socket[bytes] | None = None
         self._publisher: MetricPublisher | None = None
         self._epochs = itertools.count(1)
         self._epoch_base = f"{self.clock.time_ns() // 1_000_000:x}"
@@ -110,15 +105,13 @@ class TradesWorker(Actor):
         self._subscriber = MarketSubscriber(self.context)
         for assignment in self.spec.assignments:
             self._listen(assignment)
-        self._monitor = self._subscriber.socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
         self.watch(self._subscriber.socket, self._on_readable)
-        self.watch(self._monitor, self._on_hang_up)
+        self.watch(self._subscriber.monitor, self._on_hang_up)
         self.every(self._tick_s, self._on_timer)
 
     def on_stop(self) -> None:
         """Close both sockets."""
         if self._subscriber is not None:
-            self._subscriber.socket.disable_monitor()
             self._subscriber.close()
         if self._publisher is not None:
             self._publisher.close()
@@ -160,7 +153,6 @@ class TradesWorker(Actor):
     def _listen(self, assignment: Assignment) -> None:
         assert self._subscriber is not None
         connector = assignment.connector
-        self._endpoints[assignment.endpoint] = connector
         self._subscriber.connect(connector, assignment.endpoint)
         self._subscriber.subscribe(link_topic(connector), connector)
         self._subscriber.subscribe(assignment.stream.topic_bytes, connector)
@@ -172,13 +164,10 @@ class TradesWorker(Actor):
 
     def _on_hang_up(self) -> None:
         """A connector's process ended, perhaps without a word: what it sent still counts."""
-        assert self._monitor is not None
         assert self._subscriber is not None
-        endpoint = recv_monitor_message(self._monitor)["endpoint"].decode()
-        for received in self._subscriber.receive(MARKET_QUEUE):
-            self._publish(self.on_message(received))
-        connector = self._endpoints.get(endpoint)
-        if connector is not None:
+        for connector in self._subscriber.hang_ups():
+            for received in self._subscriber.receive(MARKET_QUEUE):
+                self._publish(self.on_message(received))
             log.info("connector gone", connector=connector)
             self._publish(self._tell(self.aggregator.interrupt(connector)))
 

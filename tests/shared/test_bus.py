@@ -168,3 +168,13 @@ def test_thousands_of_symbols_can_be_subscribed_at_once(
     for topic in topics:
         subscriber.subscribe(topic, "connector-linear-0")
     assert publisher.wait_for_subscribers(topics, 5) == set()
+
+
+def test_a_connector_that_ends_without_a_word_is_named(
+    context: zmq.Context[zmq.Socket[bytes]],
+) -> None:
+    publisher, subscriber = connected_pair(context)
+    assert subscriber.hang_ups() == []
+    publisher.close()
+    assert subscriber.monitor.poll(DEADLINE_MS)
+    assert subscriber.hang_ups() == ["connector-linear-0"]

@@ -3,6 +3,7 @@
 import json
 import signal
 import subprocess
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -270,3 +271,22 @@ def test_children_leave_when_the_supervisor_is_killed_and_a_new_one_starts(start
         later = drained(pipeline)
         later.first(is_live("orderbook", "BTCUSDT"))
         pipeline.stop()
+
+
+def test_a_killed_connector_makes_its_books_stale_at_once(start: Start) -> None:
+    pipeline = start("--source", "sim")
+    pipeline.wait_ready()
+    kill(pipeline.pid("connector-linear-0"))
+    killed_ns = time.time_ns()
+    for symbol in ("BTCUSDT", "ETHUSDT"):
+        stale = pipeline.first(partial(is_stale, "orderbook", symbol))
+        assert stale["reason"] == "disconnected"
+        assert stale["mid_price"] is None
+        assert stale["publish_ts_ns"] - killed_ns < 0.3e9
+    assert pipeline.first(partial(is_stale, "trades", "BTCUSDT"))["reason"] == "disconnected"
+
+
+def is_stale(kind: str, symbol: str, message: dict[str, Any]) -> bool:
+    """A condition: a message of this kind and symbol that says it cannot be trusted."""
+    wanted = (kind, symbol, "stale")
+    return (message["kind"], message.get("symbol"), message.get("state")) == wanted
