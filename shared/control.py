@@ -5,7 +5,8 @@ Every message has ``type``. From a child up:
 
     ready       process, pid, role, prometheus ("host:port" or ""), endpoints (name -> endpoint)
     heartbeat   process, status (the map that ``Actor.status`` gives)
-    resync      process, topic ("book.linear.BTCUSDT"), reason
+    resync      process, topic ("book.linear.BTCUSDT"), reason; of a trade topic: a late worker
+                asks whether it flows, and the connector announces it once more
 
 From the supervisor down to a child:
 

@@ -157,6 +157,8 @@ class ConnectorActor(Actor):
         if kind == "book":
             is_known = self.client.resync_orderbook(symbol)
             log.info("resync asked for", topic=topic, reason=reason, known=is_known)
+        elif kind == "trade":  # nothing to fetch: a late worker wants to know that they flow
+            self.client.announce_trades(symbol)
 
     def _raise_bug(self) -> None:
         assert self._bug is not None

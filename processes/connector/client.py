@@ -281,6 +281,16 @@ class BybitWebSocketClient:
                     return self._subscriptions.resync(book_topic(symbol, depth), now)
         return False
 
+    def announce_trades(self, symbol: str) -> bool:
+        """Tell the link handler once more that a symbol's trades flow; False if they do not."""
+        topic = trades_topic(self.category, symbol)
+        with self._lock:
+            is_served = self._subscriptions.states().get(topic) in ("confirmed", "delivering")
+            if is_served and symbol in self._streams.get(topic, {}):
+                self._notices.append(Notice("subscribed", "", [("trade", symbol)]))
+                return True
+        return False
+
     def change_source(self, url: str, source: Source) -> None:
         """
         Connect elsewhere, at once; a new session follows.

@@ -22,13 +22,17 @@ from shared.clock import Clock
 from shared.messages import SCHEMA_VERSION, Category, LinkMessage, TradesMessage
 from shared.specs import Assignment, TradesSpec
 from shared.telemetry import Samples, Telemetry
-from shared.topics import link_topic, market_topic, metric_topic, parse_topic
+from shared.topics import link_topic, market_topic, metric_topic, parse_topic, topic_text
 
 log = structlog.get_logger()
 
 SILENT_S = 0.95
 """A market is published before this has passed since the last time, whatever happens."""
 MAX_TICK_S = 0.45
+ASK_TICK_S = 0.25
+ASK_INITIAL_S = 0.5
+ASK_MAX_S = 30.0
+"""A market whose connector has said nothing yet is asked for, less and less often."""
 RECEIVE_LIMIT = 1_000
 """Messages taken in one turn, so that timers and commands get theirs under load."""
 
@@ -44,8 +48,9 @@ class Market:
     """What the worker knows of one symbol besides its tape: topics, numbers, when it is due."""
 
     __slots__ = (
-        "category", "epoch", "gap_sequence", "gap_topic", "generation", "is_dirty", "published_at",
-        "published_state", "sequence", "symbol", "topic", "untrusted_before_s",
+        "ask_due", "ask_wait_s", "category", "epoch", "gap_sequence", "gap_topic", "generation",
+        "is_dirty", "published_at", "published_state", "sequence", "symbol", "topic",
+        "untrusted_before_s",
     )  # fmt: skip
 
     def __init__(self, category: Category, symbol: str, epoch: str) -> None:
@@ -59,6 +64,8 @@ class Market:
         self.untrusted_before_s = 0.0
         """Untrusted seconds of the tapes before this generation."""
         self.is_dirty = False
+        self.ask_wait_s = ASK_INITIAL_S
+        self.ask_due: float | None = None
         self.start_epoch(epoch)
 
     def start_epoch(self, epoch: str) -> None:
@@ -108,6 +115,7 @@ class TradesWorker(Actor):
         self.watch(self._subscriber.socket, self._on_readable)
         self.watch(self._subscriber.monitor, self._on_hang_up)
         self.every(self._tick_s, self._on_timer)
+        self.every(ASK_TICK_S, self._ask_for_links)
 
     def on_stop(self) -> None:
         """Close both sockets."""
@@ -170,6 +178,28 @@ class TradesWorker(Actor):
                 self._publish(self.on_message(received))
             log.info("connector gone", connector=connector)
             self._publish(self._tell(self.aggregator.interrupt(connector)))
+
+    def _ask_for_links(self) -> None:
+        """
+        Ask for the state of topics of which nothing is known, until it is.
+
+        A worker that starts late has missed that the exchange confirmed them, and a quiet market
+        would tell it only with its next trade.
+        """
+        for topic in self.unheard(self.clock.monotonic()):
+            self.send_control("resync", topic=topic, reason="starting")
+
+    def unheard(self, now_s: float) -> Iterator[str]:
+        """The market bus topics to ask for now."""
+        for topic, market in self._markets.items():
+            if self._tape(market).source is not None:
+                continue
+            if market.ask_due is None:
+                market.ask_due = now_s + market.ask_wait_s
+            elif market.ask_due <= now_s:
+                market.ask_wait_s = min(2 * market.ask_wait_s, ASK_MAX_S)
+                market.ask_due = now_s + market.ask_wait_s
+                yield topic_text(topic)
 
     def _on_timer(self) -> None:
         self._publish(self.publish_due())

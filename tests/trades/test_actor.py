@@ -428,3 +428,23 @@ def test_everything_is_published_again_for_a_new_forwarder(
     assert second is not None
     assert second["seq"] == first["seq"] + 1
     rig.worker.on_stop()
+
+
+def test_a_late_worker_asks_whether_its_markets_flow_until_it_hears_of_them(
+    clock: FakeClock,
+) -> None:
+    worker = make_worker(clock)
+    asked: list[tuple[float, str]] = []
+    for tick in range(20):
+        clock.now_s = 1_000 + tick * 0.5
+        asked += [(tick * 0.5, topic) for topic in worker.unheard(clock.monotonic())]
+        if tick == 4:
+            give(worker, LINK, link(clock, "subscribed", "trade.linear.ETHUSDT"))
+    assert asked == [
+        (0.5, "trade.linear.BTCUSDT"),
+        (0.5, "trade.linear.ETHUSDT"),
+        (1.5, "trade.linear.BTCUSDT"),
+        (1.5, "trade.linear.ETHUSDT"),
+    ]
+    [payload] = due(worker, b"trades.linear.ETHUSDT")
+    assert payload["state"] == "warming"
