@@ -205,8 +205,10 @@ def subscribe(
         topics = requests.ask("subscribe", markets=markets)["topics"]
         exit_code = EX_OK
         for topic, state, reason in wait_for_answers(requests, topics):
-            print(f"{topic} {state}{': ' * bool(reason)}{reason}")
-            exit_code = exit_code if state in ("confirmed", "delivering") else EX_FAILED
+            is_served = state in ("confirmed", "delivering")
+            line = f"{topic} {state}{': ' * bool(reason)}{reason}"
+            print(line, file=sys.stdout if is_served else sys.stderr)
+            exit_code = exit_code if is_served else EX_FAILED
     return exit_code
 
 
