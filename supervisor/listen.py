@@ -49,6 +49,10 @@ class Listener:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop listening."""
         self._context.destroy(linger=0)
 
     def receive(self, timeout_ms: int) -> Iterator[tuple[str, dict[str, Any]]]:

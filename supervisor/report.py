@@ -178,9 +178,8 @@ def _not_live_s(views: Iterable[ProcessView]) -> dict[str, float]:
     """Seconds since each book that is not ``live`` was, by bus topic; the workers know."""
     found: dict[str, float] = {}
     for view in views:
-        said = view.status.get("not_live")
-        if view.role == "orderbook" and isinstance(said, dict):
-            found |= {str(topic): float(seconds) for topic, seconds in said.items()}
+        if view.role == "orderbook":
+            found |= view.status.get("not_live", {})
     return found
 
 

@@ -8,7 +8,7 @@ mean is in ``shared.control``.
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import zmq
 
@@ -17,8 +17,8 @@ from shared.bus import LINGER_MS, bind
 from shared.control import CONTROL_QUEUE
 from shared.errors import CodecError
 
-InvalidReason = Literal["frames", "unreadable", "type", "sender"]
-INVALID_REASONS: tuple[InvalidReason, ...] = ("frames", "unreadable", "type", "sender")
+InvalidReason = Literal["frames", "unreadable", "type", "sender", "content"]
+INVALID_REASONS: tuple[InvalidReason, ...] = get_args(InvalidReason)
 MESSAGE_BYTES_MAX = 8 * 1024 * 1024
 RECEIVE_LIMIT = 10_000
 """Messages taken in one turn, so that a flood cannot keep the loop from its timers."""
@@ -36,7 +36,7 @@ class ControlRouter:
     Receives from everybody, sends to anybody.
 
     ``invalid`` counts dropped frames by reason: not two frames, not a msgpack map, without a
-    ``type``, or with a ``process`` that is not the sender.
+    known ``type``, with a ``process`` that is not the sender, or with fields that do not fit.
     """
 
     def __init__(self, context: "zmq.Context[zmq.Socket[bytes]]", endpoint: str) -> None:

@@ -3,11 +3,15 @@
 import sys
 from contextlib import ExitStack
 
+import structlog
+
 from shared import logs
-from shared.errors import EX_FAILED, EX_OK
+from shared.errors import EX_FAILED, EX_OK, PipelineError
 from supervisor.plan import Plan
 from supervisor.rundir import LOG, RunDir
 from supervisor.supervisor import Supervisor
+
+log = structlog.get_logger()
 
 
 def run(plan: Plan) -> int:
@@ -33,8 +37,19 @@ def run(plan: Plan) -> int:
         supervisor = Supervisor(plan, run_dir, log_children=has_log_file)
         if has_view:
             _show(stack, supervisor)
-        exit_code = supervisor.run()
+        exit_code = _run_logged(supervisor)
     return exit_code
+
+
+def _run_logged(supervisor: Supervisor) -> int:
+    """Run; a bug goes to the log with its traceback, and to the terminal as one line."""
+    try:
+        return supervisor.run()
+    except PipelineError:
+        raise
+    except Exception:
+        log.exception("bug")
+        raise
 
 
 def _divert_log(stack: ExitStack, run_dir: RunDir) -> None:

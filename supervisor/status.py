@@ -12,7 +12,9 @@ where nobody does must not make the pipeline unready for ever.
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
+
+import msgspec
 
 from supervisor.plan import Plan, category_of, exchange_topic, fill_category
 from supervisor.policy import ExitReason
@@ -20,6 +22,24 @@ from supervisor.policy import ExitReason
 NOT_LIVE_S = 10.0
 REASON_NAMES_MAX = 5
 """How many names one reason lists before it only counts."""
+
+
+class HeartbeatStatus(msgspec.Struct, frozen=True):
+    """
+    What the supervisor relies on in a heartbeat's status, whatever else it holds.
+
+    ``topics`` and ``rejected`` are a connector's, by the exchange's topic; ``books`` and
+    ``not_live`` an orderbook worker's, by state and by bus topic.
+    """
+
+    connected: bool = False
+    topics: dict[str, Literal["pending", "confirmed", "delivering", "rejected"]] = {}
+    rejected: dict[str, str] = {}
+    last_message_ts_ms: int | None = None
+    books: dict[str, int] = {}
+    not_live: dict[str, float] = {}
+    lost: int = 0
+    lag_s: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,9 +115,8 @@ def book_counts(plan: Plan, views: Iterable[ProcessView]) -> dict[str, int]:
     for view in views:
         if view.role != "orderbook":
             continue
-        said = view.status.get("books")
-        if isinstance(said, Mapping):
-            counts.update({str(state): int(number) for state, number in said.items()})
+        if "books" in view.status:
+            counts.update(view.status["books"])
         else:
             books = [a for a in plan.assignments_of(view.process) if a.stream.kind == "book"]
             counts["syncing"] += len(books)

@@ -46,6 +46,7 @@ from supervisor.report import Reporter
 from supervisor.router import INVALID_REASONS, ControlRouter, Letter
 from supervisor.rundir import LOG, RunDir
 from supervisor.source import FallbackRule, Link
+from supervisor.status import HeartbeatStatus
 
 log = structlog.get_logger()
 
@@ -131,6 +132,8 @@ class Supervisor(Actor):
         self._context = zmq.Context()
         wakeup = self._install_signals()
         signal.signal(signal.SIGCHLD, lambda *_: None)  # an exit of a child wakes the loop
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # not under nohup
+            signal.signal(signal.SIGHUP, self._on_signal)
         self.watch(wakeup, lambda: self._on_wakeup(wakeup))
         try:
             self.on_start()
@@ -304,8 +307,13 @@ class Supervisor(Actor):
 
     def _on_beat(self, letter: Letter) -> None:
         keeper = self._household.keepers.get(letter.sender.decode())
-        status = letter.message.get("status")
-        if keeper is not None and isinstance(status, dict):
+        status: dict[str, Any] = letter.message.get("status") or {}
+        try:
+            msgspec.convert(status, HeartbeatStatus)
+        except msgspec.ValidationError:
+            self._router.invalid["content"] += 1
+            return
+        if keeper is not None:
             keeper.on_heartbeat(self.clock.monotonic(), status)
 
     def _on_resync(self, message: dict[str, Any]) -> None:
@@ -366,7 +374,7 @@ class Supervisor(Actor):
         except PipelineError as error:
             return _refusal(message, str(error), error.exit_code)
         except msgspec.ValidationError as error:
-            self._router.invalid["unreadable"] += 1
+            self._router.invalid["content"] += 1
             return _refusal(message, str(error), EX_USAGE)
         return {"type": "reply", "id": request.id, "ok": True, "result": result}
 

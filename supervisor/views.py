@@ -197,7 +197,7 @@ class LiveView:
                 _listen(listener, board, REFRESH_S)
                 live.update(pipeline_view(snapshot, board), refresh=True)
         if listener is not None:
-            listener.__exit__()
+            listener.close()
 
 
 def watch(endpoint: str, markets: Iterable[str], *, pid: int) -> None:

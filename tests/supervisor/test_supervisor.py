@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgpack
 import psutil
 import pytest
 import zmq
@@ -44,11 +45,14 @@ def test_endpoints_are_written_when_everything_is_up(steady_pipeline: Any) -> No
     assert {"up"} == {entry["state"] for entry in steady_pipeline.status()["processes"]}
 
 
-def test_a_stop_leaves_no_child_and_no_file(pipeline: Any) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_stop_leaves_no_child_and_no_file(pipeline: Any, number: int) -> None:
     children = pipeline.children()
     assert len(CHILDREN) == len(children)
 
-    assert 0 == pipeline.stop()
+    pipeline.process.send_signal(number)
+
+    assert 0 == pipeline.process.wait(10)
 
     assert not any(child.is_running() for child in children)
     assert not pipeline.run_dir.exists()
@@ -336,11 +340,24 @@ def test_hostile_control_frames_are_counted_and_ignored(steady_pipeline: Any) ->
         hostile.send(b"\x82\xa4type\xa5ready\xa7process\xa8trades-0")
         hostile.send(b"\x81\xa4type\xa7request")
         hostile.send(b"\x82\xa4type\xa7request\xa7command\xa6status")
+        hostile.send(msgpack.packb({"type": "request", "id": 1, "command": 5}))
+    with zmq.Context() as context, context.socket(zmq.DEALER) as impostor:
+        impostor.setsockopt(zmq.LINGER, 1000)
+        impostor.setsockopt(zmq.ROUTING_ID, b"nobody-7")
+        impostor.connect(f"ipc://{steady_pipeline.run_dir}/control.ipc")
+        for status in ([1], 7, {"topics": 5}, {"books": {"live": "all"}}):
+            beat = {"type": "heartbeat", "process": "nobody-7", "status": status}
+            impostor.send(msgpack.packb(beat))
+        for kind in ("ready", "resync"):
+            impostor.send(msgpack.packb({"type": kind, "process": "nobody-7", "topic": [1]}))
 
     steady_pipeline.wait_for(
-        lambda: sum((_refused(steady_pipeline) - before).values()) == 7,
+        lambda: sum((_refused(steady_pipeline) - before).values()) == 12,
     )
-    assert Counter(frames=1, unreadable=4, type=1, sender=1) == _refused(steady_pipeline) - before
+    assert (
+        Counter(frames=1, unreadable=2, type=1, sender=1, content=7)
+        == _refused(steady_pipeline) - before
+    )
     assert steady_pipeline.status()["ready"]
 
 
