@@ -97,7 +97,7 @@ class Forwarder(Actor):
         """Counts since the start."""
         return {
             "messages": int(self._messages.value),
-            "topics": len(self.last_values),
+            "last_values": len(self.last_values),
             "subscriptions": int(self._subscriptions.value),
             "repeats": int(self._repeats.value),
             "invalid": int(self._invalid.value),
