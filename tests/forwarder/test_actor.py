@@ -108,7 +108,7 @@ def test_a_late_subscriber_gets_the_last_value_of_every_matching_topic_at_once(r
 
 def test_the_second_subscriber_to_a_topic_gets_its_last_value_too(rig: Rig) -> None:
     rig.publisher.publish(BTC, {"seq": 1})
-    rig.until(lambda: rig.forwarder.status()["topics"] == 1)
+    rig.until(lambda: rig.forwarder.status()["last_values"] == 1)
     first = rig.subscribe(BTC)
     assert receive(first) == (BTC, {"seq": 1})
     second = rig.subscribe(BTC)
@@ -138,7 +138,7 @@ def test_a_retired_topic_is_neither_passed_on_nor_remembered(rig: Rig) -> None:
     assert [receive(subscriber)[0] for _ in range(2)] == [BTC, ETH]
     late = rig.subscribe(b"")
     assert receive(late)[0] == ETH
-    assert rig.forwarder.status()["topics"] == 1
+    assert rig.forwarder.status()["last_values"] == 1
 
 
 def test_what_is_no_metric_is_counted_and_left_out(rig: Rig) -> None:
