@@ -2,9 +2,10 @@
 The load server: Bybit's handshake, subscriptions and pings, then ready-made frames at a set rate.
 
 ``python -m scripts.benchmarks.venue --symbols 10 --messages 20000 --rate 3000`` prints one JSON
-object a line: ``listening`` (with the port), ``subscribed`` (whenever every stream has a subscriber), and after
-``go`` on its standard input ``started`` and ``done`` (sent, seconds, how late it was). It serves
-any number of connections; a frame goes to the connection that subscribed its topic last.
+object a line: ``listening`` (with the port), ``subscribed`` (whenever every stream has a
+subscriber), and after ``go`` on its standard input ``started`` and ``done`` (sent, seconds, how
+late it was). It serves any number of connections; a frame goes to the connection that subscribed
+its topic last.
 
 It must not be what is measured: frames are laid out in one buffer a connection before the start,
 and sending is overwriting a few digits and one ``send`` for everything that is due. What it costs
