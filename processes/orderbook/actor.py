@@ -70,8 +70,8 @@ class Market:
         self.sequences = dict.fromkeys(self.topics, 0)
         self.published_at = float("-inf")
         self.published_state: tuple[str, str | None, int] | None = None
-        self.gauges: dict[str, Any] | None = None
-        """The last published measures of a live book."""
+        self.gauges = MEASURES
+        """The measures that were published last."""
 
     def start_epoch(self, epoch: str) -> None:
         """Number the messages of every topic from 1 again."""
@@ -352,7 +352,7 @@ class OrderbookWorker(Actor):
                 self._news[book.reason or book.state] += 1
         book.is_changed = False
         market.published_at = self.manager.now
-        market.gauges = measures if last is not None else None
+        market.gauges = measures
         yield self._metric(
             market,
             "orderbook",
@@ -505,12 +505,12 @@ class OrderbookWorker(Actor):
 
     def _gauge_samples(self, name: str) -> Samples:
         for market in list(self._books.values()):
-            value = (market.gauges or MEASURES)[name]
+            value = market.gauges[name]
             if value is not None:
                 yield (market.book.category, market.book.symbol), value
 
     def _imbalance_samples(self) -> Samples:
         for market in list(self._books.values()):
-            for levels, value in ((market.gauges or MEASURES)["imbalance"] or {}).items():
+            for levels, value in (market.gauges["imbalance"] or {}).items():
                 if value is not None:
                     yield (market.book.category, market.book.symbol, levels), value

@@ -246,7 +246,7 @@ class DensityTracker:
                 del self._trade_ids[next(iter(self._trade_ids))]
             if trade.is_rpi:
                 level.wall.uncertain = True
-            elif trade.match_ts_ms >= level.wall.since_ms:
+            else:
                 level.trade(trade.match_ts_ms, trade.size)
 
     def on_trades_lost(self) -> None:

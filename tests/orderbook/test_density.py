@@ -397,6 +397,17 @@ def test_a_trade_outside_the_time_of_the_decrease_does_not_explain_it() -> None:
     assert (event.event, event.density.traded_size) == ("pulled", 0.0)
 
 
+def test_a_trade_before_the_decrease_was_made_good_and_does_not_explain_it() -> None:
+    story = Story()
+    story.step([(WALL, 20.0)])
+    story.step(trades=[story.sold(16.0)])
+    story.step([(WALL, 4.0)])
+    (event,) = story.wait()
+    wall = event.density
+    assert (event.event, wall.traded_size, wall.refilled_size) == ("pulled", 16.0, 16.0)
+    assert (wall.cancelled_size, wall.eaten_ratio, wall.pulled_ratio) == (16.0, 0.0, 0.8)
+
+
 @pytest.mark.parametrize(
     "sold",
     [
@@ -445,9 +456,10 @@ def test_trades_larger_than_the_decrease_mean_a_refill() -> None:
 
 def test_trades_before_the_wall_was_found_are_not_its_own() -> None:
     story = Story()
-    sold = trade(story.now_ms + STEP_MS, "Sell", WALL, 5.0)
+    found_ms = story.now_ms + STEP_MS
     story.step([(WALL, 20.0)])
-    story.tracker.on_trades([sold._replace(match_ts_ms=sold.match_ts_ms - 1), sold])
+    early = [trade(found_ms - 1, "Sell", WALL, 5.0), trade(found_ms, "Sell", WALL, 5.0)]
+    story.tracker.on_trades(early)
     story.wait()
     (wall,) = story.tracker.densities()
     assert (wall.traded_size, wall.refilled_size) == (0.0, 0.0)

@@ -250,6 +250,16 @@ def test_a_new_connection_without_word_of_the_lost_one_is_a_doubt_too() -> None:
     assert state(manager) == ("stale", "disconnected")
 
 
+def test_a_connector_that_ends_without_a_word_makes_its_books_stale_as_well() -> None:
+    manager = managed(BTC)
+    manager.subscribe(ETH, connector="connector-linear-1")
+    manager.apply(ETH, snapshot(10))
+    assert manager.on_link_lost(CONNECTOR, 1) == [followed(manager)]
+    assert state(manager) == ("stale", "disconnected")
+    assert state(manager, ETH) == ("live", None)
+    assert manager.on_link_lost(CONNECTOR, 2) == []
+
+
 @pytest.mark.parametrize("event", ["rejected", "unsubscribed"])
 def test_a_topic_that_is_served_no_longer_makes_its_book_stale(event: Any) -> None:
     manager = managed(BTC, ETH)
