@@ -1,0 +1,164 @@
+"""
+What must hold over every message, checked over a long synthetic market without sockets.
+
+``python -m tests.invariants --messages 1000000`` runs the long form. The exchange's text goes
+through the connector's decoder into the workers' cores; next to them run the slow models.
+"""
+
+import argparse
+import datetime as dt
+import json
+import time
+from collections import Counter, deque
+
+from processes.connector.protocol import BookUpdate, decode
+from processes.orderbook.density import Density, DensityEvent
+from processes.orderbook.manager import OrderBookManager
+from processes.orderbook.measures import BookMeasures
+from processes.simulator.synthetic import SyntheticFeed, listing
+from processes.trades.aggregator import TradesAggregator
+from shared.messages import BookMessage, TradesMessage
+from tests.naive import Message, NaiveBook, window
+
+SYMBOLS = ("BTCUSDT", "ETHUSDT", "SOLUSDT", "XRPUSDT", "DOGEUSDT", "LINKUSDT")
+DEPTH = 50
+START_MS = 1_790_000_000_000
+STEP_MS = 20
+MEASURES_EVERY = 50
+WINDOWS_EVERY = 400
+WINDOWS_S = (10, 60)
+
+
+class Check:
+    """The cores, the models, and what was compared so far."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.manager = OrderBookManager()
+        self.trades = TradesAggregator([f"{seconds}s" for seconds in WINDOWS_S])
+        self.measures = BookMeasures(self.manager.settings, "linear")
+        self.models = {symbol: NaiveBook() for symbol in SYMBOLS}
+        self.rows: dict[str, deque[Message]] = {symbol: deque() for symbol in SYMBOLS}
+        for symbol in SYMBOLS:
+            self.manager.subscribe(symbol, depth=DEPTH)
+            self.trades.subscribe(symbol)
+
+    def take(self, text: bytes, now_ms: int) -> None:
+        """One message of the exchange, into everything; raises where something differs."""
+        now_ns = now_ms * 1_000_000
+        self.manager.advance(now_ms / 1000)
+        decoded = decode(text, "linear", now_ns)
+        raw = json.loads(text)
+        if isinstance(decoded, BookUpdate):
+            self.manager.apply(decoded.symbol, as_message(decoded))
+            self._compare_book(decoded.symbol, raw, now_ms)
+            return
+        assert isinstance(decoded, list)
+        for batch in decoded:
+            trades = TradesMessage(1, "sim", 1, 0, now_ns, batch.exchange_ts_ms, batch.trades)
+            self.manager.apply_trades(batch.symbol, trades)
+            self.trades.apply(trades, batch.symbol, category="linear")
+            self._compare_windows(batch.symbol, raw)
+
+    def _compare_book(self, symbol: str, raw: Message, now_ms: int) -> None:
+        followed, model = self.manager.books["linear", symbol], self.models[symbol]
+        model.apply(raw)
+        self.counts["book messages"] += 1
+        book = followed.book
+        assert followed.state == "live", followed.reason
+        assert book.bid_half.sizes == model.bids
+        assert book.ask_half.sizes == model.asks
+        assert book.best_bid is not None
+        assert book.best_ask is not None
+        assert book.best_bid[0] == max(model.bids) < min(model.asks) == book.best_ask[0]
+        assert max(len(model.bids), len(model.asks)) <= DEPTH
+        if self.counts["book messages"] % MEASURES_EVERY == 0:
+            self._compare_measures(symbol, now_ms)
+
+    def _compare_measures(self, symbol: str, now_ms: int) -> None:
+        followed, model = self.manager.books["linear", symbol], self.models[symbol]
+        bids, asks = model.best(DEPTH)
+        measures = self.measures.of(followed.book)
+        assert list(map(list, measures["bids"])) == bids[:10]
+        assert list(map(list, measures["asks"])) == asks[:10]
+        assert measures["mid_price"] == (bids[0][0] + asks[0][0]) / 2
+        assert all(-1 <= value <= 1 for value in measures["imbalance"].values())
+        densities = followed.densities
+        assert densities is not None
+        densities.update(followed.book, now_ms)
+        for event in densities.take_events():
+            self.counts[event.event] += 1
+            check_accounts(event)
+        for wall in densities.walls():
+            assert wall.traded + wall.cancelled + wall.size == wall.peak + wall.refilled
+            assert wall.eaten + wall.pulled + wall.size == wall.peak
+        self.counts["measures"] += 1
+
+    def _compare_windows(self, symbol: str, raw: Message) -> None:
+        rows = self.rows[symbol]
+        rows.extend(raw["data"])
+        self.counts["trade messages"] += 1
+        self.counts["trades"] += len(raw["data"])
+        now_ms = max(row["T"] for row in raw["data"])
+        while rows[0]["T"] <= now_ms - 1000 * max(WINDOWS_S):
+            rows.popleft()
+        if self.counts["trade messages"] % WINDOWS_EVERY == 0:
+            tape = self.trades.tape(symbol, "linear")
+            assert tape is not None
+            assert tape.windows.now_ms is not None
+            for seconds in WINDOWS_S:
+                expected = window(list(rows), tape.windows.now_ms, seconds)
+                measured = tape.windows.measures(seconds * 1000)._asdict()
+                assert measured == expected
+            self.counts["windows"] += len(WINDOWS_S)
+
+
+def as_message(update: BookUpdate) -> BookMessage:
+    """What the connector would publish."""
+    return BookMessage(
+        1, "sim", 1, 0, update.recv_ts_ns, update.exchange_ts_ms, update.match_ts_ms,
+        update.is_snapshot, update.depth, update.update_id, update.sequence, update.bids,
+        update.asks,
+    )  # fmt: skip
+
+
+def check_accounts(event: DensityEvent) -> None:
+    """The published accounts of a wall balance to the last digit that a float holds."""
+    wall: Density = event.density
+    gone = wall.traded_size + wall.cancelled_size + wall.size
+    assert abs(gone - wall.peak_size - wall.refilled_size) <= 1e-9 * max(1.0, gone)
+    assert 0 <= wall.eaten_ratio <= 1
+    assert 0 <= wall.pulled_ratio <= 1
+
+
+def run(messages: int, *, seed: int = 1) -> Counter[str]:
+    """Check so many messages; what was compared, by kind."""
+    instruments = listing({"linear": SYMBOLS}, with_catalogue=False, today=dt.date(2026, 11, 22))
+    feed = SyntheticFeed(instruments, seed=seed, rate=300.0)
+    check = Check()
+    now_ms = START_MS
+    for symbol in SYMBOLS:
+        for topic in (f"orderbook.{DEPTH}.{symbol}", f"publicTrade.{symbol}"):
+            for text in feed.join(("linear", topic), now_ms):
+                check.take(text, now_ms)
+    while check.counts["book messages"] + check.counts["trade messages"] < messages:
+        now_ms += STEP_MS
+        for outgoing in feed.poll(now_ms):
+            check.take(outgoing.payload, now_ms)
+    return check.counts
+
+
+def main() -> None:
+    """Run the long form and print what was compared."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--messages", type=int, default=1_000_000)
+    parser.add_argument("--seed", type=int, default=1)
+    arguments = parser.parse_args()
+    began = time.monotonic()
+    for what, count in run(arguments.messages, seed=arguments.seed).items():
+        print(f"{what:16} {count}")
+    print(f"nothing differed; took {time.monotonic() - began:.0f} s")
+
+
+if __name__ == "__main__":
+    main()
