@@ -84,6 +84,12 @@ class Household:
             name in self.keepers and self.keepers[name].is_up for name in self.plan.processes
         )
 
+    @property
+    def down_workers(self) -> list[str]:
+        """Workers that should run and do not, after a crash: nobody speaks for their markets."""
+        names = self.plan.workers
+        return [name for name in names if name in self.keepers and self.keepers[name].is_down]
+
     def start_missing(self, now: float) -> None:
         """
         Start what the plan has and nobody has started yet.

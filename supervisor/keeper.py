@@ -127,6 +127,11 @@ class Keeper:
         return self._history.is_flapping
 
     @property
+    def is_down(self) -> bool:
+        """True while it should run and does not, whatever becomes of it."""
+        return self._is_wanted and self._process is None
+
+    @property
     def is_gone(self) -> bool:
         """True once it was asked to stop and has stopped."""
         return self._process is None and not self._is_wanted
@@ -167,11 +172,12 @@ class Keeper:
         self.beat = self._heard = now
         return True
 
-    def on_heartbeat(self, now: float, status: Mapping[str, Any]) -> None:
-        """Note that it lives, and what it says about itself."""
+    def on_heartbeat(self, now: float, status: Mapping[str, Any] | None) -> None:
+        """Note that it lives, and what it says about itself; None if that cannot be read."""
         if self.is_up:
             self.beat = self._heard = now
-            self.status = dict(status)
+            if status is not None:
+                self.status = dict(status)
 
     def excuse(self, seconds: float) -> None:
         """Do not hold a silence against it in which nobody listened."""

@@ -32,6 +32,7 @@ from supervisor.child import Lifeline
 from supervisor.household import Household, endpoint_of, module_command
 from supervisor.http import Snapshot, StatusServer
 from supervisor.markets import streams_of_market, subscribe, unsubscribe
+from supervisor.obituary import Obituaries
 from supervisor.plan import (
     FORWARDER,
     SIMULATOR,
@@ -56,6 +57,8 @@ STOP_S = 4.5
 """How long an orderly stop may take before whoever is left is killed."""
 STOP_GROUPS = (("connector",), ("simulator", "trades", "orderbook"), ("forwarder",))
 """Roles in the order in which they stop; each group has its share of ``STOP_S``."""
+COMPLAIN_S = 10.0
+"""At most one line in this time about heartbeats that cannot be used."""
 LOG_BYTES_MAX = 16 * 1024 * 1024
 
 
@@ -109,6 +112,7 @@ class Supervisor(Actor):
         self._household = Household(
             plan, self._send, lifeline=self._lifeline, log=self._log, command=command
         )
+        self._obituaries = Obituaries(f"{self.clock.time_ns() // 1_000_000:x}")
         self._forwarder_starts = 0
         self._endpoints: dict[str, Any] | None = None
         """As written to ``endpoints.json``; None before everything was up for the first time."""
@@ -117,6 +121,7 @@ class Supervisor(Actor):
         )
         self._prober: Prober | None = None
         self._is_hurried = False
+        self._complained = float("-inf")
         self._cleanup = contextlib.ExitStack()
         self._declare_counters()
 
@@ -202,14 +207,24 @@ class Supervisor(Actor):
 
     def _on_wakeup(self, wakeup: int) -> None:
         super()._on_wakeup(wakeup)
-        self._household.check(self.clock.monotonic())
+        self._check_children()
         self._look()
 
     # -- watching --------------------------------------------------------------------------------
 
-    def _on_tick(self) -> None:
+    def _check_children(self) -> None:
+        """Notice who is gone, and say of the markets of a worker that nothing is known."""
         now = self.clock.monotonic()
         self._household.check(now)
+        if self._running:
+            down = self._household.down_workers
+            for metric in self._obituaries.due(self.plan, down, now, self.clock.time_ns()):
+                self._publisher.publish(metric.topic, metric.payload)
+                self._told_down.value += 1
+
+    def _on_tick(self) -> None:
+        self._check_children()
+        now = self.clock.monotonic()
         if not self._running:
             return
         keepers = self._household.keepers
@@ -300,21 +315,28 @@ class Supervisor(Actor):
             if self._forwarder_starts > 1:
                 for worker in self.plan.workers:
                     self._send(worker, {"type": "republish"})
+                self._obituaries.repeat()
         if keeper.name == SIMULATOR:
             source: Source = "replay" if self.plan.config.source == "replay" else "sim"
             self._change_source(source, endpoint_of(keeper, "websocket"))
         self._look()
 
     def _on_beat(self, letter: Letter) -> None:
+        """Take a sign of life; also one whose status cannot be used, which is dropped."""
         keeper = self._household.keepers.get(letter.sender.decode())
-        status: dict[str, Any] = letter.message.get("status") or {}
+        status: dict[str, Any] | None = letter.message.get("status") or {}
+        now = self.clock.monotonic()
         try:
             msgspec.convert(status, HeartbeatStatus)
-        except msgspec.ValidationError:
+        except msgspec.ValidationError as error:
             self._router.invalid["content"] += 1
-            return
+            status = None
+            if keeper is not None and now - self._complained >= COMPLAIN_S:
+                self._complained = now
+                log.warning("heartbeat with an unusable status", child=keeper.name,
+                            error=str(error)[:200])  # fmt: skip
         if keeper is not None:
-            keeper.on_heartbeat(self.clock.monotonic(), status)
+            keeper.on_heartbeat(now, status)
 
     def _on_resync(self, message: dict[str, Any]) -> None:
         """Pass a worker's wish for a new snapshot on to the connector that has the topic."""
@@ -411,6 +433,9 @@ class Supervisor(Actor):
         )
         self._published = telemetry.counter(
             "metrics_published_total", "Metrics published.", process=self.process, kind="process"
+        )
+        self._told_down = telemetry.counter(
+            "metrics_published_total", "Metrics published.", process=self.process, kind="down"
         )
         telemetry.counters("control_frames_invalid_total", "Control frames dropped.", ("reason",),
                            self._invalid_samples)  # fmt: skip

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 from processes.orderbook.book import BookHalf, OrderBook
 from shared.config import OrderbookConfig
 from shared.messages import Category, Level
+from shared.shapes import BOOK_MEASURES
 
 BPS = 10_000.0
 
@@ -233,22 +234,7 @@ class OrderFlow:
         return total if self._has_state else None
 
 
-MEASURES: dict[str, Any] = {
-    "best_bid": None,
-    "best_bid_size": None,
-    "best_ask": None,
-    "best_ask_size": None,
-    "mid_price": None,
-    "spread": None,
-    "spread_bps": None,
-    "weighted_mid": None,
-    "imbalance": None,
-    "depth": None,
-    "impact": None,
-    "ofi": None,
-    "bids": [],
-    "asks": [],
-}
+MEASURES = BOOK_MEASURES
 """The measures of a book that is not live: every field, no number."""
 
 

@@ -14,6 +14,7 @@ from processes.trades.tape import TPS_WINDOW_MS, Session, Tape, TradeCounts
 from processes.trades.window import DEFAULT_MAX_TRADES, WindowMeasures
 from shared.config import TradesConfig, window_seconds
 from shared.messages import Category, LinkMessage, Source, Trade, TradesMessage
+from shared.shapes import WINDOW_MEASURES
 from shared.topics import Topic, parse_topic
 
 DEFAULTS = TradesConfig()
@@ -238,7 +239,7 @@ class TradesAggregator:
 
     def _window_fields(self, tape: Tape, window_ms: int, now_ns: int) -> Mapping[str, Any]:
         measures = _measures(tape, window_ms, now_ns)
-        fields: dict[str, Any] = dict(_NOTHING) if measures is None else measures._asdict()
+        fields: dict[str, Any] = dict(WINDOW_MEASURES) if measures is None else measures._asdict()
         fields["coverage_s"] = tape.covered_ms(window_ms, now_ns) / 1_000
         if self._volatility:
             fields["realised_volatility"] = tape.windows.realised_volatility(window_ms)
@@ -293,9 +294,6 @@ class TradesAggregator:
                 tape = self._tapes.get((topic.category, topic.symbol))
                 if tape is not None:
                     yield tape
-
-
-_NOTHING = dict.fromkeys(WindowMeasures._fields)
 
 
 def _measures(tape: Tape, window_ms: int, now_ns: int | None = None) -> WindowMeasures | None:

@@ -214,3 +214,30 @@ def test_a_child_that_cannot_be_started_is_tried_again() -> None:
     assert keeper.pid is None
     keeper.check(0.5)
     assert 1 == keeper.pid
+
+
+def test_a_beat_that_says_nothing_usable_is_still_a_sign_of_life() -> None:
+    world = World()
+    world.keeper.start(world.now)
+    world.ready()
+    world.beat(messages=1)
+
+    for _ in range(4):
+        world.pass_time(SILENT_S / 2)
+        world.keeper.on_heartbeat(world.now, None)
+
+    assert "up" == world.state
+    assert {"messages": 1} == world.keeper.status
+
+
+def test_a_child_is_down_from_its_crash_to_its_next_start() -> None:
+    world = World()
+    world.keeper.start(world.now)
+    assert not world.keeper.is_down
+
+    world.processes[-1].code = -9
+    world.pass_time(0)
+
+    assert world.keeper.is_down
+    world.pass_time(1.0)
+    assert not world.keeper.is_down

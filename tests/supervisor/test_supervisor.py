@@ -361,6 +361,21 @@ def test_hostile_control_frames_are_counted_and_ignored(steady_pipeline: Any) ->
     assert steady_pipeline.status()["ready"]
 
 
+def test_a_child_whose_status_is_nonsense_lives_on(start_pipeline: Start) -> None:
+    """The beat counts as life, the nonsense is dropped and counted."""
+    pipeline = start_pipeline(
+        behaviour={"orderbook-0": {"status": {"books": {"live": "all"}}}}, times={"SILENT_S": 1.0}
+    )
+    pipeline.wait_up()
+
+    pipeline.wait_for(lambda: _refused(pipeline)["content"] >= 6)
+
+    entry = pipeline.process_entry("orderbook-0")
+    assert 0 == entry["restarts"]
+    assert "books" not in entry["counts"]
+    assert 1 == pipeline.log.read_text().count("heartbeat with an unusable status")
+
+
 def _refused(pipeline: Any) -> Counter[str]:
     _, text = pipeline.page("/metrics")
     found = re.findall(r'control_frames_invalid_total{reason="(\w+)"} (\S+)', text)
