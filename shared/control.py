@@ -8,15 +8,19 @@ Every message has ``type``. From a child up:
     resync      process, topic ("book.linear.BTCUSDT"), reason; of a trade topic: a late worker
                 asks whether it flows, and the connector announces it once more
 
+    gaps        process, id, gaps (list of maps)              from workers, when asked
+
 From the supervisor down to a child:
 
     assign      assignment (see ``specs.Assignment``)         to workers
     unassign    topic                                         to workers
     republish   -                                             to workers: the forwarder restarted
+    gaps        id                                            to workers: tell the gap ledger
     subscribe   streams (list of ``specs.Stream``)            to connectors
     unsubscribe streams                                       to connectors
     resync      topic, reason                                 to connectors
     source      source, url                                   to connectors: change over
+    share       share (connections in 5 minutes)              to connectors
     stop        -                                             to everyone
 
 A command line is one more DEALER: it sends ``request`` (id, command, arguments) and gets ``reply``

@@ -69,6 +69,8 @@ class ConnectorSpec(ProcessSpec, kw_only=True):
     market_endpoint: str
     streams: list[Stream]
     settings: ConnectorConfig = ConnectorConfig()
+    share: int = 60
+    """Connections it may open in 5 minutes; see ``processes.connector.budget``."""
     silence_matters: bool = True
     """False in a replay, which falls silent at its end."""
 

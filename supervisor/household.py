@@ -185,6 +185,8 @@ class Household:
         if role_of(name) == "connector" and is_moved:
             url = fill_category(after.url, category_of(name))
             self._send(name, {"type": "source", "source": after.source, "url": url})
+        if role_of(name) == "connector" and before.share != after.share:
+            self._send(name, {"type": "share", "share": after.share})
         step = change(before, after)
         for receiver, command in (*step.unsubscribe, *step.readers, *step.subscribe):
             if receiver == name:

@@ -40,6 +40,14 @@ LIVE_URLS = {
 TOPIC_CHARACTERS_MAX = 21_000
 """Bybit's limit for the topics of one connection, counted as a serialised JSON array."""
 
+CONNECTS_MAX = 400
+"""
+Connections that all connectors together may open in 5 minutes. Bybit allows 500 from one address;
+the rest is for our probe of the exchange and for whoever else is behind that address.
+"""
+SHARE_MAX = 60
+"""Of one connector, however few there are: one attempt every 5 s."""
+
 FORWARDER = "forwarder"
 SIMULATOR = "simulator"
 PROCESS_NAME = re.compile(
@@ -120,6 +128,11 @@ class Plan:
         """What a worker follows."""
         return [self.assignment(p) for p in self.placements if worker in p.workers]
 
+    @property
+    def share(self) -> int:
+        """Connections that each connector may open in 5 minutes."""
+        return max(1, min(SHARE_MAX, CONNECTS_MAX // max(1, len(self.connectors))))
+
     def connector_of(self, topic: str) -> str | None:
         """The connector of a bus topic such as ``book.linear.BTCUSDT``, if it is in the plan."""
         for placement in self.placements:
@@ -176,6 +189,7 @@ class Plan:
             market_endpoint=self.market_endpoint(name),
             streams=self.streams_of(name),
             settings=self.config.connector,
+            share=self.share,
             silence_matters=self.source != "replay",
         )
 

@@ -21,9 +21,11 @@ from supervisor.plan import PROCESS_NAME
 LOCK = "lock"
 ENDPOINTS = "endpoints.json"
 LOG = "pipeline.log"
+ATTEMPTS = ".attempts"
+"""How names end of the files in which connectors write down when they connected."""
 OURS = re.compile(
     rf"lock|endpoints\.(?:json|partial)|pipeline\.log(?:\.1)?"
-    rf"|(?:{PROCESS_NAME.pattern})\.(?:json|partial)"
+    rf"|(?:{PROCESS_NAME.pattern})\.(?:json|partial|attempts)"
     rf"|(?:control|metrics|(?:spot|linear|inverse|option)-\d+)\.ipc"
 )
 """Names of the files that a pipeline makes; nothing else is ever touched."""
@@ -47,6 +49,8 @@ class RunDir:
         """
         Hold the directory, made if need be, and clear what a killed pipeline left in it.
 
+        All but what its connectors wrote down of their connections: Bybit counts those still.
+
         Raises:
             TakenError: If it belongs to somebody else, is open to others, or a pipeline runs there.
         """
@@ -54,7 +58,7 @@ class RunDir:
         made = _make(directory)
         _check_private(directory)
         run_dir = cls(directory, _lock(directory), made)
-        run_dir._clear(keep=(LOCK,))
+        run_dir._clear(keep=(LOCK,), keep_attempts=True)
         return run_dir
 
     def write_endpoints(self, endpoints: Mapping[str, Any]) -> None:
@@ -77,9 +81,10 @@ class RunDir:
             except OSError:
                 break  # somebody else's files are in it: theirs to remove
 
-    def _clear(self, keep: tuple[str, ...]) -> None:
+    def _clear(self, keep: tuple[str, ...], *, keep_attempts: bool = False) -> None:
         for entry in self.path.iterdir():
-            if OURS.fullmatch(entry.name) and entry.name not in keep:
+            is_kept = entry.name in keep or (keep_attempts and entry.suffix == ATTEMPTS)
+            if OURS.fullmatch(entry.name) and not is_kept:
                 entry.unlink(missing_ok=True)
 
 

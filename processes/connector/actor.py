@@ -16,11 +16,13 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import msgspec
 import structlog
 
+from processes.connector.budget import Budget, read_attempts, write_attempts
 from processes.connector.client import CHECK_S, BybitWebSocketClient, StreamKey
 from processes.connector.protocol import BookUpdate, TradeBatch
 from processes.connector.subscriptions import TOPIC_STATES
@@ -55,6 +57,8 @@ class ConnectorActor(Actor):
     ) -> None:
         super().__init__(spec, clock=clock, telemetry=telemetry)
         self.spec = spec
+        self._attempts = Path(spec.run_dir) / f"{spec.process}.attempts"
+        self._budget = Budget(spec.share, read_attempts(self._attempts), now=self.clock.monotonic())
         self.client = BybitWebSocketClient(
             self._publish_trades,
             self._publish_book,
@@ -66,6 +70,8 @@ class ConnectorActor(Actor):
             on_link=self._publish_link,
             on_ping=self._observe_ping,
             before_connecting=self._wait_for_workers,
+            budget=self._budget,
+            on_attempt=self._remember_attempt,
             on_bug=self._on_bug,
             clock=self.clock,
         )
@@ -113,6 +119,8 @@ class ConnectorActor(Actor):
             case "source":
                 log.info("changing source", url=command["url"], source=command["source"])
                 self.client.change_source(command["url"], command["source"])
+            case "share":
+                self.client.set_share(command["share"])
             case kind:
                 log.warning("unknown command", command=kind)
 
@@ -135,6 +143,7 @@ class ConnectorActor(Actor):
             "invalid": sum(counts.invalid.values()),
             "late": client.late_frames,
             "lost_acks": client.lost_acks,
+            "attempts_held": counts.held,
         }
 
     def _subscribe(self, streams: Sequence[Stream]) -> None:
@@ -176,6 +185,14 @@ class ConnectorActor(Actor):
             missing = self._publisher.wait_for_subscribers(wanted, WAIT_STEP_S)
         if missing and not self.client.is_stopping:
             log.warning("connecting before all workers listen", topics_without_worker=len(missing))
+
+    def _remember_attempt(self) -> None:
+        """Write the attempt down, so that a successor of this process knows of it."""
+        try:
+            write_attempts(self._attempts, self._budget.made)
+        except OSError as error:
+            self._attempts_unsaved.value += 1
+            log.warning("cannot write down an attempt to connect", error=str(error))
 
     def _publish_book(self, symbol: str, update: BookUpdate) -> None:
         publisher = self._publisher
@@ -302,7 +319,14 @@ class ConnectorActor(Actor):
             "connector_frames_invalid_total", "Frames that were skipped.", ("connector", "reason"),
             lambda: [((name, reason), n) for reason, n in counts.invalid.items()],
         )  # fmt: skip
-
+        telemetry.counters(
+            "connector_attempts_held_total", "Attempts to connect that waited for the budget.",
+            ("connector",), lambda: [((name,), counts.held)],
+        )  # fmt: skip
+        self._attempts_unsaved = telemetry.counter(
+            "connector_attempts_unsaved_total", "Attempts to connect that a restart would forget.",
+            connector=name,
+        )  # fmt: skip
         telemetry.counters(
             "connector_frames_late_total", "Data of a topic that waits for its snapshot, dropped.",
             ("connector",), lambda: [((name,), self.client.late_frames)],

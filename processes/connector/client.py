@@ -29,6 +29,7 @@ from typing import NamedTuple, Protocol
 import structlog
 
 from processes.connector.backoff import Backoff
+from processes.connector.budget import Budget
 from processes.connector.connection import (
     CONNECT_TIMEOUT_S,
     FAILURE_REASONS,
@@ -64,6 +65,8 @@ log = structlog.get_logger()
 CHECK_S = 0.1
 """How often ``check`` wants to be called."""
 JOIN_S = 1.0
+BUDGET_LOOK_S = 1.0
+"""How often who waits for the budget looks whether its share has grown."""
 LOG_EVERY_S = 10.0
 """At most one line in this time about invalid frames of one reason."""
 SHOWN_BYTES = 160
@@ -107,6 +110,8 @@ class Counts:
         """Attempts and connections that failed, each of which led to a new attempt."""
         self.invalid: dict[InvalidReason, int] = dict.fromkeys(INVALID_REASONS, 0)
         self.pings = 0
+        self.held = 0
+        """Attempts that had to wait for the budget."""
 
 
 class BybitWebSocketClient:
@@ -127,6 +132,8 @@ class BybitWebSocketClient:
         on_link: Told about the connection and its streams, on the socket thread.
         on_ping: Told every round-trip time in seconds, on the socket thread.
         before_connecting: Called once on the socket thread, before the first attempt.
+        budget: How many attempts may be made at a live exchange.
+        on_attempt: Told on the socket thread before each of these, when it has been counted.
         on_bug: Told on its thread of the unexpected error that ended it.
         clock: Wall and monotonic clock.
         rng: Jitter of the back-off.
@@ -146,6 +153,8 @@ class BybitWebSocketClient:
         on_link: LinkHandler | None = None,
         on_ping: Callable[[float], None] | None = None,
         before_connecting: Callable[[], None] | None = None,
+        budget: Budget | None = None,
+        on_attempt: Callable[[], None] | None = None,
         on_bug: Callable[[BaseException], None] | None = None,
         clock: Clock | None = None,
         rng: Random | None = None,
@@ -168,6 +177,8 @@ class BybitWebSocketClient:
         self._on_link = on_link or _ignore_link
         self._on_ping = on_ping or _ignore_ping
         self._before_connecting = before_connecting
+        self._budget = budget or Budget()
+        self._on_attempt = on_attempt
         self._on_bug = on_bug or _end_process
         self._settings = settings or ConnectorConfig()
         self._silence_matters = silence_matters
@@ -304,6 +315,10 @@ class BybitWebSocketClient:
             self._backoff.reset()
             self._abort("source_change")
         self._wake.set()
+
+    def set_share(self, share: int) -> None:
+        """Allow this many attempts in five minutes from now on."""
+        self._budget.share = share
 
     def topics(self) -> dict[str, TopicState]:
         """The state of every wanted Bybit topic."""
@@ -447,12 +462,32 @@ class BybitWebSocketClient:
             if self._before_connecting is not None:
                 self._before_connecting()
             while not self._stopping.is_set():
+                self._take_turn()
                 reason = self._connect_and_read()
                 if self._stopping.is_set():
                     break
                 self._wait_before_next(reason)
         except BaseException as bug:
             self._on_bug(bug)
+
+    def _take_turn(self) -> None:
+        """Wait until the budget allows an attempt at a live exchange, and spend it."""
+        is_held = False
+        while self._target.source == "live" and not self._stopping.is_set():
+            now = self._clock.monotonic()
+            wait_s = self._budget.wait_s(now)
+            if wait_s <= 0:
+                self._budget.spend(now)
+                if self._on_attempt is not None:
+                    self._on_attempt()
+                return
+            if not is_held:
+                is_held = True
+                self.counts.held += 1
+                log.warning("connection budget used up", share=self._budget.share,
+                            next_in_s=round(wait_s, 1))  # fmt: skip
+            self._wake.wait(min(wait_s, BUDGET_LOOK_S))
+            self._wake.clear()
 
     def _wait_before_next(self, reason: FailureReason) -> None:
         self.counts.reconnects[reason] += 1

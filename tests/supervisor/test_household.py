@@ -155,3 +155,16 @@ def test_nobody_is_started_any_more_once_a_stop_has_begun(home: Home) -> None:
     home.pass_time(5.0)
 
     assert "connector-spot-0" not in home.household.keepers
+
+
+def test_connectors_are_told_when_their_share_of_the_connections_changes(home: Home) -> None:
+    for name in home.household.keepers:
+        home.ready(name)
+    markets = [f"linear:T{number}USDT" for number in range(400)]
+
+    home.household.apply(subscribe(home.household.plan, markets), home.now)
+
+    [share] = [m["share"] for name, m in home.sent if m["type"] == "share"]
+    connectors = home.household.plan.connectors
+    assert len(connectors) == 9
+    assert share == 400 // 9 == home.spec(connectors[-1])["share"]

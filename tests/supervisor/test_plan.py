@@ -474,3 +474,15 @@ def _check_stable(before: Plan, after: Plan) -> None:
     for p in after.placements:
         if p.stream in old:
             assert old[p.stream] == (p.connector, p.workers[0])
+
+
+@pytest.mark.parametrize("symbols", [1, 40, 120, 300])
+def test_all_connectors_together_stay_under_the_connections_that_bybit_allows(
+    symbols: int,
+) -> None:
+    market = {"symbols": [f"T{number}USDT" for number in range(symbols)]}
+    tables = {"source": "live", "market": [market], "connector": {"topics_per_socket": 15}}
+    plan = make_plan(make_config(tables), run_dir="/tmp/x")
+
+    assert len(plan.connectors) * plan.share <= 400 < 500
+    assert plan.share <= 60

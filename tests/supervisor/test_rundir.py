@@ -47,6 +47,19 @@ def test_what_a_killed_pipeline_left_is_cleared_and_nothing_else(tmp_path: Path)
     assert sorted(theirs) == sorted(entry.name for entry in tmp_path.iterdir())
 
 
+def test_connections_made_before_a_crash_are_remembered_until_an_orderly_end(
+    tmp_path: Path,
+) -> None:
+    attempts = tmp_path / "connector-linear-0.attempts"
+    attempts.write_text("[1.5]")
+
+    run_dir = RunDir.take(tmp_path)
+
+    assert attempts.exists()
+    run_dir.release()
+    assert not attempts.exists()
+
+
 def test_a_second_holder_is_told_the_pid_of_the_first(tmp_path: Path) -> None:
     run_dir = RunDir.take(tmp_path)
 
