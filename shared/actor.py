@@ -74,6 +74,7 @@ class Actor:
         self._timers: list[Timer] = []
         self._running = True
         self._signals = 0
+        self._stop_signal: int | None = None
         self._started = self.clock.monotonic()
 
     # -- hooks -----------------------------------------------------------------------------------
@@ -161,6 +162,8 @@ class Actor:
             if timer.due <= now:
                 timer.due = max(timer.due + timer.interval_s, now)
                 timer.callback()
+        if self._stop_signal is not None:
+            self.stop(signal.Signals(self._stop_signal).name)
 
     def _open(self, wakeup: int, lifeline: int | None) -> None:
         spec = self._spec_common
@@ -209,10 +212,11 @@ class Actor:
         return reader
 
     def _on_signal(self, number: int, _frame: object) -> None:
+        """Only note it, ``turn`` acts on it: the signal may have interrupted the log's own lock."""
         self._signals += 1
         if self._signals > 1:
             os._exit(EX_FAILED)
-        self.stop(signal.Signals(number).name)
+        self._stop_signal = number
 
     def _on_wakeup(self, wakeup: int) -> None:
         os.read(wakeup, 4096)
