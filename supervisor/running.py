@@ -1,12 +1,13 @@
 """``up``: hold the run directory, choose between log and live view, run the supervisor."""
 
+import signal
 import sys
 from contextlib import ExitStack
 
 import structlog
 
 from shared import logs
-from shared.errors import EX_FAILED, EX_OK, PipelineError
+from shared.errors import EX_OK, PipelineError
 from supervisor.plan import Plan
 from supervisor.rundir import LOG, RunDir
 from supervisor.supervisor import Supervisor
@@ -19,37 +20,46 @@ def run(plan: Plan) -> int:
     Run a plan in the foreground until it is stopped; the exit code.
 
     On a terminal a live view is shown and the log goes to ``pipeline.log`` in the run directory,
-    where it stays if the end was not orderly; otherwise, or if a log format is asked for, the log
-    goes to stderr.
+    where it stays if a bug ended the run; otherwise, or if a log format is asked for, the log goes
+    to stderr.
 
     Raises:
         TakenError: If the run directory or a port is taken.
     """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # until the supervisor has its own
+    try:
+        run_dir = RunDir.take(plan.run_dir)
+        has_bug = True
+        try:
+            exit_code = _run_in(run_dir, plan)
+            has_bug = False
+        except (PipelineError, KeyboardInterrupt):
+            has_bug = False
+            raise
+        finally:
+            run_dir.release(keep_log=has_bug)
+    except KeyboardInterrupt:
+        return EX_OK
+    return exit_code
+
+
+def _run_in(run_dir: RunDir, plan: Plan) -> int:
     has_view = sys.stdout.isatty() and plan.log_format == "auto"
-    run_dir = RunDir.take(plan.run_dir)
-    exit_code = EX_FAILED
+    has_log_file = has_view and sys.stderr.isatty()
     with ExitStack() as stack:
-        stack.callback(lambda: run_dir.release(keep_log=exit_code != EX_OK))
-        has_log_file = has_view and sys.stderr.isatty()
         if has_log_file:
             _divert_log(stack, run_dir)
         logs.configure("supervisor", plan.log_format, plan.log_level)
         supervisor = Supervisor(plan, run_dir, log_children=has_log_file)
         if has_view:
             _show(stack, supervisor)
-        exit_code = _run_logged(supervisor)
-    return exit_code
-
-
-def _run_logged(supervisor: Supervisor) -> int:
-    """Run; a bug goes to the log with its traceback, and to the terminal as one line."""
-    try:
-        return supervisor.run()
-    except PipelineError:
-        raise
-    except Exception:
-        log.exception("bug")
-        raise
+        try:
+            return supervisor.run()
+        except PipelineError:
+            raise
+        except Exception:
+            log.exception("bug")
+            raise
 
 
 def _divert_log(stack: ExitStack, run_dir: RunDir) -> None:

@@ -190,14 +190,20 @@ class LiveView:
         with Live(auto_refresh=False, screen=False) as live:
             while not self._stopping.wait(0 if listener else REFRESH_S):
                 snapshot = self._snapshot()
-                if not snapshot.status:
-                    continue
-                if listener is None:
+                if listener is None and _has_forwarder(snapshot):
                     listener = Listener(snapshot.status["metrics"], list(MARKET_KINDS))
-                _listen(listener, board, REFRESH_S)
-                live.update(pipeline_view(snapshot, board), refresh=True)
+                if listener is not None:
+                    _listen(listener, board, REFRESH_S)
+                if snapshot.status:
+                    live.update(pipeline_view(snapshot, board), refresh=True)
         if listener is not None:
             listener.close()
+
+
+def _has_forwarder(snapshot: Snapshot) -> bool:
+    """True once the address of the metrics is exact, which only the forwarder knows."""
+    processes = snapshot.status.get("processes", [])
+    return any(entry["role"] == "forwarder" and entry["state"] == "up" for entry in processes)
 
 
 def watch(endpoint: str, markets: Iterable[str], *, pid: int) -> None:
