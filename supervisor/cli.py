@@ -192,6 +192,31 @@ def status(
 
 
 @app.command()
+def gaps(
+    run_dir: RunDirectory = None,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    log_level: LogLevel = "info",
+) -> int:
+    """List the intervals in which a topic could not be trusted, oldest first."""
+    from supervisor.requests import Requests
+
+    with Requests(_run_dir(run_dir, log_level)) as requests:
+        answer = requests.ask("gaps")
+    if as_json:
+        import json
+
+        print(json.dumps(answer["gaps"], indent=2))
+    else:
+        from supervisor.text import gap_lines
+
+        for line in gap_lines(answer["gaps"]):
+            print(line)
+    for worker in answer["silent"]:
+        print(f"{worker} did not answer", file=sys.stderr)
+    return EX_FAILED if answer["silent"] else EX_OK
+
+
+@app.command()
 def subscribe(
     markets: Markets, run_dir: RunDirectory = None, log_level: LogLevel = "info"
 ) -> int:  # fmt: skip

@@ -23,7 +23,15 @@ from prometheus_client import GCCollector, ProcessCollector
 from shared.actor import Actor
 from shared.bus import MetricPublisher
 from shared.clock import Clock
-from shared.errors import EX_CANTCREAT, EX_OK, EX_USAGE, NoPipelineError, PipelineError, TakenError
+from shared.errors import (
+    EX_CANTCREAT,
+    EX_OK,
+    EX_UNAVAILABLE,
+    EX_USAGE,
+    NoPipelineError,
+    PipelineError,
+    TakenError,
+)
 from shared.messages import Source
 from shared.specs import ProcessSpec
 from shared.telemetry import Samples, Telemetry
@@ -31,6 +39,7 @@ from shared.topics import process_topic
 from supervisor.child import Lifeline
 from supervisor.household import Household, endpoint_of, module_command
 from supervisor.http import Snapshot, StatusServer
+from supervisor.inquiry import Inquiries
 from supervisor.markets import streams_of_market, subscribe, unsubscribe
 from supervisor.obituary import Obituaries
 from supervisor.plan import (
@@ -122,6 +131,7 @@ class Supervisor(Actor):
         self._prober: Prober | None = None
         self._is_hurried = False
         self._complained = float("-inf")
+        self._inquiries = Inquiries()
         self._cleanup = contextlib.ExitStack()
         self._declare_counters()
 
@@ -224,6 +234,7 @@ class Supervisor(Actor):
 
     def _on_tick(self) -> None:
         self._check_children()
+        self._answer_inquiries()
         now = self.clock.monotonic()
         if not self._running:
             return
@@ -299,8 +310,12 @@ class Supervisor(Actor):
                     self._on_beat(letter)
                 case "resync":
                     self._on_resync(letter.message)
+                case "request" if letter.message.get("command") == "gaps":
+                    self._ask_for_gaps(letter)
                 case "request":
                     self._router.send(letter.sender, self._reply(letter.message))
+                case "gaps":
+                    self._on_gaps(letter)
                 case _:
                     self._router.invalid["type"] += 1
 
@@ -399,6 +414,38 @@ class Supervisor(Actor):
             self._router.invalid["content"] += 1
             return _refusal(message, str(error), EX_USAGE)
         return {"type": "reply", "id": request.id, "ok": True, "result": result}
+
+    def _ask_for_gaps(self, letter: Letter) -> None:
+        """Pass the question on to the workers; ``_answer_inquiries`` answers it."""
+        try:
+            request = msgspec.convert(letter.message, _Request)
+        except msgspec.ValidationError as error:
+            self._router.invalid["content"] += 1
+            self._router.send(letter.sender, _refusal(letter.message, str(error), EX_USAGE))
+            return
+        keepers = self._household.keepers
+        workers = [name for name in self.plan.workers if name in keepers and keepers[name].is_up]
+        now = self.clock.monotonic()
+        number = self._inquiries.ask(letter.sender, request.id, workers, now)
+        if number is None:
+            refusal = _refusal(letter.message, "too many questions at a time", EX_UNAVAILABLE)
+            self._router.send(letter.sender, refusal)
+            return
+        for worker in workers:
+            self._send(worker, {"type": "gaps", "id": number})
+        self._answer_inquiries()
+
+    def _on_gaps(self, letter: Letter) -> None:
+        number, gaps = letter.message.get("id"), letter.message.get("gaps")
+        if not self._inquiries.take(number, letter.sender.decode(), gaps):
+            self._router.invalid["content"] += 1
+        self._answer_inquiries()
+
+    def _answer_inquiries(self) -> None:
+        for answer in self._inquiries.due(self.clock.monotonic()):
+            result = {"gaps": answer.gaps, "silent": answer.silent}
+            reply = {"type": "reply", "id": answer.request_id, "ok": True, "result": result}
+            self._router.send(answer.receiver, reply)
 
     def _result(self, request: _Request) -> dict[str, Any]:
         if request.command == "status":

@@ -1,7 +1,7 @@
 """What ``check``, ``status`` and ``subscribe`` print: plain lines for people."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from supervisor.plan import (
@@ -161,6 +161,35 @@ def _loud(source: str) -> str:
 
 def _text(value: Any) -> str:
     return NONE if value is None else str(value)
+
+
+_GAP_HEAD = ["STREAM", "MARKET", "REASON", "FROM (EXCHANGE TIME)", "SECONDS", "BEFORE", "AFTER"]
+
+
+def gap_lines(gaps: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """The gap ledger: one line a gap, numbers are update ids of books and sequences of trades."""
+    if not gaps:
+        yield "no gaps"
+        return
+    yield from _columns([_GAP_HEAD, *map(_gap_row, gaps)])
+
+
+def _gap_row(gap: Mapping[str, Any]) -> list[str]:
+    start_ms, seconds = gap.get("start_ms"), gap.get("duration_s")
+    number = "update_id" if gap["stream"] == "book" else "sequence"
+    return [
+        str(gap["stream"]),
+        f"{gap['category']}:{gap['symbol']}",
+        str(gap["reason"]),
+        NONE if start_ms is None else _time_text(start_ms),
+        "open" if gap.get("end_ms") is None else f"{seconds:.3f}",
+        *(str(gap.get(f"{number}_{side}") or NONE) for side in ("before", "after")),
+    ]
+
+
+def _time_text(ms: int) -> str:
+    """Milliseconds since 1970 as UTC."""
+    return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
 
 
 def _columns(rows: Sequence[Sequence[str]]) -> Iterator[str]:

@@ -143,6 +143,9 @@ class OrderbookWorker(Actor):
                 self._unassign(command["topic"])
             case "republish":
                 self._publish(self.publish_all())
+            case "gaps":
+                gaps = [{"stream": "book", **gap._asdict()} for gap in self.manager.ledger.gaps()]
+                self.send_control("gaps", id=command["id"], gaps=gaps)
             case kind:
                 log.warning("unknown command", command=kind)
 
@@ -266,7 +269,7 @@ class OrderbookWorker(Actor):
 
         Mostly nothing: metrics of a book that only changed are due later.
         """
-        topic, message, lost = received
+        topic, message, lost = received.topic, received.message, received.lost
         market = self._books.get(topic)
         if market is not None:
             assert isinstance(message, BookMessage), "the topic says so"

@@ -14,7 +14,7 @@ import msgspec
 import structlog
 
 from processes.trades.aggregator import TradesAggregator
-from processes.trades.ledger import GapNote
+from processes.trades.ledger import Gap, GapNote
 from processes.trades.tape import Tape
 from shared.actor import Actor
 from shared.bus import MARKET_QUEUE, MarketSubscriber, MetricPublisher, Received
@@ -135,6 +135,9 @@ class TradesWorker(Actor):
                 self._unassign(command["topic"])
             case "republish":
                 self._publish(self.publish_all())
+            case "gaps":
+                gaps = [_gap_fields(gap) for gap in self.aggregator.gaps()]
+                self.send_control("gaps", id=command["id"], gaps=gaps)
             case kind:
                 log.warning("unknown command", command=kind)
 
@@ -323,10 +326,8 @@ class TradesWorker(Actor):
             "match_ts_ms": tape.last_trade.match_ts_ms if tape.last_trade else None,
             "exchange_ts_ms": tape.exchange_ts_ms,
             "recv_ts_ns": tape.recv_ts_ns,
-            "stream": "trades",
             "event": note.event,
-            **gap._asdict(),
-            "duration_s": None if gap.end_ms is None else (gap.end_ms - gap.start_ms) / 1_000,
+            **_gap_fields(gap),
         }
         return Metric(market.gap_topic, payload)
 
@@ -432,6 +433,12 @@ class TradesWorker(Actor):
 def _state(tape: Tape) -> tuple[str, str | None]:
     """What a subscriber is told at once when it changes; coverage grows in between."""
     return ("stale" if tape.is_stale else "observed", tape.source)
+
+
+def _gap_fields(gap: Gap) -> dict[str, Any]:
+    """A gap as it is published and listed."""
+    duration_s = None if gap.end_ms is None else (gap.end_ms - gap.start_ms) / 1_000
+    return {"stream": "trades", **gap._asdict(), "duration_s": duration_s}
 
 
 def _log_gaps(notes: Sequence[GapNote]) -> None:

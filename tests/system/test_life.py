@@ -290,3 +290,23 @@ def is_stale(kind: str, symbol: str, message: dict[str, Any]) -> bool:
     """A condition: a message of this kind and symbol that says it cannot be trusted."""
     wanted = (kind, symbol, "stale")
     return (message["kind"], message.get("symbol"), message.get("state")) == wanted
+
+
+def test_gaps_lists_what_could_not_be_trusted(start: Start) -> None:
+    pipeline = start("--source", "sim")
+    pipeline.wait_ready()
+    kill(pipeline.pid("connector-linear-0"))
+    pipeline.first(partial(is_stale, "orderbook", "BTCUSDT"))
+    pipeline.first(is_live("orderbook", "BTCUSDT"))
+    done = pipeline.command("gaps", "--json")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    lost = [gap for gap in told if gap["reason"] == "disconnected"]
+    assert {(gap["stream"], gap["symbol"]) for gap in lost} == {
+        ("book", "BTCUSDT"), ("book", "ETHUSDT"), ("trades", "BTCUSDT"), ("trades", "ETHUSDT"),
+    }  # fmt: skip
+    [book] = [gap for gap in lost if (gap["stream"], gap["symbol"]) == ("book", "BTCUSDT")]
+    assert 0 < book["duration_s"] < 5
+    assert book["update_id_before"] is not None
+    assert book["update_id_after"] is not None
+    assert "disconnected" in pipeline.command("gaps").stdout
