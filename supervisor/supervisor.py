@@ -213,7 +213,7 @@ class Supervisor(Actor):
         """The first signal asks for an orderly stop, the second for one at once."""
         self._signals += 1
         self._is_hurried = self._signals > 1
-        self.stop(signal.Signals(number).name)
+        self._stop_signal = number
 
     def _on_wakeup(self, wakeup: int) -> None:
         super()._on_wakeup(wakeup)
