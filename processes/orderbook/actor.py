@@ -54,7 +54,7 @@ class Market:
 
     __slots__ = (
         "book", "bus_topic", "epoch", "gauges", "generation", "measures", "published_at",
-        "published_state", "sequences", "topics",
+        "published_state", "received_at", "sequences", "topics",
     )  # fmt: skip
 
     def __init__(self, book: FollowedBook, measures: BookMeasures, bus_topic: bytes) -> None:
@@ -69,6 +69,8 @@ class Market:
         self.epoch = ""
         self.sequences = dict.fromkeys(self.topics, 0)
         self.published_at = float("-inf")
+        self.received_at = 0.0
+        """When its last message was taken in, by the monotonic clock."""
         self.published_state: tuple[str, str | None, int] | None = None
         self.gauges = MEASURES
         """The measures that were published last."""
@@ -274,6 +276,7 @@ class OrderbookWorker(Actor):
         if market is not None:
             assert isinstance(message, BookMessage), "the topic says so"
             self.manager.counts.messages += 1
+            market.received_at = self.manager.now
             changed = market.book.apply(message, self.manager.now, lost)
             return self._tell([market]) if changed else ()
         trades = self._trades.get(topic)
@@ -311,7 +314,7 @@ class OrderbookWorker(Actor):
             if book.is_changed:
                 yield from self._market_metrics(market, now_ns)
             elif book.densities is not None and book.densities.is_waiting:
-                self._update_walls(book, now_ns)
+                self._update_walls(market)
                 market.published_at = self.manager.now
                 if book.densities.has_events:
                     yield from self._market_metrics(market, now_ns)
@@ -337,7 +340,7 @@ class OrderbookWorker(Actor):
         measures = MEASURES
         last = book.book.last if book.state == "live" else None
         if last is not None:
-            self._update_walls(book, now_ns)
+            self._update_walls(market)
             measures = market.measures.of(book.book)
             if book.flow is not None:
                 measures["ofi"] = book.flow.take()
@@ -369,12 +372,12 @@ class OrderbookWorker(Actor):
             },
         )
 
-    def _update_walls(self, book: FollowedBook, now_ns: int) -> None:
+    def _update_walls(self, market: Market) -> None:
         """Let the walls of a live book be judged at the exchange's present time."""
-        last = book.book.last
+        book, last = market.book, market.book.book.last
         if book.densities is not None and book.state == "live" and last is not None:
-            elapsed_ms = (now_ns - last.recv_ts_ns) // 1_000_000
-            now_ms = last.exchange_ts_ms + min(max(elapsed_ms, 0), MAX_QUIET_MS)
+            elapsed_ms = int((self.manager.now - market.received_at) * 1_000)
+            now_ms = last.exchange_ts_ms + min(elapsed_ms, MAX_QUIET_MS)
             book.densities.update(book.book, now_ms)
 
     def _density_metric(self, market: Market, event: DensityEvent, now_ns: int) -> Metric:

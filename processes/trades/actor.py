@@ -33,6 +33,11 @@ ASK_TICK_S = 0.25
 ASK_INITIAL_S = 0.5
 ASK_MAX_S = 30.0
 """A market whose connector has said nothing yet is asked for, less and less often."""
+WAITED_MAX_NS = 5_000_000_000
+"""
+A message that seems to have waited longer for us, or a negative time, tells of a step of the clock:
+then it counts as received now, which may leave the exchange's time a little behind, never ahead.
+"""
 RECEIVE_LIMIT = 1_000
 """Messages taken in one turn, so that timers and commands get theirs under load."""
 
@@ -145,7 +150,7 @@ class TradesWorker(Actor):
         """Counts since the start, and markets by state."""
         states = dict.fromkeys(("live", "warming", "stale"), 0)
         for tape in self.aggregator.tapes():
-            states[tape.state(self.clock.time_ns())] += 1
+            states[tape.state(self._steady_ns())] += 1
         counts = self.aggregator.counts
         return {
             "markets": len(self._markets),
@@ -259,14 +264,19 @@ class TradesWorker(Actor):
 
     def _on_trades(self, market: Market, message: TradesMessage, lost: int) -> Iterator[Metric]:
         self._messages.value += 1
-        self._bus_latency.observe((self.clock.time_ns() - message.recv_ts_ns) / 1e9)
-        notes = self.aggregator.apply(message, market.symbol, category=market.category, lost=lost)
+        waited_ns = self.clock.time_ns() - message.recv_ts_ns
+        self._bus_latency.observe(waited_ns / 1e9)
+        our_ns = self._steady_ns() - (waited_ns if 0 < waited_ns < WAITED_MAX_NS else 0)
+        notes = self.aggregator.apply(
+            message, market.symbol, category=market.category, lost=lost, our_ns=our_ns
+        )
         market.is_dirty = True
         if notes or self._tape(market).generation != market.generation:
             yield from self._tell(notes)
 
     def _on_link(self, connector: str, message: LinkMessage) -> Iterator[Metric]:
-        yield from self._tell(self.aggregator.apply_link(connector, message))
+        notes = self.aggregator.apply_link(connector, message, our_ns=self._steady_ns())
+        yield from self._tell(notes)
 
     def _tell(self, notes: Sequence[GapNote]) -> Iterator[Metric]:
         """What changed in the state of markets, then what became of gaps."""
@@ -301,7 +311,7 @@ class TradesWorker(Actor):
             return
         if tape.generation != market.generation:
             self._start_generation(market, tape)
-        fields = self.aggregator.metrics(tape, now_ns)
+        fields = self.aggregator.metrics(tape, self._steady_ns())
         market.sequence += 1
         market.published_at = self.clock.monotonic()
         market.published_state = _state(tape)
@@ -322,7 +332,7 @@ class TradesWorker(Actor):
         self._gaps_published.value += 1
         payload = self._head(market, "gap", market.gap_sequence, now_ns) | {
             "source": tape.source,
-            "state": tape.state(now_ns),
+            "state": tape.state(self._steady_ns()),
             "match_ts_ms": tape.last_trade.match_ts_ms if tape.last_trade else None,
             "exchange_ts_ms": tape.exchange_ts_ms,
             "recv_ts_ns": tape.recv_ts_ns,
@@ -355,6 +365,14 @@ class TradesWorker(Actor):
     def _next_epoch(self) -> str:
         """A name that no other epoch of any process has: the start time and a count."""
         return f"{self.process}-{self._epoch_base}-{next(self._epochs)}"
+
+    def _steady_ns(self) -> int:
+        """
+        Our own time for windows and coverage.
+
+        Not the wall clock: when that steps by an hour, the exchange's time has not.
+        """
+        return int(self.clock.monotonic() * 1e9)
 
     def _tape(self, market: Market) -> Tape:
         tape = self.aggregator.tape(market.symbol, market.category)

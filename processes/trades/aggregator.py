@@ -107,6 +107,7 @@ class TradesAggregator:
         *,
         category: Category = "linear",
         lost: int = 0,
+        our_ns: int | None = None,
     ) -> list[GapNote]:
         """
         Take in a message of the market bus; the gaps it opened, closed or completed.
@@ -117,7 +118,9 @@ class TradesAggregator:
             message: The trades of one symbol.
             symbol, category: Whose, as the topic says.
             lost: How many messages of this topic are missing just before it.
+            our_ns: When it was received, on the clock of ``metrics``; by default ``recv_ts_ns``.
         """
+        our_ns = message.recv_ts_ns if our_ns is None else our_ns
         key = (category, symbol)
         if key not in self._tapes:
             return []
@@ -127,17 +130,20 @@ class TradesAggregator:
         session = tape.session
         assert session is not None
         is_first = not session.clock.is_known
-        session.clock.observe(message.exchange_ts_ms, message.recv_ts_ns)
+        session.clock.observe(message.exchange_ts_ms, our_ns)
         session.last_message_ms = max(session.last_message_ms or 0, message.exchange_ts_ms)
         if is_first:
             for other in self._tapes.values():
                 if other.session is session:
-                    other.advance(message.recv_ts_ns)
-        notes += tape.apply(message, lost)
+                    other.advance(our_ns)
+        notes += tape.apply(message, lost, our_ns)
         return notes
 
-    def apply_link(self, connector: str, message: LinkMessage) -> list[GapNote]:
+    def apply_link(
+        self, connector: str, message: LinkMessage, *, our_ns: int | None = None
+    ) -> list[GapNote]:
         """Take in what happened to a connector's link; the gaps it opened or closed."""
+        our_ns = message.recv_ts_ns if our_ns is None else our_ns
         self._set_source(connector, message.source)
         notes: list[GapNote] = []
         if message.event == "disconnected":
@@ -148,7 +154,7 @@ class TradesAggregator:
         elif message.event == "subscribed":
             for tape in self._named(message.topics):
                 notes += self._join(tape, message.session)
-                notes += tape.resume(message.recv_ts_ns)
+                notes += tape.resume(our_ns)
         else:
             for tape in self._named(message.topics):
                 notes += tape.interrupt(message.event)

@@ -2,7 +2,8 @@
 Everything known about the trades of one symbol from one source.
 
 Decides when observation begins, breaks off and resumes, what time it is at the exchange, and
-which trades count. Reads no clock: our own time comes in as ``recv_ts_ns`` and ``now_ns``.
+which trades count. Reads no clock: our own time comes in as ``our_ns`` and ``now_ns``, of one
+clock that does not step.
 """
 
 from collections.abc import Iterator, Sequence
@@ -198,15 +199,15 @@ class Tape:
             session.clock.inherit(self.session.clock)
         self.session = session
 
-    def resume(self, recv_ts_ns: int) -> Iterator[GapNote]:
-        """The exchange confirmed the subscription: every trade from now on is seen."""
+    def resume(self, our_ns: int) -> Iterator[GapNote]:
+        """The exchange confirmed the subscription at ``our_ns``: all trades are seen from then."""
         assert self.session is not None, "join before resume"
         self.is_stale = False
         if self.coverage.is_observing or self._pending_since_ns is not None:
             return
-        at_ms = self.session.clock.at_ms(recv_ts_ns)
+        at_ms = self.session.clock.at_ms(our_ns)
         if at_ms is None:
-            self._pending_since_ns = recv_ts_ns
+            self._pending_since_ns = our_ns
         else:
             yield from self._observe_from(at_ms)
 
@@ -234,13 +235,14 @@ class Tape:
 
     # -- trades ----------------------------------------------------------------------------------
 
-    def apply(self, message: TradesMessage, lost: int) -> Iterator[GapNote]:
+    def apply(self, message: TradesMessage, lost: int, our_ns: int) -> Iterator[GapNote]:
         """
         Take in a message of this tape's session.
 
         Args:
             message: The trades, oldest first.
             lost: How many messages of this topic are missing just before it.
+            our_ns: When it was received, on the clock of ``advance``.
         """
         assert self.session is not None, "join before apply"
         first = message.trades[0] if message.trades else None
@@ -257,7 +259,7 @@ class Tape:
             self._gap = None
         self.exchange_ts_ms = message.exchange_ts_ms
         self.recv_ts_ns = message.recv_ts_ns
-        self.advance(message.recv_ts_ns)
+        self.advance(our_ns)
         self._take_all(message.trades)
 
     def add_trade(self, trade: Trade) -> bool:

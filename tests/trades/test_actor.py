@@ -448,3 +448,39 @@ def test_a_late_worker_asks_whether_its_markets_flow_until_it_hears_of_them(
     ]
     [payload] = due(worker, b"trades.linear.ETHUSDT")
     assert payload["state"] == "warming"
+
+
+@dataclasses.dataclass
+class SteppingClock(FakeClock):
+    """A wall clock that somebody sets, and a monotonic one that goes on."""
+
+    step_s: float = 0.0
+
+    def time_ns(self) -> int:
+        return int((self.now_s + self.step_s) * 1_000_000_000)
+
+
+@pytest.mark.parametrize("step_s", [3_600.0, -3_600.0])
+@pytest.mark.parametrize("is_between", [False, True], ids=["then trades", "then silence"])
+def test_a_step_of_our_clock_changes_no_number(step_s: float, is_between: bool) -> None:
+    """Not even that of a message that was on its way when the clock was set."""
+    steady, stepping = SteppingClock(), SteppingClock()
+    numbers = []
+    for clock, step in ((steady, 0.0), (stepping, step_s)):
+        worker = make_worker(clock)
+        seen: list[Any] = []
+        for second in range(40):
+            at_ms = T0 + int(clock.now_s * 1_000)
+            one = Trade(at_ms, "Buy", 100.0, 1.0, f"s{second}", 5, False, False)
+            message = TradesMessage(1, "sim", 1, 1, clock.time_ns(), at_ms, (one,))
+            if second == 20:
+                clock.step_s = step
+            if not (is_between and 20 <= second < 25):
+                give(worker, BTC, message)
+            clock.now_s += 1.0
+            [payload] = due(worker)
+            seen.append((payload["windows"], payload["tps"], payload["state"]))
+        numbers.append(seen)
+
+    assert numbers[0] == numbers[1]
+    assert 40 - 5 * is_between == numbers[0][-1][0]["300s"]["trades"]
