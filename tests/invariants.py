@@ -17,7 +17,7 @@ from processes.orderbook.manager import OrderBookManager
 from processes.orderbook.measures import BookMeasures
 from processes.simulator.synthetic import SyntheticFeed, listing
 from processes.trades.aggregator import TradesAggregator
-from shared.messages import BookMessage, TradesMessage
+from shared.messages import TradesMessage
 from tests.naive import Message, NaiveBook, window
 
 SYMBOLS = ("BTCUSDT", "ETHUSDT", "SOLUSDT", "XRPUSDT", "DOGEUSDT", "LINKUSDT")
@@ -50,7 +50,7 @@ class Check:
         decoded = decode(text, "linear", now_ns)
         raw = json.loads(text)
         if isinstance(decoded, BookUpdate):
-            self.manager.apply(decoded.symbol, as_message(decoded))
+            self.manager.apply(decoded.symbol, decoded.record("sim", 1, 0))
             self._compare_book(decoded.symbol, raw, now_ms)
             return
         assert isinstance(decoded, list)
@@ -111,15 +111,6 @@ class Check:
                 measured = tape.windows.measures(seconds * 1000)._asdict()
                 assert measured == expected
             self.counts["windows"] += len(WINDOWS_S)
-
-
-def as_message(update: BookUpdate) -> BookMessage:
-    """What the connector would publish."""
-    return BookMessage(
-        1, "sim", 1, 0, update.recv_ts_ns, update.exchange_ts_ms, update.match_ts_ms,
-        update.is_snapshot, update.depth, update.update_id, update.sequence, update.bids,
-        update.asks,
-    )  # fmt: skip
 
 
 def check_accounts(event: DensityEvent) -> None:

@@ -22,7 +22,16 @@ from typing import Annotated, Literal, NamedTuple
 import msgspec
 from msgspec import Meta, Struct
 
-from shared.messages import Category, Level, Side, Trade
+from shared.messages import (
+    SCHEMA_VERSION,
+    BookMessage,
+    Category,
+    Level,
+    Side,
+    Source,
+    Trade,
+    TradesMessage,
+)
 
 Op = Literal["subscribe", "unsubscribe"]
 Kind = Literal["trade", "book"]
@@ -57,7 +66,7 @@ class InvalidFrame(ValueError):  # noqa: N818 - style.md names errors after the 
 # -- what a frame becomes ------------------------------------------------------------------------
 
 
-class BookUpdate(NamedTuple):
+class BookUpdate(Struct, frozen=True, gc=False):
     """
     One snapshot or delta of one book.
 
@@ -78,8 +87,26 @@ class BookUpdate(NamedTuple):
     topic: str
     """The Bybit topic, such as ``orderbook.50.BTCUSDT``."""
 
+    def record(self, source: Source, session: int, bus_sequence: int) -> BookMessage:
+        """The update as a record of the market bus."""
+        return BookMessage(
+            SCHEMA_VERSION,
+            source,
+            session,
+            bus_sequence,
+            self.recv_ts_ns,
+            self.exchange_ts_ms,
+            self.match_ts_ms,
+            self.is_snapshot,
+            self.depth,
+            self.update_id,
+            self.sequence,
+            self.bids,
+            self.asks,
+        )
 
-class TradeBatch(NamedTuple):
+
+class TradeBatch(Struct, frozen=True, gc=False):
     """The trades of one symbol in one frame, oldest first."""
 
     recv_ts_ns: int
@@ -88,6 +115,18 @@ class TradeBatch(NamedTuple):
     symbol: str
     topic: str
     """The Bybit topic; on options it names the base coin and not the symbol."""
+
+    def record(self, source: Source, session: int, bus_sequence: int) -> TradesMessage:
+        """The batch as a record of the market bus."""
+        return TradesMessage(
+            SCHEMA_VERSION,
+            source,
+            session,
+            bus_sequence,
+            self.recv_ts_ns,
+            self.exchange_ts_ms,
+            self.trades,
+        )
 
 
 class Ack(NamedTuple):
@@ -258,66 +297,66 @@ def decode(raw: bytes, category: Category, recv_ts_ns: int) -> Decoded:
     topic, data = frame.topic, frame.data
     if topic is None:
         return _decode_other(raw, None)
-    parsed = parse_topic(topic)
-    if frame.ts is None:
+    kind, depth, name = parse_topic(topic)
+    exchange_ts_ms = frame.ts
+    if exchange_ts_ms is None:
         raise InvalidFrame("schema", "no ts")
     if isinstance(data, _Book):
-        if parsed.kind != "book" or frame.type is None:
+        if kind != "book" or frame.type is None:
             raise InvalidFrame("schema", f"a book without type or under {topic[:100]}")
-        if data.symbol != parsed.name:
+        if data.symbol != name:
             raise InvalidFrame("symbol", f"{data.symbol[:64]} under {topic[:100]}")
         return BookUpdate(
             recv_ts_ns,
-            frame.ts,
+            exchange_ts_ms,
             frame.cts or None,
             frame.type == "snapshot",
-            parsed.depth,
+            depth,
             data.update_id,
             data.seq,
             data.bids,
             data.asks,
-            data.symbol,
+            name,
             topic,
         )
-    if data is None or parsed.kind != "trade":
+    if data is None or kind != "trade":
         raise InvalidFrame("schema", f"no fitting data under {topic[:100]}")
-    return _batches(topic, parsed.name, data, frame.ts, category, recv_ts_ns)
-
-
-def _batches(
-    topic: str,
-    name: str,
-    rows: Sequence[_Trade],
-    exchange_ts_ms: int,
-    category: Category,
-    recv_ts_ns: int,
-) -> list[TradeBatch]:
-    """The rows by symbol, in their order; only an option message may hold several symbols."""
-    trades = [
-        Trade(
-            row.match_ts_ms,
-            row.side,
-            row.price,
-            row.size,
-            row.trade_id,
-            row.seq,
-            row.is_block,
-            row.is_rpi,
-        )
-        for row in rows
-    ]
-    grouped: dict[str, list[Trade]] = {}
-    if len(rows) == 1 or len({row.symbol for row in rows}) == 1:
-        grouped[rows[0].symbol] = trades
+    for row in data:
+        if row.symbol != name:
+            groups = _by_symbol(data, name, topic, category)
+            break
     else:
-        for row, trade in zip(rows, trades, strict=True):
-            grouped.setdefault(row.symbol, []).append(trade)
-    batches = []
-    for symbol, group in grouped.items():
+        groups = [(name, data)] if data else []
+    return [
+        TradeBatch(recv_ts_ns, exchange_ts_ms, tuple([_trade(row) for row in rows]), symbol, topic)
+        for symbol, rows in groups
+    ]
+
+
+def _trade(row: _Trade) -> Trade:
+    return Trade(
+        row.match_ts_ms,
+        row.side,
+        row.price,
+        row.size,
+        row.trade_id,
+        row.seq,
+        row.is_block,
+        row.is_rpi,
+    )
+
+
+def _by_symbol(
+    rows: Sequence[_Trade], name: str, topic: str, category: Category
+) -> list[tuple[str, Sequence[_Trade]]]:
+    """The rows by symbol, in their order: an option message names a coin, not the symbol."""
+    groups: dict[str, list[_Trade]] = {}
+    for row in rows:
+        groups.setdefault(row.symbol, []).append(row)
+    for symbol in groups:
         if symbol != name and not (category == "option" and base_coin(symbol) == name):
             raise InvalidFrame("symbol", f"{symbol} under {topic[:100]}")
-        batches.append(TradeBatch(recv_ts_ns, exchange_ts_ms, tuple(group), symbol, topic))
-    return batches
+    return list(groups.items())
 
 
 def _check_utf8(raw: bytes) -> None:

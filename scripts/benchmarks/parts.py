@@ -35,7 +35,7 @@ from processes.orderbook.measures import BookMeasures  # noqa: E402
 from processes.trades.window import TradeWindows  # noqa: E402
 from shared import codec  # noqa: E402
 from shared.config import OrderbookConfig  # noqa: E402
-from shared.messages import SCHEMA_VERSION, BookMessage, TradesMessage  # noqa: E402
+from shared.messages import BookMessage, TradesMessage  # noqa: E402
 from shared.topics import market_topic  # noqa: E402
 
 MESSAGES = 5_000
@@ -294,10 +294,10 @@ def _payload(frame: bytes) -> bytes:
 
 def _message(decoded: object, number: int) -> BookMessage | TradesMessage:
     if isinstance(decoded, BookUpdate):
-        return BookMessage(SCHEMA_VERSION, "live", 1, number, *decoded[:-2])
+        return decoded.record("live", 1, number)
     assert isinstance(decoded, list)
     assert isinstance(decoded[0], TradeBatch)
-    return TradesMessage(SCHEMA_VERSION, "live", 1, number, *decoded[0][:-2])
+    return decoded[0].record("live", 1, number)
 
 
 def _walk(side: Sequence[tuple[float, float]], notional: float) -> float | None:

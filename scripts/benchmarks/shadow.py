@@ -18,7 +18,7 @@ from scripts.benchmarks.frames import LoadSpec, make_load
 from scripts.benchmarks.run import ROUND
 from scripts.benchmarks.venue import load_spec, say
 from shared.bus import MarketSubscriber
-from shared.messages import SCHEMA_VERSION, BookMessage
+from shared.messages import BookMessage
 from shared.topics import market_topic
 
 BATCH = 64
@@ -33,7 +33,7 @@ def books_of(spec: LoadSpec) -> dict[bytes, OrderBook]:
         update = decode(frame[PAYLOAD_AT:], "linear", 0)
         assert isinstance(update, BookUpdate)
         book = OrderBook(update.depth)
-        book.apply(BookMessage(SCHEMA_VERSION, "live", 1, 1, *update[:-2]))
+        book.apply(update.record("live", 1, 1))
         books[market_topic("book", "linear", symbol)] = book
     return books
 

@@ -8,7 +8,7 @@ from processes.connector.protocol import BookUpdate, TradeBatch, decode
 from processes.orderbook.book import OrderBook
 from scripts.benchmarks.frames import DEPTH, Frame, Load, LoadSpec, make_load
 from scripts.benchmarks.venue import Round
-from shared.messages import SCHEMA_VERSION, BookMessage
+from shared.messages import BookMessage
 
 NOW_MS = b"1791365008335"
 
@@ -34,7 +34,7 @@ def message(text: bytes) -> BookMessage:
     """A book message as the orderbook worker sees it."""
     update = decode(text, "linear", 0)
     assert isinstance(update, BookUpdate)
-    return BookMessage(SCHEMA_VERSION, "live", 1, 1, *update[:-2])
+    return update.record("live", 1, 1)
 
 
 def sent(load: Load, turn: int) -> Iterator[tuple[Frame, bytes]]:

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 import zmq
+from msgspec.structs import replace
 from prometheus_client import generate_latest
 
 from processes.orderbook.actor import Metric, OrderbookWorker
@@ -579,7 +580,7 @@ def test_over_real_sockets_books_go_in_and_metrics_and_resyncs_come_out(
             message = messages[sent]
             sent += 1
             number = market.next_sequence(BTC)
-            market.publish(BTC, message._replace(bus_sequence=number))
+            market.publish(BTC, replace(message, bus_sequence=number))
         states = [metric["state"] for metric in told if metric["kind"] == "orderbook"]
         if states[-1:] == ["live"] and "stale" in states:
             worker.stop("seen enough")

@@ -74,10 +74,34 @@ def test_a_link_message_comes_back_as_it_was_sent() -> None:
 
 
 def test_an_unknown_schema_version_is_refused() -> None:
-    fields = list(LinkMessage(1, "sim", 7, 1, 5, "connected", "", ()))
-    fields[0] = 2
-    with pytest.raises(CodecError, match="schema version 1"):
+    fields = [2, "sim", 7, 1, 5, "connected", "", []]
+    with pytest.raises(CodecError, match=r"Invalid enum value 2 - at `\$\[0\]`"):
         decode_market(b"link.c\x00" + msgpack.packb(fields))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [(1, "test"), (2, "7"), (3, 1.5), (4, None), (5, "broken"), (7, [1])]
+)
+def test_a_field_of_another_type_is_refused(field: int, value: object) -> None:
+    fields: list[object] = [1, "sim", 7, 1, 5, "connected", "", ["trade.linear.BTCUSDT"]]
+    decode_market(b"link.c\x00" + msgpack.packb(fields))
+    fields[field] = value
+    with pytest.raises(CodecError):
+        decode_market(b"link.c\x00" + msgpack.packb(fields))
+
+
+def test_a_record_with_a_field_too_many_is_refused() -> None:
+    fields = [1, "sim", 7, 1, 5, "connected", "", [], 0]
+    with pytest.raises(CodecError):
+        decode_market(b"link.c\x00" + msgpack.packb(fields))
+
+
+def test_any_msgpack_reader_reads_the_market_bus() -> None:
+    """The array of the README: no library of ours is needed."""
+    message = BookMessage(1, "live", 7, 1, 5, 6, None, False, 50, 9, 8, ((1.5, 2.0),), ())
+    frame = encode_market(b"book.linear.X\x00", message)
+    fields = [1, "live", 7, 1, 5, 6, None, False, 50, 9, 8, [[1.5, 2.0]], []]
+    assert msgpack.unpackb(frame.partition(b"\x00")[2]) == fields
 
 
 @pytest.mark.parametrize(
