@@ -83,6 +83,9 @@ class Depth(NamedTuple):
     ask: float
     bid_notional: float
     ask_notional: float
+    bid_complete: bool
+    ask_complete: bool
+    """False where the band reaches beyond the visible book: there is at least this much."""
 
 
 class Impact(NamedTuple):
@@ -103,14 +106,22 @@ class Curve:
         sizes: In the same order.
         is_bid: Whether prices fall (bids) or rise (asks).
         is_inverse: Whether sizes are contracts of 1 USD.
+        is_whole: Whether the exchange has no levels behind these.
     """
 
-    __slots__ = ("bases", "is_bid", "notionals", "prices", "sizes")
+    __slots__ = ("bases", "is_bid", "is_whole", "notionals", "prices", "sizes")
 
     def __init__(
-        self, prices: Sequence[float], sizes: Sequence[float], *, is_bid: bool, is_inverse: bool
+        self,
+        prices: Sequence[float],
+        sizes: Sequence[float],
+        *,
+        is_bid: bool,
+        is_inverse: bool,
+        is_whole: bool = True,
     ) -> None:
         self.prices = prices
+        self.is_whole = is_whole
         self.is_bid = is_bid
         self.sizes = list(accumulate(sizes))
         if is_inverse:
@@ -124,15 +135,22 @@ class Curve:
         """Total size of the best ``levels`` levels, or of all when there are fewer."""
         return self.sizes[min(levels, len(self.sizes)) - 1] if self.sizes and levels > 0 else 0.0
 
-    def within(self, mid_price: float, distance_bps: float) -> tuple[float, float]:
-        """Total size and notional of the levels at most ``distance_bps`` from the mid price."""
+    def within(self, mid_price: float, distance_bps: float) -> tuple[float, float, bool]:
+        """
+        Total size and notional of the levels at most ``distance_bps`` from the mid price.
+
+        And whether these are all: not if the band reaches beyond the last level that is visible.
+        """
         if self.is_bid:
             edge = mid_price * (1 - distance_bps / BPS) * (1 - EDGE)
             count = bisect_right(self.prices, -edge, key=neg)
         else:
             edge = mid_price * (1 + distance_bps / BPS) * (1 + EDGE)
             count = bisect_right(self.prices, edge)
-        return (self.sizes[count - 1], self.notionals[count - 1]) if count else (0.0, 0.0)
+        is_complete = self.is_whole or count < len(self.prices)
+        if not count:
+            return 0.0, 0.0, is_complete
+        return self.sizes[count - 1], self.notionals[count - 1], is_complete
 
     def average_price(self, notional: float) -> float | None:
         """
@@ -153,18 +171,24 @@ def curve(half: BookHalf, levels: int, *, is_inverse: bool) -> Curve:
     """Running totals over the best ``levels`` levels of one side of a book."""
     prices = half.best_prices(levels)
     sizes = list(map(half.sizes.__getitem__, prices))
-    return Curve(prices, sizes, is_bid=half.side == "bid", is_inverse=is_inverse)
+    return Curve(
+        prices,
+        sizes,
+        is_bid=half.side == "bid",
+        is_inverse=is_inverse,
+        is_whole=len(half.sizes) < levels,
+    )
 
 
 def depth_within(bids: Curve, asks: Curve, mid_price: float, distance_bps: float) -> Depth:
     """
     Visible size and notional within ``distance_bps`` of the mid price, the edge included.
 
-    A band that is wider than the visible book holds what is visible.
+    A band that is wider than the visible book holds what is visible, and says so.
     """
-    bid, bid_notional = bids.within(mid_price, distance_bps)
-    ask, ask_notional = asks.within(mid_price, distance_bps)
-    return Depth(bid, ask, bid_notional, ask_notional)
+    bid, bid_notional, bid_complete = bids.within(mid_price, distance_bps)
+    ask, ask_notional, ask_complete = asks.within(mid_price, distance_bps)
+    return Depth(bid, ask, bid_notional, ask_notional, bid_complete, ask_complete)
 
 
 def impact(bids: Curve, asks: Curve, mid_price: float, notional: float) -> Impact:
@@ -266,7 +290,7 @@ class BookMeasures:
         The measures of a live book, named as in the message; ``ofi`` is left None.
 
         A one-sided book has no mid price and nothing that needs one; an empty configuration list
-        leaves its map empty.
+        leaves its map empty. A count of more levels than the stream carries has no imbalance.
         """
         bid_half, ask_half = book.bid_half, book.ask_half
         levels = book.depth if self._whole else self._levels
@@ -274,7 +298,8 @@ class BookMeasures:
         asks = curve(ask_half, levels, is_inverse=self._is_inverse)
         measures = MEASURES | {
             "imbalance": {
-                key: imbalance(bids.size_of(n), asks.size_of(n)) for key, n in self._imbalance
+                key: imbalance(bids.size_of(n), asks.size_of(n)) if n <= book.depth else None
+                for key, n in self._imbalance
             },
             "bids": _pairs(bid_half, bids.prices[: self._publish_levels]),
             "asks": _pairs(ask_half, asks.prices[: self._publish_levels]),

@@ -59,7 +59,9 @@ def slow_notional(price: float, size: float, category: Category) -> Fraction:
     return exact(size) if category == "inverse" else exact(price) * exact(size)
 
 
-def slow_depth(bids: list[Level], asks: list[Level], bps: float, category: Category) -> Any:
+def slow_depth(
+    bids: list[Level], asks: list[Level], bps: float, category: Category, depth: int
+) -> Any:
     centre = (exact(bids[0][0]) + exact(asks[0][0])) / 2
     result = {}
     for name, levels in (("bid", bids), ("ask", asks)):
@@ -72,6 +74,7 @@ def slow_depth(bids: list[Level], asks: list[Level], bps: float, category: Categ
         result[f"{name}_notional"] = float(
             sum(slow_notional(price, size, category) for price, size in held)
         )
+        result[f"{name}_complete"] = len(held) < len(levels) or len(levels) < depth
     return result
 
 
@@ -157,10 +160,12 @@ def test_the_measures_of_a_small_book_are_those_computed_by_hand() -> None:
     assert measures["asks"] == [[100.1, 2.0], [100.6, 4.0]]
     # 99.9 and 100.1 lie exactly at 10 bps and are inside
     assert measures["depth"]["10"] == {
-        "bid": 1.0, "ask": 2.0, "bid_notional": close(99.9), "ask_notional": close(200.2)
+        "bid": 1.0, "ask": 2.0, "bid_notional": close(99.9), "ask_notional": close(200.2),
+        "bid_complete": True, "ask_complete": True,
     }  # fmt: skip
     assert measures["depth"]["60"] == {
-        "bid": 3.0, "ask": 6.0, "bid_notional": close(298.9), "ask_notional": close(602.6)
+        "bid": 3.0, "ask": 6.0, "bid_notional": close(298.9), "ask_notional": close(602.6),
+        "bid_complete": True, "ask_complete": True,
     }  # fmt: skip
     # buying takes 2 at 100.1 and the rest of 100.1 quote at 100.6
     base = 2 + (300.3 - 200.2) / 100.6
@@ -201,7 +206,8 @@ def test_on_inverse_the_size_is_the_notional() -> None:
     settings = OrderbookConfig(depth_bps=(100,), impact_notionals=(600,))
     measures = BookMeasures(settings, "inverse").of(book)
     assert measures["depth"]["100"] == {
-        "bid": 1000.0, "ask": 1000.0, "bid_notional": 1000.0, "ask_notional": 1000.0
+        "bid": 1000.0, "ask": 1000.0, "bid_notional": 1000.0, "ask_notional": 1000.0,
+        "bid_complete": True, "ask_complete": True,
     }  # fmt: skip
     average = 600 / (500 / 100.1 + 100 / 100.2)
     assert measures["impact"]["600"]["buy_bps"] == close((average / 100 - 1) * 10_000)
@@ -215,6 +221,19 @@ def test_impact_beyond_the_visible_book_is_none_and_at_its_end_is_not() -> None:
     assert measures["101"]["sell_bps"] is None
     assert measures["101"]["buy_bps"] == close((101 / 100.5 - 1) * 10_000)
     assert measures["101.5"] == {"buy_bps": None, "sell_bps": None}
+
+
+def test_a_band_beyond_the_visible_book_says_that_it_is_not_complete() -> None:
+    book = live([(99.9, 1.0), (99.8, 1.0)], [(100.1, 1.0)], depth=2)
+    depth = BookMeasures(OrderbookConfig(depth_bps=(15, 20, 100)), "linear").of(book)["depth"]
+    assert [depth[bps]["bid_complete"] for bps in ("15", "20", "100")] == [True, False, False]
+    assert all(band["ask_complete"] for band in depth.values()), "no level is out of sight"
+
+
+def test_a_count_of_more_levels_than_the_stream_carries_has_no_imbalance() -> None:
+    book = live([(99.9, 1.0)], [(100.1, 3.0)], depth=1)
+    measures = BookMeasures(OrderbookConfig(imbalance_levels=(1, 5)), "linear").of(book)
+    assert measures["imbalance"] == {"1": -0.5, "5": None}
 
 
 TICKS = st.integers(1, 400)
@@ -237,17 +256,23 @@ def test_the_measures_of_any_book_equal_the_slow_ones(
 ) -> None:
     bids, asks = sides
     measures = BookMeasures(CONFIG, category).of(live(bids, asks))
-    check_against_slow(measures, bids, asks, category)
+    check_against_slow(measures, bids, asks, category, depth=50)
 
 
 def check_against_slow(
-    measures: dict[str, Any], bids: list[Level], asks: list[Level], category: Category
+    measures: dict[str, Any],
+    bids: list[Level],
+    asks: list[Level],
+    category: Category,
+    *,
+    depth: int,
 ) -> None:
     for levels in CONFIG.imbalance_levels:
         expected = slow_imbalance(bids, asks, levels)
         assert measures["imbalance"][str(levels)] == close(expected)
     for bps in CONFIG.depth_bps:
-        assert measures["depth"][label(bps)] == close(slow_depth(bids, asks, bps, category))
+        expected_depth = slow_depth(bids, asks, bps, category, depth)
+        assert measures["depth"][label(bps)] == close(expected_depth)
     for notional in CONFIG.impact_notionals:
         expected_impact = slow_impact(bids, asks, notional, category)
         assert measures["impact"][label(notional)] == close(expected_impact)
@@ -267,7 +292,7 @@ def test_the_measures_of_captured_books_equal_the_slow_ones(captures: Path, name
             book = books.setdefault(raw["data"]["s"], OrderBook(200))
             book.apply(recorded_book(raw))
             if number % 40 == 0:
-                check_against_slow(measures.of(book), book.bids(), book.asks(), "linear")
+                check_against_slow(measures.of(book), book.bids(), book.asks(), "linear", depth=200)
                 checked += 1
     assert checked > 3
 
