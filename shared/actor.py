@@ -64,6 +64,10 @@ class Actor:
         self.process = spec.process
         self.clock = clock or SystemClock()
         self.telemetry = telemetry or Telemetry()
+        self.telemetry.counters(
+            "log_lines_lost_total", "Log lines that could not be written.", ("process",),
+            lambda: [((self.process,), logs.lost_lines())],
+        )  # fmt: skip
         self.control: ControlLink | None = None
         self.endpoints: dict[str, str] = {}
         """Endpoints that this process bound, by name; sent with ``ready``."""

@@ -1,0 +1,23 @@
+"""A log that cannot be written costs lines, never the process."""
+
+import subprocess
+import sys
+
+SCRIPT = """
+import os, structlog
+from shared import logs
+logs.configure("p", "json")
+log = structlog.get_logger()
+os.close(2)
+for n in range(100_000):
+    log.info("nobody reads this", n=n)
+os.write(1, str(logs.lost_lines()).encode())
+"""
+
+
+def test_a_process_whose_log_nobody_reads_goes_on_and_counts_the_lines() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0
+    assert int(done.stdout) >= 100_000
