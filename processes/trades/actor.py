@@ -101,6 +101,8 @@ class TradesWorker(Actor):
         """Connector by its link topic."""
         self._subscriber: MarketSubscriber | None = None
         self._publisher: MetricPublisher | None = None
+        self._source_changes = 0
+        """Of the aggregator, as far as they were told."""
         self._epochs = itertools.count(1)
         self._epoch_base = f"{self.clock.time_ns() // 1_000_000:x}"
         self._interval_s = spec.settings.publish_interval_ms / 1_000
@@ -176,7 +178,9 @@ class TradesWorker(Actor):
     def _on_readable(self) -> None:
         assert self._subscriber is not None
         for received in self._subscriber.receive(RECEIVE_LIMIT):
-            self._publish(self.on_message(received))
+            metrics = self.on_message(received)
+            if metrics:
+                self._publish(metrics)
 
     def _on_hang_up(self) -> None:
         """A connector's process ended, perhaps without a word: what it sent still counts."""
@@ -250,19 +254,24 @@ class TradesWorker(Actor):
 
     # -- messages in, metrics out ----------------------------------------------------------------
 
-    def on_message(self, received: Received) -> Iterator[Metric]:
-        """Take in one message of the market bus; what has to be said about it at once."""
+    def on_message(self, received: Received) -> Iterable[Metric]:
+        """
+        Take in one message of the market bus; what has to be said about it at once.
+
+        Mostly nothing: metrics of a market that only traded are due later.
+        """
         message = received.message
         if isinstance(message, TradesMessage):
             market = self._markets.get(received.topic)
             if market is not None:
-                yield from self._on_trades(market, message, received.lost)
+                return self._on_trades(market, message, received.lost)
         elif isinstance(message, LinkMessage):
             connector = self._connectors.get(received.topic)
             if connector is not None:
-                yield from self._on_link(connector, message)
+                return self._on_link(connector, message)
+        return ()
 
-    def _on_trades(self, market: Market, message: TradesMessage, lost: int) -> Iterator[Metric]:
+    def _on_trades(self, market: Market, message: TradesMessage, lost: int) -> Iterable[Metric]:
         self._messages.value += 1
         waited_ns = self.clock.time_ns() - message.recv_ts_ns
         self._bus_latency.observe(waited_ns / 1e9)
@@ -271,12 +280,14 @@ class TradesWorker(Actor):
             message, market.symbol, category=market.category, lost=lost, our_ns=our_ns
         )
         market.is_dirty = True
-        if notes or self._tape(market).generation != market.generation:
-            yield from self._tell(notes)
+        if notes or self.aggregator.source_changes != self._source_changes:
+            self._source_changes = self.aggregator.source_changes
+            return self._tell(notes)
+        return ()
 
-    def _on_link(self, connector: str, message: LinkMessage) -> Iterator[Metric]:
+    def _on_link(self, connector: str, message: LinkMessage) -> Iterable[Metric]:
         notes = self.aggregator.apply_link(connector, message, our_ns=self._steady_ns())
-        yield from self._tell(notes)
+        return self._tell(notes)
 
     def _tell(self, notes: Sequence[GapNote]) -> Iterator[Metric]:
         """What changed in the state of markets, then what became of gaps."""

@@ -50,6 +50,8 @@ class TradesAggregator:
         max_trades: int = DEFAULT_MAX_TRADES,
     ) -> None:
         self.counts = TradeCounts()
+        self.source_changes = 0
+        """How often a tape was replaced because its source changed."""
         self._windows_ms = {name: window_seconds(name) * 1_000 for name in windows}
         self._quantiles = tuple(quantiles)
         self._volatility = volatility
@@ -108,7 +110,7 @@ class TradesAggregator:
         category: Category = "linear",
         lost: int = 0,
         our_ns: int | None = None,
-    ) -> list[GapNote]:
+    ) -> Sequence[GapNote]:
         """
         Take in a message of the market bus; the gaps it opened, closed or completed.
 
@@ -122,22 +124,25 @@ class TradesAggregator:
         """
         our_ns = message.recv_ts_ns if our_ns is None else our_ns
         key = (category, symbol)
-        if key not in self._tapes:
-            return []
-        self._set_source(self._connectors[key], message.source)
-        tape = self._tapes[key]
-        notes = self._join(tape, message.session)
-        session = tape.session
-        assert session is not None
-        is_first = not session.clock.is_known
-        session.clock.observe(message.exchange_ts_ms, our_ns)
-        session.last_message_ms = max(session.last_message_ms or 0, message.exchange_ts_ms)
-        if is_first:
+        tape = self._tapes.get(key)
+        if tape is None:
+            return ()
+        session, notes = tape.session, []
+        if (
+            session is None
+            or session.session_id != message.session
+            or tape.source != message.source
+        ):
+            self._set_source(self._connectors[key], message.source)
+            tape = self._tapes[key]
+            notes = self._join(tape, message.session)
+            session = tape.session
+            assert session is not None
+        if session.observe(message.exchange_ts_ms, our_ns):
             for other in self._tapes.values():
                 if other.session is session:
                     other.advance(our_ns)
-        notes += tape.apply(message, lost, our_ns)
-        return notes
+        return [*notes, *tape.apply(message, lost)]
 
     def apply_link(
         self, connector: str, message: LinkMessage, *, our_ns: int | None = None
@@ -282,6 +287,7 @@ class TradesAggregator:
         self._sources[connector] = source
         for tape in self._tapes_of(connector):
             if tape.source is not None and tape.source != source:
+                self.source_changes += 1
                 tape = tape.successor()
                 self._tapes[tape.category, tape.symbol] = tape
             tape.source = source

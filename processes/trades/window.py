@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from math import log, sqrt
 from typing import NamedTuple
 
-from processes.trades.exact import DecimalScale, is_plausible
+from processes.trades.exact import PLAUSIBLE_MAX, PLAUSIBLE_MIN, DecimalScale
 from processes.trades.quantiles import SizeOrder
 
 DEFAULT_MAX_TRADES = 200_000
@@ -106,9 +106,12 @@ class TradeWindows:
         self._size_orders: dict[int, SizeOrder] = {}
         self._highs = _Extremes(sign=1)
         self._lows = _Extremes(sign=-1)
+        self._extremes_end = 0
+        """The first row that is not in the extremes yet."""
 
     def __len__(self) -> int:
         """Number of trades held."""
+        self._evict()
         return len(self._ts) - self._head
 
     @property
@@ -126,7 +129,10 @@ class TradeWindows:
         Raises:
             ValueError: If price or size is not a positive number of a believable magnitude.
         """
-        if not (is_plausible(price) and is_plausible(size)):
+        # Not is_plausible: the calls would cost 0.1 us a trade.
+        if not (
+            PLAUSIBLE_MIN <= price <= PLAUSIBLE_MAX and PLAUSIBLE_MIN <= size <= PLAUSIBLE_MAX
+        ):
             raise ValueError(f"trade with price {price!r} and size {size!r}")
         size_units = self._size_scale.units(size)
         if size_units is None:
@@ -136,8 +142,8 @@ class TradeWindows:
             price_units = self._refine_price(price)
         self.trades_total += 1
         if self.now_ms is None or match_ts_ms > self.now_ms:
-            self.advance(match_ts_ms)
-        if match_ts_ms <= self._floor_ms():
+            self.now_ms = match_ts_ms
+        if match_ts_ms <= max(self.now_ms - self._retention_ms, self.dropped_through_ms):
             self._unstored_delta += size_units if is_buy else -size_units
             return
         if self._is_inverse:
@@ -145,22 +151,31 @@ class TradeWindows:
         else:
             weighted = price_units * size_units
         bought, sold = (size_units, 0) if is_buy else (0, size_units)
-        if len(self._ts) > self._head and match_ts_ms < self._ts[-1]:
+        ts = self._ts
+        if ts and match_ts_ms < ts[-1]:
             self._insert(match_ts_ms, price, size, bought, sold, weighted)
         else:
-            self._append(match_ts_ms, price, size, bought, sold, weighted)
-        if len(self) > self._max_trades:
+            ts.append(match_ts_ms)
+            self._prices.append(price)
+            self._sizes.append(size)
+            self._bought.append(self._total_bought)
+            self._sold.append(self._total_sold)
+            self._weighted.append(self._total_weighted)
+        self._total_bought += bought
+        self._total_sold += sold
+        self._total_weighted += weighted
+        if len(ts) - self._head > self._max_trades and len(self) > self._max_trades:
             self._drop_oldest()
 
     def advance(self, now_ms: int) -> None:
-        """Move the exchange's time forward and let go of what is too old; never goes back."""
-        if self.now_ms is not None and now_ms <= self.now_ms:
-            return
-        self.now_ms = now_ms
-        self._evict()
+        """Move the exchange's time forward; it never goes back."""
+        if self.now_ms is None or now_ms > self.now_ms:
+            self.now_ms = now_ms
 
     def measures(self, window_ms: int) -> WindowMeasures:
         """Measures of the last ``window_ms``, at most the retention. O(log n)."""
+        self._note_extremes()
+        self._evict()
         start_ms, first = self._window(window_ms)
         trades = len(self._ts) - first
         rates = (trades, trades * 60_000 / window_ms, trades * 1_000 / window_ms)
@@ -245,29 +260,11 @@ class TradeWindows:
         start_ms = max(self.now_ms - window_ms, self.dropped_through_ms)
         return start_ms, bisect_right(self._ts, start_ms, self._head)
 
-    def _floor_ms(self) -> int:
-        """Time up to which nothing is held."""
-        assert self.now_ms is not None
-        return max(self.now_ms - self._retention_ms, self.dropped_through_ms)
-
-    def _append(
-        self, ts: int, price: float, size: float, bought: int, sold: int, weighted: int
-    ) -> None:
-        self._ts.append(ts)
-        self._prices.append(price)
-        self._sizes.append(size)
-        self._bought.append(self._total_bought)
-        self._sold.append(self._total_sold)
-        self._weighted.append(self._total_weighted)
-        self._total_bought += bought
-        self._total_sold += sold
-        self._total_weighted += weighted
-        self._highs.append(ts, price)
-        self._lows.append(ts, price)
-
     def _insert(
         self, ts: int, price: float, size: float, bought: int, sold: int, weighted: int
     ) -> None:
+        self._note_extremes()
+        self._extremes_end += 1
         at = bisect_right(self._ts, ts, self._head)
         self._ts.insert(at, ts)
         self._prices.insert(at, price)
@@ -278,16 +275,23 @@ class TradeWindows:
             (self._weighted, weighted),
         ):
             column[at:] = [column[at], *(before + units for before in column[at:])]
-        self._total_bought += bought
-        self._total_sold += sold
-        self._total_weighted += weighted
         self._highs.insert(ts, price)
         self._lows.insert(ts, price)
         for order in self._size_orders.values():
             order.invalidate()
 
     def _evict(self) -> None:
-        floor_ms = self._floor_ms()
+        """
+        Let go of what is too old: when measures are read and when memory is short.
+
+        Not for every trade, where it cost 1.2 us: no window reaches back that far anyway.
+        """
+        if self.now_ms is None:
+            return
+        floor_ms = max(self.now_ms - self._retention_ms, self.dropped_through_ms)
+        if self._head == len(self._ts) or self._ts[self._head] > floor_ms:
+            return
+        self._note_extremes()
         self._head = bisect_right(self._ts, floor_ms, self._head)
         self._highs.evict(floor_ms)
         self._lows.evict(floor_ms)
@@ -302,7 +306,20 @@ class TradeWindows:
             ):
                 del column[: self._head]
             self._cut += self._head
+            self._extremes_end -= self._head
             self._head = 0
+
+    def _note_extremes(self) -> None:
+        """
+        Bring highs and lows up to date: when measures are read and before rows are moved.
+
+        All new rows at once: one by one as they came, they cost 0.9 us a trade, together 0.3 us.
+        """
+        if self._extremes_end < len(self._ts):
+            times, prices = self._ts[self._extremes_end :], self._prices[self._extremes_end :]
+            self._extremes_end = len(self._ts)
+            self._highs.extend(times, prices)
+            self._lows.extend(times, prices)
 
     def _drop_oldest(self) -> None:
         """Make room by giving up the oldest millisecond, so that the rest is complete."""
@@ -346,8 +363,8 @@ class _Extremes:
     """
     Highest (sign 1) or lowest (sign -1) price since any time, by a monotonic queue.
 
-    Holds only the trades that no later trade beats: times rise, prices fall (rise for sign -1),
-    so the extreme since a time is the first entry after it.
+    Holds only the trades that no later trade beats: times rise, prices times the sign fall, so the
+    extreme since a time is the first entry after it.
     """
 
     __slots__ = ("_head", "_prices", "_sign", "_ts")
@@ -357,26 +374,30 @@ class _Extremes:
         self._head = 0
         self._ts: list[int] = []
         self._prices: list[float] = []
+        """Times the sign."""
 
-    def append(self, ts: int, price: float) -> None:
-        """Take in the newest trade."""
-        prices, sign, head = self._prices, self._sign, self._head
-        while len(prices) > head and (prices[-1] - price) * sign <= 0:
-            prices.pop()
-            self._ts.pop()
-        prices.append(price)
-        self._ts.append(ts)
+    def extend(self, times: Sequence[int], prices: Sequence[float]) -> None:
+        """Take in the newest trades."""
+        held_ts, held, sign, head = self._ts, self._prices, self._sign, self._head
+        for ts, price in zip(times, prices, strict=True):
+            signed = price * sign
+            while len(held) > head and held[-1] <= signed:
+                held.pop()
+                held_ts.pop()
+            held.append(signed)
+            held_ts.append(ts)
 
     def insert(self, ts: int, price: float) -> None:
         """Take in a trade that is older than some already there."""
+        signed = price * self._sign
         at = bisect_right(self._ts, ts, self._head)
-        if at < len(self._ts) and (self._prices[at] - price) * self._sign >= 0:
+        if at < len(self._ts) and self._prices[at] >= signed:
             return
         start = at
-        while start > self._head and (self._prices[start - 1] - price) * self._sign <= 0:
+        while start > self._head and self._prices[start - 1] <= signed:
             start -= 1
         self._ts[start:at] = [ts]
-        self._prices[start:at] = [price]
+        self._prices[start:at] = [signed]
 
     def evict(self, floor_ms: int) -> None:
         """Forget everything up to and including a time."""
@@ -388,4 +409,4 @@ class _Extremes:
     def since(self, start_ms: int) -> float | None:
         """The extreme of the trades after a time; None without any."""
         at = bisect_right(self._ts, start_ms, self._head)
-        return self._prices[at] if at < len(self._ts) else None
+        return self._prices[at] * self._sign if at < len(self._ts) else None
