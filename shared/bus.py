@@ -79,6 +79,7 @@ class MarketPublisher:
         self._send = super(zmq.Socket, self._socket).send
         self.endpoint = bind(self._socket, endpoint)
         self._sequences: dict[bytes, int] = {}
+        self._frames: list[bytes] = []
         self._subscribed: set[bytes] = set()
 
     def start_session(self) -> None:
@@ -93,7 +94,24 @@ class MarketPublisher:
 
     def publish(self, topic: bytes, message: MarketMessage) -> None:
         """Send to whoever subscribed; never blocks."""
-        self._send(codec.encode_market(topic, message), zmq.NOBLOCK)
+        self.collect(topic, message)
+        self.flush()
+
+    def collect(self, topic: bytes, message: MarketMessage) -> None:
+        """
+        Send with the next ``flush``.
+
+        Sent one by one as they are decoded, ZeroMQ's thread falls asleep between any two and every
+        ``send`` has to wake it: 2.2 us, and 0.4 us for those that follow each other directly.
+        """
+        self._frames.append(codec.encode_market(topic, message))
+
+    def flush(self) -> None:
+        """Send what was collected, in order."""
+        send, frames = self._send, self._frames
+        for frame in frames:
+            send(frame, zmq.NOBLOCK)
+        frames.clear()
 
     def wait_for_subscribers(self, topics: Iterable[bytes], timeout_s: float) -> set[bytes]:
         """

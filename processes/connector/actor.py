@@ -24,17 +24,15 @@ import structlog
 
 from processes.connector.budget import Budget, read_attempts, write_attempts
 from processes.connector.client import CHECK_S, BybitWebSocketClient, StreamKey
-from processes.connector.protocol import BookUpdate, TradeBatch
+from processes.connector.protocol import BookUpdate, Kind, TradeBatch
 from processes.connector.subscriptions import TOPIC_STATES
 from shared.actor import Actor
 from shared.bus import MarketPublisher
 from shared.clock import Clock
 from shared.messages import (
     SCHEMA_VERSION,
-    BookMessage,
     LinkEvent,
     LinkMessage,
-    TradesMessage,
 )
 from shared.specs import ConnectorSpec, Stream
 from shared.telemetry import Samples, Telemetry
@@ -70,6 +68,7 @@ class ConnectorActor(Actor):
             on_link=self._publish_link,
             on_ping=self._observe_ping,
             before_connecting=self._wait_for_workers,
+            after_batch=self._flush,
             budget=self._budget,
             on_attempt=self._remember_attempt,
             on_bug=self._on_bug,
@@ -77,8 +76,8 @@ class ConnectorActor(Actor):
         )
         self._publisher: MarketPublisher | None = None
         self._link_topic = link_topic(spec.process)
-        self._topics: dict[StreamKey, bytes] = {}
-        """Market bus topics, made once."""
+        self._topics: dict[Kind, dict[str, bytes]] = {"trade": {}, "book": {}}
+        """Market bus topics by kind and symbol, made once."""
         self._bug: BaseException | None = None
         self._obituary = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._declare_counters()
@@ -195,51 +194,29 @@ class ConnectorActor(Actor):
             log.warning("cannot write down an attempt to connect", error=str(error))
 
     def _publish_book(self, symbol: str, update: BookUpdate) -> None:
-        publisher = self._publisher
+        publisher, client = self._publisher, self.client
         assert publisher is not None
-        client = self.client
-        topic = self._topics.get(("book", symbol)) or self._topic("book", symbol)
-        publisher.publish(
-            topic,
-            BookMessage(
-                SCHEMA_VERSION,
-                client.source,
-                client.session,
-                publisher.next_sequence(topic),
-                update.recv_ts_ns,
-                update.exchange_ts_ms,
-                update.match_ts_ms,
-                update.is_snapshot,
-                update.depth,
-                update.update_id,
-                update.sequence,
-                update.bids,
-                update.asks,
-            ),
-        )
+        source = client.source
+        topic = self._topics["book"].get(symbol) or self._topic("book", symbol)
+        sequence = publisher.next_sequence(topic)
+        publisher.collect(topic, update.record(source, client.session, sequence))
         # A snapshot may be old: its times say when the book last changed.
-        if not update.is_snapshot and client.source != "replay":
+        if not update.is_snapshot and source != "replay":
             self._book_latency.observe(_latency_s(update.recv_ts_ns, update.exchange_ts_ms))
 
     def _publish_trades(self, symbol: str, batch: TradeBatch) -> None:
-        publisher = self._publisher
+        publisher, client = self._publisher, self.client
         assert publisher is not None
-        client = self.client
-        topic = self._topics.get(("trade", symbol)) or self._topic("trade", symbol)
-        publisher.publish(
-            topic,
-            TradesMessage(
-                SCHEMA_VERSION,
-                client.source,
-                client.session,
-                publisher.next_sequence(topic),
-                batch.recv_ts_ns,
-                batch.exchange_ts_ms,
-                batch.trades,
-            ),
-        )
-        if client.source != "replay":
+        source = client.source
+        topic = self._topics["trade"].get(symbol) or self._topic("trade", symbol)
+        sequence = publisher.next_sequence(topic)
+        publisher.collect(topic, batch.record(source, client.session, sequence))
+        if source != "replay":
             self._trade_latency.observe(_latency_s(batch.recv_ts_ns, batch.exchange_ts_ms))
+
+    def _flush(self) -> None:
+        assert self._publisher is not None
+        self._publisher.flush()
 
     def _publish_link(self, event: LinkEvent, reason: str, streams: Sequence[StreamKey]) -> None:
         publisher = self._publisher
@@ -262,9 +239,9 @@ class ConnectorActor(Actor):
         )
         publisher.drain_subscriptions()
 
-    def _topic(self, kind: str, symbol: str) -> bytes:
+    def _topic(self, kind: Kind, symbol: str) -> bytes:
         topic = market_topic(kind, self.spec.category, symbol)
-        self._topics["book" if kind == "book" else "trade", symbol] = topic
+        self._topics[kind][symbol] = topic
         return topic
 
     def _observe_ping(self, rtt_s: float) -> None:
@@ -348,4 +325,5 @@ class ConnectorActor(Actor):
 
 def _latency_s(recv_ts_ns: int, exchange_ts_ms: int) -> float:
     """Seconds between two clocks; a negative difference is the clocks' and counts as none."""
-    return max(0.0, recv_ts_ns / 1e9 - exchange_ts_ms / 1e3)
+    latency_ns = recv_ts_ns - exchange_ts_ms * 1_000_000
+    return latency_ns / 1e9 if latency_ns > 0 else 0.0

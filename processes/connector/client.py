@@ -62,6 +62,8 @@ from shared.messages import Category, LinkEvent, Source
 
 log = structlog.get_logger()
 
+BATCH = 64
+"""Messages of one read that are handled before ``after_batch`` is called."""
 CHECK_S = 0.1
 """How often ``check`` wants to be called."""
 JOIN_S = 1.0
@@ -134,6 +136,8 @@ class BybitWebSocketClient:
         before_connecting: Called once on the socket thread, before the first attempt.
         budget: How many attempts may be made at a live exchange.
         on_attempt: Told on the socket thread before each of these, when it has been counted.
+        after_batch: Called on the socket thread after the callbacks of one read, or of ``BATCH``
+            messages of it: for who collects and passes on several at once.
         on_bug: Told on its thread of the unexpected error that ended it.
         clock: Wall and monotonic clock.
         rng: Jitter of the back-off.
@@ -153,6 +157,7 @@ class BybitWebSocketClient:
         on_link: LinkHandler | None = None,
         on_ping: Callable[[float], None] | None = None,
         before_connecting: Callable[[], None] | None = None,
+        after_batch: Callable[[], None] | None = None,
         budget: Budget | None = None,
         on_attempt: Callable[[], None] | None = None,
         on_bug: Callable[[BaseException], None] | None = None,
@@ -177,6 +182,7 @@ class BybitWebSocketClient:
         self._on_link = on_link or _ignore_link
         self._on_ping = on_ping or _ignore_ping
         self._before_connecting = before_connecting
+        self._after_batch = after_batch or _do_nothing
         self._budget = budget or Budget()
         self._on_attempt = on_attempt
         self._on_bug = on_bug or _end_process
@@ -568,8 +574,8 @@ class BybitWebSocketClient:
             if messages:
                 before = self.counts.trade_messages + self.counts.book_messages
                 recv_ts_ns = websocket.recv_ts_ns
-                for raw in messages:
-                    self._on_message(raw, recv_ts_ns)
+                for start in range(0, len(messages), BATCH):
+                    self._on_messages(messages[start : start + BATCH], recv_ts_ns)
                 if self.counts.trade_messages + self.counts.book_messages != before:
                     self.last_message_ts_ns = recv_ts_ns
                     if not has_data:
@@ -581,22 +587,25 @@ class BybitWebSocketClient:
             if self._notices:
                 self._announce()
 
-    def _on_message(self, raw: bytes, recv_ts_ns: int) -> None:
-        """One websocket message; the hot path."""
-        try:
-            decoded = decode(raw, self.category, recv_ts_ns)
-        except InvalidFrame as error:
-            self._on_invalid(error, raw)
-            return
-        if type(decoded) is BookUpdate:
-            topic = decoded.topic
-            if topic in self._flowing or self._may_pass(topic, decoded.is_snapshot, raw):
-                self.counts.book_messages += 1
-                self._on_orderbook(decoded.symbol, decoded)
-        elif type(decoded) is list:
-            self._on_trades(decoded, raw)
-        else:
-            self._on_control(decoded)
+    def _on_messages(self, messages: Sequence[bytes], recv_ts_ns: int) -> None:
+        """At most ``BATCH`` websocket messages of one read; the hot path."""
+        category, flowing, counts = self.category, self._flowing, self.counts
+        for raw in messages:
+            try:
+                decoded = decode(raw, category, recv_ts_ns)
+            except InvalidFrame as error:
+                self._on_invalid(error, raw)
+                continue
+            if type(decoded) is BookUpdate:
+                topic = decoded.topic
+                if topic in flowing or self._may_pass(topic, decoded.is_snapshot, raw):
+                    counts.book_messages += 1
+                    self._on_orderbook(decoded.symbol, decoded)
+            elif type(decoded) is list:
+                self._on_trades(decoded, raw)
+            else:
+                self._on_control(decoded)
+        self._after_batch()
 
     def _on_trades(self, batches: list[TradeBatch], raw: bytes) -> None:
         if not batches:
@@ -655,6 +664,10 @@ def _one_line(error: Exception) -> str:
 
 
 def _ignore_link(_event: LinkEvent, _reason: str, _streams: Sequence[StreamKey], /) -> None:
+    pass
+
+
+def _do_nothing() -> None:
     pass
 
 

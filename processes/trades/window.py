@@ -130,9 +130,7 @@ class TradeWindows:
             ValueError: If price or size is not a positive number of a believable magnitude.
         """
         # Not is_plausible: the calls would cost 0.1 us a trade.
-        if not (
-            PLAUSIBLE_MIN <= price <= PLAUSIBLE_MAX and PLAUSIBLE_MIN <= size <= PLAUSIBLE_MAX
-        ):
+        if not (PLAUSIBLE_MIN <= price <= PLAUSIBLE_MAX and PLAUSIBLE_MIN <= size <= PLAUSIBLE_MAX):
             raise ValueError(f"trade with price {price!r} and size {size!r}")
         size_units = self._size_scale.units(size)
         if size_units is None:
