@@ -418,7 +418,7 @@ class TradesWorker(Actor):
             lambda: [((process,), counts.duplicates)],
         )  # fmt: skip
         telemetry.counters(
-            "trades_invalid_total", "Trades without a believable price or size.", ("process",),
+            "trades_invalid_total", "Trades without a believable price or time.", ("process",),
             lambda: [((process,), counts.invalid)],
         )  # fmt: skip
         telemetry.counters(

@@ -22,6 +22,11 @@ TapeReason = GapReason | Literal["starting", "source_change", "overflow"]
 
 TPS_WINDOW_MS = 10_000
 """``tps`` counts over this window, configured or not."""
+MAX_AHEAD_MS = 60_000
+"""
+A trade matched this much later than its message was sent is an error: it would move the time of
+every window forward for good, and empty them.
+"""
 DEDUP_HORIZON_MS = 300_000
 DEDUP_MAX_IDS = 100_000
 
@@ -257,7 +262,7 @@ class Tape:
         self.exchange_ts_ms = message.exchange_ts_ms
         self.recv_ts_ns = message.recv_ts_ns
         self.windows.advance(message.exchange_ts_ms)
-        self._take_all(message.trades)
+        self._take_all(message.trades, message.exchange_ts_ms + MAX_AHEAD_MS)
         return notes
 
     def _resume_with(self, message: TradesMessage, lost: int) -> Iterator[GapNote]:
@@ -270,7 +275,9 @@ class Tape:
             self.reason = "bus_gap"
             yield self._open_gap("bus_gap", self._last_seen_ms())
         if not self.coverage.is_observing:
-            at_ms = first.match_ts_ms if first else message.exchange_ts_ms
+            at_ms = message.exchange_ts_ms
+            if first is not None:
+                at_ms = min(at_ms, first.match_ts_ms)
             yield from self._observe_from(at_ms, first)
         elif first is not None and self._gap is not None:
             yield self._note("completed", _with_first(self._gap, first))
@@ -289,13 +296,14 @@ class Tape:
             self.coverage.resume(trade.match_ts_ms)
         return self._take(trade)
 
-    def _take_all(self, trades: Sequence[Trade]) -> None:
+    def _take_all(self, trades: Sequence[Trade], latest_ms: int) -> None:
         dropped = self.windows.trades_dropped
         for trade in trades:
             # Not is_plausible: the calls would cost 0.1 us a trade.
             if (
                 PLAUSIBLE_MIN <= trade.price <= PLAUSIBLE_MAX
                 and PLAUSIBLE_MIN <= trade.size <= PLAUSIBLE_MAX
+                and trade.match_ts_ms <= latest_ms
             ):
                 self._take(trade)
             else:

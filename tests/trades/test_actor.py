@@ -484,3 +484,15 @@ def test_a_step_of_our_clock_changes_no_number(step_s: float, is_between: bool) 
 
     assert numbers[0] == numbers[1]
     assert 40 - 5 * is_between == numbers[0][-1][0]["300s"]["trades"]
+
+
+def test_a_trade_from_the_far_future_is_refused_and_moves_no_time(clock: FakeClock) -> None:
+    worker = make_worker(clock)
+    good = trade(clock)
+    absurd = Trade(9_999_999_999_999, "Buy", 100.0, 1.0, "absurd", 6, False, False)
+    give(worker, BTC, trades_message(clock, good, absurd))
+    clock.now_s += 0.25
+    [payload] = due(worker)
+    assert payload["trades_total"] == 1
+    assert payload["windows"]["10s"]["trades"] == 1
+    assert worker.status()["invalid"] == 1
