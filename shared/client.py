@@ -7,7 +7,12 @@ The subscriber's side of the metrics socket, for Python users.
             print(client.get_tpm("BTCUSDT", "60s"), client.get_snapshot("BTCUSDT"))
 
 One thread owns the socket and keeps the last message of every topic; the getters read those from
-any thread. What was not received is None, and nothing is kept once the connection is gone.
+any thread. What was not received is None, and nothing is kept once the connection is gone. What
+has no getter of its own is in ``get_message``.
+
+Numbers of a book are None unless the book is live. Numbers of trades count what was observed: for
+the first minute of a 60-second window, and after a gap, that is less than happened, and the
+window's ``coverage_s`` (``get_coverage_s``) says how much of it was seen.
 """
 
 import json
@@ -147,14 +152,16 @@ class PipelineClient:
         try:
             reader.start()
         except BaseException:
-            self._reader = None
+            with self._lock:
+                self._reader = None
             raise
 
     def close(self) -> None:
         """Close the connection; iterations end. What was received stays readable no longer."""
-        if self._reader is not None:
-            self._reader.close()
-            self._reader = None
+        with self._lock:
+            reader, self._reader = self._reader, None
+        if reader is not None:
+            reader.close()
 
     # -- what is received ------------------------------------------------------------------------
 
@@ -243,13 +250,32 @@ class PipelineClient:
                 if feed in self._feeds:
                     self._feeds.remove(feed)
 
+    def topics(self, prefix: str = "") -> list[str]:
+        """The topics that begin with ``prefix`` and of which there is a last message."""
+        with self._lock:
+            return [topic for topic in self._values if topic.startswith(prefix)]
+
+    def get_message(self, topic: str) -> dict[str, Any] | None:
+        """
+        The last message of a topic such as ``trades.linear.BTCUSDT`` or ``process.forwarder``.
+
+        Its fields are in docs/wire-format.md. Do not change it: others read it as well.
+        """
+        return self._values.get(topic)
+
     # -- trades ----------------------------------------------------------------------------------
 
     def get_tpm(
         self, symbol: str, window: str = "60s", category: Category = "linear"
     ) -> float | None:
-        """Trades a minute over a window."""
+        """Trades a minute over a window; too low while that is not covered."""
         return self._window(symbol, window, category, "tpm")
+
+    def get_coverage_s(
+        self, symbol: str, window: str = "60s", category: Category = "linear"
+    ) -> float | None:
+        """How many seconds of a window were observed; its full length when nothing is missing."""
+        return self._window(symbol, window, category, "coverage_s")
 
     def get_tps(self, symbol: str, category: Category = "linear") -> float | None:
         """Trades a second over 10 seconds."""
