@@ -1,0 +1,53 @@
+"""
+One symbol with the Python client: price, spread, imbalance, trades a minute, walls.
+
+    python scripts/examples/client_basic.py BTCUSDT
+    python scripts/examples/client_basic.py --count 5
+
+Run it with the environment that the pipeline is installed in.
+"""
+
+import argparse
+import time
+
+from shared.client import PipelineClient
+
+
+def report(client: PipelineClient, symbol: str) -> str:
+    """One line about a symbol; what is not known is ``None``."""
+    book = client.get_snapshot(symbol)
+    if book is None:
+        return f"{symbol}: nothing received yet"
+    if book.state != "live":
+        return f"{symbol}: no trusted book ({book.reason})"
+    return (
+        f"{book.source} {symbol} {book.best_bid} / {book.best_ask}"
+        f" spread_bps={book.spread_bps}"
+        f" imbalance={client.get_imbalance(symbol, levels=10)}"
+        f" bid_depth={client.get_aggregated_depth(symbol, 'bid', range_bps=50)}"
+        f" tpm={client.get_tpm(symbol, '60s')}"
+        f" vol_delta={client.get_vol_delta(symbol, '60s')}"
+        f" walls={len(client.get_densities(symbol) or ())}"
+    )
+
+
+def main() -> None:
+    """Print a line a second."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
+    parser.add_argument("symbol", nargs="?", default="BTCUSDT")
+    parser.add_argument("--endpoint", help="of the metrics socket; else found in the run directory")
+    parser.add_argument("--run-dir")
+    parser.add_argument("--count", type=int, help="stop after so many lines")
+    parser.add_argument("--seconds", type=float, default=1.0, help="between lines")
+    options = parser.parse_args()
+    with PipelineClient(options.endpoint, options.run_dir) as client:
+        client.subscribe(options.symbol)
+        lines = 0
+        while lines != options.count:
+            time.sleep(options.seconds)
+            print(report(client, options.symbol), flush=True)
+            lines += 1
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""
+Best prices and trades a minute, straight from the metrics socket; needs pyzmq and msgpack only.
+
+    python scripts/examples/subscribe.py BTCUSDT
+    python scripts/examples/subscribe.py --endpoint tcp://127.0.0.1:5556 --count 20
+
+Two frames a message: topic and msgpack map. Unless a book is live its numbers are null. A hole in
+``seq`` is a loss on the way here; the same ``seq`` again is a repeat for a new subscriber.
+"""
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import zmq
+
+
+def find_endpoint(run_dir: str | None) -> str:
+    """Where a pipeline of this machine says that it publishes."""
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    default = f"{runtime}/bybit-pipeline" if runtime else f"/tmp/bybit-pipeline-{os.getuid()}"
+    endpoints = json.loads((Path(run_dir or default) / "endpoints.json").read_text())
+    return str(endpoints["metrics"])
+
+
+def messages(
+    endpoint: str, prefixes: list[str], seconds: float | None
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Topic and content of every message, the last one of each topic first."""
+    deadline = None if seconds is None else time.monotonic() + seconds
+    socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.SUB)
+    socket.connect(endpoint)
+    for prefix in prefixes:
+        socket.subscribe(prefix)
+    while deadline is None or time.monotonic() < deadline:
+        if socket.poll(100):
+            topic, payload = socket.recv_multipart()
+            yield topic.decode(), msgpack.unpackb(payload)
+    socket.close()
+
+
+def main() -> None:
+    """Print what comes until there was enough."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
+    parser.add_argument("symbols", nargs="*", default=["BTCUSDT", "ETHUSDT"])
+    parser.add_argument("--endpoint", help="of the metrics socket; else found in the run directory")
+    parser.add_argument("--run-dir")
+    parser.add_argument("--count", type=int, help="stop after so many messages")
+    parser.add_argument("--seconds", type=float, help="stop after so many seconds")
+    options = parser.parse_args()
+    wanted = [f"{kind}.linear.{s}" for s in options.symbols for kind in ("trades", "orderbook")]
+    last: dict[tuple[str, str], int] = {}
+    count = lost = 0
+    endpoint = options.endpoint or find_endpoint(options.run_dir)
+    for topic, message in messages(endpoint, wanted, options.seconds):
+        if topic not in wanted:
+            continue  # prefixes: BTCUSDT catches BTCUSDT-27NOV26 as well
+        key, seq = (topic, message["epoch"]), message["seq"]
+        if seq <= last.get(key, 0):
+            continue
+        lost += seq - last.get(key, seq - 1) - 1
+        last[key] = seq
+        if message["state"] == "stale":
+            text = f"not to be trusted: {message['reason']}"
+        elif message["kind"] == "trades":
+            window = message["windows"]["60s"]
+            text = f"tpm={window['tpm']} vol_delta={window['vol_delta']}"
+        else:
+            text = f"bid={message['best_bid']} ask={message['best_ask']}"
+        print(f"{message['source']} {topic} {text} lost={lost}", flush=True)
+        count += 1
+        if count == options.count:
+            break
+
+
+if __name__ == "__main__":
+    main()
