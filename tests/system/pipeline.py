@@ -37,9 +37,14 @@ class Pipeline:
     """``bybit-pipeline up`` in a process of its own, with a subscriber that was there first."""
 
     def __init__(
-        self, directory: Path, *arguments: str, config: str = "", topics: str = ""
+        self,
+        directory: Path,
+        *arguments: str,
+        config: str = "",
+        topics: str = "",
+        run_dir: Path | None = None,
     ) -> None:
-        self.run_dir = directory / "run"
+        self.run_dir = run_dir or directory / "run"
         self.log = directory / "log"
         path = directory / "pipeline.toml"
         path.write_text(config)

@@ -1,0 +1,235 @@
+"""
+The schema against what a running pipeline sends: every message, also in trouble.
+
+The published schemas let unknown fields pass, so that readers do not break when there are more; the
+tests close them, so that no field stays undocumented.
+"""
+
+import itertools
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+import msgpack
+import msgspec
+import pytest
+import zmq
+from jsonschema import Draft202012Validator
+
+import processes.orderbook.ledger
+import processes.trades.ledger
+import processes.trades.tape
+import supervisor.keeper
+from processes.orderbook.density import EVENTS
+from scripts import schema as maker
+from shared import metrics
+from shared.shapes import BOOK_MEASURES, WINDOW_MEASURES
+from supervisor.obituary import REASON
+from tests.system.pipeline import Payload, Pipeline, kill
+
+SCHEMAS = Path(__file__).resolve().parents[2] / "docs" / "schema"
+KINDS = ("trades", "orderbook", "density", "gap", "process")
+
+
+def load(name: str) -> dict[str, Any]:
+    """A published schema, closed: a field that it does not name is an error."""
+    schema: dict[str, Any] = json.loads((SCHEMAS / f"{name}.json").read_text())
+    for definition in schema["$defs"].values():
+        if "properties" in definition:
+            definition["additionalProperties"] = False
+    return schema
+
+
+VALIDATORS = {kind: Draft202012Validator(load(kind)) for kind in KINDS}
+
+
+def errors(payload: Payload) -> list[str]:
+    """What is wrong with a message, by the schema of its kind."""
+    found = VALIDATORS[payload["kind"]].iter_errors(payload)
+    return [f"{error.json_path}: {error.message}"[:300] for error in found]
+
+
+def collect(pipeline: Pipeline, seconds_of: int) -> Iterator[tuple[str, Payload]]:
+    """Messages until every process has told its status so many times."""
+    rounds = 0
+    for message in pipeline.messages():
+        topic = message.pop("topic")
+        rounds += topic == "process.supervisor"
+        yield topic, message
+        if rounds >= seconds_of:
+            return
+
+
+@pytest.fixture(scope="module")
+def messages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[tuple[str, Payload]]]:
+    """What a pipeline says from its start on, while processes of every kind are killed."""
+    from tests.docs.conftest import CONFIG
+
+    pipeline = Pipeline(tmp_path_factory.mktemp("schema"), "--source", "sim", config=CONFIG)
+    try:
+        pipeline.wait_ready()
+        heard = list(collect(pipeline, 4))
+        for names in (("connector-linear-0",), ("orderbook-0", "trades-0")):
+            for name in names:
+                kill(pipeline.pid(name))
+            heard += collect(pipeline, 3)
+        yield heard
+    finally:
+        pipeline.close()
+
+
+def test_every_message_is_as_the_schema_says(messages: list[tuple[str, Payload]]) -> None:
+    """And no message has a field that is not in it."""
+    wrong = [(topic, found) for topic, payload in messages if (found := errors(payload))]
+    assert not wrong, wrong[:3]
+
+
+def test_the_messages_that_were_checked_show_all_states(
+    messages: list[tuple[str, Payload]],
+) -> None:
+    """So that the null rules were put to the test."""
+    payloads = [payload for _, payload in messages]
+    states = {(p["kind"], p["state"]) for p in payloads}
+    assert {("orderbook", "live"), ("orderbook", "stale"), ("trades", "stale")} <= states
+    reasons = {(p["kind"], p.get("reason")) for p in payloads}
+    assert {("orderbook", REASON), ("trades", REASON), ("orderbook", "disconnected")} <= reasons
+    assert {(p["stream"], p["event"]) for p in payloads if p["kind"] == "gap"} >= {
+        ("book", "opened"), ("book", "closed"), ("trades", "opened"), ("trades", "closed"),
+    }  # fmt: skip
+    assert {(p["event"], p["state"]) for p in payloads if p["kind"] == "density"} >= {
+        ("detected", "live"), ("pulled", "live"), ("removed", "stale"),
+    }  # fmt: skip
+    assert {p["role"] for p in payloads if p["kind"] == "process"} >= {
+        "supervisor", "forwarder", "trades", "orderbook", "connector", "simulator",
+    }  # fmt: skip
+    assert {p["category"] for p in payloads if "category" in p} >= {"linear", "spot", "inverse"}
+
+
+def test_typed_records_read_every_message_without_losing_a_field(
+    messages: list[tuple[str, Payload]],
+) -> None:
+    """A Python subscriber may decode with the records of ``shared.metrics``."""
+    decoders = {kind: msgspec.msgpack.Decoder(type_) for kind, type_ in metrics.KINDS.items()}
+    for _, payload in messages:
+        record = decoders[payload["kind"]].decode(msgpack.packb(payload))
+        assert payload == msgpack.unpackb(msgspec.msgpack.encode(record))
+
+
+def live_book(messages: list[tuple[str, Payload]]) -> Payload:
+    """A live book that has both sides."""
+    for _, payload in messages:
+        if payload["kind"] == "orderbook" and payload["state"] == "live":
+            return payload
+    raise AssertionError("no live book")
+
+
+def a_window(messages: list[tuple[str, Payload]]) -> Payload:
+    """Trades with a window in which somebody sold."""
+    for _, payload in messages:
+        if payload["kind"] == "trades" and (payload["windows"]["10s"]["sell_volume"] or 0) > 0:
+            return payload
+    raise AssertionError("no trades")
+
+
+@pytest.mark.parametrize("field", [name for name, shape in BOOK_MEASURES.items() if shape is None])
+def test_a_measure_of_a_book_that_is_not_live_is_refused(
+    messages: list[tuple[str, Payload]], field: str
+) -> None:
+    """The schema says that every measure is null then."""
+    book = live_book(messages)
+    stale = {
+        **book, **BOOK_MEASURES, "state": "stale", "reason": "gap", "densities": [],
+        "update_id": None, "sequence": None, "match_ts_ms": None, "exchange_ts_ms": None,
+        "recv_ts_ns": None,
+    }  # fmt: skip
+    assert not errors(stale)
+    assert book[field] is not None
+    assert errors({**stale, field: book[field]})
+
+
+@pytest.mark.parametrize("field", ["mid_price", "imbalance", "depth", "best_bid", "update_id"])
+def test_a_live_book_without_a_measure_is_refused(
+    messages: list[tuple[str, Payload]], field: str
+) -> None:
+    """The schema says that none is missing then."""
+    assert errors({**live_book(messages), field: None})
+
+
+@pytest.mark.parametrize("field", WINDOW_MEASURES)
+def test_a_window_that_is_null_in_part_is_refused(
+    messages: list[tuple[str, Payload]], field: str
+) -> None:
+    """A window was observed or it was not."""
+    trades = a_window(messages)
+    window = {**trades["windows"]["10s"], field: None}
+    assert errors({**trades, "windows": {"10s": window}})
+
+
+@pytest.mark.parametrize(
+    ("kind", "field"),
+    list(itertools.product(("trades", "orderbook"), ("epoch", "seq", "source", "v"))),
+)
+def test_a_message_without_a_common_field_is_refused(
+    messages: list[tuple[str, Payload]], kind: str, field: str
+) -> None:
+    """Every message says whose it is, which number it has and where it came from."""
+    payload = next(payload for _, payload in messages if payload["kind"] == kind)
+    assert errors({name: value for name, value in payload.items() if name != field})
+
+
+def test_market_bus_frames_are_as_the_schema_says(pipeline: Pipeline) -> None:
+    """Trades, books and links: the array after the topic."""
+    schema = json.loads((SCHEMAS / "market-bus.json").read_text())
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    socket = context.socket(zmq.SUB)
+    socket.subscribe(b"")
+    for endpoint in pipeline.endpoints()["market"].values():
+        socket.connect(endpoint)
+    seen = dict.fromkeys(("trade", "book", "link"), 0)
+    pipeline.command("subscribe", "linear:SOLUSDT")
+    try:
+        while not all(seen.values()) or seen["book"] < 50:
+            assert socket.poll(10_000), f"nothing more came after {seen}"
+            topic, _, array = socket.recv().partition(b"\0")
+            kind = topic.decode().partition(".")[0]
+            of_kind = {**schema["topics"][f"{kind}.*"], "$defs": schema["$defs"]}
+            Draft202012Validator(of_kind).validate(msgpack.unpackb(array))
+            seen[kind] += 1
+    finally:
+        context.destroy(linger=0)
+        pipeline.command("unsubscribe", "linear:SOLUSDT")
+
+
+def test_schema_files_and_tables_are_made_from_the_records() -> None:
+    """``scripts/make_schema`` was run after the last change of a record."""
+    for path, text in maker.files().items():
+        assert text == path.read_text("utf-8"), f"{path.name}: run scripts/make_schema"
+
+
+def test_closed_sets_are_those_of_the_processes() -> None:
+    """A new reason, state or event is documented."""
+    orderbook, trades = processes.orderbook.ledger, processes.trades.ledger
+    book_reasons = set(get_args(orderbook.Reason))
+    assert book_reasons == set(get_args(metrics.BookGapReason))
+    assert book_reasons | {REASON} == set(get_args(metrics.BookReason))
+    assert set(get_args(trades.GapReason)) == set(get_args(metrics.TradesGapReason))
+    tape_reasons = {
+        name
+        for part in get_args(processes.trades.tape.TapeReason)
+        for name in get_args(part) or [part]
+    }
+    assert tape_reasons | {REASON} == set(get_args(metrics.TradesReason))
+    fields = {
+        (type_.__name__, field.name): set(get_args(field.type))
+        for type_ in (metrics.Density, metrics.BookGap, metrics.TradesGap)
+        for field in msgspec.structs.fields(type_)
+        if field.name == "event"
+    }
+    assert set(EVENTS) == fields["Density", "event"]
+    density = {field.name: field.type for field in msgspec.structs.fields(metrics.Density)}
+    for field in msgspec.structs.fields(metrics.Wall):
+        wall = field.type
+        assert msgspec.json.schema(density[field.name]).items() <= msgspec.json.schema(wall).items()
+    states = msgspec.json.schema(metrics.SupervisorStatus)["$defs"]["SupervisorStatus"]
+    assert set(get_args(supervisor.keeper.State)) == set(states["properties"]["state"]["enum"])

@@ -1,0 +1,54 @@
+"""One simulated pipeline for all examples, and what the JavaScript one needs."""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.system.pipeline import Pipeline
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "scripts" / "examples"
+NPM_S = 60
+
+
+@pytest.fixture(scope="session")
+def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
+    """``bybit-pipeline up`` on the simulated exchange, with a threshold that finds walls often."""
+    pipeline = Pipeline(
+        tmp_path_factory.mktemp("examples"), "--source", "sim", config="[density]\nk = 3.0\n"
+    )
+    try:
+        pipeline.wait_ready()
+        yield pipeline
+    finally:
+        pipeline.close()
+
+
+@pytest.fixture(scope="session")
+def javascript(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """
+    The command that runs the JavaScript example, its packages installed beside a copy.
+
+    They are fetched once and kept in the virtual environment.
+    """
+    node, npm = shutil.which("node"), shutil.which("npm")
+    if node is None or npm is None:
+        pytest.skip("Node and npm are not installed")
+    wanted = (EXAMPLES / "package.json").read_text()
+    place = Path(sys.prefix) / ".javascript-examples"
+    stamp = place / "installed.json"
+    if not stamp.exists() or stamp.read_text() != wanted:
+        place.mkdir(exist_ok=True)
+        (place / "package.json").write_text(wanted)
+        install = [npm, "install", "--ignore-scripts", "--no-audit", "--no-fund",
+                   "--no-package-lock", "--fetch-retries=0", "--fetch-timeout=15000"]  # fmt: skip
+        try:
+            subprocess.run(install, cwd=place, capture_output=True, check=True, timeout=NPM_S)
+        except (subprocess.SubprocessError, OSError) as error:
+            pytest.skip(f"the packages of the JavaScript example cannot be had: {error}")
+        stamp.write_text(wanted)
+    shutil.copy(EXAMPLES / "subscribe.mjs", place)
+    return [node, str(place / "subscribe.mjs")]

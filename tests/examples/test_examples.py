@@ -1,0 +1,185 @@
+"""Every example, run for real against a simulated pipeline as its docstring says."""
+
+import ast
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.system.pipeline import Pipeline, kill, until
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "scripts" / "examples"
+DEADLINE_S = 40
+
+
+def run(*command: str | Path) -> list[str]:
+    """The lines that an example prints; it must end by itself, with nothing on stderr."""
+    done = subprocess.run(
+        [str(part) for part in command],
+        capture_output=True, text=True, check=False, timeout=DEADLINE_S,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.splitlines()
+
+
+def python(example: str, pipeline: Pipeline, *arguments: str) -> list[str]:
+    """Run one of the Python examples against a pipeline found by its run directory."""
+    return run(sys.executable, EXAMPLES / example, *arguments, "--run-dir", pipeline.run_dir)
+
+
+BOOK_LINE = re.compile(r"sim orderbook\.linear\.(BTC|ETH)USDT bid=[\d.]+ ask=[\d.]+ lost=0")
+TRADES_LINE = re.compile(
+    r"sim trades\.linear\.(BTC|ETH)USDT tpm=[\d.]+ vol_delta=-?[\d.e-]+ lost=0"
+)
+
+
+def check_lines(lines: list[str], count: int) -> None:
+    """Prices and trades of two symbols, nothing lost."""
+    assert len(lines) == count
+    assert all(BOOK_LINE.fullmatch(line) or TRADES_LINE.fullmatch(line) for line in lines), lines
+    assert {"orderbook.linear.BTCUSDT", "orderbook.linear.ETHUSDT", "trades.linear.BTCUSDT",
+            "trades.linear.ETHUSDT"} <= {line.split()[1] for line in lines}  # fmt: skip
+
+
+def test_plain_subscriber(pipeline: Pipeline) -> None:
+    """Pyzmq and msgpack, endpoint from the run directory."""
+    check_lines(python("subscribe.py", pipeline, "--count", "40"), 40)
+
+
+def test_plain_subscriber_with_an_endpoint(pipeline: Pipeline) -> None:
+    """No run directory needed, as on another machine's end of a tunnel."""
+    lines = run(sys.executable, EXAMPLES / "subscribe.py", "BTCUSDT", "--seconds", "2",
+                "--endpoint", pipeline.metrics)  # fmt: skip
+    assert {line.split()[1] for line in lines} == {
+        "orderbook.linear.BTCUSDT", "trades.linear.BTCUSDT",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("example", ["subscribe.py", "subscribe_asyncio.py"])
+def test_plain_subscribers_import_nothing_of_this_project(example: str) -> None:
+    """They can be copied anywhere: the standard library, pyzmq and msgpack."""
+    tree = ast.parse((EXAMPLES / example).read_text())
+    imported = {
+        name.partition(".")[0]
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in ([node.module or ""] if isinstance(node, ast.ImportFrom)
+                     else [alias.name for alias in node.names])
+    }  # fmt: skip
+    assert imported - sys.stdlib_module_names == {"zmq", "msgpack"}
+
+
+def test_asyncio_subscriber_tells_the_walls(pipeline: Pipeline) -> None:
+    """Events of walls, as many as asked for."""
+    lines = python("subscribe_asyncio.py", pipeline, "--count", "3")
+    assert len(lines) == 3
+    pattern = re.compile(
+        r"sim (BTC|ETH)USDT (detected|grown|eaten|pulled|removed) (bid|ask) [\d.]+"
+        r" size=[\d.]+ of [\d.]+ eaten=\d+% pulled=\d+%"
+    )
+    assert all(pattern.fullmatch(line) for line in lines), lines
+
+
+def test_asyncio_subscriber_ends_in_time_without_events(pipeline: Pipeline) -> None:
+    """Nothing is published about a symbol that nobody follows."""
+    assert python("subscribe_asyncio.py", pipeline, "NOSUCHUSDT", "--seconds", "0.5") == []
+
+
+def test_javascript_subscriber(pipeline: Pipeline, javascript: list[str]) -> None:
+    """The same numbers in another language."""
+    check_lines(run(*javascript, "--count", "40", "--run-dir", pipeline.run_dir), 40)
+
+
+def test_javascript_subscriber_ends_in_time(pipeline: Pipeline, javascript: list[str]) -> None:
+    """With an endpoint, for some seconds."""
+    assert run(*javascript, "--seconds", "1.5", "--endpoint", pipeline.metrics)
+
+
+def test_client_basic(pipeline: Pipeline) -> None:
+    """A line about one symbol with every number."""
+    lines = python("client_basic.py", pipeline, "--count", "3", "--seconds", "0.5")
+    assert len(lines) == 3
+    assert re.fullmatch(
+        r"sim BTCUSDT [\d.]+ / [\d.]+ spread_bps=[\d.e-]+ imbalance=-?[\d.e-]+ bid_depth=[\d.]+"
+        r" tpm=[\d.]+ vol_delta=-?[\d.e-]+ walls=\d+",
+        lines[-1],
+    ), lines
+
+
+def test_client_basic_says_when_there_is_nothing(pipeline: Pipeline) -> None:
+    """An unknown symbol gives no number."""
+    lines = python("client_basic.py", pipeline, "NOSUCHUSDT", "--count", "1", "--seconds", "0.2")
+    assert lines == ["NOSUCHUSDT: nothing received yet"]
+
+
+def test_client_alert_says_who_is_active_and_one_sided(pipeline: Pipeline) -> None:
+    """With a low bar it soon alerts; the numbers are over the bar."""
+    lines = python("client_alert.py", pipeline, "--tpm", "1", "--imbalance", "0.05", "--count", "2")
+    assert len(lines) == 2
+    for line in lines:
+        match = re.fullmatch(
+            r"ALERT sim (BTC|ETH)USDT tpm=(\d+) imbalance=([+-][\d.]+) \((bids|asks) outweigh\)",
+            line,
+        )
+        assert match, line
+        assert int(match[2]) >= 1
+        assert abs(float(match[3])) >= 0.05
+        assert (float(match[3]) > 0) == (match[4] == "bids")
+
+
+def test_client_alert_is_silent_below_the_bar(pipeline: Pipeline) -> None:
+    """Nobody trades a million times a minute."""
+    assert python("client_alert.py", pipeline, "--tpm", "1e6", "--seconds", "1.5") == []
+
+
+def test_client_monitor_is_well_with_what_it_accepts(pipeline: Pipeline) -> None:
+    """All books live, all processes up."""
+    lines = python("client_monitor.py", pipeline, "--accept", "sim", "--count", "1")
+    assert lines == ["all well (source=sim lost=0)"]
+
+
+def test_client_monitor_does_not_take_simulated_data_for_real(pipeline: Pipeline) -> None:
+    """By default only live data is well."""
+    lines = python("client_monitor.py", pipeline, "--count", "1")
+    assert lines == ["source is sim, not live (source=sim lost=0)"]
+
+
+def test_client_monitor_tells_of_a_dead_worker_and_of_its_return(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """The book of a killed worker is stale, then the worker is back."""
+    pipeline = Pipeline(tmp_path_factory.mktemp("monitor"), "--source", "sim")
+    monitor = None
+    try:
+        pipeline.wait_ready()
+        monitor = subprocess.Popen(
+            [sys.executable, str(EXAMPLES / "client_monitor.py"), "--accept", "sim",
+             "--endpoint", pipeline.metrics],
+            stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert monitor.stdout is not None
+        assert monitor.stdout.readline().startswith("all well")
+        kill(pipeline.pid("connector-linear-0"))
+        line = monitor.stdout.readline()
+        assert "BTCUSDT: book stale" in line or "connector-linear-0" in line, line
+        until(lambda: pipeline.http("/readyz")[0] == 200, "recovery")
+        while not line.startswith("all well"):
+            line = monitor.stdout.readline()
+            assert line
+    finally:
+        if monitor is not None:
+            monitor.send_signal(signal.SIGKILL)
+            monitor.communicate()
+        pipeline.close()
+
+
+@pytest.mark.parametrize("example", sorted(path.name for path in EXAMPLES.glob("*.py")))
+def test_docstring_says_how_to_run_it(example: str) -> None:
+    """And ``--help`` names the options that tell it where and for how long."""
+    text = (EXAMPLES / example).read_text()
+    assert f"python scripts/examples/{example}" in (ast.get_docstring(ast.parse(text)) or "")
+    usage = "\n".join(run(sys.executable, EXAMPLES / example, "--help"))
+    assert all(option in usage for option in ("--endpoint", "--run-dir", "--count", "--seconds"))
