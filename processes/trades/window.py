@@ -12,11 +12,11 @@ subtracted trade by trade, and two integers of any size differ without error.
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from math import log, sqrt
 from typing import NamedTuple
 
 from processes.trades.exact import PLAUSIBLE_MAX, PLAUSIBLE_MIN, DecimalScale
 from processes.trades.quantiles import SizeOrder
+from processes.trades.volatility import PriceSamples
 
 DEFAULT_MAX_TRADES = 200_000
 """About 50 MB for a symbol that fills it, and 666 trades a second over five minutes."""
@@ -104,6 +104,7 @@ class TradeWindows:
         self._total_weighted = 0
         self._unstored_delta = 0
         self._size_orders: dict[int, SizeOrder] = {}
+        self._samples: dict[int, PriceSamples] = {}
         self._highs = _Extremes(sign=1)
         self._lows = _Extremes(sign=-1)
         self._extremes_end = 0
@@ -214,24 +215,22 @@ class TradeWindows:
         Forecasting Realized Volatility", Econometrica 71(2), 2003. Sampling keeps the bounce
         between bid and ask, which every single trade would add, from passing for volatility.
 
-        Cost: O(m log n), m being the number of samples that differ, at most the trades.
+        O(log n), and O(1) for each trade since the last call. The sample at the window's first
+        instant is of a trade inside it, because the last trade before an instant is the newest.
         """
         _, row = self._window(window_ms)
-        ts, rows = self._ts, len(self._ts)
-        if row == rows or self.now_ms is None:
+        ts = self._ts
+        if row == len(ts) or self.now_ms is None:
             return None
+        samples = self._samples.get(sample_ms)
+        if samples is None:
+            samples = self._samples[sample_ms] = PriceSamples(sample_ms)
+        samples.move(ts, self._prices, self._cut, self._head)
         first_ms = -(-ts[row] // sample_ms) * sample_ms
         last_ms = self.now_ms // sample_ms * sample_ms
         if last_ms - first_ms < sample_ms:
             return None
-        total, previous = 0.0, 0.0
-        while row < rows and (at_ms := -(-ts[row] // sample_ms) * sample_ms) <= last_ms:
-            row = bisect_right(ts, at_ms, row)
-            price = self._prices[row - 1]
-            if previous:
-                total += log(price / previous) ** 2
-            previous = price
-        return sqrt(total)
+        return samples.volatility(first_ms, last_ms)
 
     def size_quantiles(
         self, window_ms: int, probabilities: Sequence[float]
@@ -245,7 +244,9 @@ class TradeWindows:
         trade that came or went since the same window was asked last.
         """
         _, first = self._window(window_ms)
-        order = self._size_orders.setdefault(window_ms, SizeOrder())
+        order = self._size_orders.get(window_ms)
+        if order is None:
+            order = self._size_orders[window_ms] = SizeOrder()
         order.move(self._sizes, self._cut, self._cut + first, self._cut + len(self._sizes))
         return order.quantiles(probabilities)
 
@@ -275,8 +276,8 @@ class TradeWindows:
             column[at:] = [column[at], *(before + units for before in column[at:])]
         self._highs.insert(ts, price)
         self._lows.insert(ts, price)
-        for order in self._size_orders.values():
-            order.invalidate()
+        for kept in (*self._size_orders.values(), *self._samples.values()):
+            kept.invalidate()
 
     def _evict(self) -> None:
         """

@@ -365,3 +365,27 @@ def test_size_quantiles_are_right_after_many_trades_have_come_and_gone() -> None
             for window_ms in (10, 1_000):
                 assert windows.size_quantiles(window_ms, RANKS) == ranked(seen, window_ms, ts)
             seen = [p for p in seen if p.ts > ts - 1_000]
+
+
+def test_sizes_and_volatility_are_right_when_windows_move_on_trade_by_trade() -> None:
+    """Few trades come and go between two reads of a window of thousands."""
+    rng = random.Random(4)
+    windows = TradeWindows(retention_ms=5_000)
+    seen: list[Print] = []
+    price = 100.0
+    for ts in range(0, 12_000, 3):
+        price = round(price * rng.uniform(0.999, 1.001), 2)
+        late_ms = rng.choice((0, 0, 0, 0, 0, 0, 0, 0, 0, 50)) if ts % 1_000 == 0 else 0
+        seen.append(Print(max(0, ts - late_ms), price, rng.randrange(1, 2_000) / 10, True))
+        windows.add(seen[-1].ts, price, seen[-1].size, is_buy=True)
+        windows.advance(ts)
+        if ts % 90 == 0:
+            in_order = sorted(seen, key=lambda p: p.ts)
+            for window_ms in (3_000, 5_000):
+                assert windows.size_quantiles(window_ms, RANKS) == ranked(seen, window_ms, ts)
+                held = [p for p in in_order if ts - window_ms < p.ts <= ts]
+                last = {-(-p.ts // 100): p.price for p in held if -(-p.ts // 100) * 100 <= ts}
+                returns = [log(b / a) ** 2 for a, b in pairwise(last.values())]
+                found = windows.realised_volatility(window_ms, sample_ms=100)
+                assert (found or 0.0) == pytest.approx(sqrt(sum(returns)), rel=1e-12)
+            seen = [p for p in seen if p.ts > ts - 5_000]
