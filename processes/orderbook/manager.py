@@ -277,7 +277,7 @@ class OrderBookManager:
             return None
         book = followed.book
         half = book.bid_half if side == "bid" else book.ask_half
-        size, _ = curve(half, book.depth, is_inverse=category == "inverse").within(
+        size, _, _ = curve(half, book.depth, is_inverse=category == "inverse").within(
             mid_price, range_bps
         )
         return size
