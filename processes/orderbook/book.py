@@ -7,14 +7,15 @@ no sockets, clocks or symbols; what happens after a doubt (stale, resync) is the
 Rules: https://bybit-exchange.github.io/docs/v5/websocket/public/orderbook, and for ``u`` (here
 ``update_id``), measured: every delta of a topic is the previous update plus exactly one.
 
-Sizes are in a dictionary by price, prices in a ``SortedList``. A delta mostly changes sizes of
-prices that are there, and then only the dictionary is touched; the sort is paid for inserted and
-deleted levels alone.
+Sizes are in a dictionary by price, prices in a ``SortedList``. A delta touches the dictionary and
+the best price alone; the prices are sorted when somebody reads them, some ten times a second. With
+9 changes, 4 of them of prices, a message costs 1.3 us; sorted in with every change it was 5.
 
 The errors are named for what happened to the book, without the suffix ``Error``.
 """
 # ruff: noqa: N818
 
+from collections.abc import Callable, Iterable
 from math import inf, isfinite
 from typing import ClassVar, Literal
 
@@ -129,16 +130,26 @@ class BookHalf:
     best price, or ``empty`` (0 for bids, infinity for asks) when there is no level.
     """
 
-    __slots__ = ("absent_deletes", "best", "best_index", "empty", "prices", "side", "sizes")
+    __slots__ = ("_best_of", "_is_sorted", "_prices", "absent_deletes", "best", "empty", "side",
+                 "sizes")  # fmt: skip
 
     def __init__(self, side: BookSide) -> None:
         self.side: BookSide = side
-        self.best_index = -1 if side == "bid" else 0
+        self._best_of: Callable[[Iterable[float]], float] = max if side == "bid" else min
         self.empty = 0.0 if side == "bid" else inf
         self.best = self.empty
         self.sizes: dict[float, float] = {}
-        self.prices = SortedList()
+        self._prices = SortedList()
+        self._is_sorted = True
         self.absent_deletes = 0
+
+    @property
+    def prices(self) -> SortedList:
+        """The prices, ascending."""
+        if not self._is_sorted:
+            self._prices = SortedList(self.sizes)
+            self._is_sorted = True
+        return self._prices
 
     def replace(self, levels: tuple[Level, ...]) -> None:
         """Hold exactly these levels, which come best first."""
@@ -154,13 +165,14 @@ class BookHalf:
         if prices != sorted(prices, reverse=self.side == "bid"):
             raise BadLevels(self.side, "not sorted best first")
         self.sizes = sizes
-        self.prices = SortedList(prices)
+        self._is_sorted = False
         self.best = prices[0] if prices else self.empty
 
     def merge(self, levels: tuple[Level, ...]) -> None:
-        """Set the size of each level; zero deletes. O(1) per known price, else O(log n)."""
-        sizes, prices = self.sizes, self.prices
-        resorted = False
+        """Set the size of each level; zero deletes. O(1) a level, O(n) when the best one goes."""
+        sizes = self.sizes
+        inserted: list[float] = []
+        has_deleted = False
         try:
             for price, size in levels:
                 if price in sizes:
@@ -168,33 +180,31 @@ class BookHalf:
                         sizes[price] = size
                     elif size == 0.0:
                         del sizes[price]
-                        prices.remove(price)
-                        resorted = True
+                        has_deleted = True
                     else:
                         raise BadLevels(self.side, f"size {size!r}")
                 elif 0.0 < size < inf and 0.0 < price < inf:
                     sizes[price] = size
-                    prices.add(price)
-                    resorted = True
+                    inserted.append(price)
                 elif size == 0.0 and isfinite(price):
                     self.absent_deletes += 1
                 else:
                     raise BadLevels(self.side, f"price {price!r} with size {size!r}")
         except (TypeError, ValueError) as error:
             raise BadLevels(self.side, "not pairs of numbers") from error
-        if resorted:
-            self.best = prices[self.best_index] if prices else self.empty
+        if inserted or has_deleted:
+            self._is_sorted = False
+            best = self._best_of((self.best, *inserted))
+            if best not in sizes:
+                best = self._best_of(sizes) if sizes else self.empty
+            self.best = best
 
     def best_prices(self, count: int) -> list[float]:
         """At most ``count`` prices, best first."""
-        if self.best_index == 0:
-            ascending: list[float] = self.prices[:count]
-            return ascending
-        if count <= 0:
-            return []
-        descending: list[float] = self.prices[-count:]
-        descending.reverse()
-        return descending
+        prices = list(self.prices)
+        if self.side == "bid":
+            prices.reverse()
+        return prices[: max(count, 0)]
 
     def levels(self, count: int) -> list[Level]:
         """At most ``count`` levels, best first."""
