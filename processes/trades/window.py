@@ -276,8 +276,10 @@ class TradeWindows:
             column[at:] = [column[at], *(before + units for before in column[at:])]
         self._highs.insert(ts, price)
         self._lows.insert(ts, price)
-        for kept in (*self._size_orders.values(), *self._samples.values()):
-            kept.invalidate()
+        for order in self._size_orders.values():
+            order.invalidate()
+        for sample in self._samples.values():
+            sample.invalidate()
 
     def _evict(self) -> None:
         """
