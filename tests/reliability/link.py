@@ -71,7 +71,8 @@ class BadLink:
 
     Args:
         upstream: The server's address, ``ws://HOST:PORT/PATH``.
-        on_frame: Told of every data frame before it goes on; may return another payload.
+        on_frame: Told of every data frame before it goes on; may return another payload, or an
+            empty one to leave it out.
 
     Attributes:
         url: Where to connect instead.
@@ -133,24 +134,27 @@ class BadLink:
         """End every connection in the middle of its next frame."""
         self._do(lambda line: setattr(line, "is_cut_next", True))
 
-    def insert(self, data: bytes) -> None:
-        """Bytes between two frames, on every open connection."""
-        self._do(lambda line: line.down.write(data))
+    def insert(self, data: bytes) -> int:
+        """Bytes between two frames, on every connection that works; on how many."""
+        return self._do(lambda line: line.down.write(data))
 
     def close_with(self, code: int) -> None:
         """A close frame from the server's side."""
         self.insert(frame(struct.pack("!H", code) + b"maintenance", CLOSE))
 
-    def _do(self, action: Callable[[Line], Any]) -> None:
+    def _do(self, action: Callable[[Line], Any]) -> int:
         done = threading.Event()
+        lines: list[Line] = []
 
         def act() -> None:
-            for line in [line for line in self._lines if line.is_open]:
+            lines.extend(line for line in self._lines if line.is_open and not line.is_frozen)
+            for line in lines:
                 action(line)
             done.set()
 
         self._loop.call_soon_threadsafe(act)
         assert done.wait(10)
+        return len(lines)
 
     def _break(self, line: Line, *, with_reset: bool) -> None:
         self.broken += 1
@@ -180,7 +184,7 @@ class BadLink:
         self._lines.add(line)
         try:
             await self._answer(line, reader)
-        except (OSError, asyncio.IncompleteReadError):
+        except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass
         finally:
             self._lines.discard(line)
@@ -282,8 +286,9 @@ class BadLink:
         if opcode == TEXT:
             kind = kind_of(payload)
             if kind != "other":
+                changed = None if self._on_frame is None else self._on_frame(payload)
+                if changed == b"":
+                    return None
                 self.sent[kind] += 1
-                if self._on_frame is not None:
-                    changed = self._on_frame(payload)
-                    return payload if changed is None else changed
+                return payload if changed is None else changed
         return payload

@@ -1,0 +1,281 @@
+"""
+Endurance: minutes to hours of load with a fault every few seconds, and every figure accounted for.
+
+``python -m tests.reliability.soak --minutes 30`` (``scripts/soak``). Real processes throughout: a
+simulated exchange, the bad line, a pipeline, and this process as its subscriber. What must hold:
+
+- no wrong number: books of some symbols are compared with what the exchange sent, all others must
+  be uncrossed and empty while not live
+- no loss in silence: what the exchange sent = what the connectors took + what broke off with
+  connections; and what they took = what every worker handled + what it counted as lost
+- after the first five minutes neither memory nor file descriptors grow
+"""
+
+import argparse
+import contextlib
+import os
+import random
+import signal
+import time
+from collections import Counter
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import psutil
+
+from tests.reliability.rig import Rig
+from tests.system.pipeline import until
+
+CONFIG = """
+[connector]
+topics_per_socket = 100
+ping_interval_s = 2.0
+pong_timeout_s = 2.0
+silence_timeout_s = 5.0
+ack_timeout_s = 2.0
+backoff_initial_s = 0.2
+backoff_max_s = 1.0
+[workers]
+trades = 1
+orderbook = 2
+"""
+FOLLOWED = 10
+"""Symbols whose books are compared with the truth."""
+PAUSE_S = (3.0, 8.0)
+FAULTS = ("reset", "hang_up", "cut", "close", "freeze", "drop", "garbage", "stop_worker")
+SPOILED_SHARE = 1 / 3_000
+"""Of the messages of books, which are lost or damaged on the way."""
+GRACE_S = 300.0
+"""Memory may grow for so long after the start: windows of 5 minutes fill up."""
+
+
+class Soak:
+    """One run."""
+
+    def __init__(self, directory: Path, *, symbols: int, rate: int, seed: int) -> None:
+        names = [f"T{number:03}USDT" for number in range(symbols)]
+        self.rig = Rig(
+            directory, symbols=",".join(names), rate=rate, config=CONFIG,
+            followed=set(names[:: max(1, symbols // FOLLOWED)]),
+        )  # fmt: skip
+        self.chance = random.Random(seed)
+        self.faults: Counter[str] = Counter()
+        self.memory: dict[float, dict[str, float]] = {}
+        self.descriptors: dict[float, dict[str, int]] = {}
+        self.missed = 0
+        """Metrics of which the subscriber saw only the hole."""
+        self.spoiled: Counter[str] = Counter()
+        self.inserted = 0
+        """Invalid frames that we put between those of the exchange."""
+        self._last: dict[tuple[str, str], int] = {}
+        self.rig.on_metric = self._note
+        self._spoiler = random.Random(seed)
+        self._began = time.monotonic()
+
+    def close(self) -> None:
+        """End everything."""
+        self.rig.close()
+
+    # -- the run ---------------------------------------------------------------------------------
+
+    def run(self, minutes: float, *, marks: tuple[float, ...]) -> None:
+        """Load and faults for so many minutes, then silence and the account."""
+        self.rig.until_live(60)
+        self.rig.spoil = self._spoil
+        self._began = began = time.monotonic()
+        next_fault = began + 3.0
+        left = [mark for mark in marks if mark <= minutes]
+        while (now := time.monotonic()) < began + minutes * 60:
+            self.rig.listen()
+            if left and now >= began + left[0] * 60:
+                self._measure(left.pop(0))
+            if now >= next_fault:
+                next_fault = now + self.chance.uniform(*PAUSE_S)
+                self._do_harm(self.chance.choice(FAULTS))
+            self.rig.pipeline.socket.poll(100)
+
+    def _note(self, message: dict[str, Any]) -> None:
+        """Count the holes in what a subscriber gets."""
+        if message["kind"] in ("trades", "orderbook"):
+            key = (message["topic"], message["epoch"])
+            before = self._last.get(key, message["seq"] - 1)
+            self.missed += max(0, message["seq"] - before - 1)
+            self._last[key] = message["seq"]
+
+    def _spoil(self, payload: bytes) -> bytes | None:
+        """Lose or damage a book's message now and then, in the proxy's thread."""
+        if self._spoiler.random() > SPOILED_SHARE or b'"orderbook.' not in payload[:24]:
+            return None
+        how = self._spoiler.choice(("drop", "truncate", "price", "size"))
+        self.spoiled[how] += 1
+        match how:
+            case "drop":
+                return b""
+            case "truncate":
+                return payload[: len(payload) // 2 + 20]
+            case "price":
+                return payload.replace(b'"b":[', b'"b":[["12x.5","1"],', 1).replace(b",]", b"]", 1)
+        return payload.replace(b'"a":[', b'"a":[["12.5","-1"],', 1).replace(b",]", b"]", 1)
+
+    def _do_harm(self, fault: str) -> None:
+        self.faults[fault] += 1
+        link = self.rig.link
+        match fault:
+            case "reset" | "hang_up" | "cut" | "freeze":
+                getattr(link, fault)()
+            case "close":
+                link.close_with(self.chance.choice((1000, 1001, 1011, 1012)))
+            case "garbage":
+                self.inserted += 3 * link.insert(b"\x81\x05{nope\x82\x01x\x81\x02[]")
+            case "drop":
+                self._drop_for(0.05)
+            case "stop_worker":
+                self._stop_worker(2.0)
+
+    def _drop_for(self, seconds: float) -> None:
+        """Lose books on the line, which the exchange has sent and nobody gets."""
+        link = self.rig.link
+        link.leaves_out = lambda payload: b'"orderbook.' in payload[:24]
+        time.sleep(seconds)
+        link.leaves_out = None
+
+    def _stop_worker(self, seconds: float) -> None:
+        """A worker that gets no time for a while: slower than the market."""
+        name = self.chance.choice(("trades-0", "orderbook-0", "orderbook-1"))
+        pid = self.rig.pipeline.pid(name)
+        os.kill(pid, signal.SIGSTOP)
+        until_s = time.monotonic() + seconds
+        while time.monotonic() < until_s:
+            self.rig.listen()
+            self.rig.pipeline.socket.poll(50)
+        os.kill(pid, signal.SIGCONT)
+
+    def _measure(self, minute: float) -> None:
+        entries = self.rig.pipeline.status()["processes"]
+        processes = {entry["process"]: psutil.Process(entry["pid"]) for entry in entries}
+        self.memory[minute] = {n: p.memory_info().rss / 1e6 for n, p in processes.items()}
+        self.descriptors[minute] = {name: p.num_fds() for name, p in processes.items()}
+        shown = ", ".join(f"{n} {mb:.0f}" for n, mb in self.memory[minute].items())
+        print(f"after {minute:g} min, MB: {shown}", flush=True)
+
+    # -- the account -----------------------------------------------------------------------------
+
+    def account(self) -> dict[str, int]:
+        """Stop the exchange, let everything arrive, and compare what each says it has seen."""
+        pipeline, link = self.rig.pipeline, self.rig.link
+        connectors = [n for n in pipeline.endpoints()["prometheus"] if n.startswith("connector")]
+        self.rig.spoil = None
+        with contextlib.suppress(AssertionError):
+            self.rig.until_live(30)
+        self.rig.exchange.process.send_signal(signal.SIGSTOP)
+        seen: list[dict[str, int]] = [{}, {"": 0}]
+
+        def is_quiet() -> bool:
+            self.rig.listen()
+            seen.append(self._counted(connectors))
+            return seen[-1] == seen[-8:][0] and len(seen) > 10
+
+        until(is_quiet, "everything has arrived", 30)
+        counted = seen[-1]
+        counted["sent by the exchange"] = sum(link.sent.values())
+        return counted
+
+    def _counted(self, connectors: list[str]) -> dict[str, int]:
+        pipeline = self.rig.pipeline
+        found: Counter[str] = Counter()
+        for name in connectors:
+            for word in ("messages", "frames_invalid", "frames_late"):
+                found[f"connectors: {word}"] += int(pipeline.total(name, f"connector_{word}_total"))
+        for name in ("trades-0", "orderbook-0", "orderbook-1"):
+            role = name.split("-")[0]
+            stream = "trade" if role == "trades" else "book"
+            found[f"{role}: handled"] += int(
+                pipeline.total(name, "worker_messages_total", f'stream="{stream}"')
+            )
+            found[f"{role}: lost"] += int(pipeline.total(name, "bus_messages_lost_total"))
+        for name in connectors:
+            for stream in ("trade", "book"):
+                found[f"connectors: {stream}"] += int(
+                    pipeline.total(name, "connector_messages_total", f'stream="{stream}"')
+                )
+        return dict(found)
+
+
+def main() -> int:
+    """Run and print; 1 if anything was wrong, lost in silence, or grew."""
+    parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
+    parser.add_argument("--minutes", type=float, default=30.0)
+    parser.add_argument("--symbols", type=int, default=200)
+    parser.add_argument("--rate", type=int, default=5_000, help="messages a second")
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    marks = tuple(m for m in (1.0, 5.0, 10.0, 15.0, 30.0, 60.0) if m < options.minutes)
+    with TemporaryDirectory() as directory:
+        soak = Soak(Path(directory), symbols=options.symbols, rate=options.rate, seed=options.seed)
+        try:
+            soak.run(options.minutes, marks=marks)
+            soak._measure(options.minutes)
+            counted = soak.account()
+            return report(soak, counted, options.minutes)
+        finally:
+            soak.close()
+
+
+def report(soak: Soak, counted: dict[str, int], minutes: float) -> int:
+    """Print the figures; 1 if one of them is not as it must be."""
+    rig, bad = soak.rig, []
+    sent = counted["sent by the exchange"]
+    counted["inserted by us"] = soak.inserted
+    taken = -soak.inserted + sum(
+        counted[f"connectors: {w}"] for w in ("messages", "frames_invalid", "frames_late")
+    )
+    print(f"faults                     {sum(soak.faults.values())} {dict(soak.faults)}")
+    print(f"messages spoiled           {sum(soak.spoiled.values())} {dict(soak.spoiled)}")
+    print(f"messages a second          {sent / (minutes * 60):.0f}")
+    print(f"sent by the exchange       {sent}")
+    for name, number in sorted(counted.items()):
+        print(f"  {name:<32} {number}")
+    broken = sent - taken
+    print(f"lost with connections      {broken} in {rig.link.broken} breaks by us and others")
+    trades = counted["connectors: trade"] - counted["trades: handled"] - counted["trades: lost"]
+    print(f"trades unaccounted for     {trades}")
+    books = counted["connectors: book"] - counted["orderbook: handled"]
+    books_lost = counted["orderbook: lost"]
+    print(f"books not handled          {books}, counted as lost (with trades) {books_lost}")
+    print(f"metrics judged             {rig.truth.metrics}")
+    print(f"live books compared        {rig.truth.checked}")
+    print(f"wrong numbers              {len(rig.truth.wrong)} {rig.truth.wrong[:5]}")
+    restarts = {e["process"]: e["restarts"] for e in rig.pipeline.status()["processes"]}
+    print(f"restarts                   {sum(restarts.values())} {restarts}")
+    print(f"metrics the subscriber missed {soak.missed}")
+    if rig.truth.wrong:
+        bad.append("wrong numbers")
+    if trades or books > books_lost or books < 0:
+        bad.append("messages lost in silence")
+    bad += grown(soak)
+    print(f"verdict                    {'; '.join(bad) or 'good'}")
+    return 1 if bad else 0
+
+
+def grown(soak: Soak) -> list[str]:
+    """Processes that use more memory or descriptors at the end than after the grace."""
+    marks = sorted(soak.memory)
+    settled = [mark for mark in marks if mark * 60 >= GRACE_S]
+    if len(settled) < 2:
+        return []
+    first, last = settled[0], settled[-1]
+    found = []
+    for name, before in soak.memory[first].items():
+        after = soak.memory[last].get(name, 0.0)
+        files = soak.descriptors[last].get(name, 0) - soak.descriptors[first][name]
+        print(f"  {name:<20} {before:6.1f} MB -> {after:6.1f} MB, descriptors {files:+d}")
+        if after > before * 1.1 + 5:
+            found.append(f"{name} grew from {before:.0f} to {after:.0f} MB")
+        if files > 3:
+            found.append(f"{name} has {files} more descriptors")
+    return found
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

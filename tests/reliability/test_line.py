@@ -1,0 +1,254 @@
+"""What a network and a hostile server do to a running pipeline, and that no number is wrong."""
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.reliability.link import BINARY, CONTINUATION, PING, BadLink, frame
+from tests.reliability.rig import CONNECTOR, QUICK, Rig
+from tests.system.conftest import Start
+from tests.system.pipeline import until
+
+BOOK = b'{"topic":"orderbook.50.BTCUSDT","type":"delta","ts":1,"data":'
+TRADE = b'{"topic":"publicTrade.BTCUSDT","type":"snapshot","ts":1,"data":'
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason", "within_s"),
+    [
+        (BadLink.reset, "reset", 1.0),
+        (BadLink.hang_up, "closed", 1.0),
+        (BadLink.cut, "closed", 1.0),
+        (lambda link: link.close_with(1000), "closed", 1.0),
+        (lambda link: link.close_with(1012), "closed", 1.0),
+        (BadLink.freeze, "dead_peer", 2.5),
+    ],
+    ids=["reset", "1006", "end inside a frame", "1000", "1012", "half open"],
+)
+def test_a_broken_connection_is_named_and_replaced(
+    rig: Rig, fault: Callable[[BadLink], None], reason: str, within_s: float
+) -> None:
+    rig.until_live()
+    before = rig.by_reason("connector_reconnects_total")
+
+    fault(rig.link)
+
+    stale = rig.until_seen(lambda m: m["kind"] == "orderbook" and m["state"] == "stale", "stale")
+    assert stale["reason"] == "disconnected"
+    until(lambda: rig.by_reason("connector_reconnects_total") - before, "counted", within_s)
+    assert {reason} == set(rig.by_reason("connector_reconnects_total") - before)
+    rig.until_live()
+    assert rig.truth.wrong == []
+
+
+@pytest.mark.parametrize(
+    ("mode", "reason"),
+    [
+        ("403", "forbidden"),
+        ("429", "rate_limited"),
+        ("502", "server_error"),
+        ("404", "handshake"),
+        ("301", "handshake"),
+        ("garbage", "handshake"),
+        ("silent", "timeout"),
+    ],
+)
+def test_a_refused_handshake_is_named_and_tried_again(rig: Rig, mode: str, reason: str) -> None:
+    rig.until_live()
+    before = rig.by_reason("connector_reconnects_total")
+    rig.link.mode = mode
+
+    rig.link.reset()
+
+    until(lambda: (rig.by_reason("connector_reconnects_total") - before)[reason], mode, 15)
+    assert {reason, "reset"} == set(rig.by_reason("connector_reconnects_total") - before)
+    until(lambda: rig.pipeline.http("/readyz")[0] == 503, "not ready", 5)
+    rig.link.mode = "pass"
+    rig.until_live()
+    assert rig.truth.wrong == []
+
+
+def book(body: bytes) -> bytes:
+    """A delta with this for its data."""
+    return frame(BOOK + body + b',"cts":1}')
+
+
+SKIPPED = {
+    "not json": ("json", frame(b"{")),
+    "empty": ("json", frame(b"")),
+    "invalid utf-8": ("utf8", frame(b'{"topic":"\xff\xfe"}')),
+    "a binary message": ("binary", frame(b"\x00\x01", BINARY)),
+    "fragmented binary": (
+        "binary",
+        frame(b"{", BINARY, final=False) + frame(b"}", CONTINUATION),
+    ),
+    "16 MiB": ("json", frame(b" " * (16 << 20))),
+    "nothing but brackets": ("schema", frame(b"[" * 200_000)),
+    "deep nesting": ("nesting", book(b"[" * 5_000 + b"]" * 5_000)),
+    "a number for a message": ("schema", frame(b"7")),
+    "null": ("schema", frame(b"null")),
+    "text": ("schema", frame(b'"x"')),
+    "wrong types": ("number", book(b'{"s":7,"b":{},"a":[],"u":"x","seq":1}')),
+    "an empty topic": ("topic", frame(b'{"topic":"","type":"delta","ts":1,"data":{}}')),
+    "a topic in fragments": (
+        "topic",
+        frame(b'{"topic":', final=False) + frame(b'"","type":"delta","ts":1}', CONTINUATION),
+    ),
+    "a topic nobody asked for": (
+        "topic",
+        frame(b'{"topic":"orderbook.50.NOPEUSDT","type":"snapshot","ts":1700000000000,"data":'
+              b'{"s":"NOPEUSDT","b":[["1","1"]],"a":[["2","1"]],"u":5,"seq":1},"cts":1700000000000}'),
+    ),
+    "nan": ("number", book(b'{"s":"BTCUSDT","b":[["NaN","1"]],"a":[],"u":5,"seq":1}')),
+    "infinity": ("number", book(b'{"s":"BTCUSDT","b":[["1e999","1"]],"a":[],"u":5,"seq":1}')),
+    "a negative size": ("number", book(b'{"s":"BTCUSDT","b":[["1","-1"]],"a":[],"u":5,"seq":1}')),
+    "a huge number": (
+        "number", book(b'{"s":"BTCUSDT","b":[],"a":[],"u":' + b"9" * 400 + b',"seq":1}'),
+    ),
+    "a trade at nan": (
+        "number",
+        frame(TRADE + b'[{"T":1,"s":"BTCUSDT","S":"Buy","v":"1","p":"nan","i":"x","BT":false}]}'),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SKIPPED)
+def test_a_hostile_message_is_counted_and_skipped(rig: Rig, name: str) -> None:
+    reason, data = SKIPPED[name]
+    rig.until_live()
+    pid, sessions = rig.pipeline.pid(CONNECTOR), rig.by_reason("connector_reconnects_total")
+    before = rig.by_reason("connector_frames_invalid_total")
+
+    rig.link.insert(data)
+
+    until(lambda: rig.by_reason("connector_frames_invalid_total") - before, "counted", 5)
+    assert {reason: 1} == rig.by_reason("connector_frames_invalid_total") - before
+    assert pid == rig.pipeline.pid(CONNECTOR)
+    assert sessions == rig.by_reason("connector_reconnects_total"), "the connection is kept"
+    assert rig.truth.wrong == []
+
+
+REPLACED = {
+    "over 16 MiB": ("too_large", frame(b" " * ((16 << 20) + 1))),
+    "a terabyte announced": ("too_large", b"\x81\x7f" + (1 << 40).to_bytes(8, "big")),
+    "compressed": ("protocol", frame(b"\xca\x48", reserved=0x40)),
+    "masked": ("protocol", b"\x81\x81abcdx"),
+    "unknown opcode": ("protocol", frame(b"x", 0x3)),
+    "a continuation of nothing": ("protocol", frame(b"x", CONTINUATION)),
+    "a long ping": ("protocol", frame(b"x" * 126, PING)),
+    "a message inside another": ("protocol", frame(b"{", final=False) + frame(b"{}")),
+}
+
+
+@pytest.mark.parametrize("name", REPLACED)
+def test_a_broken_protocol_ends_the_connection(rig: Rig, name: str) -> None:
+    reason, data = REPLACED[name]
+    rig.until_live()
+    pid, before = rig.pipeline.pid(CONNECTOR), rig.by_reason("connector_reconnects_total")
+
+    rig.link.insert(data)
+
+    until(lambda: rig.by_reason("connector_reconnects_total") - before, "replaced", 5)
+    assert {reason} == set(rig.by_reason("connector_reconnects_total") - before)
+    rig.until_live()
+    assert pid == rig.pipeline.pid(CONNECTOR)
+    assert rig.truth.wrong == []
+
+
+def test_after_all_of_that_memory_is_bounded_and_every_book_was_right(rig: Rig) -> None:
+    """A hundred times the smaller ones on top: nothing stays in memory."""
+    rig.until_live()
+    before = rig.memory_mb()[CONNECTOR]
+    small = [data for _, data in SKIPPED.values() if len(data) < 1 << 20]
+    for _ in range(100):
+        rig.link.insert(b"".join(small))
+    expected = 100 * len(small)
+    until(
+        lambda: sum(rig.by_reason("connector_frames_invalid_total").values()) >= expected, "all", 20
+    )
+    rig.until_live()
+    assert rig.memory_mb()[CONNECTOR] - before < 20
+    assert rig.truth.checked > 100
+    assert rig.truth.wrong == []
+
+
+# -- silences, each noticed by its own rule --------------------------------------------------------
+
+
+def test_pongs_without_data_are_silence(rig: Rig) -> None:
+    rig.until_live()
+    before = rig.by_reason("connector_reconnects_total")
+    rig.link.leaves_out = lambda payload: b'"topic":' in payload
+
+    until(lambda: rig.by_reason("connector_reconnects_total") - before, "noticed", 5)
+
+    assert {"silence"} == set(rig.by_reason("connector_reconnects_total") - before)
+    rig.link.leaves_out = None
+    rig.until_live()
+
+
+def test_data_without_pongs_is_a_dead_peer(rig: Rig) -> None:
+    rig.until_live()
+    before = rig.by_reason("connector_reconnects_total")
+    rig.link.leaves_out = lambda payload: b"pong" in payload[:200]
+
+    until(lambda: rig.by_reason("connector_reconnects_total") - before, "noticed", 5)
+
+    assert {"dead_peer"} == set(rig.by_reason("connector_reconnects_total") - before)
+    rig.link.leaves_out = None
+    rig.until_live()
+
+
+def test_a_topic_that_is_confirmed_but_silent_is_named(rig: Rig) -> None:
+    rig.until_live()
+    rig.link.leaves_out = lambda payload: b'"orderbook.50.ETHUSDT"' in payload[:60]
+    rig.link.reset()
+
+    until(lambda: "orderbook.50.ETHUSDT" in rig.pipeline.http("/readyz")[1], "named", 10)
+
+    until(
+        lambda: rig.pipeline.status()["connectors"][0]["topics"]["orderbook.50.BTCUSDT"]
+        == "delivering",
+        "the other topic is not disturbed", 5,
+    )  # fmt: skip
+    rig.link.leaves_out = None
+    rig.link.reset()
+    rig.until_live()
+
+
+def test_acks_that_never_come_are_named(rig: Rig) -> None:
+    rig.until_live()
+    lost = rig.pipeline.total(CONNECTOR, "connector_acks_lost_total")
+    rig.link.leaves_out = lambda payload: b'"success"' in payload or b'"topic":' in payload[:20]
+    rig.link.reset()
+
+    until(lambda: rig.pipeline.total(CONNECTOR, "connector_acks_lost_total") > lost, "counted", 10)
+    until(lambda: rig.pipeline.http("/readyz")[0] == 503, "not ready", 10)
+
+    rig.link.leaves_out = None
+    rig.link.reset()
+    rig.until_live()
+    assert rig.truth.wrong == []
+
+
+# -- before anything is connected ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [("ws://no-such-host.invalid/v5/public/linear", "dns"), ("wss", "tls")],
+)
+def test_an_address_that_cannot_work_is_named(
+    rig: Rig, start: Start, url: str, reason: str
+) -> None:
+    """TLS to a port that speaks none, and a name that does not exist."""
+    if url == "wss":
+        url = rig.link.url.replace("ws://", "wss://")
+    pipeline = start("--source", "live", "--url", url, config=QUICK)
+    pipeline.endpoints()
+    until(
+        lambda: pipeline.total(CONNECTOR, "connector_reconnects_total", f'"{reason}"') >= 2,
+        reason, 15,
+    )  # fmt: skip
+    assert "not connected" in pipeline.http("/readyz")[1]
+    pipeline.stop()
