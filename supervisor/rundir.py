@@ -10,12 +10,12 @@ import fcntl
 import json
 import os
 import re
-import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from shared.errors import NoPipelineError, TakenError
+from shared.private import directory_fault
 from supervisor.plan import PROCESS_NAME
 
 LOCK = "lock"
@@ -122,22 +122,18 @@ def _make(directory: Path) -> list[Path]:
 
 
 def _check_private(directory: Path) -> None:
-    info = directory.lstat()
-    if not stat.S_ISDIR(info.st_mode):
-        raise TakenError(f"run_dir {directory}: is not a directory")
-    if info.st_uid != os.geteuid():
-        raise TakenError(f"run_dir {directory}: belongs to user {info.st_uid}, not to us")
-    if info.st_mode & 0o077:
-        mode = stat.S_IMODE(info.st_mode)
-        raise TakenError(f"run_dir {directory}: open to others (mode {mode:04o}); allowed: 0700")
+    fault = directory_fault(directory)
+    if fault is not None:
+        raise TakenError(f"run_dir {directory}: {fault}")
 
 
 def _lock(directory: Path) -> int:
     """The descriptor of the lock file, locked, with our pid in it."""
     path = directory / LOCK
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     while True:
         try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            descriptor = os.open(path, flags, 0o600)
         except OSError as error:
             raise TakenError(f"run_dir {directory}: {error.strerror}") from error
         try:

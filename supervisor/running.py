@@ -1,5 +1,6 @@
 """``up``: hold the run directory, choose between log and live view, run the supervisor."""
 
+import os
 import signal
 import sys
 from contextlib import ExitStack
@@ -8,6 +9,7 @@ import structlog
 
 from shared import logs
 from shared.errors import EX_OK, PipelineError
+from shared.private import UMASK
 from supervisor.plan import Plan
 from supervisor.rundir import LOG, RunDir
 from supervisor.supervisor import Supervisor
@@ -26,6 +28,7 @@ def run(plan: Plan) -> int:
     Raises:
         TakenError: If the run directory or a port is taken.
     """
+    os.umask(UMASK)  # of our children as well
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # until the supervisor has its own
     try:
         run_dir = RunDir.take(plan.run_dir)
