@@ -19,6 +19,7 @@ import json
 import os
 import queue
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -31,8 +32,9 @@ from zmq.utils.monitor import recv_monitor_message
 
 from shared import codec
 from shared.bus import METRIC_QUEUE, RECONNECT_MS
-from shared.config import default_run_dir
+from shared.config import own_run_dir
 from shared.errors import CodecError, NoPipelineError
+from shared.keys import ClientKeys, read_client_keys
 from shared.messages import Category, Level, Source
 from shared.topics import metric_topic
 
@@ -42,6 +44,7 @@ MAX_WAITING = 10_000
 EPOCHS_KEPT = 4
 """A topic with two publishers (``gap``) has two epochs at a time, and each its own numbers."""
 RECEIVE_LIMIT = 1_000
+RETRY_REFUSED_S = 2.0
 BPS = 10_000
 
 DensitySide = Literal["bid", "ask"]
@@ -110,10 +113,18 @@ class PipelineClient:
     Args:
         endpoint: Of the metrics socket; found in the run directory by default.
         run_dir: Of the pipeline; the default one by default.
+        keys: Directory with ``client.key`` and ``server.pub``, for a metrics socket with CURVE;
+            found in the run directory by default, unless an endpoint is given.
     """
 
-    def __init__(self, endpoint: str | None = None, run_dir: str | Path | None = None) -> None:
+    def __init__(
+        self,
+        endpoint: str | None = None,
+        run_dir: str | Path | None = None,
+        keys: str | Path | None = None,
+    ) -> None:
         self._endpoint = endpoint
+        self._keys = keys
         self._run_dir = run_dir
         self._lock = threading.Lock()
         self._values: dict[str, dict[str, Any]] = {}
@@ -126,6 +137,7 @@ class PipelineClient:
         self._lost = 0
         self._dropped = 0
         self._invalid = 0
+        self._refused = 0
         self._reader: _Reader | None = None
 
     def __enter__(self) -> Self:
@@ -141,11 +153,12 @@ class PipelineClient:
 
         Raises:
             NoPipelineError: If no pipeline runs in the run directory, or the endpoint is none.
+            ConfigError: If the keys cannot be used.
         """
         with self._lock:
             if self._reader is not None:
                 return
-            reader = _Reader(self, self._endpoint or _find_endpoint(self._run_dir))
+            reader = _Reader(self, *self._find())
             prefixes = {""} if self._wanted is None else self._wanted
             reader.tell([("subscribe", prefix) for prefix in prefixes])
             self._reader = reader
@@ -219,6 +232,11 @@ class PipelineClient:
     def invalid(self) -> int:
         """Messages that could not be read."""
         return self._invalid
+
+    @property
+    def refused(self) -> int:
+        """How often the pipeline turned us away: our key is not allowed there."""
+        return self._refused
 
     def __iter__(self) -> Iterator[Metric]:
         """Messages until the client is closed; see ``messages``."""
@@ -418,6 +436,10 @@ class PipelineClient:
                 self._values.clear()
                 self._source = None
 
+    def _on_refusal(self) -> None:
+        """The pipeline does not know our key."""
+        self._refused += 1
+
     def _on_end(self) -> None:
         """The thread ends: nothing more comes."""
         self._on_connection(False)
@@ -426,6 +448,14 @@ class PipelineClient:
                 feed.end()
 
     # -- helpers ---------------------------------------------------------------------------------
+
+    def _find(self) -> tuple[str, ClientKeys | None]:
+        """The endpoint and the keys for it."""
+        endpoint, keys = self._endpoint, self._keys
+        if endpoint is None:
+            endpoint, found = _find_endpoint(self._run_dir)
+            keys = keys or found
+        return endpoint, read_client_keys(Path(keys)) if keys else None
 
     def _last(self, kind: str, symbol: str, category: str) -> dict[str, Any] | None:
         return self._values.get(f"{kind}.{category}.{symbol}")
@@ -486,9 +516,13 @@ class _Feed:
 class _Reader:
     """The thread that owns the socket; told what to subscribe through a queue and an eventfd."""
 
-    def __init__(self, client: PipelineClient, endpoint: str) -> None:
+    def __init__(
+        self, client: PipelineClient, endpoint: str, keys: ClientKeys | None = None
+    ) -> None:
         self._client = client
         self._endpoint = endpoint
+        self._keys = keys
+        self._retry_at: float | None = None
         self._commands: queue.SimpleQueue[tuple[str, str]] = queue.SimpleQueue()
         self._wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._opened: Future[None] = Future()
@@ -540,7 +574,11 @@ class _Reader:
         socket.setsockopt(zmq.SNDHWM, METRIC_QUEUE)
         socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
         socket.setsockopt(zmq.MAXMSGSIZE, codec.MAX_FRAME_BYTES)
-        monitor = socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
+        if self._keys is not None:
+            self._keys.apply(socket)
+        monitor = socket.get_monitor_socket(
+            zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+        )
         try:
             socket.connect(self._endpoint)
         except zmq.ZMQError as error:
@@ -551,13 +589,22 @@ class _Reader:
         for source in (socket, monitor, self._wakeup):
             poller.register(source, zmq.POLLIN)
         while True:
-            ready = dict(poller.poll())
+            wait_ms = None if self._retry_at is None else int(RETRY_REFUSED_S * 1000)
+            ready = dict(poller.poll(wait_ms))
+            self._retry(socket)
             if self._wakeup in ready and not self._obey(socket):
                 break
             if monitor in ready:
                 self._watch_link(socket, monitor)
             self._receive(socket, RECEIVE_LIMIT)
         socket.disable_monitor()
+
+    def _retry(self, socket: "zmq.Socket[bytes]") -> None:
+        """Knock again some time after a refusal: ZeroMQ itself would never."""
+        if self._retry_at is not None and time.monotonic() >= self._retry_at:
+            self._retry_at = None
+            socket.disconnect(self._endpoint)
+            socket.connect(self._endpoint)
 
     def _obey(self, socket: "zmq.Socket[bytes]") -> bool:
         """Do what was told; False when that was to close."""
@@ -583,20 +630,24 @@ class _Reader:
         while monitor.poll(0):
             event = recv_monitor_message(monitor)["event"]
             is_connected = event == zmq.EVENT_HANDSHAKE_SUCCEEDED
+            if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
+                self._client._on_refusal()
+                self._retry_at = time.monotonic() + RETRY_REFUSED_S
         if not is_connected:
             self._receive(socket, METRIC_QUEUE)
         self._client._on_connection(is_connected)
 
 
-def _find_endpoint(run_dir: str | Path | None) -> str:
-    path = Path(run_dir or default_run_dir()) / "endpoints.json"
+def _find_endpoint(run_dir: str | Path | None) -> tuple[str, str | None]:
+    """The metrics endpoint of a running pipeline, and the directory of its keys if it has any."""
+    path = Path(run_dir or own_run_dir()) / "endpoints.json"
     try:
-        endpoint = json.loads(path.read_text())["metrics"]
+        endpoints = json.loads(path.read_text())
+        return str(endpoints["metrics"]), endpoints.get("keys")
     except OSError as error:
         raise NoPipelineError(f"no pipeline runs in {path.parent}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError) as error:
         raise NoPipelineError(f"{path} names no metrics endpoint") from error
-    return str(endpoint)
 
 
 def _topics(symbol: str, category: Category) -> set[str]:

@@ -15,8 +15,9 @@ from typing import Any, Literal, get_args
 
 import msgspec
 
-from shared.errors import ConfigError
+from shared.errors import ConfigError, NoPipelineError
 from shared.messages import Category
+from shared.private import directory_fault
 
 SourceChoice = Literal["auto", "live", "sim", "replay"]
 Network = Literal["mainnet", "testnet"]
@@ -109,6 +110,15 @@ class MetricsConfig(_Section, frozen=True):
     endpoint: str = "tcp://127.0.0.1:5556"
 
 
+class SecurityConfig(_Section, frozen=True):
+    """Keys of the metrics socket."""
+
+    curve: bool = False
+    """Encrypted, and only for clients whose key is allowed."""
+    keys: str = ""
+    """Directory of the key files; empty: ``shared.keys.default_keys_dir``."""
+
+
 class PrometheusConfig(_Section, frozen=True):
     """Where scrapers connect; the port is the supervisor's."""
 
@@ -138,6 +148,7 @@ class Config(_Section, frozen=True):
     orderbook: OrderbookConfig = OrderbookConfig()
     density: DensityConfig = DensityConfig()
     metrics: MetricsConfig = MetricsConfig()
+    security: SecurityConfig = SecurityConfig()
     prometheus: PrometheusConfig = PrometheusConfig()
     replay: ReplayConfig = ReplayConfig()
 
@@ -194,6 +205,24 @@ def default_run_dir() -> str:
     """``$XDG_RUNTIME_DIR/bybit-pipeline``, else ``/tmp/bybit-pipeline-UID``."""
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     return f"{runtime}/bybit-pipeline" if runtime else f"/tmp/bybit-pipeline-{os.getuid()}"
+
+
+def own_run_dir() -> str:
+    """
+    The default run directory, for whoever looks for a pipeline there.
+
+    Raises:
+        NoPipelineError: If it is not ours alone: anybody may make that name in ``/tmp``, and put
+            a pipeline of their own there.
+    """
+    path = Path(default_run_dir())
+    try:
+        fault = directory_fault(path)
+    except OSError:
+        fault = None  # nothing there, and nobody who deceives us
+    if fault is not None:
+        raise NoPipelineError(f"run_dir {path}: {fault}")
+    return str(path)
 
 
 def _refuse_unknown_keys(value: Any, section: type[_Section], where: str) -> None:
@@ -331,8 +360,10 @@ def _check_sockets(config: Config) -> None:
         ("metrics.endpoint", _host(config.metrics.endpoint)),
         ("prometheus.host", config.prometheus.host),
     ):
-        if where == "metrics.endpoint" and host not in ("", "127.0.0.1", "localhost"):
-            raise ConfigError(where, f"{host} is beyond this machine", "tcp on 127.0.0.1 only")
+        is_local = host in ("", "127.0.0.1", "localhost")
+        if where == "metrics.endpoint" and not is_local and not config.security.curve:
+            raise ConfigError(where, f"{host} is beyond this machine",
+                              "tcp on 127.0.0.1 only, or security.curve = true")  # fmt: skip
         if not host and where == "prometheus.host":
             raise ConfigError(where, "is empty", "an address of this machine, such as 127.0.0.1")
     port = config.metrics.endpoint.rpartition(":")[2]

@@ -99,6 +99,8 @@ class ForwarderSpec(ProcessSpec, kw_only=True):
 
     metrics_in: str
     endpoint: str
+    keys: str = ""
+    """Directory of the CURVE keys of ``endpoint``; empty: it is open to who can reach it."""
 
 
 class SimulatorSpec(ProcessSpec, kw_only=True):

@@ -166,6 +166,25 @@ def simulate(
     os.execv(sys.executable, [sys.executable, "-m", "processes.simulator", *words])
 
 
+@app.command()
+def keys(
+    directory: Annotated[Path | None, typer.Option("--dir", help="Where they are kept.")] = None,
+    client: Annotated[str | None, typer.Option(help="Allow one more client, by name.")] = None,
+) -> None:
+    """Make the keys of the metrics socket, or those of one more client; see docs/security.md."""
+    from shared.keys import default_keys_dir, make_client_keys, make_server_keys
+
+    where = Path(os.path.abspath(directory or default_keys_dir()))
+    if client is None:
+        for name, public in make_server_keys(where).items():
+            print(f"{name} {public.decode()}")
+        print(f"the keys are in {where}")
+    else:
+        public, handout = make_client_keys(where, client)
+        print(f"{client} {public.decode()}")
+        print(f"move {handout} to {client}'s machine: client.key in it is secret")
+
+
 # -- talking to a running pipeline -------------------------------------------------------------
 
 
@@ -283,13 +302,15 @@ def watch(
 
     endpoints = wait_for_endpoints(_run_dir(run_dir, log_level))
     with contextlib.suppress(KeyboardInterrupt):
-        views.watch(endpoints["metrics"], symbols or (), pid=endpoints["pid"])
+        views.watch(endpoints["metrics"], symbols or (), pid=endpoints["pid"],
+                    keys=endpoints.get("keys"))  # fmt: skip
     return EX_OK
 
 
 def _run_dir(given: Path | None, log_level: str) -> str:
     """The run directory that a command is about; every command takes ``--log-level``."""
+    from shared.config import own_run_dir
     from supervisor.options import absolute_run_dir
 
     _one_of("log-level", log_level, *LOG_LEVELS)
-    return absolute_run_dir(given)
+    return absolute_run_dir(given or own_run_dir())

@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -16,6 +17,7 @@ import zmq
 
 from shared import codec
 from shared.errors import EX_FAILED, EX_OK, CodecError, NoPipelineError
+from shared.keys import read_client_keys
 from supervisor.requests import read_endpoints
 from supervisor.rundir import holder, is_alive
 
@@ -30,17 +32,28 @@ class Listener:
     """
     Messages of topics that begin with any of some prefixes; a context manager.
 
+    Args:
+        endpoint: The metrics socket.
+        prefixes: Of topics.
+        keys: Directory of the keys of the metrics socket, if it has any.
+
     Attributes:
         invalid: Frames that could not be read.
+
+    Raises:
+        ConfigError: If the keys cannot be used.
     """
 
-    def __init__(self, endpoint: str, prefixes: list[str]) -> None:
+    def __init__(self, endpoint: str, prefixes: list[str], *, keys: str | None = None) -> None:
+        client_keys = read_client_keys(Path(keys)) if keys else None
         self.invalid = 0
         self._numbers: dict[str, tuple[Any, Any]] = {}
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._socket = self._context.socket(zmq.SUB)
         self._socket.setsockopt(zmq.LINGER, 0)
         self._socket.setsockopt(zmq.RCVHWM, QUEUE)
+        if client_keys is not None:
+            client_keys.apply(self._socket)
         for prefix in prefixes:
             self._socket.subscribe(prefix)
         self._socket.connect(endpoint)
@@ -111,7 +124,7 @@ def tail(
     """
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     endpoints = wait_for_endpoints(run_dir, within_s=UP_S if timeout_s is None else timeout_s)
-    with Listener(endpoints["metrics"], [prefix]) as listener:
+    with Listener(endpoints["metrics"], [prefix], keys=endpoints.get("keys")) as listener:
         while (left := _left_ms(deadline)) > 0:
             yield from listener.receive(min(left, CHECK_MS))
             if not is_alive(endpoints["pid"]):

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from shared.captures import CaptureError, CaptureInfo, describe_capture
 from shared.config import (
     DEFAULT_SYMBOLS,
@@ -21,6 +23,7 @@ from shared.config import (
     read_config,
 )
 from shared.errors import ConfigError
+from shared.keys import default_keys_dir, read_allowed, read_client_keys, read_server_keys
 
 RUN_DIR_MAX_BYTES = 80
 DEFAULT_DEPTH = 50
@@ -60,7 +63,7 @@ def resolve(options: Options) -> tuple[Config, str]:
     _override_market(tables, options)
     if _section(tables, "replay").get("capture"):
         tables = _for_capture(tables)
-    config = make_config(tables)
+    config = _with_keys(make_config(tables))
     return config, absolute_run_dir(config.run_dir or None)
 
 
@@ -77,6 +80,18 @@ def absolute_run_dir(run_dir: str | os.PathLike[str] | None) -> str:
             "run_dir", f"{path} is too long for sockets", f"at most {RUN_DIR_MAX_BYTES} bytes"
         )
     return path
+
+
+def _with_keys(config: Config) -> Config:
+    """The configuration with the absolute directory of keys that can be used, if it wants any."""
+    if not config.security.curve:
+        return config
+    directory = os.path.abspath(config.security.keys or default_keys_dir())
+    read_server_keys(Path(directory))
+    read_client_keys(Path(directory))
+    read_allowed(Path(directory))
+    security = msgspec.structs.replace(config.security, keys=directory)
+    return msgspec.structs.replace(config, security=security)
 
 
 def _override(tables: dict[str, Any], options: Options) -> None:

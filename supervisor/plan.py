@@ -109,6 +109,12 @@ class Plan:
         """Where the forwarder gathers metrics."""
         return ipc_endpoint(f"{self.run_dir}/metrics.ipc")
 
+    @property
+    def keys(self) -> str | None:
+        """Directory of the metrics socket's keys; None without CURVE."""
+        security = self.config.security
+        return security.keys if security.curve else None
+
     def market_endpoint(self, connector: str) -> str:
         """Where a connector publishes."""
         return ipc_endpoint(f"{self.run_dir}/{connector.removeprefix('connector-')}.ipc")
@@ -214,7 +220,10 @@ class Plan:
 
     def _forwarder_spec(self, common: dict[str, Any]) -> ForwarderSpec:
         return ForwarderSpec(
-            **common, metrics_in=self.metrics_in, endpoint=self.config.metrics.endpoint
+            **common,
+            metrics_in=self.metrics_in,
+            endpoint=self.config.metrics.endpoint,
+            keys=self.keys or "",
         )
 
     def _simulator_spec(self, common: dict[str, Any]) -> SimulatorSpec:

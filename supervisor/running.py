@@ -75,6 +75,6 @@ def _divert_log(stack: ExitStack, run_dir: RunDir) -> None:
 def _show(stack: ExitStack, supervisor: Supervisor) -> None:
     from supervisor.views import LiveView  # rich is only wanted on a terminal
 
-    view = LiveView(lambda: supervisor.snapshot)
+    view = LiveView(lambda: supervisor.snapshot, keys=supervisor.plan.keys)
     view.start()
     stack.callback(view.stop)

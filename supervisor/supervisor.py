@@ -276,6 +276,7 @@ class Supervisor(Actor):
             "pid": os.getpid(),
             "source": plan.source,
             "metrics": metrics,
+            "keys": plan.keys,
             "control": plan.control_endpoint,
             "http": f"http://{self._http.address}",
             "market": {name: plan.market_endpoint(name) for name in plan.connectors},

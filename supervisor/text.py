@@ -28,6 +28,7 @@ def plan_lines(plan: Plan) -> Iterator[str]:
             ["run_dir", plan.run_dir],
             ["control", plan.control_endpoint],
             ["metrics", config.metrics.endpoint],
+            ["keys", plan.keys or "none: for this machine only"],
             ["http", f"http://{config.prometheus.host}:{config.prometheus.port}"],
         ]
     )

@@ -168,10 +168,12 @@ class LiveView:
 
     Args:
         snapshot: Gives the supervisor's latest snapshot; called on the thread.
+        keys: Directory of the keys of the metrics socket, if it has any.
     """
 
-    def __init__(self, snapshot: Callable[[], Snapshot]) -> None:
+    def __init__(self, snapshot: Callable[[], Snapshot], *, keys: str | None = None) -> None:
         self._snapshot = snapshot
+        self._keys = keys
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="view", daemon=True)
 
@@ -191,7 +193,8 @@ class LiveView:
             while not self._stopping.wait(0 if listener else REFRESH_S):
                 snapshot = self._snapshot()
                 if listener is None and _has_forwarder(snapshot):
-                    listener = Listener(snapshot.status["metrics"], list(MARKET_KINDS))
+                    metrics = snapshot.status["metrics"]
+                    listener = Listener(metrics, list(MARKET_KINDS), keys=self._keys)
                 if listener is not None:
                     _listen(listener, board, REFRESH_S)
                 if snapshot.status:
@@ -206,7 +209,7 @@ def _has_forwarder(snapshot: Snapshot) -> bool:
     return any(entry["role"] == "forwarder" and entry["state"] == "up" for entry in processes)
 
 
-def watch(endpoint: str, markets: Iterable[str], *, pid: int) -> None:
+def watch(endpoint: str, markets: Iterable[str], *, pid: int, keys: str | None = None) -> None:
     """
     Show a table of markets: live on a terminal until interrupted, else one picture of now.
 
@@ -214,9 +217,10 @@ def watch(endpoint: str, markets: Iterable[str], *, pid: int) -> None:
         endpoint: The metrics socket.
         markets: What to show; empty for all.
         pid: Of the pipeline; the table ends with it.
+        keys: Directory of the keys of the metrics socket, if it has any.
     """
     board, console = Board(markets), Console()
-    with Listener(endpoint, list(MARKET_KINDS)) as listener:
+    with Listener(endpoint, list(MARKET_KINDS), keys=keys) as listener:
         if not console.is_terminal:
             _listen(listener, board, 2 * REFRESH_S)
             Console(width=PLAIN_WIDTH).print(board.table(rows_max=len(board)))

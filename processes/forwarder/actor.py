@@ -9,17 +9,25 @@ A PUB socket cannot speak to one subscriber alone: the repeat reaches all that a
 topic. It has the same ``epoch`` and ``seq`` as before, and that is how a receiver knows it for a
 repeat and leaves it out. Who reads too slowly loses messages when its queue is full, and sees that
 by the hole in ``seq``; nobody else is held up.
+
+With keys the XPUB is encrypted and lets in only clients whose key is allowed (see ``gate``). When
+a key is taken back every connection is dropped, since ZeroMQ cannot drop one: the others are back
+at once, and see by ``seq`` if they missed anything.
 """
 
+import time
+from pathlib import Path
 from typing import ClassVar
 
 import structlog
 import zmq
 
 from processes.forwarder.cache import LastValues, Message, parse_message
+from processes.forwarder.gate import REFUSALS, Gate, Refusal
 from shared.actor import Actor
 from shared.bus import LINGER_MS, METRIC_QUEUE, MetricInbox, bind
 from shared.clock import Clock
+from shared.errors import TakenError
 from shared.specs import ForwarderSpec
 from shared.telemetry import Telemetry
 
@@ -29,6 +37,9 @@ RECEIVE_LIMIT = 1_000
 """Messages taken in one turn, so that subscriptions are served under load."""
 SUBSCRIPTION_LIMIT = 100
 LOG_INVALID_S = 10.0
+REFRESH_KEYS_S = 1.0
+REOPEN_S = 2.0
+"""How long a socket may take to let go of its address."""
 
 
 class Forwarder(Actor):
@@ -50,6 +61,9 @@ class Forwarder(Actor):
         self._queue = queue
         self._inbox: MetricInbox | None = None
         self._out: zmq.Socket[bytes] | None = None
+        self._gate: Gate | None = None
+        self._monitor: zmq.Socket[bytes] | None = None
+        self._refused_logged = 0
         self._logged_invalid = 0.0
         counter = self.telemetry.counter
         self._messages = counter(
@@ -68,6 +82,11 @@ class Forwarder(Actor):
             "forwarder_refused_total", "Messages of topics over the limit.", ("process",),
             lambda: [((self.process,), self.last_values.refused)],
         )  # fmt: skip
+        self.telemetry.counters(
+            "forwarder_clients_refused_total", "Connections turned away, by reason.",
+            ("process", "reason"),
+            lambda: [((self.process, reason), self._refused(reason)) for reason in REFUSALS],
+        )  # fmt: skip
         self.telemetry.gauges(
             "forwarder_topics", "Topics with a last value.", ("process",),
             lambda: [((self.process,), len(self.last_values))],
@@ -75,15 +94,14 @@ class Forwarder(Actor):
 
     def on_start(self) -> None:
         """Bind both ends; the subscribers' endpoint is reported as ``metrics``."""
-        self._out = self.context.socket(zmq.XPUB)
-        self._out.setsockopt(zmq.LINGER, LINGER_MS)
-        self._out.setsockopt(zmq.SNDHWM, self._queue)
-        # Every subscription is told, also one that somebody else has already.
-        self._out.setsockopt(zmq.XPUB_VERBOSE, 1)
-        self.endpoints["metrics"] = bind(self._out, self.spec.endpoint)
+        if self.spec.keys:
+            self._gate = Gate(self.context, Path(self.spec.keys))
+            self.watch(self._gate.socket, self._gate.answer)
+            self.every(REFRESH_KEYS_S, self._refresh_keys)
+            self.every(LOG_INVALID_S, self._log_refused)
+        self.endpoints["metrics"] = self._open_out(self.spec.endpoint)
         self._inbox = MetricInbox(self.context, self.spec.metrics_in, queue=self._queue)
         self.watch(self._inbox.socket, self._on_metrics)
-        self.watch(self._out, self._on_subscriptions)
 
     def on_stop(self) -> None:
         """Pass on what has arrived, then close both ends."""
@@ -91,7 +109,10 @@ class Forwarder(Actor):
             self._on_metrics()
             self._inbox.close()
         if self._out is not None:
-            self._out.close()
+            self._close_out(LINGER_MS)
+        if self._gate is not None:
+            self.unwatch(self._gate.socket)
+            self._gate.close()
 
     def status(self) -> dict[str, int]:
         """Counts since the start."""
@@ -102,7 +123,81 @@ class Forwarder(Actor):
             "repeats": int(self._repeats.value),
             "invalid": int(self._invalid.value),
             "refused": self.last_values.refused,
+            "clients_refused": self._refused(*REFUSALS),
         }
+
+    # -- the subscribers' end --------------------------------------------------------------------
+
+    def _open_out(self, endpoint: str) -> str:
+        """Bind the subscribers' end, locked if there are keys; the exact endpoint."""
+        out = self.context.socket(zmq.XPUB)
+        out.setsockopt(zmq.SNDHWM, self._queue)
+        # Every subscription is told, also one that somebody else has already.
+        out.setsockopt(zmq.XPUB_VERBOSE, 1)
+        if self._gate is not None:
+            monitor = self._monitor = self._gate.lock(out)
+            self.watch(monitor, lambda: self._count_failures(monitor))
+        self._out = out
+        self.watch(out, self._on_subscriptions)
+        try:
+            return bind(out, endpoint)
+        except TakenError:
+            self._close_out(0)
+            raise
+
+    def _close_out(self, linger_ms: int) -> None:
+        """Close the subscribers' end and every connection to it."""
+        assert self._out is not None
+        if self._monitor is not None:
+            self._count_failures(self._monitor)
+            self.unwatch(self._monitor)
+            self._out.disable_monitor()
+            self._monitor = None
+        self.unwatch(self._out)
+        self._out.close(linger_ms)
+        self._out = None
+
+    def _reopen(self) -> None:
+        """Drop every connection and bind the same address again, once it is free."""
+        endpoint = self.endpoints["metrics"]
+        self._close_out(0)
+        deadline = time.monotonic() + REOPEN_S
+        # A closed ipc socket removes its file late, and would remove its successor's.
+        file = Path(endpoint.removeprefix("ipc://")) if endpoint.startswith("ipc://") else None
+        while file is not None and file.exists() and time.monotonic() < deadline:
+            time.sleep(0.001)
+        while True:
+            try:
+                self._open_out(endpoint)
+                return
+            except TakenError:
+                if time.monotonic() >= deadline:
+                    raise
+            time.sleep(0.001)
+
+    # -- keys ------------------------------------------------------------------------------------
+
+    def _refresh_keys(self) -> None:
+        assert self._gate is not None
+        if self._gate.refresh():
+            log.warning("a key was taken back, all clients must connect again")
+            self._reopen()
+
+    def _count_failures(self, monitor: "zmq.Socket[bytes]") -> None:
+        assert self._gate is not None
+        self._gate.count_failures(monitor)
+
+    def _refused(self, *reasons: Refusal) -> int:
+        return sum(self._gate.refused[reason] for reason in reasons) if self._gate else 0
+
+    def _log_refused(self) -> None:
+        refused = self._refused(*REFUSALS)
+        if refused > self._refused_logged:
+            log.warning("clients refused", unknown_key=self._refused("unknown_key"),
+                        handshake=self._refused("handshake"))  # fmt: skip
+        self._refused_logged = refused
+
+    # -- messages --------------------------------------------------------------------------------
 
     def _on_metrics(self) -> None:
         assert self._inbox is not None

@@ -53,6 +53,14 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"source": "replay"}, "replay.capture", "capture file"),
     ({"metrics": {"endpoint": "5556"}}, "metrics.endpoint", "tcp://127.0.0.1:PORT"),
     ({"metrics": {"endpoint": "tcp://0.0.0.0:5556"}}, "metrics.endpoint", "127.0.0.1 only"),
+    ({"metrics": {"endpoint": "tcp://*:5556"}}, "metrics.endpoint", "security.curve = true"),
+    (
+        {"metrics": {"endpoint": "tcp://192.0.2.7:1"}, "security": {"keys": "/k"}},
+        "metrics.endpoint",
+        "security.curve = true",
+    ),
+    ({"security": {"curve": "yes"}}, "security.curve", "true or false"),
+    ({"security": {"verify": False}}, "security.verify", "curve, keys"),
     ({"prometheus": {"port": 70000}}, "prometheus.port", "to 65535"),
     ({"run_dir": "/tmp/" + "x" * 100}, "run_dir", "80 bytes"),
 ]
@@ -67,6 +75,14 @@ def test_a_mistake_is_refused_with_its_place_and_what_is_allowed(
     assert refusal.value.where == where
     assert allowed in str(refusal.value)
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "*", "192.0.2.7", "eth0"])
+def test_with_keys_the_metrics_may_leave_this_machine(host: str) -> None:
+    config = make_config(
+        {"metrics": {"endpoint": f"tcp://{host}:5556"}, "security": {"curve": True}}
+    )
+    assert config.metrics.endpoint == f"tcp://{host}:5556"
 
 
 def test_one_symbol_may_have_its_trades_and_its_book_in_two_tables() -> None:

@@ -10,7 +10,9 @@ import pytest
 from shared.captures import CaptureInfo
 from shared.config import Config, MarketConfig, make_config, read_config
 from shared.errors import ConfigError
+from shared.keys import make_server_keys
 from supervisor.options import Options, absolute_run_dir, recorded_markets, resolve
+from supervisor.plan import make_plan
 
 
 @pytest.fixture
@@ -244,3 +246,34 @@ def keys(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [keys(inner) for inner in value if isinstance(inner, dict)]
     return None
+
+
+# -- keys --------------------------------------------------------------------------------------
+
+
+def test_keys_are_found_from_the_current_directory_and_told_to_the_forwarder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_server_keys(tmp_path / "keys")
+    path = tmp_path / "pipeline.toml"
+    path.write_text('source = "sim"\nsecurity = {curve = true, keys = "keys"}')
+    monkeypatch.chdir(tmp_path)
+
+    plan = make_plan(config(config=path), run_dir="/run/x")
+
+    assert f"{tmp_path}/keys" == plan.keys == plan.spec("forwarder").keys  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("missing", ["server.key", "client.key", "server.pub"])
+def test_missing_keys_are_refused_before_anything_starts(tmp_path: Path, missing: str) -> None:
+    make_server_keys(tmp_path / "keys")
+    (tmp_path / "keys" / missing).unlink()
+    path = tmp_path / "pipeline.toml"
+    path.write_text(f'security = {{curve = true, keys = "{tmp_path}/keys"}}')
+
+    with pytest.raises(ConfigError, match=rf"^security\.keys: .*{missing}.*bybit-pipeline keys"):
+        config(config=path)
+
+
+def test_without_curve_no_keys_are_looked_for(tmp_path: Path) -> None:
+    assert make_plan(make_config({"security": {"keys": "/nowhere"}}), run_dir="/run/x").keys is None

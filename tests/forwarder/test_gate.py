@@ -1,0 +1,38 @@
+"""Who is let in by the forwarder's gate: the decision, without a socket."""
+
+import pytest
+
+from processes.forwarder.gate import zap_answer
+
+KEY = b"k" * 32
+
+
+def request(**changes: bytes) -> list[bytes]:
+    fields = {"version": b"1.0", "id": b"7", "domain": b"metrics", "address": b"127.0.0.1",
+              "identity": b"", "mechanism": b"CURVE", "key": KEY, **changes}  # fmt: skip
+    return list(fields.values())
+
+
+def test_an_allowed_key_is_let_in_by_name() -> None:
+    answer, name = zap_answer(request(), {KEY: "bob"})
+    assert "bob" == name
+    assert [b"1.0", b"7", b"200", b"OK", b"bob", b""] == answer
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        request(key=b"x" * 32),
+        request(key=b""),
+        request(mechanism=b"NULL"),
+        request(mechanism=b"PLAIN"),
+        request(version=b"2.0"),
+        request()[:6],
+        [*request(), b"more"],
+        [b""],
+    ],
+)
+def test_everything_else_is_turned_away(asked: list[bytes]) -> None:
+    answer, name = zap_answer(asked, {KEY: "bob"})
+    assert name is None
+    assert b"400" == answer[2]
