@@ -206,6 +206,14 @@ class Depth(_Record, frozen=True):
     ask_notional: Annotated[
         Notional, Meta(description="Price times size of the asks; on inverse the size.")
     ]
+    bid_complete: Annotated[
+        bool,
+        Meta(description="False if the band reaches beyond the visible bids: at least this much."),
+    ]
+    ask_complete: Annotated[
+        bool,
+        Meta(description="False if the band reaches beyond the visible asks: at least this much."),
+    ]
 
 
 class Impact(_Record, frozen=True):
@@ -294,7 +302,7 @@ class Orderbook(MarketMetric, frozen=True):
         dict[str, Balance | None] | None,
         Meta(
             description="By number of best levels, such as `10`: `(bid - ask) / (bid + ask)` of "
-            "their sizes. Positive: bids outweigh asks."
+            "their sizes. Positive: bids outweigh asks. Null for more levels than the stream has."
         ),
     ]
     depth: Annotated[

@@ -7,26 +7,6 @@ import pytest
 
 from tests.system.pipeline import Pipeline
 
-CONFIG = """
-[trades]
-windows = ["2s", "10s", "60s"]
-
-[density]
-k = 3.0
-
-[[market]]
-category = "linear"
-symbols = ["BTCUSDT", "ETHUSDT"]
-
-[[market]]
-category = "spot"
-symbols = ["BTCUSDT"]
-
-[[market]]
-category = "inverse"
-symbols = ["BTCUSD"]
-"""
-
 
 @pytest.fixture(scope="session")
 def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
@@ -34,9 +14,7 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
     directory = tmp_path_factory.mktemp("docs")
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     os.environ["XDG_RUNTIME_DIR"] = str(directory)
-    pipeline = Pipeline(
-        directory, "--source", "sim", config=CONFIG, run_dir=directory / "bybit-pipeline"
-    )
+    pipeline = Pipeline(directory, "--source", "sim", run_dir=directory / "bybit-pipeline")
     try:
         pipeline.wait_ready()
         yield pipeline
