@@ -65,6 +65,11 @@ def default_keys_dir() -> str:
     return f"{home}/bybit-pipeline/keys"
 
 
+def clients_dir(directory: Path) -> Path:
+    """Where the public keys of the allowed clients are."""
+    return directory / "clients"
+
+
 # -- making ------------------------------------------------------------------------------------
 
 
@@ -79,8 +84,8 @@ def make_server_keys(directory: Path) -> dict[str, bytes]:
     _refuse_existing(directory / "server.key", directory / "client.key")
     server, secret = zmq.curve_keypair()
     client, client_secret = zmq.curve_keypair()
-    _make_private(directory / "clients")
-    _write_new(directory / "clients" / f"{LOCAL}.pub", client)
+    _make_private(clients_dir(directory))
+    _write_new(clients_dir(directory) / f"{LOCAL}.pub", client)
     _write_new(directory / "client.key", client_secret)
     _write_new(directory / "server.pub", server)
     _write_new(directory / "server.key", secret)
@@ -99,7 +104,7 @@ def make_client_keys(directory: Path, name: str) -> tuple[bytes, Path]:
         raise ConfigError("--client", f"{name!r} is not a name",
                           "up to 32 letters, digits, - and _")  # fmt: skip
     server = read_server_keys(directory).public
-    allowed, handout = directory / "clients" / f"{name}.pub", directory / "handout" / name
+    allowed, handout = clients_dir(directory) / f"{name}.pub", directory / "handout" / name
     _refuse_existing(allowed, handout)
     public, secret = zmq.curve_keypair()
     for made in (directory, directory / "handout", handout):
@@ -172,7 +177,7 @@ def read_allowed(directory: Path) -> tuple[dict[bytes, str], list[str]]:
     """
     allowed: dict[bytes, str] = {}
     faults = []
-    for path in _key_files(directory / "clients"):
+    for path in _key_files(clients_dir(directory)):
         try:
             allowed[z85.decode(_read_key(path, is_secret=False))] = path.stem
         except ConfigError as error:

@@ -162,10 +162,6 @@ class Forwarder(Actor):
         endpoint = self.endpoints["metrics"]
         self._close_out(0)
         deadline = time.monotonic() + REOPEN_S
-        # A closed ipc socket removes its file late, and would remove its successor's.
-        file = Path(endpoint.removeprefix("ipc://")) if endpoint.startswith("ipc://") else None
-        while file is not None and file.exists() and time.monotonic() < deadline:
-            time.sleep(0.001)
         while True:
             try:
                 self._open_out(endpoint)

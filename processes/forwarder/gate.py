@@ -14,7 +14,7 @@ import zmq
 from zmq.utils.monitor import recv_monitor_message
 
 from shared.errors import ConfigError
-from shared.keys import read_allowed, read_server_keys
+from shared.keys import clients_dir, read_allowed, read_server_keys
 
 log = structlog.get_logger()
 
@@ -68,6 +68,7 @@ class Gate:
         self._directory = directory
         self._keys = read_server_keys(directory)
         self._allowed, self._faults = read_allowed(directory)
+        self._changed_ns = self._clients_changed()
         self._let_in: set[bytes] = set()
         self._log_faults()
         self.socket = context.socket(zmq.REP)
@@ -97,6 +98,9 @@ class Gate:
             except zmq.Again:
                 return
             answer, name = zap_answer(request, self._allowed)
+            if name is None and self._clients_changed() != self._changed_ns:
+                self.refresh()  # allowed a moment ago, perhaps
+                answer, name = zap_answer(request, self._allowed)
             self.socket.send_multipart(answer)
             if name is None:
                 self.refused["unknown_key"] += 1
@@ -119,6 +123,7 @@ class Gate:
         Returns:
             True if somebody who was let in is no longer allowed.
         """
+        self._changed_ns = self._clients_changed()
         try:
             self._allowed, faults = read_allowed(self._directory)
         except ConfigError as error:
@@ -131,6 +136,13 @@ class Gate:
     def close(self) -> None:
         """Answer no longer."""
         self.socket.close()
+
+    def _clients_changed(self) -> int:
+        """When a client's key was last added or removed, in ns since the epoch."""
+        try:
+            return clients_dir(self._directory).stat().st_mtime_ns
+        except OSError:
+            return 0
 
     def _log_faults(self) -> None:
         for fault in self._faults:

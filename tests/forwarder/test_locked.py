@@ -1,0 +1,255 @@
+"""The metrics socket with keys, over real sockets: who reads it, and who does not."""
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import zmq
+
+from processes.forwarder.actor import Forwarder
+from shared.bus import MetricPublisher
+from shared.client import PipelineClient
+from shared.errors import ConfigError
+from shared.keys import make_client_keys, make_server_keys, read_client_keys
+from shared.specs import ForwarderSpec
+
+DEADLINE_S = 10.0
+NOTHING_MS = 400
+"""How long nothing must come; those who are let in have their message within a few ms."""
+TOPIC = b"trades.linear.BTCUSDT"
+SECRET_WORD = "not-for-everybody"
+
+
+class Rig:
+    """A locked forwarder whose loop a thread turns, fed without an end."""
+
+    def __init__(self, directory: Path, endpoint: str) -> None:
+        self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self.keys = directory / "keys"
+        make_server_keys(self.keys)
+        self.forwarder = Forwarder(
+            ForwarderSpec(process="forwarder", role="forwarder", run_dir=str(directory),
+                          metrics_in=f"ipc://{directory}/in", endpoint=endpoint,
+                          keys=str(self.keys))
+        )  # fmt: skip
+        self.forwarder._context = self.context
+        self.forwarder.on_start()
+        self.endpoint = self.forwarder.endpoints["metrics"]
+        self._publisher = MetricPublisher(self.context, self.forwarder.spec.metrics_in)
+        self._seq = 0
+        self.forwarder.every(0.01, self._publish)
+        self._strangers: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _publish(self) -> None:
+        self._seq += 1
+        self._publisher.publish(TOPIC, {"epoch": "e", "seq": self._seq, "source": "sim",
+                                        "word": SECRET_WORD})  # fmt: skip
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            self.forwarder.turn()
+        self.forwarder.on_stop()
+
+    def subscriber(
+        self, keys: Path | None = None, *, server: bytes | None = None, endpoint: str = ""
+    ) -> zmq.Socket[bytes]:
+        """A subscriber of everything in another context, as another process would be."""
+        sub = self._strangers.socket(zmq.SUB)
+        if keys is not None:
+            read_client_keys(keys).apply(sub)
+        if server is not None:
+            sub.setsockopt(zmq.CURVE_SERVERKEY, server)
+        sub.subscribe(b"")
+        sub.connect(endpoint or self.endpoint)
+        return sub
+
+    def refused(self, reason: str) -> int:
+        """Clients that were turned away, as Prometheus is told."""
+        value = self.forwarder.telemetry.registry.get_sample_value(
+            "bybit_pipeline_forwarder_clients_refused_total",
+            {"process": "forwarder", "reason": reason},
+        )
+        return int(value or 0)
+
+    def close(self) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._publisher.close()
+        self.context.destroy(linger=0)
+        self._strangers.destroy(linger=0)
+
+
+@pytest.fixture(params=["tcp", "ipc"])
+def rig(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Rig]:
+    """Locked on loopback, and on a socket file."""
+    endpoint = "tcp://127.0.0.1:0" if request.param == "tcp" else f"ipc://{tmp_path}/out"
+    with contextlib.closing(Rig(tmp_path, endpoint)) as rig:
+        yield rig
+
+
+def is_served(sub: zmq.Socket[bytes]) -> bool:
+    """True if a message from now comes, not one that waited."""
+    while sub.poll(0):
+        sub.recv_multipart()
+    return bool(sub.poll(int(DEADLINE_S * 1000)))
+
+
+def until(condition: Callable[[], object]) -> None:
+    ticker, deadline = threading.Event(), time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to pass"
+        ticker.wait(0.005)
+
+
+def assert_gets_nothing(rig: Rig, sub: zmq.Socket[bytes]) -> None:
+    """Nothing, not even after somebody allowed has read for a while."""
+    allowed = rig.subscriber(rig.keys)
+    assert is_served(allowed)
+    assert not sub.poll(NOTHING_MS)
+    assert is_served(allowed)
+    assert not sub.poll(0)
+
+
+def test_without_a_key_nothing_is_readable(rig: Rig) -> None:
+    stranger = rig.subscriber()
+    assert_gets_nothing(rig, stranger)
+    until(lambda: rig.refused("handshake") >= 1)
+
+
+def test_with_another_servers_key_nothing_is_readable(rig: Rig) -> None:
+    stranger = rig.subscriber(rig.keys, server=zmq.curve_keypair()[0])
+    assert_gets_nothing(rig, stranger)
+    until(lambda: rig.refused("handshake") >= 1)
+
+
+def test_with_a_key_that_was_never_allowed_nothing_is_readable(rig: Rig) -> None:
+    _, handout = make_client_keys(rig.keys, "mallory")
+    (rig.keys / "clients" / "mallory.pub").unlink()
+    stranger = rig.subscriber(handout)
+    assert_gets_nothing(rig, stranger)
+    assert 1 == rig.refused("unknown_key")
+    assert 1 == rig.forwarder.status()["clients_refused"]
+
+
+def test_a_client_with_an_allowed_key_is_served_without_a_restart(rig: Rig) -> None:
+    _, handout = make_client_keys(rig.keys, "bob")
+    with PipelineClient(rig.endpoint, keys=handout) as bob:
+        until(lambda: bob.connected)
+        assert next(bob.messages(DEADLINE_S)).payload["word"] == SECRET_WORD
+
+
+def test_a_key_that_is_taken_back_reads_nothing_more_and_the_others_go_on(rig: Rig) -> None:
+    _, handout = make_client_keys(rig.keys, "bob")
+    with contextlib.ExitStack() as stack:
+        local = stack.enter_context(PipelineClient(rig.endpoint, keys=rig.keys))
+        bob = stack.enter_context(PipelineClient(rig.endpoint, keys=handout))
+        until(lambda: bob.connected and local.connected)
+
+        (rig.keys / "clients" / "bob.pub").rename(rig.keys / "bob.off")
+
+        until(lambda: bob.refused)
+        assert not bob.connected
+        assert [] == list(bob.messages(NOTHING_MS / 1000))
+        until(lambda: local.connected)
+        assert next(local.messages(DEADLINE_S)).payload["word"] == SECRET_WORD
+
+        (rig.keys / "bob.off").rename(rig.keys / "clients" / "bob.pub")
+
+        until(lambda: bob.connected)
+        assert next(bob.messages(DEADLINE_S)).payload["word"] == SECRET_WORD
+
+
+def test_when_the_allowed_keys_cannot_be_read_nobody_reads(rig: Rig) -> None:
+    allowed = rig.subscriber(rig.keys)
+    assert is_served(allowed)
+    (rig.keys / "clients").rename(rig.keys / "gone")
+    until(lambda: rig.refused("unknown_key"))
+    while allowed.poll(0):
+        allowed.recv_multipart()
+    assert not allowed.poll(NOTHING_MS)
+
+
+def test_the_network_sees_no_payload_and_no_topic(tmp_path: Path) -> None:
+    with contextlib.closing(Rig(tmp_path, "tcp://127.0.0.1:0")) as rig:
+        tap = Tap(int(rig.endpoint.rpartition(":")[2]))
+        sub = rig.subscriber(rig.keys, endpoint=f"tcp://127.0.0.1:{tap.port}")
+        received = b""
+        for _ in range(20):
+            assert sub.poll(int(DEADLINE_S * 1000))
+            received += b"".join(sub.recv_multipart())
+        tap.close()
+    assert SECRET_WORD.encode() in received
+    assert len(tap.recorded) > len(received)
+    for word in (SECRET_WORD.encode(), TOPIC, b"BTCUSDT", b"epoch"):
+        assert word not in tap.recorded
+
+
+def test_the_tap_would_have_seen_it(tmp_path: Path) -> None:
+    """The same wire without keys, so that the test above could fail."""
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    out = context.socket(zmq.XPUB)
+    port = out.bind_to_random_port("tcp://127.0.0.1")
+    tap = Tap(port)
+    sub = context.socket(zmq.SUB)
+    sub.subscribe(b"")
+    sub.connect(f"tcp://127.0.0.1:{tap.port}")
+    assert out.poll(int(DEADLINE_S * 1000))
+    out.send_multipart([TOPIC, SECRET_WORD.encode()])
+    assert sub.poll(int(DEADLINE_S * 1000))
+    context.destroy(linger=0)
+    tap.close()
+    assert SECRET_WORD.encode() in tap.recorded
+
+
+class Tap:
+    """Passes one connection on and records every byte of it, both ways."""
+
+    def __init__(self, port: int) -> None:
+        self.recorded = b""
+        self._lock = threading.Lock()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self._far = socket.create_connection(("127.0.0.1", port))
+        self._near: socket.socket | None = None
+        self._thread = threading.Thread(target=self._accept, daemon=True)
+        self._thread.start()
+
+    def _accept(self) -> None:
+        self._near, _ = self._listener.accept()
+        threading.Thread(target=self._pass, args=(self._far, self._near), daemon=True).start()
+        self._pass(self._near, self._far)
+
+    def _pass(self, source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                with self._lock:
+                    self.recorded += data
+                target.sendall(data)
+
+    def close(self) -> None:
+        for end in (self._far, self._near):
+            if end is not None:
+                with contextlib.suppress(OSError):
+                    end.shutdown(socket.SHUT_RDWR)
+                end.close()
+        self._thread.join(DEADLINE_S)
+        self._listener.close()
+
+
+def test_a_forwarder_without_usable_keys_does_not_start_open(tmp_path: Path) -> None:
+    spec = ForwarderSpec(process="forwarder", role="forwarder", run_dir=str(tmp_path),
+                         metrics_in=f"ipc://{tmp_path}/in", endpoint="tcp://127.0.0.1:0",
+                         keys=str(tmp_path / "missing"))  # fmt: skip
+    forwarder = Forwarder(spec)
+    forwarder._context = zmq.Context()
+    with pytest.raises(ConfigError, match=r"security\.keys"):
+        forwarder.on_start()
+    assert forwarder.endpoints == {}
+    forwarder._context.destroy(linger=0)
