@@ -147,8 +147,13 @@ def _lock(directory: Path) -> int:
         if _is_same_file(descriptor, path):
             break
         os.close(descriptor)  # its holder removed it just before we locked it
-    os.ftruncate(descriptor, 0)
-    os.write(descriptor, f"{os.getpid()}\n".encode())
+    try:
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"{os.getpid()}\n".encode())
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        os.close(descriptor)
+        raise TakenError(f"run_dir {directory}: cannot be written: {error.strerror}") from error
     return descriptor
 
 

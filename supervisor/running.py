@@ -1,6 +1,7 @@
 """``up``: hold the run directory, choose between log and live view, run the supervisor."""
 
 import os
+import resource
 import signal
 import sys
 from contextlib import ExitStack
@@ -16,6 +17,12 @@ from supervisor.supervisor import Supervisor
 
 log = structlog.get_logger()
 
+DESCRIPTORS_MIN = 200
+"""Open files that a process needs at least, subscribers and scrapers included."""
+DESCRIPTORS_EACH = 8
+"""And for every other process of the plan."""
+DESCRIPTORS_WANTED = 65_536
+
 
 def run(plan: Plan) -> int:
     """
@@ -27,7 +34,9 @@ def run(plan: Plan) -> int:
 
     Raises:
         TakenError: If the run directory or a port is taken.
+        PipelineError: If this machine does not let us have enough file descriptors.
     """
+    ensure_descriptors(len(plan.processes))
     os.umask(UMASK)  # of our children as well
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # until the supervisor has its own
     try:
@@ -44,6 +53,27 @@ def run(plan: Plan) -> int:
     except KeyboardInterrupt:
         return EX_OK
     return exit_code
+
+
+def ensure_descriptors(processes: int) -> None:
+    """
+    Raise the limit of open files as far as is allowed; our children inherit it.
+
+    ZeroMQ ends the process when it cannot open one more, so too few are refused at the start.
+
+    Raises:
+        PipelineError: If a plan of so many processes needs more than we may have.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = DESCRIPTORS_WANTED if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS_WANTED)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    needed = DESCRIPTORS_MIN + DESCRIPTORS_EACH * processes
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        raise PipelineError(
+            f"open files: this process may have {hard} (ulimit -n); "
+            f"at least {needed} are needed for {processes} processes"
+        )
 
 
 def _run_in(run_dir: RunDir, plan: Plan) -> int:

@@ -125,6 +125,8 @@ class Supervisor(Actor):
         self._forwarder_starts = 0
         self._endpoints: dict[str, Any] | None = None
         """As written to ``endpoints.json``; None before everything was up for the first time."""
+        self._is_unwritten = False
+        """That file could not be written, which was said."""
         self._fallback = FallbackRule(
             is_auto=plan.config.source == "auto", after_s=plan.config.connector.fallback_after_s
         )
@@ -284,17 +286,25 @@ class Supervisor(Actor):
         }
         if endpoints == self._endpoints:
             return
+        try:
+            self._run_dir.write_endpoints(endpoints)
+        except OSError as error:
+            if not self._is_unwritten:
+                log.error("cannot write endpoints.json, trying again", error=str(error))
+            self._is_unwritten = True
+            return
+        self._is_unwritten = False
         if self._endpoints is None:
             log.info("everything is up", source=plan.source, metrics=metrics,
                      http=endpoints["http"],
                      after_s=round(self.clock.monotonic() - self._started, 2))  # fmt: skip
         self._endpoints = endpoints
-        self._run_dir.write_endpoints(endpoints)
 
     def _bound_log(self) -> None:
         """Keep the log file of the live view, and one before it, within its bound."""
         if self._log is not None and self._log.stat().st_size > LOG_BYTES_MAX:
-            shutil.copyfile(self._log, self._log.with_name(f"{LOG}.1"))
+            with contextlib.suppress(OSError):  # a full disk costs the old lines
+                shutil.copyfile(self._log, self._log.with_name(f"{LOG}.1"))
             os.truncate(self._log, 0)
 
     # -- control plane ---------------------------------------------------------------------------

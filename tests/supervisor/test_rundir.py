@@ -130,3 +130,16 @@ def test_the_log_stays_when_it_is_wanted(tmp_path: Path) -> None:
 def test_nobody_holds_a_directory_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(NoPipelineError, match="no pipeline runs there"):
         holder(tmp_path / "nowhere")
+
+
+def test_a_full_disk_is_said_and_leaves_nothing(tmp_path: Path) -> None:
+    """A limit of no bytes a file stands for the disk, in a process of its own."""
+    code = (
+        "import resource, sys; from supervisor.rundir import RunDir;"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0)); RunDir.take(sys.argv[1])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    assert "cannot be written: File too large" in done.stderr.splitlines()[-1]
+    assert [] == list(tmp_path.iterdir())

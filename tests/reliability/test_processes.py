@@ -1,0 +1,313 @@
+"""What happens to processes, and what subscribers, files and others see of it."""
+
+import contextlib
+import os
+import random
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import psutil
+import pytest
+import zmq
+
+from tests.system.conftest import Start
+from tests.system.pipeline import COMMAND, Pipeline, kill, until
+from tests.system.test_life import drained, is_live
+
+CHILDREN = ("forwarder", "trades-0", "orderbook-0", "simulator", "connector-linear-0")
+
+
+def is_down(kind: str, symbol: str, message: dict[str, Any]) -> bool:
+    """A condition: nobody knows anything of this market, since its process is gone."""
+    return (message["kind"], message.get("symbol"), message.get("reason")) == (
+        kind, symbol, "process_down",
+    )  # fmt: skip
+
+
+def late_message(pipeline: Pipeline, topic: str) -> dict[str, Any]:
+    """What somebody gets who subscribes now."""
+    context = zmq.Context()
+    try:
+        late = context.socket(zmq.SUB)
+        late.connect(pipeline.endpoints()["metrics"])
+        late.subscribe(topic)
+        assert late.poll(2000), f"nothing for a late subscriber of {topic}"
+        return dict(msgpack.unpackb(late.recv_multipart()[1]))
+    finally:
+        context.destroy(linger=0)
+
+
+@pytest.mark.parametrize(
+    ("process", "kind"), [("orderbook-0", "orderbook"), ("trades-0", "trades")]
+)
+def test_markets_of_a_killed_worker_are_stale_at_once_for_everybody(
+    start: Start, process: str, kind: str
+) -> None:
+    pipeline = start("--source", "sim")
+    own = {symbol: pipeline.first(is_live(kind, symbol)) for symbol in ("BTCUSDT", "ETHUSDT")}
+    pipeline.wait_ready()
+    drained(pipeline)
+    kill(pipeline.pid(process))
+    killed_ns = time.time_ns()
+
+    late = late_message(pipeline, f"{kind}.linear.ETHUSDT")
+    assert late["state"] != "live" or late["publish_ts_ns"] < killed_ns + 0.1e9
+    for symbol in ("BTCUSDT", "ETHUSDT"):
+        stale = pipeline.first(partial(is_down, kind, symbol))
+        assert stale["publish_ts_ns"] - killed_ns < 0.3e9
+        assert (stale["state"], stale["process"], stale["source"]) == ("stale", process, "sim")
+        assert stale["seq"] == 1
+        assert stale["epoch"] != own[symbol]["epoch"]
+        assert stale.keys() == own[symbol].keys(), "the fields of the worker's own"
+        assert not carries_numbers(stale)
+    pipeline.first(is_live(kind, "BTCUSDT"))
+    pipeline.stop()
+
+
+def carries_numbers(message: dict[str, Any]) -> bool:
+    """Whether a message holds a measure."""
+    keep = {"v", "seq", "publish_ts_ns"}
+    plain = [value for key, value in message.items() if key not in keep]
+    windows = message.get("windows", {}).values()
+    measured = [v for w in windows for name, v in w.items() if name != "coverage_s"]
+    return any(isinstance(value, int | float) for value in plain + measured) or any(
+        value for value in plain if isinstance(value, list)
+    )
+
+
+def test_markets_of_a_hung_worker_are_stale_when_that_is_noticed(start: Start) -> None:
+    """And a successor brings them back; the kill counts as hung."""
+    pipeline = start("--source", "sim")
+    pipeline.wait_ready()
+    os.kill(pipeline.pid("orderbook-0"), signal.SIGSTOP)
+
+    pipeline.first(partial(is_down, "orderbook", "BTCUSDT"), 8)
+
+    pipeline.first(is_live("orderbook", "BTCUSDT"))
+    assert pipeline.total("supervisor", "process_restarts_total", "orderbook-0", '"hung"') == 1
+    pipeline.stop()
+
+
+def test_kills_at_random_moments_leave_everything_else_alone(start: Start) -> None:
+    """A short form of ``scripts/soak kills``: one kill of each child, nothing lost or left."""
+    pipeline = start("--source", "sim", topics="orderbook.")
+    pipeline.wait_ready()
+    order = list(CHILDREN)
+    random.Random(7).shuffle(order)
+    for name in order:
+        before = {child: pipeline.pid(child) for child in CHILDREN}
+        kill(before[name])
+        until(partial(is_back, pipeline, name, before[name]), f"{name} ready", 5)
+        after = {child: pipeline.pid(child) for child in CHILDREN}
+        assert {child for child in CHILDREN if before[child] != after[child]} == {name}
+    pipeline.stop()
+
+
+def is_back(pipeline: Pipeline, name: str, pid: int) -> bool:
+    """Whether a successor runs and everything is ready."""
+    return pipeline.pid(name) not in (pid, 0) and pipeline.http("/readyz")[0] == 200
+
+
+def test_a_worker_slower_than_the_market_recovers_and_its_lag_is_visible(start: Start) -> None:
+    pipeline = start("--source", "sim")
+    pipeline.wait_ready()
+    pid = pipeline.pid("orderbook-0")
+    os.kill(pid, signal.SIGSTOP)
+    began = time.monotonic()
+    until(lambda: time.monotonic() - began > 3.0, "three seconds")
+    os.kill(pid, signal.SIGCONT)
+
+    def longest_lag_s() -> float:
+        counters = pipeline.counters("orderbook-0")
+        over = [
+            count for name, count in counters.items()
+            if name.startswith("bybit_pipeline_bus_latency_seconds_sum")
+        ]  # fmt: skip
+        return sum(over)
+
+    until(lambda: longest_lag_s() > 1.0, "the lag in Prometheus", 5)
+    drained(pipeline).first(is_live("orderbook", "BTCUSDT"))
+    until(lambda: pipeline.http("/readyz")[0] == 200, "ready", 5)
+    assert pipeline.pid("orderbook-0") == pid, "slow is not hung"
+
+
+def test_a_subscriber_that_stops_reading_holds_nobody_up(start: Start) -> None:
+    """Its queue is bounded, others get everything in time, and it sees what it lost by ``seq``."""
+    config = "[orderbook]\npublish_interval_ms = 10\npublish_levels = 200\n"
+    pipeline = start("--source", "sim", "--depth", "200", config=config, topics="orderbook.")
+    pipeline.wait_ready()
+    context = zmq.Context()
+    lazy = context.socket(zmq.SUB)
+    lazy.setsockopt(zmq.RCVHWM, 1)
+    lazy.setsockopt(zmq.RCVBUF, 4096)
+    lazy.subscribe("orderbook.")
+    lazy.connect(pipeline.endpoints()["metrics"])
+    assert lazy.poll(3000)
+    forwarder = psutil.Process(pipeline.pid("forwarder"))
+    drained(pipeline)
+    delays = []
+    deadline = time.monotonic() + 6
+    for message in pipeline.messages():
+        delays.append((time.time_ns() - message["publish_ts_ns"]) / 1e9)
+        if time.monotonic() > deadline:
+            break
+    delays.sort()
+    assert delays[len(delays) * 99 // 100] < 0.5
+    assert forwarder.memory_info().rss < 400e6
+    context.destroy(linger=0)
+    pipeline.stop()
+
+
+# -- every socket we bind ------------------------------------------------------------------------
+
+FRAMES = 100_000
+
+
+def random_frames(count: int) -> list[list[bytes]]:
+    """Random byte strings in one to three frames, most of them short."""
+    chance = random.Random(11)
+    return [
+        [chance.randbytes(chance.choice((0, 1, 5, 20, 200))) for _ in range(chance.randint(1, 3))]
+        for _ in range(count)
+    ]
+
+
+def test_random_bytes_at_every_socket_are_refused_and_counted(start: Start) -> None:
+    pipeline = start("--source", "sim")
+    pipeline.wait_ready()
+    endpoints = pipeline.endpoints()
+    pids = {child: pipeline.pid(child) for child in CHILDREN}
+    memory = {child: psutil.Process(pid).memory_info().rss for child, pid in pids.items()}
+    frames = random_frames(FRAMES)
+    context = zmq.Context()
+    targets = [
+        (zmq.DEALER, endpoints["control"]),
+        (zmq.PUSH, f"ipc://{pipeline.run_dir}/metrics.ipc"),
+        (zmq.XSUB, endpoints["market"]["connector-linear-0"]),
+        (zmq.XSUB, endpoints["metrics"]),
+    ]
+    for kind, endpoint in targets:
+        sender = context.socket(kind)
+        sender.setsockopt(zmq.SNDHWM, 0)
+        sender.setsockopt(zmq.LINGER, 20_000)
+        sender.connect(endpoint)
+        for parts in frames:
+            sender.send_multipart(parts if kind != zmq.XSUB else parts[:1])
+        sender.close()
+    context.term()  # when everything has been handed over
+    for _, endpoint in targets:
+        raw_bytes(endpoint.removeprefix("ipc://"))
+    for address in endpoints["prometheus"].values():
+        for text in (
+            b"\x00" * 100,
+            b"POST /metrics HTTP/1.1\r\n\r\n",
+            b"GET /../../etc HTTP/9\r\n\r\n",
+        ):
+            with socket.create_connection(address.split(":"), timeout=2) as http:
+                http.sendall(text)
+
+    refused = partial(pipeline.total, "supervisor", "control_frames_invalid_total")
+    until(lambda: refused() > FRAMES * 0.9, "control frames counted", 20)
+    until(
+        lambda: pipeline.total("forwarder", "forwarder_invalid_total") > FRAMES * 0.9, "metrics", 20
+    )
+    drained(pipeline).first(is_live("orderbook", "BTCUSDT"))
+    until(lambda: pipeline.http("/readyz")[0] == 200, "ready", 5)
+    assert pids == {child: pipeline.pid(child) for child in CHILDREN}
+    for child, pid in pids.items():
+        grown = (psutil.Process(pid).memory_info().rss - memory[child]) / 1e6
+        assert grown < 60, f"{child} grew by {grown:.0f} MB"
+    pipeline.stop()
+
+
+def raw_bytes(path: str) -> None:
+    """What is not even ZeroMQ."""
+    chance = random.Random(3)
+    for _ in range(50):
+        with socket.socket(socket.AF_UNIX) as stream:
+            stream.connect(path)
+            with contextlib.suppress(BrokenPipeError):
+                stream.sendall(chance.randbytes(300))
+
+
+# -- what the machine does not give ----------------------------------------------------------------
+
+
+def up(directory: Path, *arguments: str, limits: Callable[[], None] | None = None) -> Any:
+    """``up`` on the simulator until it ends by itself, or for six seconds."""
+    try:
+        return subprocess.run(
+            [*COMMAND, "up", "--source", "sim", "--port", "0", "--metrics",
+             "tcp://127.0.0.1:0", *arguments],
+            capture_output=True, text=True, timeout=6, check=False, preexec_fn=limits,
+            cwd=directory,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired as running:
+        return running
+
+
+def limit_files(number: int) -> Callable[[], None]:
+    """At most so many file descriptors."""
+    import resource
+
+    return lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (number, number))
+
+
+def no_space() -> None:
+    """Every write to a file fails, as on a full disk."""
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "limits", "code", "words"),
+    [
+        (("--run-dir", "/proc/nowhere/run"), None, 73, "run_dir"),
+        (("--run-dir", "{here}/" + "x" * 90), None, 78, "too long"),
+        (("--run-dir", "{here}/run"), no_space, 73, "run_dir"),
+        (("--run-dir", "{here}/run"), limit_files(12), 1, "open files"),
+        (("--run-dir", "{here}/run"), limit_files(100), 1, "open files"),
+    ],
+    ids=["read-only", "path too long", "disk full", "12 descriptors", "100 descriptors"],
+)
+def test_what_the_machine_does_not_give_is_one_clear_line(
+    tmp_path: Path, arguments: tuple[str, ...], limits: Any, code: int, words: str
+) -> None:
+    done = up(tmp_path, *(text.format(here=tmp_path) for text in arguments), limits=limits)
+
+    assert isinstance(done, subprocess.CompletedProcess), "it ends by itself"
+    assert "Traceback" not in done.stderr
+    said = [line for line in done.stderr.splitlines() if not line.startswith("{")]
+    assert len(said) == 1, done.stderr
+    assert words in said[0]
+    assert done.returncode == code
+
+
+# -- stopping --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("after_ms", [0, 60, 120, 180, 240, 300, 400, 550, 700, 1000])
+def test_a_signal_at_any_moment_of_the_start_ends_it(start: Start, after_ms: int) -> None:
+    pipeline = start("--source", "sim")
+    if after_ms:
+        until(lambda: (pipeline.run_dir / "lock").exists(), "the lock file")
+    began = time.monotonic()
+    until(lambda: (time.monotonic() - began) * 1000 >= after_ms, "the moment")
+    children = psutil.Process(pipeline.process.pid).children(recursive=True)
+
+    pipeline.process.send_signal(signal.SIGTERM)
+
+    code = pipeline.process.wait(6)
+    if after_ms:  # before that, Python itself is still starting and has the signal's default
+        assert code == 0, pipeline.log_tail()
+    assert time.monotonic() - began < 5 + after_ms / 1000
+    assert not [child for child in children if child.is_running()]
+    assert not pipeline.run_dir.exists() or not list(pipeline.run_dir.iterdir())
