@@ -90,7 +90,7 @@ WITHOUT_WORKERS: set[Fact] = {("orderbook", "stale", REASON), ("trades", "stale"
 def facts(payload: Payload) -> set[Fact]:
     """What a message is an example of."""
     kind, state = payload["kind"], payload["state"]
-    found: set[Fact] = {(kind, state), (payload.get("category", payload.get("role")),)}
+    found: set[Fact] = {(kind, state), (payload["role" if kind == "process" else "category"],)}
     if kind == "gap":
         found.add((kind, payload["stream"], payload["event"]))
     elif kind != "process":

@@ -427,3 +427,53 @@ def test_getters_and_subscriptions_work_from_many_threads(
         symbol = f"COIN{number}USDT"
         pipeline.publish_trades(symbol, seq=seq + 1)
         until(lambda symbol=symbol: client.get_tpm(symbol, "60s") == 4.0)  # type: ignore[misc]
+
+
+def test_last_message_of_any_topic(pipeline: Pipeline) -> None:
+    """What has no getter of its own is there as well: coverage, states, processes."""
+    with PipelineClient(pipeline.endpoint) as client:
+        pipeline.publish("process.trades-0", 1, state="up")
+        pipeline.publish_book()
+        until(lambda: len(client.topics()) == 2)
+        assert client.topics("process.") == ["process.trades-0"]
+        status = client.get_message("process.trades-0")
+        assert status is not None
+        assert status["state"] == "up"
+        assert client.get_message("process.trades-1") is None
+    assert client.topics() == []
+
+
+def test_coverage_of_a_window(pipeline: Pipeline) -> None:
+    """How much of it was observed, as published; None for what is not there."""
+    with PipelineClient(pipeline.endpoint) as client:
+        windows = {"60s": {**WINDOW, "coverage_s": 12.5}}
+        pipeline.publish("trades.linear.BTCUSDT", 1, tps=0.5, windows=windows)
+        until(lambda: client.get_coverage_s("BTCUSDT") == 12.5)
+        assert client.get_coverage_s("BTCUSDT", "10s") is None
+        assert client.get_coverage_s("ETHUSDT") is None
+
+
+def test_closing_while_others_subscribe(pipeline: Pipeline) -> None:
+    """Every method may be called from any thread, also while the client is closed and opened."""
+    client = PipelineClient(pipeline.endpoint)
+    failures: list[BaseException] = []
+    stop = threading.Event()
+
+    def subscribe() -> None:
+        try:
+            while not stop.is_set():
+                client.subscribe("BTCUSDT")
+                client.unsubscribe("BTCUSDT")
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=subscribe) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for _ in range(50):
+        client.open()
+        client.close()
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert not failures
