@@ -351,6 +351,9 @@ class PipelineClient:
         """
         Size on one side within ``range_bps`` of the mid; None unless that band is published.
 
+        At least that much where the band reaches beyond the visible book: see ``bid_complete`` and
+        ``ask_complete`` in the message.
+
         Raises:
             ValueError: If ``side`` is neither ``bid`` nor ``ask``.
         """
