@@ -7,6 +7,7 @@ than parsing is imported by the command that needs it, so that ``--help`` and ``
 
 import contextlib
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -297,13 +298,14 @@ def watch(
     log_level: LogLevel = "info",
 ) -> int:
     """Show markets: a live table on a terminal, one picture otherwise."""
-    from supervisor import views
     from supervisor.listen import wait_for_endpoints
+    from supervisor.terminal import live
 
     endpoints = wait_for_endpoints(_run_dir(run_dir, log_level))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with contextlib.suppress(KeyboardInterrupt):
-        views.watch(endpoints["metrics"], symbols or (), pid=endpoints["pid"],
-                    keys=endpoints.get("keys"))  # fmt: skip
+        live.watch(endpoints["metrics"], symbols or (), pid=endpoints["pid"],
+                   keys=endpoints.get("keys"))  # fmt: skip
     return EX_OK
 
 

@@ -14,6 +14,7 @@ from shared.private import UMASK
 from supervisor.plan import Plan
 from supervisor.rundir import LOG, RunDir
 from supervisor.supervisor import Supervisor
+from supervisor.terminal import has_terminal
 
 log = structlog.get_logger()
 
@@ -77,7 +78,7 @@ def ensure_descriptors(processes: int) -> None:
 
 
 def _run_in(run_dir: RunDir, plan: Plan) -> int:
-    has_view = sys.stdout.isatty() and plan.log_format == "auto"
+    has_view = plan.log_format == "auto" and has_terminal()
     has_log_file = has_view and sys.stderr.isatty()
     with ExitStack() as stack:
         if has_log_file:
@@ -103,7 +104,7 @@ def _divert_log(stack: ExitStack, run_dir: RunDir) -> None:
 
 
 def _show(stack: ExitStack, supervisor: Supervisor) -> None:
-    from supervisor.views import LiveView  # rich is only wanted on a terminal
+    from supervisor.terminal.live import LiveView  # rich is only wanted on a terminal
 
     view = LiveView(lambda: supervisor.snapshot, keys=supervisor.plan.keys)
     view.start()

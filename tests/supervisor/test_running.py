@@ -1,14 +1,18 @@
 """``up`` as a person sees it: real children, on a terminal and without one."""
 
+import fcntl
 import json
 import os
 import pty
 import select
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
+from typing import Any
 
 RUN = [sys.executable, "-c", "import sys; from supervisor.cli import main; sys.exit(main())"]
 DEADLINE_S = 20.0
@@ -50,6 +54,53 @@ def test_a_terminal_shows_the_markets_and_the_log_goes_to_a_file(tmp_path: Path)
     assert "made-up numbers, not the market" in text
     assert '"event"' not in text
     assert {"supervisor", "connector-linear-0"} <= {line["process"] for line in log}
+    assert not run_dir.exists()
+
+
+def read_rest(terminal: int, process: "subprocess.Popen[bytes]") -> str:
+    """What a terminal shows until its process has ended."""
+    text, is_over = "", False
+    while not is_over:
+        is_over = process.poll() is not None
+        while select.select([terminal], [], [], 0.1)[0]:
+            text += os.read(terminal, 65536).decode(errors="replace")
+    return text
+
+
+def set_size(terminal: int, rows: int, columns: int) -> None:
+    """Make a terminal as large as this."""
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+
+def test_q_quits_and_the_terminal_is_as_it_was(tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    ours, theirs = pty.openpty()
+    set_size(ours, 24, 80)
+    before = termios.tcgetattr(theirs)
+    env = {key: value for key, value in os.environ.items() if key not in ("COLUMNS", "LINES")}
+    options: dict[str, Any] = {"stdin": theirs, "stdout": theirs, "stderr": theirs,
+               "env": {**env, "TERM": "xterm"}}  # fmt: skip
+    with subprocess.Popen(up(run_dir), **options) as process:
+        read_until(ours, "linear:BTCUSDT")
+        assert before != termios.tcgetattr(theirs)
+        with subprocess.Popen(
+            [*RUN, "watch", "BTCUSDT", "--run-dir", str(run_dir)], **options
+        ) as watching:
+            read_until(ours, "spread bps")
+            set_size(ours, 40, 200)
+            read_until(ours, "turnover")  # a column that only a wide terminal has room for
+            watching.send_signal(signal.SIGTERM)
+            read_rest(ours, watching)
+        os.write(ours, b"q")
+        text = read_rest(ours, process)
+    after = termios.tcgetattr(theirs)
+    os.close(theirs)
+    os.close(ours)
+
+    assert (0, 0) == (watching.returncode, process.returncode)
+    assert before == after
+    assert text.rindex("\x1b[?1049l") > text.rindex("bybit-pipeline")
+    assert text.rindex("\x1b[?25h") > text.rfind("\x1b[?25l")  # the cursor is to be seen
     assert not run_dir.exists()
 
 
