@@ -8,6 +8,8 @@ GET and HEAD, a bounded number of connections, and a time limit for each.
 import json
 import socket
 import threading
+import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -24,6 +26,7 @@ log = structlog.get_logger()
 
 CONNECTIONS_MAX = 32
 CONNECTION_S = 5.0
+"""From the connection to the last byte of the answer, however busy the client keeps us."""
 JSON = "application/json"
 
 
@@ -112,6 +115,8 @@ class _Server(ThreadingHTTPServer):
             self.address_family = socket.AF_INET6
         self.owner = owner
         self._free = threading.BoundedSemaphore(CONNECTIONS_MAX)
+        self._ends: dict[Any, float] = {}
+        """When each open connection must be done, oldest first."""
         super().__init__(address, _Handler)
 
     def server_bind(self) -> None:
@@ -122,6 +127,7 @@ class _Server(ThreadingHTTPServer):
     def process_request(self, request: Any, client_address: Any) -> None:
         """Answer in a thread, if there are not too many already."""
         if self._free.acquire(blocking=False):
+            self._ends[request] = time.monotonic() + CONNECTION_S
             super().process_request(request, client_address)
         else:
             self.shutdown_request(request)
@@ -131,7 +137,17 @@ class _Server(ThreadingHTTPServer):
         try:
             super().process_request_thread(request, client_address)
         finally:
+            self._ends.pop(request, None)
             self._free.release()
+
+    def service_actions(self) -> None:
+        """End connections whose time is over: a byte now and then keeps no thread."""
+        now = time.monotonic()
+        for request, end in list(self._ends.items()):
+            if end > now:
+                break
+            with suppress(OSError):  # gone by itself meanwhile
+                request.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002
         """Note a connection that broke off, which is the client's affair."""

@@ -1,9 +1,11 @@
 """The supervisor's pages, over a real socket."""
 
+import contextlib
 import http.client
 import json
 import os
 import socket
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -110,6 +112,94 @@ def _eventually(server: StatusServer) -> int:
         except (ConnectionError, http.client.HTTPException):
             continue
     return 0
+
+
+@pytest.mark.parametrize(
+    "start",
+    [b"", b"G", b"GET / HTTP/1.1\r\nA: ", b"GET / HTTP/1.1\r\n"],
+    ids=["nothing", "method", "header", "headers"],
+)
+def test_a_request_that_trickles_in_is_cut_off(
+    server: StatusServer, monkeypatch: pytest.MonkeyPatch, start: bytes
+) -> None:
+    """A byte just before each time limit must not hold a thread for ever."""
+    monkeypatch.setattr("supervisor.http.CONNECTION_S", 0.3)
+    began = time.monotonic()
+    with connect(server) as slow:
+        slow.settimeout(0.05)
+        slow.sendall(start)
+        while not is_closed(slow):
+            assert time.monotonic() - began < 5
+            with contextlib.suppress(OSError):
+                slow.sendall(b"x")
+    assert 200 == _eventually(server)
+
+
+def connect(server: StatusServer) -> socket.socket:
+    host, _, port = server.address.rpartition(":")
+    return socket.create_connection((host, int(port)), timeout=5)
+
+
+def is_closed(connection: socket.socket) -> bool:
+    try:
+        return connection.recv(4096) == b""
+    except TimeoutError:
+        return False
+    except ConnectionError:
+        return True
+
+
+def raw(server: StatusServer, request: bytes) -> bytes:
+    """Whatever comes back for these bytes; empty when the connection was just closed."""
+    answer = b""
+    with connect(server) as connection, contextlib.suppress(ConnectionError):
+        connection.sendall(request)
+        while data := connection.recv(65536):
+            answer += data
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "code"),
+    [
+        (b"GET /" + b"a" * 70_000 + b" HTTP/1.1\r\n\r\n", b"414"),
+        (b"GET /status HTTP/1.1\r\nA: " + b"a" * 70_000 + b"\r\n\r\n", b"431"),
+        (b"GET /status HTTP/1.1\r\n" + b"A: b\r\n" * 500 + b"\r\n", b"431"),
+    ],
+    ids=["path", "header", "headers"],
+)
+def test_a_request_without_measure_is_refused(
+    server: StatusServer, request_bytes: bytes, code: bytes
+) -> None:
+    answer = raw(server, request_bytes)
+
+    # What is left unread makes the system reset the connection, perhaps before the answer.
+    assert not answer or code == answer.split(b" ")[1]
+    assert 200 == ask(server, "/healthz")[0]
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/../../etc/passwd", "/..%2f..%2fetc/passwd", "//etc/passwd", "/status/../../etc/passwd",
+     "/metrics/", "/%2e%2e/etc/passwd", "file:///etc/passwd", "http://127.0.0.1/status", "*"],
+)  # fmt: skip
+def test_nothing_but_the_pages_is_found(server: StatusServer, path: str) -> None:
+    answer = raw(server, f"GET {path} HTTP/1.1\r\n\r\n".encode())
+
+    assert b"404" == answer.split(b" ")[1]
+    assert b"root:" not in answer
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "TRACE", "CONNECT", "get"])
+def test_no_request_changes_anything(server: StatusServer, method: str) -> None:
+    before = [ask(server, path) for path in ("/status", "/targets", "/healthz", "/readyz")]
+
+    for path in ("/status", "/stop", "/subscribe?symbol=BTCUSDT", "/healthz"):
+        answer = raw(server, f"{method} {path} HTTP/1.1\r\nContent-Length: 2\r\n\r\n{{}}".encode())
+        assert not answer or b"405" == answer.split(b" ")[1]
+
+    after = [ask(server, path) for path in ("/status", "/targets", "/healthz", "/readyz")]
+    assert before == after
 
 
 def test_a_taken_port_is_refused_with_its_holder(server: StatusServer) -> None:
