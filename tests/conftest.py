@@ -1,5 +1,6 @@
 """Fixtures that more than one folder of tests uses."""
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -13,3 +14,19 @@ def captures() -> Path:
     if not CAPTURES.is_dir():
         pytest.skip("the recorded captures are not beside this checkout")
     return CAPTURES
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> tuple[Path, Path]:
+    """Certificate and key of ``localhost`` that no authority has signed."""
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    try:
+        subprocess.run(
+            ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key,
+             "-out", cert, "-days", "2", "-subj", "/CN=localhost",
+             "-addext", "subjectAltName=DNS:localhost"],
+            check=True, capture_output=True,
+        )  # fmt: skip
+    except FileNotFoundError:
+        pytest.skip("needs the openssl command to make a certificate")
+    return cert, key

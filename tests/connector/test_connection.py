@@ -88,6 +88,16 @@ def test_a_certificate_that_nobody_vouches_for_is_refused(certificate: tuple[Pat
     close_listener(server)
 
 
+def test_a_certificate_of_another_host_is_refused(certificate: tuple[Path, Path]) -> None:
+    """Also one that is trusted: whoever has it could otherwise pass for Bybit."""
+    server = tls_server(*certificate)
+    trusting = ssl.create_default_context(cafile=str(certificate[0]))
+    with pytest.raises(ssl.SSLCertVerificationError, match="mismatch") as caught:
+        Connection(f"wss://127.0.0.1:{server.getsockname()[1]}/", tls=trusting).open(DEADLINE_S)
+    assert failure_reason(caught.value) == "tls"
+    close_listener(server)
+
+
 def tls_server(cert: Path, key: Path) -> socket.socket:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(cert, key)

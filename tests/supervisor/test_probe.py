@@ -3,9 +3,11 @@
 import itertools
 import select
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from websockets.sync.server import ServerConnection, serve
@@ -17,7 +19,7 @@ OPTION = '{"args":["1672916271846"],"op":"pong"}'
 
 
 @contextmanager
-def exchange(*answers: str) -> Iterator[str]:
+def exchange(*answers: str, tls: ssl.SSLContext | None = None) -> Iterator[str]:
     """A websocket server that answers the first message with some others; its address."""
 
     def handle(connection: ServerConnection) -> None:
@@ -27,7 +29,7 @@ def exchange(*answers: str) -> Iterator[str]:
         for _ in connection:
             pass
 
-    with serve(handle, "127.0.0.1", 0) as server:
+    with serve(handle, "127.0.0.1", 0, ssl=tls) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         yield f"ws://127.0.0.1:{server.socket.getsockname()[1]}/v5/public/linear"
@@ -49,6 +51,22 @@ def test_other_messages_before_the_pong_do_not_matter() -> None:
 def test_an_open_socket_without_a_pong_is_no_answer() -> None:
     with exchange('{"topic":"x"}') as url:
         assert not is_answered(url, timeout_s=0.2)
+
+
+def test_an_exchange_whose_certificate_nobody_vouches_for_is_no_answer(
+    certificate: tuple[Path, Path],
+) -> None:
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(*certificate)
+
+    def is_trusted(answered: bool) -> bool:
+        with exchange(SPOT, tls=tls) as url:
+            return is_answered(url.replace("ws://127.0.0.1", "wss://localhost")) is answered
+
+    assert is_trusted(False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SSL_CERT_FILE", str(certificate[0]))
+        assert is_trusted(True)  # so the certificate is all that was wrong
 
 
 def test_a_port_that_does_not_speak_websocket_is_no_answer() -> None:
