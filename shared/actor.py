@@ -12,6 +12,7 @@ at once.
 """
 
 import argparse
+import gc
 import os
 import signal
 import sys
@@ -76,6 +77,8 @@ class Actor:
         self._poller = zmq.Poller()
         self._callbacks: dict[Any, Callable[[], None]] = {}
         self._timers: list[Timer] = []
+        self._next_due = 0.0
+        """When the first timer is due; only looked for when one was."""
         self._running = True
         self._signals = 0
         self._stop_signal: int | None = None
@@ -118,6 +121,7 @@ class Actor:
         """Call back every ``interval_s`` seconds, first one interval from now."""
         timer = Timer(interval_s, callback, self.clock.monotonic() + interval_s)
         self._timers.append(timer)
+        self._next_due = min(self._next_due, timer.due)
         return timer
 
     def stop(self, reason: str) -> None:
@@ -155,17 +159,18 @@ class Actor:
 
     def turn(self) -> None:
         """Wait for the next thing to do and do it: readable sockets first, then due timers."""
-        now = self.clock.monotonic()
-        due = min((timer.due for timer in self._timers), default=now + 1.0)
-        for source, _ in self._poller.poll(max(0, int((due - now) * 1000 + 0.999))):
+        wait_ms = int((self._next_due - self.clock.monotonic()) * 1000 + 0.999)
+        for source, _ in self._poller.poll(max(0, wait_ms)):
             callback = self._callbacks.get(source)
             if callback is not None:
                 callback()
         now = self.clock.monotonic()
-        for timer in self._timers:
-            if timer.due <= now:
-                timer.due = max(timer.due + timer.interval_s, now)
-                timer.callback()
+        if now >= self._next_due:
+            for timer in self._timers:
+                if timer.due <= now:
+                    timer.due = max(timer.due + timer.interval_s, now)
+                    timer.callback()
+            self._next_due = min((timer.due for timer in self._timers), default=now + 1.0)
         if self._stop_signal is not None:
             self.stop(signal.Signals(self._stop_signal).name)
 
@@ -178,6 +183,9 @@ class Actor:
         if spec.control:
             self.control = ControlLink(self.context, spec.control, self.process)
             self.watch(self.control.socket, self._on_control)
+        # What is loaded by now stays: the collector need not look at it again.
+        gc.collect()
+        gc.freeze()
         self.on_start()
         self.send_control(
             "ready",

@@ -11,7 +11,6 @@ Reasons on the link: of ``disconnected`` the words of ``connection.FAILURE_REASO
 ``full`` (see ``subscriptions.Event``).
 """
 
-import gc
 import os
 import time
 from collections import Counter
@@ -91,9 +90,6 @@ class ConnectorActor(Actor):
         self.endpoints["market"] = self._publisher.endpoint
         self.watch(self._obituary[0], self._raise_bug)
         self.every(CHECK_S, self.client.check)
-        # What is loaded by now stays: the collector need not look at it again.
-        gc.collect()
-        gc.freeze()
         self.client.start(own_timers=False)
 
     def on_stop(self) -> None:

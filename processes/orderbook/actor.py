@@ -107,6 +107,7 @@ class OrderbookWorker(Actor):
         self._news: Counter[str] = Counter()
         """State changes that were not logged yet, by reason."""
         self._lag_s: float | None = None
+        """From the websocket to here, of the last message."""
         self._declare_counters()
         self.manager.advance(self.clock.monotonic())
         for assignment in spec.assignments:
@@ -185,12 +186,14 @@ class OrderbookWorker(Actor):
     def _on_readable(self, limit: int = RECEIVE_LIMIT) -> None:
         assert self._subscriber is not None
         self.manager.advance(self.clock.monotonic())
-        for number, received in enumerate(self._subscriber.receive(limit)):
-            if number == 0:
-                self._observe_lag(received.message.recv_ts_ns)
+        time_ns, observe, lag_s = self.clock.time_ns, self._bus_latency.observe, self._lag_s
+        for received in self._subscriber.receive(limit):
             metrics = self.on_message(received)
             if metrics:
                 self._publish(metrics)
+            lag_s = (time_ns() - received.message.recv_ts_ns) / 1e9
+            observe(lag_s)
+        self._lag_s = lag_s
 
     def _on_hang_up(self) -> None:
         """A connector's process ended, perhaps without a word: what it sent still counts."""
@@ -272,18 +275,18 @@ class OrderbookWorker(Actor):
         Mostly nothing: metrics of a book that only changed are due later.
         """
         topic, message, lost = received.topic, received.message, received.lost
+        manager = self.manager
         market = self._books.get(topic)
         if market is not None:
             assert isinstance(message, BookMessage), "the topic says so"
-            self.manager.counts.messages += 1
-            market.received_at = self.manager.now
-            changed = market.book.apply(message, self.manager.now, lost)
-            return self._tell([market]) if changed else ()
+            manager.counts.messages += 1
+            market.received_at = now = manager.now
+            return self._tell([market]) if market.book.apply(message, now, lost) else ()
         trades = self._trades.get(topic)
         if trades is not None:
             assert isinstance(message, TradesMessage), "the topic says so"
             self._trade_messages.value += 1
-            book = self.manager.books.get(trades[0])
+            book = manager.books.get(trades[0])
             if book is not None:
                 book.on_trades(message, lost)
             return ()
@@ -291,7 +294,7 @@ class OrderbookWorker(Actor):
         if connector is None:
             return ()
         assert isinstance(message, LinkMessage), "the topic says so"
-        self.manager.on_link(connector, message)
+        manager.on_link(connector, message)
         return self._tell(self._books.values())
 
     def _tell(self, markets: Iterable[Market]) -> Iterator[Metric]:
@@ -416,11 +419,6 @@ class OrderbookWorker(Actor):
 
     # -- counters and log ------------------------------------------------------------------------
 
-    def _observe_lag(self, recv_ts_ns: int) -> None:
-        """Socket to worker, of the first message of a batch: the one that waited longest."""
-        self._lag_s = (self.clock.time_ns() - recv_ts_ns) / 1e9
-        self._bus_latency.observe(self._lag_s)
-
     def _log_news(self) -> None:
         """One line a second at most for whatever happened to the states of books."""
         if self._news:
@@ -480,7 +478,7 @@ class OrderbookWorker(Actor):
         }
         self._bus_latency = telemetry.histogram(
             "bus_latency_seconds",
-            "From the websocket to this worker: the first message of every batch taken.",
+            "From the websocket to the book applied.",
             process=process,
         )
         self._metric_latency = telemetry.histogram(
