@@ -491,6 +491,9 @@ class ForwarderStatus(ProcessMetric, frozen=True, tag_field="role", tag="forward
     refused: Annotated[Count, Meta(description="Not remembered: too many topics.")] | UnsetType = (
         UNSET
     )
+    clients_refused: (
+        Annotated[Count, Meta(description="Connections whose key is not allowed.")] | UnsetType
+    ) = UNSET
 
 
 class TradesStatus(ProcessMetric, frozen=True, tag_field="role", tag="trades"):

@@ -48,7 +48,6 @@ ENDLESS = {
     r"scripts/up\b": r"books live",
     r"bybit-pipeline up\b": r"books live",
     r"bybit-pipeline simulate\b": r"READY ws://",
-    r"bybit-pipeline watch\b": r"BTCUSDT",
     r"bybit-pipeline tail (?!.*--(count|timeout))": r'"topic":',
     r"python ": r"\d",
 }
