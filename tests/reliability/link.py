@@ -60,7 +60,8 @@ class Line:
         for writer in (self.down, self.up):
             if writer is None:
                 continue
-            if with_reset and (sock := writer.get_extra_info("socket")) is not None:
+            if with_reset and not writer.transport.is_closing():
+                sock = writer.get_extra_info("socket")
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             writer.transport.abort() if with_reset else writer.close()
 

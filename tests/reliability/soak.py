@@ -36,6 +36,8 @@ silence_timeout_s = 5.0
 ack_timeout_s = 2.0
 backoff_initial_s = 0.2
 backoff_max_s = 1.0
+[orderbook]
+publish_interval_ms = 250
 [workers]
 trades = 1
 orderbook = 2
@@ -46,8 +48,11 @@ PAUSE_S = (3.0, 8.0)
 FAULTS = ("reset", "hang_up", "cut", "close", "freeze", "drop", "garbage", "stop_worker")
 SPOILED_SHARE = 1 / 3_000
 """Of the messages of books, which are lost or damaged on the way."""
-GRACE_S = 300.0
-"""Memory may grow for so long after the start: windows of 5 minutes fill up."""
+GRACE_S = 600.0
+"""
+Memory may grow for so long after the start: windows of 5 minutes fill up, and ids of trades are
+remembered in two generations of 5 minutes, against duplicates.
+"""
 
 
 class Soak:

@@ -1,0 +1,30 @@
+"""``python -m tests.reliability.fuzz TARGET SECONDS`` (``scripts/fuzz``): atheris on one target."""
+
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import atheris
+
+with atheris.instrument_imports(include=["processes", "shared", "supervisor"]):
+    from tests.reliability.fuzzing import SEEDS, TARGETS
+
+
+def main() -> None:
+    """Run; what is found is printed, and written to ``crash-*`` in the working directory."""
+    name, seconds = sys.argv[1], sys.argv[2]
+    with TemporaryDirectory() as corpus:
+        for number, seed in enumerate(SEEDS[name]):
+            (Path(corpus) / f"{number}").write_bytes(seed)
+        options = [
+            f"-max_total_time={seconds}",
+            "-max_len=4096",
+            "-timeout=10",
+            "-print_final_stats=1",
+        ]
+        atheris.Setup([sys.argv[0], *options, corpus], TARGETS[name])
+        atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()

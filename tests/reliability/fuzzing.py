@@ -1,0 +1,158 @@
+"""
+What anybody may send us, given to the code that reads it: nothing but the expected errors may rise.
+
+Each target takes bytes and returns nothing. Hypothesis runs them in the suite, ``scripts/fuzz``
+runs them for as long as one likes with a fuzzer that follows the branches.
+"""
+
+import math
+import tomllib
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import msgspec
+import websocket
+
+from processes.connector.frames import BufferedWebSocket
+from processes.connector.protocol import BookUpdate, InvalidFrame, TradeBatch, decode
+from processes.forwarder.cache import parse_message
+from shared import codec
+from shared.config import make_config
+from shared.errors import CodecError, ConfigError, PipelineError
+from shared.messages import Category
+from supervisor import router
+from supervisor.markets import parse_market
+from supervisor.plan import make_plan
+from supervisor.status import HeartbeatStatus
+
+CATEGORIES: tuple[Category, ...] = ("linear", "spot", "inverse", "option")
+
+
+class Chunks(BufferedWebSocket):
+    """A websocket whose socket is a byte string, read in pieces."""
+
+    def __init__(self, data: bytes, piece: int) -> None:
+        super().__init__(time_ns=lambda: 1)
+        self._rest = data
+        self._piece = piece
+        self._read_some = self._take
+
+    def _take(self) -> int:
+        room = len(self._view) - self._end
+        part = self._rest[: min(self._piece, room)]
+        self._rest = self._rest[len(part) :]
+        if not part:
+            raise websocket.WebSocketConnectionClosedException("connection lost")
+        self._view[self._end : self._end + len(part)] = part
+        return len(part)
+
+    def _send(self, data: str | bytes) -> int:
+        return len(data)
+
+
+def frames(data: bytes) -> None:
+    """A stream of websocket frames, in pieces of any size, and the messages in it."""
+    found = []
+    for piece in (1 + (data[0] if data else 0) % 17, 1 << 16):
+        stream, messages = Chunks(data, piece), []
+        try:
+            while True:
+                messages.extend(stream.receive())
+        except (OSError, websocket.WebSocketException):
+            found.append(messages)
+    assert found[0] == found[1], "the same stream in other pieces is the same messages"
+
+
+def venue(data: bytes) -> None:
+    """One message of the exchange: numbers that are numbers, or refused."""
+    category = CATEGORIES[data[0] % 4] if data else "linear"
+    try:
+        decoded = decode(data[1:], category, 1)
+    except InvalidFrame:
+        return
+    if isinstance(decoded, BookUpdate):
+        for price, size in (*decoded.bids, *decoded.asks):
+            assert 0 < price < math.inf
+            assert 0 <= size < math.inf
+    elif isinstance(decoded, list):
+        for batch in decoded:
+            assert isinstance(batch, TradeBatch)
+            for trade in batch.trades:
+                assert 0 < trade.price < math.inf
+                assert 0 < trade.size < math.inf
+
+
+def bus(data: bytes) -> None:
+    """A frame of the market bus, and a metric at the forwarder's door."""
+    for topic in (b"", b"book.linear.A\x00", b"trade.linear.A\x00", b"link.connector-linear-0\x00"):
+        try:
+            name, message = codec.decode_market(topic + data)
+        except CodecError:
+            continue
+        assert codec.decode_market(codec.encode_market(name, message))[0] == name
+    half = len(data) // 2
+    parse_message([data[:half], data[half:]])
+    parse_message([b"trades.linear.A", data])
+
+
+def control(data: bytes) -> None:
+    """A frame on the control plane, up to where the supervisor acts on it."""
+    letter = router._read([b"trades-0", data])
+    if not isinstance(letter, router.Letter):
+        return
+    with suppress(msgspec.ValidationError):
+        msgspec.convert(letter.message.get("status") or {}, HeartbeatStatus)
+    arguments = letter.message.get("arguments")
+    if isinstance(arguments, dict) and isinstance(arguments.get("markets"), list):
+        for word in arguments["markets"]:
+            if isinstance(word, str):
+                with suppress(PipelineError):
+                    parse_market(word)
+
+
+def configuration(data: bytes) -> None:
+    """A configuration file: a plan, or one line that says what is wrong."""
+    try:
+        tables: dict[str, Any] = tomllib.loads(data.decode())
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError):
+        return
+    try:
+        plan = make_plan(make_config(tables), run_dir="/tmp/run")
+    except ConfigError:
+        return
+    assert plan.share * len(plan.connectors) <= 500
+
+
+TARGETS: dict[str, Callable[[bytes], None]] = {
+    "frames": frames,
+    "venue": venue,
+    "bus": bus,
+    "control": control,
+    "configuration": configuration,
+}
+
+SEEDS: dict[str, list[bytes]] = {
+    "frames": [b"\x81\x02{}", b"\x01\x01{\x80\x01}", b"\x89\x01x\x88\x02\x03\xe8"],
+    "venue": [
+        b'\x00{"topic":"orderbook.50.BTCUSDT","type":"delta","ts":1700000000000,"data":{"s":'
+        b'"BTCUSDT","b":[["1.5","2"]],"a":[],"u":5,"seq":1},"cts":1700000000000}',
+        b'\x00{"topic":"publicTrade.BTCUSDT","type":"snapshot","ts":1700000000000,"data":[{"T":'
+        b'1700000000000,"s":"BTCUSDT","S":"Buy","v":"0.1","p":"1.5","i":"a","BT":false}]}',
+        b'\x00{"success":true,"ret_msg":"pong","op":"ping","conn_id":"x"}',
+        b'\x00{"success":true,"ret_msg":"","op":"subscribe","req_id":"1","conn_id":"x"}',
+    ],
+    "bus": [
+        codec.encode_map({"v": 1}),
+        b"\x9d\x01\xa3sim\x01\x01\x01\x01\xc0\xc2\x32\x05\xc0\x90\x90",
+    ],
+    "control": [
+        codec.encode_map({"type": "heartbeat", "process": "trades-0", "status": {"books": {}}}),
+        codec.encode_map({"type": "request", "id": 1, "command": "subscribe",
+                          "arguments": {"markets": ["linear:BTCUSDT"]}}),
+    ],
+    "configuration": [
+        b'source = "live"\n[[market]]\ncategory = "spot"\nsymbols = ["BTCUSDT"]\ndepth = 50\n',
+        b"[connector]\ntopics_per_socket = 1\nbackoff_initial_s = 5.0\n[workers]\ntrades = 2\n",
+    ],
+}  # fmt: skip

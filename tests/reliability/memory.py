@@ -1,0 +1,99 @@
+"""
+Memory of one symbol: ``scripts/memory``.
+
+Resident memory of a fresh process before and after so many books, or trade windows, are filled as
+they are in a running pipeline; divided by their number.
+"""
+
+import gc
+import os
+import random
+import subprocess
+import sys
+
+from processes.orderbook.manager import OrderBookManager
+from processes.trades.aggregator import TradesAggregator
+from shared.config import DensityConfig, OrderbookConfig
+from shared.messages import BookMessage, Trade, TradesMessage
+
+BOOKS = {50: 200, 1000: 40}
+TAPES = 20
+TRADES_PER_S, WINDOW_S = 100, 300
+T0_MS = 1_700_000_000_000
+
+
+def resident_bytes() -> int:
+    """Of this process, after everything unneeded is gone."""
+    gc.collect()
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def book(depth: int) -> float:
+    """Bytes of a full book with its walls and order flow."""
+    manager = OrderBookManager(OrderbookConfig(), DensityConfig())
+    chance = random.Random(1)
+    before = resident_bytes()
+    for number in range(BOOKS[depth]):
+        symbol = f"T{number}USDT"
+        followed = manager.subscribe(symbol, "linear", depth=depth, connector="c")
+        bids = tuple((1000.0 - n * 0.1, chance.uniform(0.1, 9.0)) for n in range(depth))
+        asks = tuple((1000.1 + n * 0.1, chance.uniform(0.1, 9.0)) for n in range(depth))
+        snapshot = BookMessage(
+            1, "sim", 1, 1, T0_MS * 1_000_000, T0_MS, T0_MS, True, depth, 1, 1, bids, asks
+        )
+        followed.apply(snapshot, 0.0)
+        for update in range(2, 200):
+            at = chance.randrange(depth)
+            level = (bids[at][0], chance.uniform(0.1, 9.0))
+            now_ms = T0_MS + update * 20
+            delta = BookMessage(
+                1, "sim", 1, update, now_ms * 1_000_000, now_ms, now_ms, False, depth, update,
+                update, (level,), (),
+            )  # fmt: skip
+            followed.apply(delta, update * 0.02)
+            if followed.densities is not None and update % 5 == 0:
+                followed.densities.update(followed.book, now_ms)
+        assert followed.state == "live"
+    return (resident_bytes() - before) / BOOKS[depth]
+
+
+def windows() -> float:
+    """Bytes of the windows of 10, 60 and 300 seconds at 100 trades a second."""
+    aggregator = TradesAggregator()
+    chance = random.Random(1)
+    before = resident_bytes()
+    for number in range(TAPES):
+        symbol = f"T{number}USDT"
+        aggregator.subscribe(symbol, connector="c")
+        for index in range(TRADES_PER_S * (WINDOW_S + 30)):
+            now_ms = T0_MS + index * 1000 // TRADES_PER_S
+            price = round(1000 + chance.uniform(-5, 5), 1)
+            trade = Trade(now_ms, "Buy" if index % 2 else "Sell", price,
+                          round(chance.uniform(0.001, 9), 3), f"{number:04}-{index:012}-abcdef",
+                          index, False, False)  # fmt: skip
+            message = TradesMessage(1, "sim", 1, index + 1, now_ms * 1_000_000, now_ms, (trade,))
+            aggregator.apply(message, symbol)
+    return (resident_bytes() - before) / TAPES
+
+
+MEASURES = {
+    "book of depth 50": lambda: book(50),
+    "book of depth 1000": lambda: book(1000),
+    "trade windows at 100 trades/s": windows,
+}
+
+
+def main() -> None:
+    """Print each, measured in a process of its own."""
+    if len(sys.argv) > 1:
+        print(f"{MEASURES[sys.argv[1]]():.0f}")
+        return
+    for name in MEASURES:
+        command = [sys.executable, "-m", "tests.reliability.memory", name]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        print(f"{name:<32} {int(done.stdout) / 1000:8.0f} kB a symbol")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,36 @@
+"""Hypothesis at everything that reads what others wrote; see ``fuzzing`` for what must hold."""
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from tests.reliability import fuzzing
+
+NEAR = [(name, seed) for name, seeds in fuzzing.SEEDS.items() for seed in seeds]
+
+
+@settings(max_examples=500, deadline=None)
+@given(name=st.sampled_from(list(fuzzing.TARGETS)), data=st.binary(max_size=300))
+def test_random_bytes_are_refused_in_order(name: str, data: bytes) -> None:
+    fuzzing.TARGETS[name](data)
+
+
+@settings(max_examples=1_500, deadline=None)
+@given(
+    start=st.sampled_from(NEAR),
+    at=st.integers(0, 400),
+    cut=st.integers(0, 20),
+    put=st.binary(max_size=20),
+)
+@example(start=NEAR[0], at=0, cut=0, put=b"")
+def test_spoiled_messages_are_refused_or_harmless(
+    start: tuple[str, bytes], at: int, cut: int, put: bytes
+) -> None:
+    name, seed = start
+    at %= len(seed) + 1
+    fuzzing.TARGETS[name](seed[:at] + put + seed[at + cut :])
+
+
+@pytest.mark.parametrize(("name", "seed"), NEAR)
+def test_what_is_right_passes(name: str, seed: bytes) -> None:
+    fuzzing.TARGETS[name](seed)
