@@ -10,9 +10,8 @@ that changed. It asks for the resyncs that the manager wants. What the numbers a
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
-import msgspec
 import structlog
 
 from processes.orderbook.density import EVENTS, DensityEvent
@@ -20,18 +19,16 @@ from processes.orderbook.followed import STATES, BookState, FollowedBook
 from processes.orderbook.ledger import GapNote
 from processes.orderbook.manager import Key, OrderBookManager
 from processes.orderbook.measures import MEASURES, BookMeasures
-from shared.actor import Actor
-from shared.bus import MARKET_QUEUE, MarketSubscriber, MetricPublisher, Received
+from shared.bus import Received
 from shared.clock import Clock
 from shared.messages import SCHEMA_VERSION, BookMessage, LinkMessage, TradesMessage
 from shared.specs import Assignment, OrderbookSpec
 from shared.telemetry import Samples, Telemetry
-from shared.topics import link_topic, market_topic, metric_topic, parse_topic
+from shared.topics import link_topic, market_topic, metric_topic
+from shared.worker import Metric, Worker
 
 log = structlog.get_logger()
 
-RECEIVE_LIMIT = 1_000
-"""Messages taken in one turn, so that timers and commands get theirs under load."""
 TICKS_PER_INTERVAL = 8
 """How often due books are looked for, so that they do not all publish in the same moment."""
 RESYNC_TICK_S = 0.1
@@ -40,13 +37,6 @@ MAX_QUIET_MS = 60_000
 """The exchange's time is guessed forward no longer than this after a book's last message."""
 NAMES_MAX = 100
 """Books that are not live and named in the status."""
-
-
-class Metric(NamedTuple):
-    """One message for the metrics socket."""
-
-    topic: bytes
-    payload: dict[str, Any]
 
 
 class Market:
@@ -82,7 +72,7 @@ class Market:
         self.sequences = dict.fromkeys(self.topics, 0)
 
 
-class OrderbookWorker(Actor):
+class OrderbookWorker(Worker):
     """Keep one book per symbol; publish its metrics after every change."""
 
     role: ClassVar[str] = "orderbook"
@@ -90,7 +80,7 @@ class OrderbookWorker(Actor):
     def __init__(
         self, spec: OrderbookSpec, *, clock: Clock | None = None, telemetry: Telemetry | None = None
     ) -> None:
-        super().__init__(spec, clock=clock, telemetry=telemetry)
+        super().__init__(spec, spec.assignments, spec.metrics_in, clock=clock, telemetry=telemetry)
         self.spec = spec
         self.manager = OrderBookManager(spec.settings, spec.density)
         self._books: dict[bytes, Market] = {}
@@ -99,15 +89,9 @@ class OrderbookWorker(Actor):
         """Book and connector by market bus topic of the trades."""
         self._links: dict[bytes, str] = {}
         """Connector by its link topic."""
-        self._subscriber: MarketSubscriber | None = None
-        self._publisher: MetricPublisher | None = None
-        self._epochs = itertools.count(1)
-        self._epoch_base = f"{self.process}-{self.clock.time_ns() // 1_000_000:x}"
         self._interval_s = spec.settings.publish_interval_ms / 1_000
         self._news: Counter[str] = Counter()
         """State changes that were not logged yet, by reason."""
-        self._lag_s: float | None = None
-        """From the websocket to here, of the last message."""
         self._declare_counters()
         self.manager.advance(self.clock.monotonic())
         for assignment in spec.assignments:
@@ -117,44 +101,18 @@ class OrderbookWorker(Actor):
 
     def on_start(self) -> None:
         """Connect to the connectors and the forwarder; begin to publish and to ask."""
-        self._publisher = MetricPublisher(self.context, self.spec.metrics_in)
-        self._subscriber = MarketSubscriber(self.context)
-        for assignment in self.spec.assignments:
-            self._listen(assignment)
-        self.watch(self._subscriber.socket, self._on_readable)
-        self.watch(self._subscriber.monitor, self._on_hang_up)
+        super().on_start()
         self.every(self._interval_s / TICKS_PER_INTERVAL, self._on_publish_timer)
         self.every(RESYNC_TICK_S, self._on_resync_timer)
         self.every(SLOW_TICK_S, self._on_slow_timer)
 
-    def on_stop(self) -> None:
-        """Close both sockets."""
-        if self._subscriber is not None:
-            self._subscriber.close()
-        if self._publisher is not None:
-            self._publisher.close()
-
-    def on_command(self, command: dict[str, Any]) -> None:
-        """Take on a topic, give one up, or say everything again to a new forwarder."""
+    def on_turn(self) -> None:
+        """Bring the manager the time."""
         self.manager.advance(self.clock.monotonic())
-        match command["type"]:
-            case "assign":
-                assignment = msgspec.convert(command["assignment"], Assignment)
-                self.assign(assignment)
-                self._listen(assignment)
-            case "unassign":
-                self._unassign(command["topic"])
-            case "republish":
-                self._publish(self.publish_all())
-            case "gaps":
-                gaps = [{"stream": "book", **gap._asdict()} for gap in self.manager.ledger.gaps()]
-                self.send_control("gaps", id=command["id"], gaps=gaps)
-            case kind:
-                log.warning("unknown command", command=kind)
 
     def status(self) -> dict[str, Any]:
         """Books by state, those that are not live by name, and counts since the start."""
-        manager, subscriber, publisher = self.manager, self._subscriber, self._publisher
+        manager = self.manager
         now = self.clock.monotonic()
         not_live = {
             book.topic: round(seconds, 1)
@@ -169,40 +127,9 @@ class OrderbookWorker(Actor):
             "gaps": sum(manager.counts.doubts.values()),
             "resyncs_requested": manager.counts.requested,
             "resyncs_recovered": manager.counts.recovered,
-            "lost": sum(self._lost().values()),
-            "frames_invalid": subscriber.invalid if subscriber else 0,
-            "lag_s": self._lag_s,
             "metrics": int(sum(cell.value for cell in self._published.values())),
-            "metrics_dropped": publisher.dropped if publisher else 0,
+            **self.socket_status(),
         }
-
-    def _listen(self, assignment: Assignment) -> None:
-        assert self._subscriber is not None
-        connector = assignment.connector
-        self._subscriber.connect(connector, assignment.endpoint)
-        self._subscriber.subscribe(link_topic(connector), connector)
-        self._subscriber.subscribe(assignment.stream.topic_bytes, connector)
-
-    def _on_readable(self, limit: int = RECEIVE_LIMIT) -> None:
-        assert self._subscriber is not None
-        self.manager.advance(self.clock.monotonic())
-        time_ns, observe, lag_s = self.clock.time_ns, self._bus_latency.observe, self._lag_s
-        for received in self._subscriber.receive(limit):
-            metrics = self.on_message(received)
-            if metrics:
-                self._publish(metrics)
-            lag_s = (time_ns() - received.message.recv_ts_ns) / 1e9
-            observe(lag_s)
-        self._lag_s = lag_s
-
-    def _on_hang_up(self) -> None:
-        """A connector's process ended, perhaps without a word: what it sent still counts."""
-        assert self._subscriber is not None
-        for connector in self._subscriber.hang_ups():
-            self._on_readable(MARKET_QUEUE)
-            log.info("connector gone", connector=connector)
-            self.manager.on_link_lost(connector, self.clock.time_ns())
-            self._publish(self._tell(self._books.values()))
 
     def _on_publish_timer(self) -> None:
         self.manager.advance(self.clock.monotonic())
@@ -218,11 +145,6 @@ class OrderbookWorker(Actor):
         if self.manager.check_silence():
             self._publish(self._tell(self._books.values()))
         self._log_news()
-
-    def _publish(self, metrics: Iterable[Metric]) -> None:
-        assert self._publisher is not None
-        for metric in metrics:
-            self._publisher.publish(metric.topic, metric.payload)
 
     # -- who is followed -------------------------------------------------------------------------
 
@@ -247,24 +169,16 @@ class OrderbookWorker(Actor):
             measures = BookMeasures(self.spec.settings, stream.category)
             self._books[topic] = Market(book, measures, topic)
 
-    def unassign(self, topic: bytes) -> Market | None:
-        """Follow a topic no longer; what was published about it, if it was a followed book."""
+    def unassign(self, topic: bytes) -> list[bytes]:
+        """Follow a topic no longer; the metric topics of the book, if it was one."""
         trades = self._trades.pop(topic, None)
         if trades is not None and trades[0] in self.manager.books:
             self.manager.books[trades[0]].follow_trades(None)
         market = self._books.pop(topic, None)
-        if market is not None:
-            self.manager.unsubscribe(market.book.symbol, market.book.category)
-        return market
-
-    def _unassign(self, text: str) -> None:
-        topic = market_topic(*parse_topic(text))
-        market = self.unassign(topic)
-        if self._subscriber is not None:
-            self._subscriber.unsubscribe(topic)
-        if market is not None and self._publisher is not None:
-            for metric in market.topics.values():
-                self._publisher.retire(metric)
+        if market is None:
+            return []
+        self.manager.unsubscribe(market.book.symbol, market.book.category)
+        return list(market.topics.values())
 
     # -- messages in, metrics out ----------------------------------------------------------------
 
@@ -296,6 +210,15 @@ class OrderbookWorker(Actor):
         assert isinstance(message, LinkMessage), "the topic says so"
         manager.on_link(connector, message)
         return self._tell(self._books.values())
+
+    def on_connector_gone(self, connector: str) -> Iterator[Metric]:
+        """Its books are not live any more."""
+        self.manager.on_link_lost(connector, self.clock.time_ns())
+        return self._tell(self._books.values())
+
+    def gap_rows(self) -> list[dict[str, Any]]:
+        """The gap ledger as it is listed for people."""
+        return [{"stream": "book", **gap._asdict()} for gap in self.manager.ledger.gaps()]
 
     def _tell(self, markets: Iterable[Market]) -> Iterator[Metric]:
         """What changed in the state of these books, then what became of gaps."""
@@ -338,7 +261,7 @@ class OrderbookWorker(Actor):
         if book.generation != market.generation:
             if market.generation:
                 log.info("source changed", topic=book.topic, source=book.source)
-            market.start_epoch(f"{self._epoch_base}-{next(self._epochs)}")
+            market.start_epoch(self.next_epoch())
         densities: list[dict[str, Any]] = []
         measures = MEASURES
         last = book.book.last if book.state == "live" else None
@@ -430,9 +353,6 @@ class OrderbookWorker(Actor):
             if live:
                 log.info("books live", books=live, **self.manager.states())
 
-    def _lost(self) -> dict[str, int]:
-        return dict(self._subscriber.lost) if self._subscriber else {}
-
     def _declare_counters(self) -> None:
         telemetry, process, counts = self.telemetry, self.process, self.manager.counts
         self._trade_messages = telemetry.counter(
@@ -460,10 +380,6 @@ class OrderbookWorker(Actor):
             "books", "Books by state.", ("process", "state"),
             lambda: [((process, state), self._in_state(state)) for state in STATES],
         )  # fmt: skip
-        telemetry.counters(
-            "bus_messages_lost_total", "Holes in the market bus.", ("process", "connector"),
-            lambda: [((process, name), lost) for name, lost in self._lost().items()],
-        )  # fmt: skip
         self._density_cells = {
             event: telemetry.counter(
                 "densities_total", "Events of walls.", process=process, event=event
@@ -476,14 +392,6 @@ class OrderbookWorker(Actor):
             )
             for kind in ("orderbook", "density", "gap")
         }
-        self._bus_latency = telemetry.histogram(
-            "bus_latency_seconds",
-            "From the websocket to the book applied.",
-            process=process,
-        )
-        self._metric_latency = telemetry.histogram(
-            "metric_latency_seconds", "From the websocket to the metric.", process=process
-        )
         telemetry.counters(
             "untrusted_seconds_total", "Time in which a topic could not be trusted.",
             ("category", "symbol", "kind"), self._untrusted_samples,

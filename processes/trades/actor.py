@@ -6,23 +6,21 @@ is due: a publish interval after trades, at once when a market's state changed, 
 before a second has passed. What the numbers are is in ``aggregator``.
 """
 
-import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
-import msgspec
 import structlog
 
 from processes.trades.aggregator import TradesAggregator
 from processes.trades.ledger import Gap, GapNote
 from processes.trades.tape import Tape
-from shared.actor import Actor
-from shared.bus import MARKET_QUEUE, MarketSubscriber, MetricPublisher, Received
+from shared.bus import Received
 from shared.clock import Clock
 from shared.messages import SCHEMA_VERSION, Category, LinkMessage, TradesMessage
 from shared.specs import Assignment, TradesSpec
 from shared.telemetry import Samples, Telemetry
-from shared.topics import link_topic, market_topic, metric_topic, parse_topic, topic_text
+from shared.topics import link_topic, market_topic, metric_topic, topic_text
+from shared.worker import Metric, Worker
 
 log = structlog.get_logger()
 
@@ -38,15 +36,6 @@ WAITED_MAX_NS = 5_000_000_000
 A message that seems to have waited longer for us, or a negative time, tells of a step of the clock:
 then it counts as received now, which may leave the exchange's time a little behind, never ahead.
 """
-RECEIVE_LIMIT = 1_000
-"""Messages taken in one turn, so that timers and commands get theirs under load."""
-
-
-class Metric(NamedTuple):
-    """One message for the metrics socket."""
-
-    topic: bytes
-    payload: dict[str, Any]
 
 
 class Market:
@@ -80,7 +69,7 @@ class Market:
         self.gap_sequence = 0
 
 
-class TradesWorker(Actor):
+class TradesWorker(Worker):
     """Keep one tape per symbol; publish its windows while it trades and while it does not."""
 
     role: ClassVar[str] = "trades"
@@ -88,7 +77,7 @@ class TradesWorker(Actor):
     def __init__(
         self, spec: TradesSpec, *, clock: Clock | None = None, telemetry: Telemetry | None = None
     ) -> None:
-        super().__init__(spec, clock=clock, telemetry=telemetry)
+        super().__init__(spec, spec.assignments, spec.metrics_in, clock=clock, telemetry=telemetry)
         self.spec = spec
         self.aggregator = TradesAggregator(
             spec.settings.windows,
@@ -99,12 +88,8 @@ class TradesWorker(Actor):
         """By market bus topic."""
         self._connectors: dict[bytes, str] = {}
         """Connector by its link topic."""
-        self._subscriber: MarketSubscriber | None = None
-        self._publisher: MetricPublisher | None = None
         self._source_changes = 0
         """Of the aggregator, as far as they were told."""
-        self._epochs = itertools.count(1)
-        self._epoch_base = f"{self.clock.time_ns() // 1_000_000:x}"
         self._interval_s = spec.settings.publish_interval_ms / 1_000
         self._tick_s = min(self._interval_s, MAX_TICK_S)
         self._declare_counters()
@@ -114,39 +99,10 @@ class TradesWorker(Actor):
     # -- sockets ---------------------------------------------------------------------------------
 
     def on_start(self) -> None:
-        """Connect to the connectors and the forwarder; begin to publish."""
-        self._publisher = MetricPublisher(self.context, self.spec.metrics_in)
-        self._subscriber = MarketSubscriber(self.context)
-        for assignment in self.spec.assignments:
-            self._listen(assignment)
-        self.watch(self._subscriber.socket, self._on_readable)
-        self.watch(self._subscriber.monitor, self._on_hang_up)
+        """Connect to the connectors and the forwarder; begin to publish and to ask."""
+        super().on_start()
         self.every(self._tick_s, self._on_timer)
         self.every(ASK_TICK_S, self._ask_for_links)
-
-    def on_stop(self) -> None:
-        """Close both sockets."""
-        if self._subscriber is not None:
-            self._subscriber.close()
-        if self._publisher is not None:
-            self._publisher.close()
-
-    def on_command(self, command: dict[str, Any]) -> None:
-        """Take on a symbol, give one up, or say everything again to a new forwarder."""
-        match command["type"]:
-            case "assign":
-                assignment = msgspec.convert(command["assignment"], Assignment)
-                self.assign(assignment)
-                self._listen(assignment)
-            case "unassign":
-                self._unassign(command["topic"])
-            case "republish":
-                self._publish(self.publish_all())
-            case "gaps":
-                gaps = [_gap_fields(gap) for gap in self.aggregator.gaps()]
-                self.send_control("gaps", id=command["id"], gaps=gaps)
-            case kind:
-                log.warning("unknown command", command=kind)
 
     def status(self) -> dict[str, Any]:
         """Counts since the start, and markets by state."""
@@ -162,34 +118,9 @@ class TradesWorker(Actor):
             "duplicates": counts.duplicates,
             "invalid": counts.invalid,
             "gaps": len(self.aggregator.gaps()),
-            "lost": sum(self._lost().values()),
-            "frames_invalid": self._subscriber.invalid if self._subscriber else 0,
             "metrics": int(self._published.value),
-            "metrics_dropped": self._publisher.dropped if self._publisher else 0,
+            **self.socket_status(),
         }
-
-    def _listen(self, assignment: Assignment) -> None:
-        assert self._subscriber is not None
-        connector = assignment.connector
-        self._subscriber.connect(connector, assignment.endpoint)
-        self._subscriber.subscribe(link_topic(connector), connector)
-        self._subscriber.subscribe(assignment.stream.topic_bytes, connector)
-
-    def _on_readable(self) -> None:
-        assert self._subscriber is not None
-        for received in self._subscriber.receive(RECEIVE_LIMIT):
-            metrics = self.on_message(received)
-            if metrics:
-                self._publish(metrics)
-
-    def _on_hang_up(self) -> None:
-        """A connector's process ended, perhaps without a word: what it sent still counts."""
-        assert self._subscriber is not None
-        for connector in self._subscriber.hang_ups():
-            for received in self._subscriber.receive(MARKET_QUEUE):
-                self._publish(self.on_message(received))
-            log.info("connector gone", connector=connector)
-            self._publish(self._tell(self.aggregator.interrupt(connector)))
 
     def _ask_for_links(self) -> None:
         """
@@ -216,11 +147,6 @@ class TradesWorker(Actor):
     def _on_timer(self) -> None:
         self._publish(self.publish_due())
 
-    def _publish(self, metrics: Iterable[Metric]) -> None:
-        assert self._publisher is not None
-        for metric in metrics:
-            self._publisher.publish(metric.topic, metric.payload)
-
     # -- who is followed -------------------------------------------------------------------------
 
     def assign(self, assignment: Assignment) -> None:
@@ -229,28 +155,20 @@ class TradesWorker(Actor):
         topic = stream.topic_bytes
         if topic in self._markets:
             return
-        self._markets[topic] = Market(stream.category, stream.symbol, self._next_epoch())
+        self._markets[topic] = Market(stream.category, stream.symbol, self.next_epoch())
         self._connectors[link_topic(connector)] = connector
         self.aggregator.subscribe(stream.symbol, stream.category, connector=connector)
 
-    def unassign(self, topic: bytes) -> Market | None:
-        """Follow a symbol no longer; what was known of it, if it was followed."""
+    def unassign(self, topic: bytes) -> list[bytes]:
+        """Follow a symbol no longer; its metric topics, if it was followed."""
         market = self._markets.pop(topic, None)
-        if market is not None:
-            self.aggregator.unsubscribe(market.symbol, market.category)
-            for window in self.spec.settings.windows:
-                self._gauges.pop((market.category, market.symbol, window), None)
-            self._untrusted.pop((market.category, market.symbol, "trades"), None)
-        return market
-
-    def _unassign(self, text: str) -> None:
-        parts = parse_topic(text)
-        topic = market_topic(parts.kind, parts.category, parts.symbol)
-        market = self.unassign(topic)
-        if market is not None and self._subscriber is not None and self._publisher is not None:
-            self._subscriber.unsubscribe(topic)
-            self._publisher.retire(market.topic)
-            self._publisher.retire(market.gap_topic)
+        if market is None:
+            return []
+        self.aggregator.unsubscribe(market.symbol, market.category)
+        for window in self.spec.settings.windows:
+            self._gauges.pop((market.category, market.symbol, window), None)
+        self._untrusted.pop((market.category, market.symbol, "trades"), None)
+        return [market.topic, market.gap_topic]
 
     # -- messages in, metrics out ----------------------------------------------------------------
 
@@ -274,7 +192,6 @@ class TradesWorker(Actor):
     def _on_trades(self, market: Market, message: TradesMessage, lost: int) -> Iterable[Metric]:
         self._messages.value += 1
         waited_ns = self.clock.time_ns() - message.recv_ts_ns
-        self._bus_latency.observe(waited_ns / 1e9)
         our_ns = self._steady_ns() - (waited_ns if 0 < waited_ns < WAITED_MAX_NS else 0)
         notes = self.aggregator.apply(
             message, market.symbol, category=market.category, lost=lost, our_ns=our_ns
@@ -288,6 +205,14 @@ class TradesWorker(Actor):
     def _on_link(self, connector: str, message: LinkMessage) -> Iterable[Metric]:
         notes = self.aggregator.apply_link(connector, message, our_ns=self._steady_ns())
         return self._tell(notes)
+
+    def on_connector_gone(self, connector: str) -> Iterator[Metric]:
+        """Its markets are not observed any more."""
+        return self._tell(self.aggregator.interrupt(connector))
+
+    def gap_rows(self) -> list[dict[str, Any]]:
+        """The gap ledger as it is listed for people."""
+        return [_gap_fields(gap) for gap in self.aggregator.gaps()]
 
     def _tell(self, notes: Sequence[GapNote]) -> Iterator[Metric]:
         """What changed in the state of markets, then what became of gaps."""
@@ -369,13 +294,9 @@ class TradesWorker(Actor):
         key = (market.category, market.symbol, "trades")
         market.untrusted_before_s = self._untrusted.get(key, 0.0)
         market.generation = tape.generation
-        market.start_epoch(self._next_epoch())
+        market.start_epoch(self.next_epoch())
         log.info("source changed", category=market.category, symbol=market.symbol,
                  source=tape.source, epoch=market.epoch)  # fmt: skip
-
-    def _next_epoch(self) -> str:
-        """A name that no other epoch of any process has: the start time and a count."""
-        return f"{self.process}-{self._epoch_base}-{next(self._epochs)}"
 
     def _steady_ns(self) -> int:
         """
@@ -403,12 +324,6 @@ class TradesWorker(Actor):
         self._gaps_published = telemetry.counter(
             "metrics_published_total", "Metrics published.", process=process, kind="gap"
         )
-        self._bus_latency = telemetry.histogram(
-            "bus_latency_seconds", "From the websocket to this worker.", process=process
-        )
-        self._metric_latency = telemetry.histogram(
-            "metric_latency_seconds", "From the websocket to the metric.", process=process
-        )
         telemetry.counters(
             "trades_total", "Trades, duplicates left out.", ("process",),
             lambda: [((process,), counts.taken)],
@@ -420,10 +335,6 @@ class TradesWorker(Actor):
         telemetry.counters(
             "trades_invalid_total", "Trades without a believable price or time.", ("process",),
             lambda: [((process,), counts.invalid)],
-        )  # fmt: skip
-        telemetry.counters(
-            "bus_messages_lost_total", "Holes in the market bus.", ("process", "connector"),
-            lambda: [((process, name), lost) for name, lost in self._lost().items()],
         )  # fmt: skip
         self._untrusted: dict[tuple[str, ...], float] = {}
         telemetry.counters(
@@ -454,9 +365,6 @@ class TradesWorker(Actor):
             value = values[index]
             if value is not None:
                 yield labels, value
-
-    def _lost(self) -> dict[str, int]:
-        return dict(self._subscriber.lost) if self._subscriber else {}
 
 
 def _state(tape: Tape) -> tuple[str, str | None]:

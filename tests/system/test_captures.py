@@ -84,6 +84,7 @@ def check_counters(pipeline: Pipeline, path: Path) -> None:
         until(partial(has_published, pipeline, connector, label, sent), f"{sent} published")
         until(partial(has_handled, pipeline, worker, label, sent), f"{worker} handled {sent}")
         assert pipeline.total(worker, "bus_messages_lost_total") == 0
+        assert pipeline.total(worker, "bus_latency_seconds_count") >= sent
 
 
 def has_handled(pipeline: Pipeline, worker: str, label: str, count: int) -> bool:

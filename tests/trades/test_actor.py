@@ -282,7 +282,6 @@ def test_counters_tell_what_was_taken_in_and_given_out(
         'trades_total{process="trades-0"} 2.0',
         'trade_duplicates_total{process="trades-0"} 1.0',
         f'metrics_published_total{{kind="trades",process="trades-0"}} {published + 2}.0',
-        'bus_latency_seconds_count{process="trades-0"} 2.0',
         'metric_latency_seconds_count{process="trades-0"} 1.0',
         'trades_per_minute{category="linear",symbol="BTCUSDT",window="60s"} 2.0',
         'volume_delta{category="linear",symbol="BTCUSDT",window="60s"} 3.0',

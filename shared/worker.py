@@ -1,0 +1,199 @@
+"""
+What the trades and the orderbook worker have in common: market messages in, metrics out.
+
+Owns the two sockets and the commands of the supervisor. What a message changes and which metrics
+follow is the subclass's; it answers with metrics and touches no socket, so that a test needs none.
+"""
+
+import itertools
+from abc import abstractmethod
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+import structlog
+
+from shared.actor import Actor
+from shared.bus import MARKET_QUEUE, MarketSubscriber, MetricPublisher, Received
+from shared.clock import Clock
+from shared.specs import Assignment, ProcessSpec
+from shared.telemetry import Telemetry
+from shared.topics import link_topic, market_topic, parse_topic
+
+log = structlog.get_logger()
+
+RECEIVE_LIMIT = 1_000
+"""Messages taken in one turn, so that timers and commands get theirs under load."""
+
+
+class Metric(NamedTuple):
+    """One message for the metrics socket."""
+
+    topic: bytes
+    payload: dict[str, Any]
+
+
+class Worker(Actor):
+    """
+    An actor that follows markets.
+
+    Args:
+        spec: What the supervisor told this process.
+        assignments: What to follow from the start.
+        metrics_in: Where metrics go.
+        clock: Wall and monotonic clock.
+        telemetry: The counters.
+    """
+
+    def __init__(
+        self,
+        spec: ProcessSpec,
+        assignments: Sequence[Assignment],
+        metrics_in: str,
+        *,
+        clock: Clock | None = None,
+        telemetry: Telemetry | None = None,
+    ) -> None:
+        super().__init__(spec, clock=clock, telemetry=telemetry)
+        self._assignments = assignments
+        self._metrics_in = metrics_in
+        self.lag_s: float | None = None
+        """From the websocket to here, of the last message."""
+        self._subscriber: MarketSubscriber | None = None
+        self._publisher: MetricPublisher | None = None
+        self._epochs = itertools.count(1)
+        self._epoch_base = f"{self.process}-{self.clock.time_ns() // 1_000_000:x}"
+        self.telemetry.counters(
+            "bus_messages_lost_total", "Holes in the market bus.", ("process", "connector"),
+            lambda: [((self.process, name), lost) for name, lost in self._lost().items()],
+        )  # fmt: skip
+        self._bus_latency = self.telemetry.histogram(
+            "bus_latency_seconds",
+            "From the websocket to the message applied.",
+            process=self.process,
+        )
+        self._metric_latency = self.telemetry.histogram(
+            "metric_latency_seconds", "From the websocket to the metric.", process=self.process
+        )
+
+    # -- of the subclass -------------------------------------------------------------------------
+
+    @abstractmethod
+    def on_message(self, received: Received) -> Iterable[Metric]:
+        """Take in one message of the market bus; what has to be said about it at once."""
+
+    @abstractmethod
+    def on_connector_gone(self, connector: str) -> Iterable[Metric]:
+        """A connector's process ended, perhaps without a word; what has to be said about it."""
+
+    @abstractmethod
+    def publish_all(self) -> Iterable[Metric]:
+        """The metrics of every market."""
+
+    @abstractmethod
+    def assign(self, assignment: Assignment) -> None:
+        """Follow one more topic; a second time changes nothing."""
+
+    @abstractmethod
+    def unassign(self, topic: bytes) -> Iterable[bytes]:
+        """Follow a topic no longer; the metric topics that end with it."""
+
+    @abstractmethod
+    def gap_rows(self) -> list[dict[str, Any]]:
+        """The gap ledger as it is listed for people."""
+
+    def on_turn(self) -> None:
+        """Note the time before a batch of messages or a command is handled."""
+
+    # -- sockets ---------------------------------------------------------------------------------
+
+    def on_start(self) -> None:
+        """Connect to the connectors and the forwarder."""
+        self._publisher = MetricPublisher(self.context, self._metrics_in)
+        self._subscriber = MarketSubscriber(self.context)
+        for assignment in self._assignments:
+            self._listen(assignment)
+        self.watch(self._subscriber.socket, self._on_readable)
+        self.watch(self._subscriber.monitor, self._on_hang_up)
+
+    def on_stop(self) -> None:
+        """Close both sockets."""
+        if self._subscriber is not None:
+            self._subscriber.close()
+        if self._publisher is not None:
+            self._publisher.close()
+
+    def on_command(self, command: dict[str, Any]) -> None:
+        """Take on a topic, give one up, tell the gaps, or say everything to a new forwarder."""
+        self.on_turn()
+        match command["type"]:
+            case "assign":
+                assignment = msgspec.convert(command["assignment"], Assignment)
+                self.assign(assignment)
+                self._listen(assignment)
+            case "unassign":
+                self._unassign(market_topic(*parse_topic(command["topic"])))
+            case "republish":
+                self._publish(self.publish_all())
+            case "gaps":
+                self.send_control("gaps", id=command["id"], gaps=self.gap_rows())
+            case kind:
+                log.warning("unknown command", command=kind)
+
+    def _listen(self, assignment: Assignment) -> None:
+        assert self._subscriber is not None
+        connector = assignment.connector
+        self._subscriber.connect(connector, assignment.endpoint)
+        self._subscriber.subscribe(link_topic(connector), connector)
+        self._subscriber.subscribe(assignment.stream.topic_bytes, connector)
+
+    def _unassign(self, topic: bytes) -> None:
+        assert self._subscriber is not None
+        assert self._publisher is not None
+        self._subscriber.unsubscribe(topic)
+        for metric_topic in self.unassign(topic):
+            self._publisher.retire(metric_topic)
+
+    def _on_readable(self, limit: int = RECEIVE_LIMIT) -> None:
+        assert self._subscriber is not None
+        self.on_turn()
+        time_ns, observe, lag_s = self.clock.time_ns, self._bus_latency.observe, self.lag_s
+        for received in self._subscriber.receive(limit):
+            metrics = self.on_message(received)
+            if metrics:
+                self._publish(metrics)
+            lag_s = (time_ns() - received.message.recv_ts_ns) / 1e9
+            observe(lag_s)
+        self.lag_s = lag_s
+
+    def _on_hang_up(self) -> None:
+        """What a connector had sent before it ended still counts."""
+        assert self._subscriber is not None
+        for connector in self._subscriber.hang_ups():
+            self._on_readable(MARKET_QUEUE)
+            log.info("connector gone", connector=connector)
+            self._publish(self.on_connector_gone(connector))
+
+    def _publish(self, metrics: Iterable[Metric]) -> None:
+        assert self._publisher is not None
+        for metric in metrics:
+            self._publisher.publish(metric.topic, metric.payload)
+
+    # -- services for subclasses -----------------------------------------------------------------
+
+    def next_epoch(self) -> str:
+        """A name that no other epoch of any process has: process, start time and a count."""
+        return f"{self._epoch_base}-{next(self._epochs)}"
+
+    def socket_status(self) -> dict[str, Any]:
+        """What was late or lost on the way in and out, for the status."""
+        subscriber, publisher = self._subscriber, self._publisher
+        return {
+            "lag_s": self.lag_s,
+            "lost": sum(self._lost().values()),
+            "frames_invalid": subscriber.invalid if subscriber else 0,
+            "metrics_dropped": publisher.dropped if publisher else 0,
+        }
+
+    def _lost(self) -> dict[str, int]:
+        return dict(self._subscriber.lost) if self._subscriber else {}
