@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -23,27 +23,72 @@ if TYPE_CHECKING:
     from supervisor.plan import Plan
 
 app = typer.Typer(
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Live market data pipeline for Bybit: trades and order books in, measures out.",
 )
 
+
+def _words(text: str) -> Callable[[], list[str]]:
+    """What the shell offers for an option."""
+    return lambda: text.split()
+
+
+def _running_markets(context: typer.Context) -> list[str]:
+    """``category:SYMBOL`` of what the running pipeline has; nothing if there is none."""
+    from supervisor.requests import Requests
+
+    try:
+        with Requests(_run_dir(context.params.get("run_dir"), "info")) as requests:
+            connectors = requests.ask("status")["connectors"]
+    except (PipelineError, OSError):
+        return []
+    return sorted({
+        f"{connector['process'].split('-')[1]}:{topic.rpartition('.')[2]}"
+        for connector in connectors for topic in connector["topics"]
+    })  # fmt: skip
+
+
 Config = Annotated[Path | None, typer.Option(help="TOML file; options override it.")]
-Category = Annotated[str | None, typer.Option(help="spot, linear, inverse or option.")]
+Category = Annotated[
+    str | None,
+    typer.Option(
+        help="spot, linear, inverse or option.", autocompletion=_words("spot linear inverse option")
+    ),
+]
 Symbols = Annotated[str | None, typer.Option(help="Separated by commas: BTCUSDT,ETHUSDT.")]
 Depth = Annotated[int | None, typer.Option(help="Levels a side: 1 50 200 1000; option 25 100.")]
-Source = Annotated[str | None, typer.Option(help="auto, live, sim or replay.")]
-Network = Annotated[str | None, typer.Option(help="mainnet or testnet.")]
+Source = Annotated[
+    str | None,
+    typer.Option(help="auto, live, sim or replay.", autocompletion=_words("auto live sim replay")),
+]
+Network = Annotated[
+    str | None, typer.Option(help="mainnet or testnet.", autocompletion=_words("mainnet testnet"))
+]
 Url = Annotated[str | None, typer.Option(help="Instead of Bybit's; may hold {category}.")]
 Capture = Annotated[Path | None, typer.Option(help="Recorded messages to play.")]
 Speed = Annotated[float | None, typer.Option(help="Of the replay; 1 is as recorded.")]
 RunDirectory = Annotated[Path | None, typer.Option("--run-dir", help="One pipeline runs in it.")]
 Metrics = Annotated[str | None, typer.Option(help="Endpoint for subscribers.")]
 Port = Annotated[int | None, typer.Option(help="Of the supervisor's HTTP; 0: any free one.")]
-LogFormat = Annotated[str, typer.Option(help="auto, console or json.")]
-LogLevel = Annotated[str, typer.Option(help="debug, info, warning or error.")]
+LogFormat = Annotated[
+    str,
+    typer.Option(help="auto, console or json.", autocompletion=_words("auto console json")),
+]
+LogLevel = Annotated[
+    str,
+    typer.Option(
+        help="debug, info, warning or error.", autocompletion=_words("debug info warning error")
+    ),
+]
+RunningMarkets = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="CATEGORY:SYMBOL...", show_default=False, autocompletion=_running_markets
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="As JSON, for programs.")]
 Markets = Annotated[list[str], typer.Argument(metavar="CATEGORY:SYMBOL...", show_default=False)]
 
 
@@ -59,7 +104,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except PipelineError as error:
         return _fail(words, str(error), error.exit_code)
-    except (BrokenPipeError, SystemExit):  # typer turns the one into the other
+    except SystemExit as end:  # typer's end of completion, and of a broken pipe
+        return _reader_gone() if end.code and not _is_completing() else int(end.code or EX_OK)
+    except BrokenPipeError:
         return _reader_gone()
     except KeyboardInterrupt:
         return EX_OK
@@ -78,13 +125,27 @@ def _fail(words: Sequence[str], text: str, exit_code: int) -> int:
     return exit_code
 
 
+def _is_completing() -> bool:
+    return "_BYBIT_PIPELINE_COMPLETE" in os.environ
+
+
 def _reader_gone() -> int:
     """Whoever read our output has had enough: end quietly."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return EX_OK
 
 
-@app.callback(invoke_without_command=True)
+def _examples(*lines: str) -> str:
+    """What ``--help`` shows below the options, line by line."""
+    return "\n".join(["\b", "Examples:", *(f"  bybit-pipeline {line}" for line in lines)])
+
+
+@app.callback(
+    invoke_without_command=True,
+    epilog=_examples(
+        "up --symbols BTCUSDT,ETHUSDT", "watch BTCUSDT", "tail trades. --json | jq .last_price"
+    ),
+)
 def common(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
@@ -100,33 +161,52 @@ def common(
 # -- running -----------------------------------------------------------------------------------
 
 
-@app.command()
+@app.command(
+    epilog=_examples(
+        "up",
+        "up --symbols BTCUSDT,SOLUSDT --depth 200",
+        "up --category spot --source live",
+        "up --config pipeline.toml --log-format json",
+        "up --capture recording.jsonl.gz --speed 10",
+    )
+)
 def up(
     config: Config = None, category: Category = None, symbols: Symbols = None, depth: Depth = None,
     source: Source = None, network: Network = None, url: Url = None, capture: Capture = None,
     speed: Speed = None, run_dir: RunDirectory = None, metrics: Metrics = None, port: Port = None,
     log_format: LogFormat = "auto", log_level: LogLevel = "info",
 ) -> int:  # fmt: skip
-    """Run the pipeline in the foreground until Ctrl-C."""
+    """
+    Run the pipeline in the foreground until Ctrl-C.
+
+    On a terminal it is shown live; q quits, 1 to 9 sort the markets.
+    """
     plan = _plan(locals())
     from supervisor.running import run
 
     return run(plan)
 
 
-@app.command()
+@app.command(
+    epilog=_examples(
+        "check",
+        "check --config pipeline.toml",
+        "check --symbols BTCUSDT --json | jq .processes",
+    )
+)
 def check(
     config: Config = None, category: Category = None, symbols: Symbols = None, depth: Depth = None,
     source: Source = None, network: Network = None, url: Url = None, capture: Capture = None,
     speed: Speed = None, run_dir: RunDirectory = None, metrics: Metrics = None, port: Port = None,
-    log_format: LogFormat = "auto", log_level: LogLevel = "info",
+    log_format: LogFormat = "auto", log_level: LogLevel = "info", as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Validate the configuration and print the plan; start nothing."""
-    plan = _plan(locals())
-    from supervisor.text import plan_lines
+    options = locals()
+    del options["as_json"]
+    plan = _plan(options)
+    from supervisor.text import plan_lines, plan_map
 
-    for line in plan_lines(plan):
-        print(line)
+    _print(plan_map(plan) if as_json else None, plan_lines(plan))
 
 
 def _plan(given: dict[str, Any]) -> "Plan":
@@ -146,7 +226,13 @@ def _one_of(name: str, value: str, *allowed: str) -> Any:
     return value
 
 
-@app.command()
+@app.command(
+    epilog=_examples(
+        "simulate --port 9000 --symbols BTCUSDT,ETHUSDT",
+        "simulate --seed 7 --rate 500",
+        "simulate --fault gap:every=1000",
+    )
+)
 def simulate(
     port: Annotated[int, typer.Option(help="0: any free one.")] = 0,
     symbols: Symbols = None,
@@ -167,7 +253,12 @@ def simulate(
     os.execv(sys.executable, [sys.executable, "-m", "processes.simulator", *words])
 
 
-@app.command()
+@app.command(
+    epilog=_examples(
+        "keys",
+        "keys --dir /etc/bybit-pipeline/keys --client dashboard",
+    )
+)
 def keys(
     directory: Annotated[Path | None, typer.Option("--dir", help="Where they are kept.")] = None,
     client: Annotated[str | None, typer.Option(help="Allow one more client, by name.")] = None,
@@ -189,10 +280,16 @@ def keys(
 # -- talking to a running pipeline -------------------------------------------------------------
 
 
-@app.command()
+@app.command(
+    epilog=_examples(
+        "status",
+        "status --json | jq .reasons",
+        "status --run-dir /run/bybit-pipeline",
+    )
+)
 def status(
     run_dir: RunDirectory = None,
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    as_json: AsJson = False,
     log_level: LogLevel = "info",
 ) -> None:
     """Show the running pipeline."""
@@ -200,21 +297,20 @@ def status(
 
     with Requests(_run_dir(run_dir, log_level)) as requests:
         answer = requests.ask("status")
-    if as_json:
-        import json
+    from supervisor.text import status_lines
 
-        print(json.dumps(answer, indent=2))
-    else:
-        from supervisor.text import status_lines
-
-        for line in status_lines(answer):
-            print(line)
+    _print(answer if as_json else None, status_lines(answer))
 
 
-@app.command()
+@app.command(
+    epilog=_examples(
+        "gaps",
+        "gaps --json | jq length",
+    )
+)
 def gaps(
     run_dir: RunDirectory = None,
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    as_json: AsJson = False,
     log_level: LogLevel = "info",
 ) -> int:
     """List the intervals in which a topic could not be trusted, oldest first."""
@@ -222,21 +318,23 @@ def gaps(
 
     with Requests(_run_dir(run_dir, log_level)) as requests:
         answer = requests.ask("gaps")
-    if as_json:
-        import json
+    from supervisor.text import gap_lines
 
-        print(json.dumps(answer["gaps"], indent=2))
+    if answer["gaps"] or as_json:
+        _print(answer["gaps"] if as_json else None, gap_lines(answer["gaps"]))
     else:
-        from supervisor.text import gap_lines
-
-        for line in gap_lines(answer["gaps"]):
-            print(line)
+        print("no gaps", file=sys.stderr)
     for worker in answer["silent"]:
         print(f"{worker} did not answer", file=sys.stderr)
     return EX_FAILED if answer["silent"] else EX_OK
 
 
-@app.command()
+@app.command(
+    epilog=_examples(
+        "subscribe linear:SOLUSDT",
+        "subscribe spot:BTCUSDT spot:ETHUSDT",
+    )
+)
 def subscribe(
     markets: Markets, run_dir: RunDirectory = None, log_level: LogLevel = "info"
 ) -> int:  # fmt: skip
@@ -257,9 +355,13 @@ def subscribe(
     return exit_code
 
 
-@app.command()
+@app.command(
+    epilog=_examples(
+        "unsubscribe linear:SOLUSDT",
+    )
+)
 def unsubscribe(
-    markets: Markets, run_dir: RunDirectory = None, log_level: LogLevel = "info"
+    markets: RunningMarkets, run_dir: RunDirectory = None, log_level: LogLevel = "info"
 ) -> None:  # fmt: skip
     """Remove markets from the running pipeline; the others go on undisturbed."""
     from supervisor.markets import parse_market
@@ -272,32 +374,56 @@ def unsubscribe(
             print(f"{entry['topic']} unsubscribed")
 
 
-@app.command()
+@app.command(
+    epilog=_examples(
+        "tail",
+        "tail orderbook.linear.BTCUSDT --count 1 --json",
+        "tail trades. --json | jq -c '[.symbol, .windows.\"60s\".tpm]'",
+        "tail density. --timeout 60",
+    )
+)
 def tail(
     topic_prefix: Annotated[str, typer.Argument(help="Such as trades.linear.BTCUSDT.")] = "",
     count: Annotated[int | None, typer.Option(min=1, help="Stop after so many.")] = None,
     timeout: Annotated[float | None, typer.Option(min=0, help="Stop after seconds.")] = None,
+    as_json: AsJson = False,
     run_dir: RunDirectory = None,
     log_level: LogLevel = "info",
 ) -> int:
     """
-    Print metric messages, one JSON object a line.
+    Print metric messages: lines for people on a terminal, else one JSON object a line.
 
     Ends with 0 after --count messages, or when --timeout is over and no count was asked for; with
     1 if the time is over before the count.
     """
     from supervisor.listen import print_tail
 
-    return print_tail(_run_dir(run_dir, log_level), topic_prefix, count=count, timeout_s=timeout)
+    return print_tail(
+        _run_dir(run_dir, log_level), topic_prefix, count=count, timeout_s=timeout, as_json=as_json
+    )
 
 
-@app.command()
+@app.command(
+    epilog=_examples(
+        "watch",
+        "watch BTCUSDT",
+        "watch BTCUSDT ETHUSDT spot:BTCUSDT",
+    )
+)
 def watch(
-    symbols: Annotated[list[str] | None, typer.Argument(metavar="[SYMBOL]...")] = None,
+    symbols: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[SYMBOL]...", autocompletion=_running_markets),
+    ] = None,
     run_dir: RunDirectory = None,
     log_level: LogLevel = "info",
 ) -> int:
-    """Show markets: a live table on a terminal, one picture otherwise."""
+    """
+    Show markets: live on a terminal, one picture otherwise.
+
+    One symbol: ladder, walls, windows and the last trades. Several or none: a table that number
+    keys sort; the arrows and Enter open a market. q quits.
+    """
     from supervisor.listen import wait_for_endpoints
     from supervisor.terminal import live
 
@@ -307,6 +433,18 @@ def watch(
         live.watch(endpoints["metrics"], symbols or (), pid=endpoints["pid"],
                    keys=endpoints.get("keys"))  # fmt: skip
     return EX_OK
+
+
+def _print(answer: Any, lines: Iterable[str]) -> None:
+    """An answer as JSON, or lines for people if there is none."""
+    if answer is not None:
+        import json
+
+        print(json.dumps(answer, indent=2))
+        return
+    from supervisor.terminal.paint import show
+
+    show(lines)
 
 
 def _run_dir(given: Path | None, log_level: str) -> str:

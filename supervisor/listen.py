@@ -135,9 +135,18 @@ def _left_ms(deadline: float | None) -> int:
     return CHECK_MS if deadline is None else int((deadline - time.monotonic()) * 1000 + 0.999)
 
 
-def print_tail(run_dir: str, prefix: str, *, count: int | None, timeout_s: float | None) -> int:
+def print_tail(
+    run_dir: str,
+    prefix: str,
+    *,
+    count: int | None,
+    timeout_s: float | None,
+    as_json: bool = False,
+) -> int:
     """
-    Print messages as JSON lines until there are enough, the time is over, or a signal comes.
+    Print messages until there are enough, the time is over, or a signal comes.
+
+    As JSON lines if asked to, or if nobody reads them at a terminal.
 
     Returns:
         0, but 1 if the time was over before ``count`` messages came.
@@ -146,12 +155,16 @@ def print_tail(run_dir: str, prefix: str, *, count: int | None, timeout_s: float
         NoPipelineError: If no pipeline runs, or it stops.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    is_for_people = sys.stdout.isatty() and not as_json
     printed = 0
     try:
         for topic, payload in tail(run_dir, prefix, timeout_s=timeout_s):
-            line = msgspec.json.encode({"topic": topic, **payload}) + b"\n"
-            sys.stdout.buffer.write(line)
-            sys.stdout.buffer.flush()
+            if is_for_people:
+                _show(topic, payload)
+            else:
+                line = msgspec.json.encode({"topic": topic, **payload}) + b"\n"
+                sys.stdout.buffer.write(line)
+                sys.stdout.buffer.flush()
             printed += 1
             if printed == count:
                 return EX_OK
@@ -161,3 +174,9 @@ def print_tail(run_dir: str, prefix: str, *, count: int | None, timeout_s: float
         return EX_OK
     print(f"tail: {printed} of {count} messages in {timeout_s:g} s", file=sys.stderr)
     return EX_FAILED
+
+
+def _show(topic: str, payload: dict[str, Any]) -> None:
+    from supervisor.terminal.paint import message_line, show  # rich is only wanted on a terminal
+
+    show([message_line(topic, payload)])

@@ -37,6 +37,40 @@ def plan_lines(plan: Plan) -> Iterator[str]:
         yield from _process_lines(plan, process)
 
 
+def plan_map(plan: Plan) -> dict[str, Any]:
+    """The plan for programs: the same facts under stable names."""
+    config = plan.config
+    return {
+        "source": config.source,
+        "url": plan.url or None,
+        "network": config.network,
+        "run_dir": plan.run_dir,
+        "control": plan.control_endpoint,
+        "metrics": config.metrics.endpoint,
+        "http": f"http://{config.prometheus.host}:{config.prometheus.port}",
+        "processes": [_process_map(plan, process) for process in ("supervisor", *plan.processes)],
+    }
+
+
+_FACTS = ("connects", "gathers", "listens", "publishes", "serves")
+
+
+def _process_map(plan: Plan, process: str) -> dict[str, Any]:
+    role = role_of(process)
+    topics: list[str] = []
+    if role == "connector":
+        topics = list(dict.fromkeys(exchange_topic(s) for s in plan.streams_of(process)))
+    elif role in ("trades", "orderbook"):
+        topics = [a.stream.topic for a in plan.assignments_of(process)]
+    facts = dict(_process_facts(plan, process))
+    return {
+        "process": process,
+        "role": role,
+        **{label: facts.get(label) for label in _FACTS},
+        "topics": topics,
+    }
+
+
 def _source_text(plan: Plan) -> str:
     if plan.config.source == "auto":
         patience = plan.config.connector.fallback_after_s
@@ -169,9 +203,6 @@ _GAP_HEAD = ["STREAM", "MARKET", "REASON", "FROM (EXCHANGE TIME)", "SECONDS", "B
 
 def gap_lines(gaps: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """The gap ledger: one line a gap, numbers are update ids of books and sequences of trades."""
-    if not gaps:
-        yield "no gaps"
-        return
     yield from _columns([_GAP_HEAD, *map(_gap_row, gaps)])
 
 
