@@ -13,16 +13,20 @@ import errno
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Literal
 
-from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector, start_http_server
+from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
     HistogramMetricFamily,
     Metric,
 )
+from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
+
+from shared.webserver import BoundedServer, ReadOnlyHandler
 
 PREFIX = "bybit_pipeline_"
 
@@ -144,12 +148,14 @@ class Telemetry(Collector):
         """
         ProcessCollector(registry=self.registry)
         GCCollector(registry=self.registry)
+        handler = type("Handler", (_Handler,), {"registry": self.registry})
         try:
-            server, _ = start_http_server(port, addr=host, registry=self.registry)
+            server = BoundedServer((host, port), handler)
         except OSError as error:
             if error.errno != errno.EADDRINUSE or port == 0:
                 raise
-            server, _ = start_http_server(0, addr=host, registry=self.registry)
+            server = BoundedServer((host, 0), handler)
+        server.start("exporter")
         return server.server_port
 
     def _cell(
@@ -169,6 +175,17 @@ class Telemetry(Collector):
         if (family.kind, family.labels) != (kind, labels):
             raise ValueError(f"{name} is a {family.kind} with labels {family.labels}")
         return family
+
+
+class _Handler(ReadOnlyHandler):
+    """Answers every path with the counters, in the format that the scraper prefers."""
+
+    registry: CollectorRegistry
+
+    def show(self) -> tuple[HTTPStatus, str, bytes]:
+        """The counters."""
+        encode, content_type = choose_encoder(self.headers.get("Accept", ""))
+        return HTTPStatus.OK, content_type, encode(self.registry)
 
 
 def _exposed(name: str, family: _Family) -> Metric:

@@ -1,32 +1,21 @@
 """
 The supervisor's HTTP: counters, scrape targets, status, health and readiness.
 
-Serves what the supervisor's loop left in a ``Snapshot``; never waits for the loop. Reading only:
-GET and HEAD, a bounded number of connections, and a time limit for each.
+Serves what the supervisor's loop left in a ``Snapshot``; never waits for the loop. Reading only
+(see ``shared.webserver``).
 """
 
 import json
-import socket
-import threading
-import time
-from contextlib import suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from socketserver import TCPServer
 from typing import Any
 
-import structlog
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
+from shared.webserver import BoundedServer, ReadOnlyHandler
 from supervisor.ports import taken
 
-log = structlog.get_logger()
-
-CONNECTIONS_MAX = 32
-CONNECTION_S = 5.0
-"""From the connection to the last byte of the answer, however busy the client keeps us."""
 JSON = "application/json"
 
 
@@ -75,10 +64,7 @@ class StatusServer:
             raise taken("prometheus.port", host, port, error) from error
         self.address = f"{_bracketed(host)}:{self._server.server_port}"
         """``host:port`` as a client would write it."""
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, args=(0.05,), name="http", daemon=True
-        )
-        self._thread.start()
+        self._thread = self._server.start("http", poll_s=0.05)
 
     def page(self, path: str) -> Page:
         """The answer for a path, without its query."""
@@ -105,98 +91,19 @@ class StatusServer:
         self._thread.join()
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False
-    request_queue_size = CONNECTIONS_MAX
-
+class _Server(BoundedServer):
     def __init__(self, address: tuple[str, int], owner: StatusServer) -> None:
-        if ":" in address[0]:
-            self.address_family = socket.AF_INET6
         self.owner = owner
-        self._free = threading.BoundedSemaphore(CONNECTIONS_MAX)
-        self._ends: dict[Any, float] = {}
-        """When each open connection must be done, oldest first."""
         super().__init__(address, _Handler)
 
-    def server_bind(self) -> None:
-        """Bind, without the look-up of our own name that ``HTTPServer`` does."""
-        TCPServer.server_bind(self)
-        self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
 
-    def process_request(self, request: Any, client_address: Any) -> None:
-        """Answer in a thread, if there are not too many already."""
-        if self._free.acquire(blocking=False):
-            self._ends[request] = time.monotonic() + CONNECTION_S
-            super().process_request(request, client_address)
-        else:
-            self.shutdown_request(request)
-
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """Answer, and make room for the next."""
-        try:
-            super().process_request_thread(request, client_address)
-        finally:
-            self._ends.pop(request, None)
-            self._free.release()
-
-    def service_actions(self) -> None:
-        """End connections whose time is over: a byte now and then keeps no thread."""
-        now = time.monotonic()
-        for request, end in list(self._ends.items()):
-            if end > now:
-                break
-            with suppress(OSError):  # gone by itself meanwhile
-                request.shutdown(socket.SHUT_RDWR)
-
-    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002
-        """Note a connection that broke off, which is the client's affair."""
-        log.debug("http connection broke off", client=str(client_address), exc_info=True)
-
-
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(ReadOnlyHandler):
     server: _Server
-    timeout = CONNECTION_S
-    server_version = "bybit-pipeline"
-    sys_version = ""
 
-    def do_GET(self) -> None:
-        """Answer with the page."""
-        self._answer(with_body=True)
-
-    def do_HEAD(self) -> None:
-        """Answer with the page's headers."""
-        self._answer(with_body=False)
-
-    def send_error(
-        self,
-        code: int,
-        message: str | None = None,
-        explain: str | None = None,  # noqa: ARG002
-    ) -> None:
-        """Answer an unreadable request or another method than GET and HEAD."""
-        status = HTTPStatus(code)
-        if status is HTTPStatus.NOT_IMPLEMENTED:
-            status = HTTPStatus.METHOD_NOT_ALLOWED
-        self._send(_json(status, {"error": message or status.phrase}), with_body=True)
-
-    def log_message(self, format: str, *arguments: Any) -> None:
-        """Requests are not logged."""
-
-    def _answer(self, *, with_body: bool) -> None:
+    def show(self) -> tuple[HTTPStatus, str, bytes]:
+        """The page of the path, without its query."""
         page = self.server.owner.page(self.path.partition("?")[0])
-        self._send(page, with_body=with_body)
-
-    def _send(self, page: Page, *, with_body: bool) -> None:
-        self.send_response(page.status)
-        if page.status is HTTPStatus.METHOD_NOT_ALLOWED:
-            self.send_header("Allow", "GET, HEAD")
-        self.send_header("Content-Type", page.content_type)
-        self.send_header("Content-Length", str(len(page.body)))
-        self.send_header("Cache-Control", "no-store")
-        self.end_headers()
-        if with_body:
-            self.wfile.write(page.body)
+        return page.status, page.content_type, page.body
 
 
 def _json(status: HTTPStatus, value: Any) -> Page:

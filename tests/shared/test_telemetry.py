@@ -1,11 +1,14 @@
 """Counters as a scraper sees them."""
 
+import socket
+import urllib.error
 import urllib.request
 
 import pytest
 from prometheus_client import generate_latest
 
 from shared.telemetry import Telemetry
+from shared.webserver import CONNECTIONS_MAX
 
 
 def exposed(telemetry: Telemetry) -> str:
@@ -66,3 +69,33 @@ def test_a_successor_gets_another_port_when_the_wished_one_is_taken() -> None:
     assert second.serve("127.0.0.1", port) not in (0, port)
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
         assert b'process="first"' in answer.read()
+
+
+def test_an_exporter_shows_and_changes_nothing() -> None:
+    telemetry = Telemetry()
+    telemetry.counter("trades_total", "Trades.", process="p").value = 3
+    base = f"http://127.0.0.1:{telemetry.serve('127.0.0.1', 0)}"
+
+    codes = {}
+    for method in ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS"):
+        try:
+            asked = urllib.request.Request(f"{base}/metrics", method=method)
+            with urllib.request.urlopen(asked, timeout=5) as answer:
+                codes[method] = answer.status
+        except urllib.error.HTTPError as error:
+            with error:
+                codes[method] = error.code
+
+    assert {"GET": 200, "HEAD": 200, "POST": 405, "PUT": 405, "DELETE": 405,
+            "OPTIONS": 405} == codes  # fmt: skip
+    with urllib.request.urlopen(f"{base}/metrics", timeout=5) as answer:
+        assert b'trades_total{process="p"} 3.0' in answer.read()
+
+
+def test_idle_connections_to_an_exporter_are_bounded() -> None:
+    port = Telemetry().serve("127.0.0.1", 0)
+    idle = [socket.create_connection(("127.0.0.1", port)) for _ in range(CONNECTIONS_MAX)]
+    with socket.create_connection(("127.0.0.1", port), timeout=5) as one_more:
+        assert b"" == one_more.recv(1)
+    for connection in idle:
+        connection.close()

@@ -1,0 +1,137 @@
+"""
+An HTTP server that only ever shows something, and that nobody can keep busy.
+
+A bounded number of connections, a thread and a time limit for each; GET and HEAD, whatever the
+handler makes of them. Knows nothing of pages.
+"""
+
+import json
+import socket
+import threading
+import time
+from contextlib import suppress
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socketserver import TCPServer
+from typing import Any
+
+import structlog
+
+log = structlog.get_logger()
+
+CONNECTIONS_MAX = 32
+CONNECTION_S = 5.0
+"""From the connection to the last byte of the answer, however busy the client keeps us."""
+
+
+class BoundedServer(ThreadingHTTPServer):
+    """
+    Serves connections in threads, one more than ``CONNECTIONS_MAX`` is closed at once.
+
+    Args:
+        address: Host and port; port 0 lets the operating system choose.
+        handler: Answers the requests of one connection.
+
+    Raises:
+        OSError: If the address cannot be bound.
+    """
+
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = CONNECTIONS_MAX
+
+    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
+        if ":" in address[0]:
+            self.address_family = socket.AF_INET6
+        self._free = threading.BoundedSemaphore(CONNECTIONS_MAX)
+        self._ends: dict[Any, float] = {}
+        """When each open connection must be done, oldest first."""
+        super().__init__(address, handler)
+
+    def start(self, name: str, *, poll_s: float = 0.5) -> threading.Thread:
+        """Serve in a thread of that name until ``shutdown``, which takes up to ``poll_s``."""
+        thread = threading.Thread(target=self.serve_forever, args=(poll_s,), name=name, daemon=True)
+        thread.start()
+        return thread
+
+    def server_bind(self) -> None:
+        """Bind, without the look-up of our own name that ``HTTPServer`` does."""
+        TCPServer.server_bind(self)
+        self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Answer in a thread, if there are not too many already."""
+        if self._free.acquire(blocking=False):
+            self._ends[request] = time.monotonic() + CONNECTION_S
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Answer, and make room for the next."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._ends.pop(request, None)
+            self._free.release()
+
+    def service_actions(self) -> None:
+        """End connections whose time is over: a byte now and then keeps no thread."""
+        now = time.monotonic()
+        for request, end in list(self._ends.items()):
+            if end > now:
+                break
+            with suppress(OSError):  # gone by itself meanwhile
+                request.shutdown(socket.SHUT_RDWR)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002
+        """Note a connection that broke off, which is the client's affair."""
+        log.debug("http connection broke off", client=str(client_address), exc_info=True)
+
+
+class ReadOnlyHandler(BaseHTTPRequestHandler):
+    """Answers GET and HEAD with what ``show`` gives; refuses the rest; logs no requests."""
+
+    timeout = CONNECTION_S
+    server_version = "bybit-pipeline"
+    sys_version = ""
+
+    def show(self) -> tuple[HTTPStatus, str, bytes]:
+        """Status, content type and body for ``self.path``."""
+        raise NotImplementedError
+
+    def do_GET(self) -> None:
+        """Answer with the page."""
+        self._send(*self.show())
+
+    def do_HEAD(self) -> None:
+        """Answer with the page's headers."""
+        self._send(*self.show())
+
+    def send_error(
+        self,
+        code: int,
+        message: str | None = None,
+        explain: str | None = None,  # noqa: ARG002
+    ) -> None:
+        """Answer an unreadable request or another method than GET and HEAD."""
+        status = HTTPStatus(code)
+        if status is HTTPStatus.NOT_IMPLEMENTED:
+            status = HTTPStatus.METHOD_NOT_ALLOWED
+        body = json.dumps({"error": message or status.phrase}).encode() + b"\n"
+        self._send(status, "application/json", body)
+
+    def log_message(self, format: str, *arguments: Any) -> None:
+        """Requests are not logged."""
+
+    def _send(self, status: HTTPStatus, content_type: str, body: bytes) -> None:
+        """Send an answer, without its body when only the headers were asked for."""
+        self.send_response(status)
+        if status is HTTPStatus.METHOD_NOT_ALLOWED:
+            self.send_header("Allow", "GET, HEAD")
+        self.send_header("Content-Type", content_type)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Cache-Control", "no-store")
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
