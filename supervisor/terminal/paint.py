@@ -15,7 +15,7 @@ from rich.theme import Theme
 from supervisor.terminal.cells import NONE, amount, clock_time, duration, number, rate
 
 
-class _Words(RegexHighlighter):
+class Words(RegexHighlighter):
     """The words that say how something is."""
 
     highlights: ClassVar = [
@@ -23,7 +23,7 @@ class _Words(RegexHighlighter):
         r"\b(?P<good>live|up|connected|delivering|yes|confirmed)\b(?!:)",
         r"\b(?P<soon>warming|syncing|starting|restarting|pending|idle|open)\b",
         r"\b(?P<bad>stale|flapping|failed|rejected|not ready|DOWN|no)\b",
-        r"\b(?P<loud>(SIM|REPLAY): NOT live market data)",
+        r"\b(?P<loud>(SIM|REPLAY)\b(: NOT live market data)?)",
     ]  # fmt: skip
 
 
@@ -39,7 +39,7 @@ def show(lines: Iterable[str]) -> None:
         for line in lines:
             print(line)
         return
-    console = Console(highlighter=_Words(), theme=THEME, markup=False, emoji=False)
+    console = Console(highlighter=Words(), theme=THEME, markup=False, emoji=False)
     for line in lines:
         console.print(line, soft_wrap=True)
 

@@ -13,7 +13,7 @@ import pytest
 import typer
 
 from supervisor.cli import app, main
-from supervisor.terminal.paint import message_line, show
+from supervisor.terminal.paint import Words, message_line, show
 
 RUN = [sys.executable, "-c", "import sys; from supervisor.cli import main; sys.exit(main())"]
 COMMANDS = sorted(typer.main.get_group(app).commands)
@@ -185,3 +185,8 @@ def test_a_message_about_nothing_known_has_dashes_and_the_reason() -> None:
     assert "gap" == message_line("o", {**stale, "kind": "orderbook", "reason": "gap"}).split()[-1]
     assert "–" in message_line("t", {**stale, "kind": "trades"})
     assert " 0" not in message_line("t", {**stale, "kind": "trades"})
+
+
+@pytest.mark.parametrize("line", ["source  SIM: NOT live market data", "t  o.linear.X  REPLAY  up"])
+def test_simulated_and_recorded_data_are_loud_on_a_terminal(line: str) -> None:
+    assert "loud" in {span.style for span in Words()(line).spans}
