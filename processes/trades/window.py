@@ -21,7 +21,7 @@ from processes.trades.volatility import PriceSamples
 DEFAULT_MAX_TRADES = 200_000
 """About 50 MB for a symbol that fills it, and 666 trades a second over five minutes."""
 
-_COMPACT_FROM = 1024
+_COMPACT_FROM = 128
 """Evicted rows that are kept at the front of the columns before they are cut off."""
 
 _COIN_BITS = 192

@@ -86,7 +86,7 @@ class Soak:
 
     def run(self, minutes: float, *, marks: tuple[float, ...]) -> None:
         """Load and faults for so many minutes, then silence and the account."""
-        self.rig.until_live(60)
+        self.rig.until_live(180)
         self.rig.spoil = self._spoil
         self._began = began = time.monotonic()
         next_fault = began + 3.0
