@@ -515,6 +515,13 @@ class TradesStatus(ProcessMetric, frozen=True, tag_field="role", tag="trades"):
     gaps: Annotated[Count, Meta(description="In the gap ledger.")] | UnsetType = UNSET
     lost: Annotated[Count, Meta(description="Market messages missed.")] | UnsetType = UNSET
     frames_invalid: Annotated[Count, Meta(description="Unreadable.")] | UnsetType = UNSET
+    lag_s: (
+        Annotated[
+            Annotated[float, Meta(extra_json_schema=_unit("s"))] | None,
+            Meta(description="Websocket to worker, latest; null before a message."),
+        ]
+        | UnsetType
+    ) = UNSET
     metrics: Annotated[Count, Meta(description="Messages published.")] | UnsetType = UNSET
     metrics_dropped: (
         Annotated[Count, Meta(description="Not published: the forwarder did not keep up.")]
