@@ -236,6 +236,8 @@ class Venue:
         for data in protocol.data_to_send():
             if data:
                 client.send(data)
+            else:  # the closing handshake is over
+                client.sock.shutdown(socket.SHUT_WR)
 
     def _answer(self, client: Client, request: dict[str, Any]) -> None:
         op = request.get("op")
