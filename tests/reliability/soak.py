@@ -31,9 +31,9 @@ CONFIG = """
 [connector]
 topics_per_socket = 100
 ping_interval_s = 2.0
-pong_timeout_s = 2.0
-silence_timeout_s = 5.0
-ack_timeout_s = 2.0
+pong_timeout_s = 6.0
+silence_timeout_s = 10.0
+ack_timeout_s = 6.0
 backoff_initial_s = 0.2
 backoff_max_s = 1.0
 [orderbook]
