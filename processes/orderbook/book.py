@@ -8,8 +8,8 @@ Rules: https://bybit-exchange.github.io/docs/v5/websocket/public/orderbook, and 
 ``update_id``), measured: every delta of a topic is the previous update plus exactly one.
 
 Sizes are in a dictionary by price, prices in a ``SortedList``. A delta touches the dictionary and
-the best price alone; the prices are sorted when somebody reads them, some ten times a second. With
-9 changes, 4 of them of prices, a message costs 1.3 us; sorted in with every change it was 5.
+the best price alone; the prices are sorted when somebody reads them, some ten times a second. A
+message of 9 changes costs 2.3 us; with inserted and deleted prices sorted in at once it was 3.0.
 
 The errors are named for what happened to the book, without the suffix ``Error``.
 """
