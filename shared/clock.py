@@ -19,6 +19,10 @@ class Clock(Protocol):
 class SystemClock:
     """The real clocks."""
 
-    # Read for every message: a method of our own around it would double the 0.04 us.
-    time_ns = staticmethod(time.time_ns)
-    monotonic = staticmethod(time.monotonic)
+    def time_ns(self) -> int:
+        """Nanoseconds since 1970, may step."""
+        return time.time_ns()
+
+    def monotonic(self) -> float:
+        """Seconds since some start, never steps."""
+        return time.monotonic()

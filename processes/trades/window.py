@@ -285,7 +285,7 @@ class TradeWindows:
         """
         Let go of what is too old: when measures are read and when memory is short.
 
-        Not for every trade, where it cost 1.2 us: no window reaches back that far anyway.
+        Not for every trade, where it cost 0.5 us: no window reaches back that far anyway.
         """
         if self.now_ms is None:
             return
@@ -314,7 +314,7 @@ class TradeWindows:
         """
         Bring highs and lows up to date: when measures are read and before rows are moved.
 
-        All new rows at once: one by one as they came, they cost 0.9 us a trade, together 0.3 us.
+        All new rows at once: 0.3 us a trade, where one by one as they come it is 0.4.
         """
         if self._extremes_end < len(self._ts):
             times, prices = self._ts[self._extremes_end :], self._prices[self._extremes_end :]
