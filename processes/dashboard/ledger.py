@@ -1,0 +1,64 @@
+"""
+The gap ledger of the page: intervals in which a topic could not be trusted, newest last.
+
+Decides which messages speak of the same gap. Entries come from ``gap.*`` messages as they happen,
+and from the ledgers of the workers when the dashboard starts after them. Pure.
+"""
+
+from collections import deque
+from collections.abc import Mapping
+from typing import Any
+
+GAPS_MAX = 200
+
+FIELDS = (
+    "stream", "category", "symbol", "gap_id", "reason", "opened_ts_ns", "closed_ts_ns", "start_ms",
+    "end_ms", "duration_s", "update_id_before", "update_id_after",
+)  # fmt: skip
+
+
+class Ledger:
+    """
+    The last ``GAPS_MAX`` gaps.
+
+    A topic has one open gap at most: another one that opens ends the first, whose worker must have
+    died before it could say how the gap ended.
+    """
+
+    def __init__(self, limit: int = GAPS_MAX) -> None:
+        self._gaps: deque[dict[str, Any]] = deque(maxlen=limit)
+        self._last_id = 0
+
+    def note(self, payload: Mapping[str, Any], *, version: int, now_ms: int) -> None:
+        """Take in a ``gap.*`` message or an entry of a worker's ledger."""
+        gap = {key: payload.get(key) for key in FIELDS}
+        gap |= {"version": version, "is_superseded": False, "noted_ms": now_ms}
+        for known in self._gaps:
+            if _is_same(known, gap):
+                known |= gap | {"noted_ms": known["noted_ms"]}
+                return
+        if gap["closed_ts_ns"] is None:
+            for known in self._gaps:
+                if _topic(known) == _topic(gap) and known["closed_ts_ns"] is None:
+                    known.update(is_superseded=True, version=version)
+        self._last_id += 1
+        self._gaps.append({"id": self._last_id, **gap})
+
+    def since(self, version: int) -> list[dict[str, Any]]:
+        """The gaps that are new or have changed after a version of the board, oldest first."""
+        return [dict(gap) for gap in self._gaps if gap["version"] > version]
+
+
+def _topic(gap: Mapping[str, Any]) -> tuple[Any, ...]:
+    return gap["stream"], gap["category"], gap["symbol"]
+
+
+def _is_same(known: Mapping[str, Any], gap: Mapping[str, Any]) -> bool:
+    """The same number of the same topic, and no end that contradicts it: numbers start anew."""
+    return (
+        _topic(known) == _topic(gap)
+        and known["gap_id"] == gap["gap_id"]
+        and known["opened_ts_ns"] == gap["opened_ts_ns"]
+        and not known["is_superseded"]
+        and known["closed_ts_ns"] in (None, gap["closed_ts_ns"])
+    )

@@ -1,0 +1,310 @@
+"""
+The dashboard's HTTP: the page's files, and a stream of updates for each browser that shows it.
+
+Reading only: GET and HEAD of a fixed list of files, and of ``/events``. No request changes
+anything, none is answered unless it names this machine (``Host``: a web page elsewhere must not
+reach us under a name of its own), and whatever a browser sends beside the path is not looked at.
+
+Each stream has a thread that takes from the board what its browser lacks, four times a second at
+most. While a browser does not read, its thread waits in ``send`` and the board goes on; after
+``SEND_S`` it is hung up on.
+"""
+
+import json
+import re
+import socket
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from socketserver import TCPServer
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import msgspec
+import structlog
+
+from processes.dashboard.board import Board, Cursor
+from shared.errors import TakenError
+
+log = structlog.get_logger()
+
+STATIC = Path(__file__).parent / "static"
+STREAMS_MAX = 16
+CONNECTIONS_MAX = 64
+REQUEST_S = 5.0
+"""How long a request may take to arrive."""
+SEND_S = 10.0
+"""How long a browser may read nothing."""
+SEND_BUFFER = 256 * 1024
+PAUSE_S = 0.25
+"""Between two updates of a stream."""
+BEAT_S = 1.0
+"""The longest pause: an update without news says that the connection lives."""
+
+TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+    ".txt": "text/plain; charset=utf-8",
+}
+HEADERS = {
+    "Cache-Control": "no-cache",
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
+    "img-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+LOCAL_HOST = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])(:\d{1,5})?", re.IGNORECASE)
+"""Names of this machine, with any port: a tunnel may have another one at its end."""
+
+
+REFUSALS = ("busy", "host", "method", "path", "slow")
+
+
+@dataclass(frozen=True)
+class File:
+    """One file of the page."""
+
+    content_type: str
+    body: bytes
+
+
+@dataclass
+class Counts:
+    """What the server has done; each number is written by many threads under the server's lock."""
+
+    streams: int = 0
+    updates: int = 0
+    refused: dict[str, int] = field(default_factory=lambda: dict.fromkeys(REFUSALS, 0))
+
+
+
+
+def read_files(directory: Path = STATIC) -> dict[str, File]:
+    """The files that may be asked for, by path; ``/`` is the page."""
+    files = {
+        f"/{path.relative_to(directory).as_posix()}": File(TYPES[path.suffix], path.read_bytes())
+        for path in directory.rglob("*")
+        if path.suffix in TYPES
+    }
+    return files | {"/": files["/index.html"]}
+
+
+class Server:
+    """
+    The HTTP server, in threads of its own.
+
+    The owner of the board changes it while it holds ``lock``, and then calls ``news``.
+
+    Args:
+        host: Address of this machine to listen on.
+        port: Port to listen on; 0 lets the operating system choose.
+        board: What the streams show.
+        now_ms: The wall clock.
+
+    Raises:
+        TakenError: If the address cannot be bound.
+    """
+
+    def __init__(self, host: str, port: int, board: Board, now_ms: Callable[[], int]) -> None:
+        self.board = board
+        self.counts = Counts()
+        self.lock = threading.Lock()
+        self.files = read_files()
+        self._now_ms = now_ms
+        self._condition = threading.Condition(self.lock)
+        self._is_closed = False
+        try:
+            self._server = _Http((host, port), self)
+        except OSError as error:
+            text = f"dashboard.port: {host}:{port} cannot be bound: {error.strerror or error}"
+            raise TakenError(text) from error
+        shown = f"[{host}]" if ":" in host else host
+        self.url = f"http://{shown}:{self._server.server_port}"
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(0.05,), name="http", daemon=True
+        )
+        self._thread.start()
+
+    def news(self) -> None:
+        """The board has changed; the caller holds the lock."""
+        self._condition.notify_all()
+
+    def close(self) -> None:
+        """Stop serving; streams end."""
+        with self.lock:
+            self._is_closed = True
+            self._condition.notify_all()
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    def refuse(self, reason: str) -> None:
+        """Count a request that was not answered as asked."""
+        with self.lock:
+            self.counts.refused[reason] += 1
+
+    def open_stream(self) -> bool:
+        """Room for one more stream, taken if there is."""
+        with self.lock:
+            if self.counts.streams >= STREAMS_MAX or self._is_closed:
+                return False
+            self.counts.streams += 1
+            return True
+
+    def close_stream(self) -> None:
+        """Give the room back."""
+        with self.lock:
+            self.counts.streams -= 1
+
+    def next_update(self, cursor: Cursor, selected: str) -> tuple[Cursor, bytes] | None:
+        """
+        The next update of a stream, as JSON; None when the server closes.
+
+        Waits until there is something new, at most ``BEAT_S``.
+        """
+        with self._condition:
+            self._condition.wait_for(
+                lambda: self._is_closed or self.board.version > cursor.version, BEAT_S
+            )
+            if self._is_closed:
+                return None
+            cursor, update = self.board.update(cursor, selected, self._now_ms())
+            self.counts.updates += 1
+        return cursor, msgspec.json.encode(update)
+
+    def pause(self) -> None:
+        """Let ``PAUSE_S`` pass, or less when the server closes."""
+        with self._condition:
+            self._condition.wait_for(lambda: self._is_closed, PAUSE_S)
+
+
+class _Http(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = CONNECTIONS_MAX
+
+    def __init__(self, address: tuple[str, int], owner: Server) -> None:
+        if ":" in address[0]:
+            self.address_family = socket.AF_INET6
+        self.owner = owner
+        self._free = threading.BoundedSemaphore(CONNECTIONS_MAX)
+        super().__init__(address, _Handler)
+
+    def server_bind(self) -> None:
+        """Bind, without the look-up of our own name that ``HTTPServer`` does."""
+        TCPServer.server_bind(self)
+        self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Answer in a thread, if there are not too many already."""
+        if self._free.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.owner.refuse("busy")
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Answer, and make room for the next."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._free.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002
+        """Note a connection that broke off, which is the browser's affair."""
+        log.debug("http connection broke off", client=str(client_address), exc_info=True)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _Http
+    timeout = REQUEST_S
+    server_version = "bybit-pipeline"
+    sys_version = ""
+
+    def do_GET(self) -> None:
+        """Answer with a file or the stream."""
+        self._answer(with_body=True)
+
+    def do_HEAD(self) -> None:
+        """Answer with the headers of a file."""
+        self._answer(with_body=False)
+
+    def send_error(
+        self,
+        code: int,
+        message: str | None = None,
+        explain: str | None = None,  # noqa: ARG002
+    ) -> None:
+        """Answer an unreadable request or another method than GET and HEAD."""
+        status = HTTPStatus(code)
+        if status is HTTPStatus.NOT_IMPLEMENTED:
+            status = HTTPStatus.METHOD_NOT_ALLOWED
+            self.server.owner.refuse("method")
+        self._refuse(status, message or status.phrase)
+
+    def log_message(self, format: str, *arguments: Any) -> None:
+        """Requests are not logged."""
+
+    def _answer(self, *, with_body: bool) -> None:
+        owner, parts = self.server.owner, urlsplit(self.path)
+        if not LOCAL_HOST.fullmatch(self.headers.get("Host", "")):
+            owner.refuse("host")
+            self._refuse(HTTPStatus.FORBIDDEN, "ask for localhost or 127.0.0.1")
+        elif parts.path == "/events" and with_body:
+            self._stream(parse_qs(parts.query).get("market", [""])[-1])
+        elif parts.path in owner.files:
+            file = owner.files[parts.path]
+            self._send(HTTPStatus.OK, file.content_type, file.body, with_body=with_body)
+        else:
+            owner.refuse("path")
+            self._refuse(HTTPStatus.NOT_FOUND, "no such page")
+
+    def _stream(self, selected: str) -> None:
+        """Send updates until the browser goes, reads nothing any more, or we stop."""
+        owner = self.server.owner
+        if not owner.open_stream():
+            owner.refuse("busy")
+            self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, f"{STREAMS_MAX} pages are open already")
+            return
+        try:
+            self._head(HTTPStatus.OK, "text/event-stream", {"X-Accel-Buffering": "no"})
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+            self.connection.settimeout(SEND_S)
+            cursor = Cursor()
+            while (following := owner.next_update(cursor, selected)) is not None:
+                cursor, update = following
+                self.wfile.write(b"data: " + update + b"\n\n")
+                owner.pause()
+        except TimeoutError:
+            owner.refuse("slow")
+        except ConnectionError:
+            pass  # the browser has gone
+        finally:
+            self.close_connection = True
+            owner.close_stream()
+
+    def _refuse(self, status: HTTPStatus, error: str) -> None:
+        body = json.dumps({"error": error}).encode() + b"\n"
+        self._send(status, "application/json", body, with_body=self.command != "HEAD")
+
+    def _send(self, status: HTTPStatus, content_type: str, body: bytes, *, with_body: bool) -> None:
+        self._head(status, content_type, {"Content-Length": str(len(body))})
+        if with_body:
+            self.wfile.write(body)
+
+    def _head(self, status: HTTPStatus, content_type: str, more: dict[str, str]) -> None:
+        self.send_response(status)
+        if status is HTTPStatus.METHOD_NOT_ALLOWED:
+            more = more | {"Allow": "GET, HEAD"}
+        for name, value in ({"Content-Type": content_type} | more | HEADERS).items():
+            self.send_header(name, value)
+        self.end_headers()

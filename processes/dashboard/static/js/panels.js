@@ -1,0 +1,113 @@
+// Processes, the gap ledger, and the events.
+
+import { duration, fixed, make, NONE, percent, setText, stateClass, timeOfDay } from "./format.js";
+import { decimalsFor } from "./table.js";
+
+const $ = (id) => document.getElementById(id);
+const EVENTS_SHOWN = 150;
+const GAPS_SHOWN = 100;
+
+const PROCESS_COLUMNS = [
+  ["Process", (p) => p.process, "text"],
+  ["State", (p) => p.state, "text"],
+  ["Restarts", (p) => fixed(p.restarts, 0)],
+  ["Up", (p) => duration(p.uptime_s)],
+  ["CPU", (p) => (p.cpu === null || p.cpu === undefined ? NONE : `${fixed(p.cpu * 100, 1)}%`)],
+  ["Memory", (p) => (p.rss_bytes === null ? NONE : `${fixed(p.rss_bytes / 1e6, 0)} MB`)],
+  ["Lag", (p) => (p.lag_s === null ? "" : `${fixed(p.lag_s * 1000, 1)} ms`)],
+  ["Lost", (p) => (p.lost === null ? "" : fixed(p.lost, 0))],
+  ["Link", linkText, "text"],
+];
+
+function linkText(process) {
+  if (process.role !== "connector" || process.connected === null) return "";
+  const ping = process.ping_rtt_ms === null ? "" : `, ping ${fixed(process.ping_rtt_ms, 1)} ms`;
+  return `${process.connected ? "connected" : "DISCONNECTED"}${ping}, ${fixed(process.reconnects, 0)} reconnects`;
+}
+
+const GAP_COLUMNS = [
+  ["Began", (gap) => timeOfDay(gap.opened_ts_ns === null ? gap.noted_ms : gap.opened_ts_ns / 1e6), "text"],
+  ["Market", (gap) => `${gap.symbol} ${gap.category}`, "text"],
+  ["Stream", (gap) => gap.stream, "text"],
+  ["Reason", (gap) => gap.reason ?? NONE, "text"],
+  ["Lasted", gapLength],
+  ["Updates", (gap) => (gap.stream === "book" ? `${gap.update_id_before ?? "…"} → ${gap.update_id_after ?? "…"}` : "")],
+];
+
+function gapLength(gap, model) {
+  if (gap.is_superseded) return "worker ended";
+  if (gap.closed_ts_ns !== null) return duration(gap.duration_s);
+  const began = gap.opened_ts_ns === null ? gap.noted_ms : gap.opened_ts_ns / 1e6;
+  return `open, ${duration(Math.max(0, (model.nowMs - began) / 1000))}`;
+}
+
+/** A table whose rows are kept: cells change only where their text does. */
+function fill(table, columns, items, model, onRow) {
+  const head = table.tHead.rows[0];
+  if (!head.children.length) {
+    head.append(...columns.map(([title, , kind]) => { const cell = make("th", kind, title); cell.scope = "col"; return cell; }));
+  }
+  const body = table.tBodies[0];
+  while (body.rows.length > items.length) body.lastChild.remove();
+  while (body.rows.length < items.length) {
+    const row = make("tr");
+    row.append(...columns.map(([, , kind]) => make("td", kind)));
+    body.append(row);
+  }
+  items.forEach((item, index) => {
+    columns.forEach(([, show], column) => setText(body.rows[index].cells[column], show(item, model)));
+    onRow?.(body.rows[index], item);
+  });
+}
+
+export function renderProcesses(model) {
+  fill($("processes"), PROCESS_COLUMNS, model.processes, model, (row, process) => {
+    row.dataset.process = process.process;
+    row.dataset.pid = process.pid ?? "";
+    const cell = row.cells[1];
+    if (!cell.firstElementChild) cell.replaceChildren(make("span", "", process.state));
+    cell.firstElementChild.className = stateClass(process.state);
+    row.title = process.url ?? "";
+  });
+  const up = model.processes.filter((process) => process.state === "up").length;
+  setText($("processes-count"), model.processes.length ? `${up} of ${model.processes.length} up` : "");
+}
+
+export function renderGaps(model) {
+  const gaps = [...model.gaps.values()].reverse();
+  const open = gaps.filter((gap) => gap.closed_ts_ns === null && !gap.is_superseded);
+  const closed = gaps.filter((gap) => !open.includes(gap));
+  fill($("gaps"), GAP_COLUMNS, [...open, ...closed].slice(0, GAPS_SHOWN), model, (row, gap) => {
+    row.classList.toggle("open", open.includes(gap));
+  });
+  setText($("gaps-count"), gaps.length ? `${open.length} open, ${closed.length} closed` : "none");
+}
+
+let drawnEvents = "";
+
+export function renderEvents(model) {
+  const only = $("only-selected").checked ? model.selected : "";
+  const walls = model.walls.map((wall) => ({ ...wall, isWall: true, market: `${wall.category}.${wall.symbol}` }));
+  const events = [...walls.filter((wall) => !only || wall.market === only), ...model.notices];
+  events.sort((a, b) => b.ts_ms - a.ts_ms || b.version - a.version);
+  const shown = events.slice(0, EVENTS_SHOWN);
+  const key = `${only} ${shown.length} ${shown[0]?.version} ${shown.at(-1)?.version}`;
+  if (key === drawnEvents) return;
+  drawnEvents = key;
+  const items = shown.map((event) => {
+    const item = make("li");
+    const level = event.isWall ? "wall" : event.level;
+    item.append(make("time", "", timeOfDay(event.ts_ms)));
+    item.append(make("span", `what ${level}`, event.isWall ? `wall ${event.event}` : event.level === "bad" ? "warning" : "notice"));
+    item.append(make("span", "", event.isWall ? wallText(event) : `${event.subject}: ${event.text}`));
+    return item;
+  });
+  $("events").replaceChildren(...(items.length ? items : [make("li", "dim", "Nothing yet.")]));
+}
+
+function wallText(wall) {
+  const d = decimalsFor(wall.market, [wall.price], [wall.peak_size]);
+  const fate = { eaten: `, ${percent(wall.eaten_ratio)} eaten`, pulled: `, ${percent(wall.pulled_ratio)} cancelled` }[wall.event] ?? "";
+  const age = wall.age_ms ? `, after ${duration(wall.age_ms / 1000)}` : "";
+  return `${wall.symbol} ${wall.side} ${fixed(wall.peak_size, d.size)} @ ${fixed(wall.price, d.price)}${fate}${age}`;
+}

@@ -1,0 +1,206 @@
+// The market table: one row a market, sorted, filtered, moved through with the arrow keys.
+
+import { commonDecimals, fixed, make, NONE, setText, signed, stateClass } from "./format.js";
+
+const decimals = new Map(); // by market: what prices and sizes are written with, learnt as they come
+
+/** Decimals of a market's prices and sizes; they only grow, so that columns stay aligned. */
+export function decimalsFor(name, prices = [], sizes = []) {
+  const known = decimals.get(name) ?? { price: 0, size: 0 };
+  known.price = Math.max(known.price, commonDecimals(prices));
+  known.size = Math.max(known.size, commonDecimals(sizes));
+  decimals.set(name, known);
+  return known;
+}
+
+const sign = (value) => (value > 0 ? "buy" : value < 0 ? "sell" : "");
+
+const COLUMNS = [
+  { key: "name", title: () => "Market", text: true, sort: (row) => row.name },
+  {
+    key: "price", title: () => "Price", hint: "Of the last trade; green after a buy, red after a sell",
+    sort: (row) => row.price,
+    show: (row, d) => [fixed(row.price, d.price), { Buy: "buy", Sell: "sell" }[row.side] ?? ""],
+  },
+  {
+    key: "spread", title: () => "Spread bps", hint: "Best ask minus best bid, in basis points of the mid price",
+    sort: (row) => row.spread_bps, show: (row) => [fixed(row.spread_bps, 3), ""],
+  },
+  {
+    key: "tpm", title: (model) => `TPM ${model.window}`, hint: "Trades per minute; dotted while less than the window was observed",
+    sort: (row) => row.tpm,
+    show: (row) => [fixed(row.tpm, row.tpm < 100 ? 1 : 0), row.trades.state === "warming" ? "warming" : ""],
+  },
+  {
+    key: "delta", title: (model) => `Δ volume ${model.window}`, hint: "Buy minus sell size",
+    sort: (row) => row.vol_delta, show: (row, d) => [signed(row.vol_delta, d.size), sign(row.vol_delta)],
+  },
+  {
+    key: "imbalance", title: (model) => `Imbalance ${model.levels}`, hint: "(bid − ask) / (bid + ask) of the sizes of so many levels",
+    sort: (row) => row.imbalance, show: (row) => [signed(row.imbalance, 2), sign(row.imbalance)],
+  },
+  {
+    key: "wall", title: () => "Nearest wall", hint: "Price, size and distance from the mid price",
+    sort: (row) => row.wall?.distance_bps,
+    show: (row, d) => [wallText(row, d), { bid: "buy", ask: "sell" }[row.wall?.side] ?? ""],
+  },
+  { key: "state", title: () => "Book", text: true, sort: (row) => row.book.state },
+];
+
+function wallText(row, d) {
+  if (!row.wall) return row.walls === 0 ? "no wall" : NONE;
+  return `${fixed(row.wall.size, d.size)} @ ${fixed(row.wall.price, d.price)} · ${fixed(row.wall.distance_bps, 1)} bps`;
+}
+
+export class MarketTable {
+  constructor(model, onSelect) {
+    this.model = model;
+    this.onSelect = onSelect;
+    this.sortKey = "name";
+    this.isDescending = false;
+    this.focused = "";
+    this.rows = new Map();
+    this.body = document.querySelector("#markets tbody");
+    this.filter = document.querySelector("#filter");
+    this.filter.addEventListener("input", () => this.render());
+    this.filter.addEventListener("keydown", (event) => {
+      if (event.key === "ArrowDown") { event.preventDefault(); this.body.querySelector("tr[tabindex]")?.focus(); }
+      if (event.key === "Escape") { this.filter.value = ""; this.render(); }
+    });
+    this.body.addEventListener("click", (event) => {
+      const row = event.target.closest("tr[data-name]");
+      if (row) this.choose(row.dataset.name);
+    });
+    this.body.addEventListener("keydown", (event) => this.onKey(event));
+    this.body.addEventListener("focusin", (event) => {
+      const row = event.target.closest("tr[data-name]");
+      if (row) this.moveTabStop(row.dataset.name);
+    });
+    this.heads = COLUMNS.map((column) => this.makeHead(column));
+    document.querySelector("#markets thead tr").append(...this.heads);
+  }
+
+  makeHead(column) {
+    const head = make("th", column.text ? "text" : "");
+    head.scope = "col";
+    const button = make("button");
+    button.type = "button";
+    if (column.hint) button.title = column.hint;
+    button.addEventListener("click", () => {
+      this.isDescending = this.sortKey === column.key ? !this.isDescending : !column.text;
+      this.sortKey = column.key;
+      this.render();
+    });
+    head.append(button);
+    return head;
+  }
+
+  onKey(event) {
+    const names = [...this.body.querySelectorAll("tr[data-name]")].map((row) => row.dataset.name);
+    const at = names.indexOf(event.target.closest("tr")?.dataset.name);
+    const to = { ArrowDown: at + 1, ArrowUp: at - 1, Home: 0, End: names.length - 1 }[event.key];
+    if (to !== undefined && names[to]) {
+      event.preventDefault();
+      this.rows.get(names[to]).element.focus();
+    } else if ((event.key === "Enter" || event.key === " ") && at >= 0) {
+      event.preventDefault();
+      this.choose(names[at]);
+    }
+  }
+
+  choose(name) {
+    this.moveTabStop(name);
+    this.onSelect(name);
+  }
+
+  /** One row of the table is in the tab order: the one that was last in focus. */
+  moveTabStop(name) {
+    this.focused = name;
+    for (const [other, row] of this.rows) row.element.tabIndex = other === name ? 0 : -1;
+  }
+
+  sorted() {
+    const wanted = this.filter.value.trim().toUpperCase();
+    const rows = [...this.model.rows.values()].filter((row) => row.name.toUpperCase().includes(wanted));
+    const { sort } = COLUMNS.find((column) => column.key === this.sortKey);
+    const way = this.isDescending ? -1 : 1;
+    return rows.sort((a, b) => {
+      const [x, y] = [sort(a) ?? null, sort(b) ?? null];
+      if (x === null || y === null) return (x === null) - (y === null) || (a.name < b.name ? -1 : 1);
+      return x === y ? (a.name < b.name ? -1 : 1) : (x < y ? -1 : 1) * way;
+    });
+  }
+
+  render() {
+    COLUMNS.forEach((column, index) => {
+      setText(this.heads[index].firstChild, column.title(this.model));
+      if (column.key === this.sortKey) this.heads[index].ariaSort = this.isDescending ? "descending" : "ascending";
+      else this.heads[index].removeAttribute("aria-sort");
+    });
+    const shown = this.sorted();
+    const names = new Set(shown.map((row) => row.name));
+    for (const [name, row] of this.rows) if (!names.has(name)) { row.element.remove(); this.rows.delete(name); }
+    shown.forEach((row, index) => {
+      const element = this.renderRow(row);
+      if (this.body.children[index] !== element) {
+        const hadFocus = document.activeElement === element;
+        this.body.insertBefore(element, this.body.children[index] ?? null);
+        if (hadFocus) element.focus();
+      }
+    });
+    if (!names.has(this.focused) && shown.length) this.moveTabStop(names.has(this.model.selected) ? this.model.selected : shown[0].name);
+    this.renderEmpty(shown.length);
+    const all = this.model.rows.size;
+    setText(document.querySelector("#markets-count"), shown.length === all ? `${all}` : `${shown.length} of ${all}`);
+  }
+
+  renderEmpty(count) {
+    this.empty?.remove();
+    if (count) return;
+    this.empty = make("tr");
+    const cell = make("td", "empty", this.model.rows.size ? "No market matches the filter." : "No market has been published yet.");
+    cell.colSpan = COLUMNS.length;
+    this.empty.append(cell);
+    this.body.append(this.empty);
+  }
+
+  renderRow(row) {
+    let made = this.rows.get(row.name);
+    if (!made) this.rows.set(row.name, (made = this.makeRow(row)));
+    const { element, cells } = made;
+    const d = decimalsFor(row.name, [row.price, row.best_bid, row.best_ask, row.wall?.price], [row.wall?.size, row.volume]);
+    COLUMNS.forEach((column, index) => {
+      if (!column.show) return;
+      const [text, className] = column.show(row, d);
+      setText(cells[index], text);
+      if (cells[index].className !== className) cells[index].className = className;
+    });
+    const state = cells.at(-1).firstChild;
+    const { book, trades } = row;
+    const stale = book.state === "live" && trades.state === "stale" ? "trades stale" : "";
+    setText(state, stale || [book.state, book.reason].filter(Boolean).join(": "));
+    state.className = stateClass(stale ? "stale" : book.state);
+    element.dataset.bookEpoch = book.epoch ?? "";
+    element.dataset.bookSeq = book.seq ?? "";
+    element.dataset.tradesEpoch = trades.epoch ?? "";
+    element.dataset.tradesSeq = trades.seq ?? "";
+    element.ariaSelected = String(row.name === this.model.selected);
+    return element;
+  }
+
+  makeRow(row) {
+    const element = make("tr");
+    element.dataset.name = row.name;
+    element.tabIndex = row.name === this.focused ? 0 : -1;
+    const cells = COLUMNS.map((column) => {
+      const cell = make("td", column.text ? "text" : "");
+      cell.dataset.column = column.key;
+      return cell;
+    });
+    cells[0].className = "text name";
+    cells[0].append(row.symbol, make("small", "", row.category));
+    cells.at(-1).append(make("span", "state"));
+    element.append(...cells);
+    return { element, cells };
+  }
+}

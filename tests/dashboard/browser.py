@@ -1,0 +1,148 @@
+"""A headless Chromium, driven through its DevTools protocol; nothing but a websocket is needed."""
+
+import base64
+import itertools
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import websocket
+
+START_S = 20.0
+TICK_S = 0.02
+FLAGS = (
+    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+    "--disable-default-apps", "--disable-extensions", "--disable-dev-shm-usage", "--mute-audio",
+    "--no-default-browser-check", "--hide-scrollbars", "--remote-debugging-port=0",
+    "--window-size=1440,1000",
+)  # fmt: skip
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+
+def find_chromium() -> str | None:
+    """The browser's executable: in the environment's own ``bin``, or on the ``PATH``."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    return next((found for name in NAMES if (found := shutil.which(name, path=path))), None)
+
+
+class Browser:
+    """One browser with one page."""
+
+    def __init__(self, executable: str, directory: Path) -> None:
+        self._ids = itertools.count(1)
+        self._log = (directory / "chromium.log").open("w")
+        self.problems: list[str] = []
+        """What the console reported as an error, and exceptions that nobody caught."""
+        profile = directory / "profile"
+        self.process = subprocess.Popen(
+            [executable, *FLAGS, f"--user-data-dir={profile}", "about:blank"],
+            stdout=self._log, stderr=self._log, env={**os.environ, "HOME": str(directory)},
+        )  # fmt: skip
+        port = self._wait_for_port(profile / "DevToolsActivePort")
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/json/list", timeout=5) as answer:
+            pages = [page for page in json.load(answer) if page["type"] == "page"]
+        self._socket = websocket.create_connection(
+            pages[0]["webSocketDebuggerUrl"], timeout=START_S, suppress_origin=True
+        )
+        for domain in ("Page", "Runtime", "Log", "Network"):
+            self.call(f"{domain}.enable")
+
+    def _wait_for_port(self, path: Path) -> int:
+        deadline = time.monotonic() + START_S
+        while time.monotonic() < deadline and self.process.poll() is None:
+            if path.exists() and (lines := path.read_text().splitlines()):
+                return int(lines[0])
+            time.sleep(TICK_S)
+        raise AssertionError(f"chromium did not start: see {self._log.name}")
+
+    def call(self, method: str, **parameters: Any) -> dict[str, Any]:
+        """Send a command and wait for its answer; events are looked at meanwhile."""
+        number = next(self._ids)
+        self._socket.send(json.dumps({"id": number, "method": method, "params": parameters}))
+        while True:
+            message = json.loads(self._socket.recv())
+            if message.get("id") == number:
+                assert "error" not in message, f"{method}: {message['error']}"
+                return dict(message["result"])
+            self._note(message)
+
+    def _note(self, message: dict[str, Any]) -> None:
+        parameters = message.get("params", {})
+        match message.get("method"):
+            case "Runtime.exceptionThrown":
+                details = parameters["exceptionDetails"]
+                text = details.get("exception", {}).get("description") or details["text"]
+                self.problems.append(f"exception: {text}")
+            case "Runtime.consoleAPICalled" if parameters["type"] in ("error", "warning", "assert"):
+                words = [str(word.get("value", word)) for word in parameters["args"]]
+                self.problems.append(f"console.{parameters['type']}: {' '.join(words)}")
+            case "Log.entryAdded" if parameters["entry"]["level"] in ("error", "warning"):
+                entry = parameters["entry"]
+                self.problems.append(f"{entry['source']}: {entry['text']} {entry.get('url', '')}")
+
+    # -- what a person does ----------------------------------------------------------------------
+
+    def open(self, url: str) -> None:
+        """Go to an address."""
+        self.call("Page.navigate", url=url)
+
+    def evaluate(self, expression: str) -> Any:
+        """The value of a JavaScript expression in the page."""
+        answer = self.call(
+            "Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True
+        )
+        assert "exceptionDetails" not in answer, answer["exceptionDetails"]
+        return answer["result"].get("value")
+
+    def until(self, expression: str, timeout_s: float = 10.0) -> Any:
+        """The first true value of a JavaScript expression."""
+        return wait(lambda: self.evaluate(expression), expression, timeout_s)
+
+    def press(self, key: str, code: int, text: str = "") -> None:
+        """Press and release a key."""
+        fields = {"key": key, "code": key, "windowsVirtualKeyCode": code}
+        self.call("Input.dispatchKeyEvent", type="keyDown", text=text, **fields)
+        self.call("Input.dispatchKeyEvent", type="keyUp", **fields)
+
+    def resize(self, width: int, height: int, *, scale: float = 1.0, phone: bool = False) -> None:
+        """Give the page another size, as on a phone if asked for."""
+        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height,
+                  deviceScaleFactor=scale, mobile=phone)  # fmt: skip
+
+    def prefer(self, scheme: str) -> None:
+        """Prefer ``light`` or ``dark``."""
+        feature = {"name": "prefers-color-scheme", "value": scheme}
+        self.call("Emulation.setEmulatedMedia", features=[feature])
+
+    def screenshot(self, path: Path) -> None:
+        """Write what is seen as a PNG file."""
+        data = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=False)
+        path.write_bytes(base64.b64decode(data["data"]))
+
+    def close(self) -> None:
+        """End the browser."""
+        try:
+            self.call("Browser.close")
+            self.process.wait(5)
+        except (OSError, AssertionError, websocket.WebSocketException, subprocess.TimeoutExpired):
+            self.process.kill()
+            self.process.wait()
+        self._log.close()
+
+
+def wait(condition: Callable[[], Any], what: str, timeout_s: float = 10.0) -> Any:
+    """The first true answer of a condition."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        if answer := condition():
+            return answer
+        time.sleep(TICK_S)
+    raise AssertionError(f"not within {timeout_s:g} s: {what}")
