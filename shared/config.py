@@ -35,6 +35,7 @@ SYMBOL = re.compile(r"[A-Z0-9][A-Z0-9._-]{0,63}")
 WINDOW = re.compile(r"([1-9][0-9]{0,5})(s|m|h)")
 WINDOW_UNITS_S = {"s": 1, "m": 60, "h": 3600}
 WINDOW_MAX_S = 24 * 3600
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 class _Section(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
@@ -127,6 +128,14 @@ class PrometheusConfig(_Section, frozen=True):
     per_symbol: bool = True
 
 
+class DashboardConfig(_Section, frozen=True):
+    """The page in the browser, off by default."""
+
+    enabled: bool = False
+    host: str = "127.0.0.1"
+    port: int = 9480
+
+
 class ReplayConfig(_Section, frozen=True):
     """The recorded capture that ``source = "replay"`` plays."""
 
@@ -150,6 +159,7 @@ class Config(_Section, frozen=True):
     metrics: MetricsConfig = MetricsConfig()
     security: SecurityConfig = SecurityConfig()
     prometheus: PrometheusConfig = PrometheusConfig()
+    dashboard: DashboardConfig = DashboardConfig()
     replay: ReplayConfig = ReplayConfig()
 
 
@@ -370,6 +380,10 @@ def _check_sockets(config: Config) -> None:
     if port.isdigit():
         _check_range("metrics.endpoint port", int(port), 0, 65_535)
     _check_range("prometheus.port", config.prometheus.port, 0, 65_535)
+    if config.dashboard.host not in LOOPBACK:
+        raise ConfigError("dashboard.host", f"{config.dashboard.host} is beyond this machine",
+                          ", ".join(LOOPBACK))  # fmt: skip
+    _check_range("dashboard.port", config.dashboard.port, 0, 65_535)
 
 
 def _host(endpoint: str) -> str:

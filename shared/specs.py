@@ -103,6 +103,17 @@ class ForwarderSpec(ProcessSpec, kw_only=True):
     """Directory of the CURVE keys of ``endpoint``; empty: it is open to who can reach it."""
 
 
+class DashboardSpec(ProcessSpec, kw_only=True):
+    """The page in the browser: where its numbers come from and where it is served."""
+
+    metrics: str
+    """The metrics socket, exact."""
+    host: str = "127.0.0.1"
+    port: int = 0
+    windows: tuple[str, ...] = ()
+    imbalance_levels: tuple[int, ...] = ()
+
+
 class SimulatorSpec(ProcessSpec, kw_only=True):
     """The simulated exchange: what it serves."""
 

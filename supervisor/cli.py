@@ -89,6 +89,7 @@ RunningMarkets = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="As JSON, for programs.")]
+Dashboard = Annotated[bool | None, typer.Option(help="The page in the browser.")]
 Markets = Annotated[list[str], typer.Argument(metavar="CATEGORY:SYMBOL...", show_default=False)]
 
 
@@ -174,7 +175,7 @@ def up(
     config: Config = None, category: Category = None, symbols: Symbols = None, depth: Depth = None,
     source: Source = None, network: Network = None, url: Url = None, capture: Capture = None,
     speed: Speed = None, run_dir: RunDirectory = None, metrics: Metrics = None, port: Port = None,
-    log_format: LogFormat = "auto", log_level: LogLevel = "info",
+    dashboard: Dashboard = None, log_format: LogFormat = "auto", log_level: LogLevel = "info",
 ) -> int:  # fmt: skip
     """
     Run the pipeline in the foreground until Ctrl-C.
@@ -198,7 +199,8 @@ def check(
     config: Config = None, category: Category = None, symbols: Symbols = None, depth: Depth = None,
     source: Source = None, network: Network = None, url: Url = None, capture: Capture = None,
     speed: Speed = None, run_dir: RunDirectory = None, metrics: Metrics = None, port: Port = None,
-    log_format: LogFormat = "auto", log_level: LogLevel = "info", as_json: AsJson = False,
+    dashboard: Dashboard = None, log_format: LogFormat = "auto", log_level: LogLevel = "info",
+    as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Validate the configuration and print the plan; start nothing."""
     options = locals()

@@ -11,10 +11,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from shared.specs import ForwarderSpec, write_spec
+from shared.specs import DashboardSpec, ForwarderSpec, write_spec
 from supervisor.child import Child, Lifeline
 from supervisor.keeper import Keeper
-from supervisor.plan import FORWARDER, Plan, category_of, change, fill_category, role_of
+from supervisor.plan import (
+    DASHBOARD,
+    FORWARDER,
+    Plan,
+    category_of,
+    change,
+    fill_category,
+    role_of,
+)
 
 LEAVE_S = 2.0
 """How long a child that is no longer needed may take to stop."""
@@ -46,6 +54,7 @@ class Household:
         plan: The plan in force; ``apply`` changes it.
         keepers: By process name, in the order of their first start.
         metrics: Where subscribers connect; exact once the forwarder is up.
+        dashboard: Address of the page; empty while there is none.
     """
 
     def __init__(
@@ -60,6 +69,7 @@ class Household:
         self.plan = plan
         self.keepers: dict[str, Keeper] = {}
         self.metrics = plan.config.metrics.endpoint
+        self.dashboard = ""
         self._send = send
         self._lifeline = lifeline
         self._log = log
@@ -95,7 +105,8 @@ class Household:
         Start what the plan has and nobody has started yet.
 
         All at once and connectors last: they wait for their workers by themselves, and for an
-        address only as long as a simulator has yet to say it.
+        address only as long as a simulator has yet to say it. So does the dashboard for the exact
+        address of the metrics.
         """
         if self._is_closing:
             return
@@ -106,7 +117,9 @@ class Household:
             if name not in self.keepers:
                 self.keepers[name] = Keeper(name, role_of(name), partial(self._spawn, name))
             keeper = self.keepers[name]
-            if keeper.is_new and (keeper.role != "connector" or self.plan.url):
+            has_address = {"connector": bool(self.plan.url),
+                           "dashboard": self.keepers[FORWARDER].is_up}  # fmt: skip
+            if keeper.is_new and has_address.get(keeper.role, True):
                 keeper.start(now)
 
     def check(self, now: float) -> None:
@@ -160,6 +173,9 @@ class Household:
             self._ports[name] = int(port)
         if name == FORWARDER:
             self.metrics = endpoint_of(keeper, "metrics") or self.metrics
+            self.start_missing(now)
+        if name == DASHBOARD:
+            self.dashboard = endpoint_of(keeper, "http")
         self._tell(name)
         return keeper
 
@@ -172,6 +188,10 @@ class Household:
         spec = self.plan.spec(name, prometheus_port=self._ports.get(name, 0))
         if isinstance(spec, ForwarderSpec):
             spec.endpoint = self.metrics  # a successor takes the address that subscribers know
+        if isinstance(spec, DashboardSpec):
+            spec.metrics = self.metrics
+            if self.dashboard:  # likewise: open pages find it again
+                spec.port = int(self.dashboard.rpartition(":")[2])
         path = Path(self.plan.run_dir) / f"{name}.json"
         write_spec(spec, path)
         self._told[name] = self.plan

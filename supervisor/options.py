@@ -47,6 +47,7 @@ class Options:
     run_dir: Path | None = None
     metrics: str | None = None
     port: int | None = None
+    dashboard: bool | None = None
 
 
 def resolve(options: Options) -> tuple[Config, str]:
@@ -105,6 +106,7 @@ def _override(tables: dict[str, Any], options: Options) -> None:
         ("replay", "speed", options.speed),
         ("metrics", "endpoint", options.metrics),
         ("prometheus", "port", options.port),
+        ("dashboard", "enabled", options.dashboard),
     ):
         if value is not None:
             tables[section] = {**_section(tables, section), key: value}

@@ -25,6 +25,7 @@ from shared.messages import Category, Source
 from shared.specs import (
     Assignment,
     ConnectorSpec,
+    DashboardSpec,
     ForwarderSpec,
     OrderbookSpec,
     ProcessSpec,
@@ -49,9 +50,10 @@ SHARE_MAX = 60
 """Of one connector, however few there are: one attempt every 5 s."""
 
 FORWARDER = "forwarder"
+DASHBOARD = "dashboard"
 SIMULATOR = "simulator"
 PROCESS_NAME = re.compile(
-    r"forwarder|simulator|(?:trades|orderbook)-\d+|connector-(?:spot|linear|inverse|option)-\d+"
+    r"forwarder|dashboard|simulator|(?:trades|orderbook)-\d+|connector-(?:spot|linear|inverse|option)-\d+"
 )
 
 
@@ -95,7 +97,8 @@ class Plan:
     def processes(self) -> list[str]:
         """Names of all children in the order in which they are started."""
         simulator = [SIMULATOR] if self.has_simulator else []
-        return [FORWARDER, *self.workers, *simulator, *self.connectors]
+        dashboard = [DASHBOARD] if self.config.dashboard.enabled else []
+        return [FORWARDER, *dashboard, *self.workers, *simulator, *self.connectors]
 
     # -- endpoints -------------------------------------------------------------------------------
 
@@ -180,6 +183,7 @@ class Plan:
             "trades": self._trades_spec,
             "orderbook": self._orderbook_spec,
             "forwarder": self._forwarder_spec,
+            "dashboard": self._dashboard_spec,
             "simulator": self._simulator_spec,
         }[role]
         return make(common)
@@ -224,6 +228,17 @@ class Plan:
             metrics_in=self.metrics_in,
             endpoint=self.config.metrics.endpoint,
             keys=self.keys or "",
+        )
+
+    def _dashboard_spec(self, common: dict[str, Any]) -> DashboardSpec:
+        """Its address of the metrics is exact once the forwarder is up; the household knows."""
+        return DashboardSpec(
+            **common,
+            metrics=self.config.metrics.endpoint,
+            host=self.config.dashboard.host,
+            port=self.config.dashboard.port,
+            windows=self.config.trades.windows,
+            imbalance_levels=self.config.orderbook.imbalance_levels,
         )
 
     def _simulator_spec(self, common: dict[str, Any]) -> SimulatorSpec:

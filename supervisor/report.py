@@ -21,6 +21,7 @@ from supervisor.policy import ExitReason
 from supervisor.status import ProcessView, book_counts, connector_entries, unready_reasons
 
 SUPERVISOR = "supervisor"
+PIPELINE_FIELDS = ("ready", "reasons", "version", "network", "started_ts_ms")
 SOURCES: tuple[Source, ...] = get_args(Source)
 EXIT_REASONS: tuple[ExitReason, ...] = get_args(ExitReason)
 
@@ -51,7 +52,9 @@ class Reporter:
         self._version = metadata.version("bybit-pipeline")
         self._declare_counters(telemetry)
 
-    def look(self, plan: Plan, keepers: Iterable[Keeper], *, metrics: str) -> Snapshot:
+    def look(
+        self, plan: Plan, keepers: Iterable[Keeper], *, metrics: str, dashboard: str = ""
+    ) -> Snapshot:
         """
         Make the snapshot of now.
 
@@ -59,6 +62,7 @@ class Reporter:
             plan: The plan in force.
             keepers: Of its children.
             metrics: Where subscribers connect.
+            dashboard: Address of the page, if there is one.
         """
         self._source = plan.source
         self.views = (self._own_view(), *map(self._view, keepers))
@@ -73,6 +77,7 @@ class Reporter:
             "run_dir": plan.run_dir,
             "metrics": metrics,
             "http": self._address,
+            "dashboard": dashboard or None,
             "ready": not reasons,
             "reasons": reasons,
             "processes": [{**view.summary(), "counts": dict(view.status)} for view in self.views],
@@ -85,13 +90,19 @@ class Reporter:
         return self.snapshot
 
     def messages(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Process name and ``process.NAME`` payload of every process, as of the latest look."""
+        """
+        Process name and ``process.NAME`` payload of every process, as of the latest look.
+
+        That of the supervisor, the first of each round, also says how the pipeline is.
+        """
         self._sequence += 1
+        status = self.snapshot.status
+        whole = {key: status[key] for key in PIPELINE_FIELDS if key in status}
         for view in self.views:
             yield (
                 view.process,
                 {
-                    **view.status,
+                    **(whole if view.process == SUPERVISOR else view.status),
                     **view.summary(),
                     "v": SCHEMA_VERSION,
                     "kind": "process",

@@ -50,7 +50,7 @@ from supervisor.plan import (
     exchange_topic,
     fill_category,
 )
-from supervisor.ports import check_free_endpoint, remove_socket_file
+from supervisor.ports import check_free, check_free_endpoint, remove_socket_file
 from supervisor.probe import Prober
 from supervisor.report import Reporter
 from supervisor.router import INVALID_REASONS, ControlRouter, Letter
@@ -64,7 +64,7 @@ TICK_S = 0.1
 SECOND_S = 1.0
 STOP_S = 4.5
 """How long an orderly stop may take before whoever is left is killed."""
-STOP_GROUPS = (("connector",), ("simulator", "trades", "orderbook"), ("forwarder",))
+STOP_GROUPS = (("connector",), ("simulator", "trades", "orderbook"), ("forwarder", "dashboard"))
 """Roles in the order in which they stop; each group has its share of ``STOP_S``."""
 COMPLAIN_S = 10.0
 """At most one line in this time about heartbeats that cannot be used."""
@@ -169,6 +169,8 @@ class Supervisor(Actor):
         """Bind what is ours, then start the children."""
         config = self.plan.config
         check_free_endpoint("metrics.endpoint", config.metrics.endpoint)
+        if config.dashboard.enabled:
+            check_free("dashboard.port", config.dashboard.host, config.dashboard.port)
         ProcessCollector(registry=self.telemetry.registry)
         GCCollector(registry=self.telemetry.registry)
         self._http = StatusServer(
@@ -263,7 +265,10 @@ class Supervisor(Actor):
     def _look(self) -> None:
         """Make the snapshot, and keep ``endpoints.json`` as it should be."""
         self.snapshot = self._reporter.look(
-            self.plan, self._household.keepers.values(), metrics=self._household.metrics
+            self.plan,
+            self._household.keepers.values(),
+            metrics=self._household.metrics,
+            dashboard=self._household.dashboard,
         )
         self._http.snapshot = self.snapshot
         if self._running:
@@ -281,6 +286,7 @@ class Supervisor(Actor):
             "keys": plan.keys,
             "control": plan.control_endpoint,
             "http": f"http://{self._http.address}",
+            "dashboard": self._household.dashboard or None,
             "market": {name: plan.market_endpoint(name) for name in plan.connectors},
             "prometheus": self._reporter.addresses(),
         }
@@ -295,8 +301,9 @@ class Supervisor(Actor):
             return
         self._is_unwritten = False
         if self._endpoints is None:
+            page = {"dashboard": endpoints["dashboard"]} if endpoints["dashboard"] else {}
             log.info("everything is up", source=plan.source, metrics=metrics,
-                     http=endpoints["http"],
+                     http=endpoints["http"], **page,
                      after_s=round(self.clock.monotonic() - self._started, 2))  # fmt: skip
         self._endpoints = endpoints
 

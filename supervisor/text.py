@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from supervisor.plan import (
+    DASHBOARD,
     FORWARDER,
     SIMULATOR,
     Plan,
@@ -30,6 +31,7 @@ def plan_lines(plan: Plan) -> Iterator[str]:
             ["metrics", config.metrics.endpoint],
             ["keys", plan.keys or "none: for this machine only"],
             ["http", f"http://{config.prometheus.host}:{config.prometheus.port}"],
+            *([["dashboard", _dashboard_url(plan)]] if config.dashboard.enabled else []),
         ]
     )
     for process in ("supervisor", *plan.processes):
@@ -79,6 +81,11 @@ def _source_text(plan: Plan) -> str:
     return f"{plan.config.source}: {where}"
 
 
+def _dashboard_url(plan: Plan) -> str:
+    host, port = plan.config.dashboard.host, plan.config.dashboard.port
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
 def _process_lines(plan: Plan, process: str) -> Iterator[str]:
     yield process
     for label, text in _process_facts(plan, process):
@@ -98,6 +105,9 @@ def _process_facts(plan: Plan, process: str) -> Iterator[tuple[str, str]]:
     elif process == FORWARDER:
         yield "gathers", plan.metrics_in
         yield "publishes", plan.config.metrics.endpoint
+    elif process == DASHBOARD:
+        yield "reads", plan.config.metrics.endpoint
+        yield "serves", _dashboard_url(plan)
     elif process == SIMULATOR:
         yield "serves", plan.config.replay.capture or "a made market"
     else:
@@ -123,6 +133,7 @@ def status_lines(status: Mapping[str, Any]) -> Iterator[str]:
             ["network", status["network"]],
             ["metrics", status["metrics"]],
             ["http", f"http://{status['http']}"],
+            *([["dashboard", status["dashboard"]]] if status.get("dashboard") else []),
             ["books", ", ".join(f"{n} {state}" for state, n in status["books"].items() if n)
              or NONE],
         ]
