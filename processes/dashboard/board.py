@@ -18,6 +18,7 @@ import msgspec
 
 from processes.dashboard.history import History, Point
 from processes.dashboard.ledger import Ledger
+from shared.config import window_seconds
 
 FeedState = Literal["starting", "live", "lost", "silent"]
 """Of the metrics socket: ``lost`` is a broken connection, ``silent`` one on which nothing comes."""
@@ -78,6 +79,7 @@ class Board:
 
     def __init__(self, window: str, levels: str, links: Mapping[str, str] | None = None) -> None:
         self.window = window
+        self._window_s = window_seconds(window) if window else None
         self.levels = levels
         self.version = 1
         self.generation = 1
@@ -195,6 +197,7 @@ class Board:
             "vol_delta": window.get("vol_delta"),
             "volume": window.get("volume"),
             "coverage_s": window.get("coverage_s"),
+            "window_s": self._window_s,
             "walls": len(walls) if book.get("state") == "live" else None,
             "wall": nearest and {key: nearest[key] for key in ("side", "price", "size",
                                                                "distance_bps")},

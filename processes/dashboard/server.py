@@ -86,8 +86,6 @@ class Counts:
     refused: dict[str, int] = field(default_factory=lambda: dict.fromkeys(REFUSALS, 0))
 
 
-
-
 def read_files(directory: Path = STATIC) -> dict[str, File]:
     """The files that may be asked for, by path; ``/`` is the page."""
     files = {

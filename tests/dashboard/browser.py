@@ -91,8 +91,10 @@ class Browser:
     # -- what a person does ----------------------------------------------------------------------
 
     def open(self, url: str) -> None:
-        """Go to an address."""
+        """Go to an address and wait for the document."""
         self.call("Page.navigate", url=url)
+        origin = url.split("#")[0].rstrip("/")
+        self.until(f"location.href.startsWith('{origin}') && document.readyState === 'complete'")
 
     def evaluate(self, expression: str) -> Any:
         """The value of a JavaScript expression in the page."""

@@ -6,6 +6,8 @@ import { decimalsFor } from "./table.js";
 const { uPlot } = window;
 const colours = () => getComputedStyle(document.documentElement);
 const colour = (name) => colours().getPropertyValue(`--${name}`).trim();
+const STEPS = [];
+for (let power = -10; power <= 12; power += 1) for (const digit of [1, 2, 5]) STEPS.push(Number(`${digit}e${power}`));
 const AXIS_FONT = '11px ui-monospace, "DejaVu Sans Mono", monospace';
 
 export class Charts {
@@ -57,13 +59,13 @@ export class Charts {
     const options = {
       width: box.clientWidth || 300,
       height: box.clientHeight,
-      padding: [8, 8, hasTime ? 0 : 4, 0],
+      padding: [8, 8, hasTime ? 0 : 4, 12],
       cursor: { sync, y: false, points: { size: 5 }, drag: { x: false, y: false } },
       legend: { show: false },
       scales: { x: { time: true, range: () => this.timeRange() }, y: { range } },
       axes: [
         { ...axis, show: true, size: hasTime ? 22 : 4, values: hasTime ? times : () => [], incrs: [10, 15, 30, 60, 120, 300] },
-        { ...axis, side: 1, size: 76, values: (plot, values) => values.map(format), space: 28 },
+        { ...axis, side: 1, size: 68, incrs: STEPS, values: (plot, values) => values.map(format), space: 20 },
       ],
       series: [{}, ...series],
       hooks: { draw: draw ? [draw] : [] },

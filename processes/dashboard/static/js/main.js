@@ -63,7 +63,7 @@ function renderHead() {
   const price = $("symbol-price").textContent;
   document.title = row ? `${price} ${row.symbol}${source === "live" ? "" : ` · ${source.toUpperCase()}`}` : "bybit-pipeline";
   renderReady(pipeline);
-  setText($("facts"), pipeline.version ? [`v${pipeline.version}`, pipeline.network].filter(Boolean).join(" · ") : "");
+  setText($("facts"), pipeline.version ? [`v${pipeline.version}`, source === "live" ? pipeline.network : ""].filter(Boolean).join(" · ") : "");
   const banner = $("banner");
   const trouble = troubleText();
   banner.hidden = !trouble;

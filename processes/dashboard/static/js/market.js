@@ -157,6 +157,7 @@ function renderWalls(model, row, d) {
   const sorted = [...walls].sort((a, b) => b.price - a.price);
   const body = $("walls").tBodies[0];
   fit(body, sorted.length, 7);
+  $("walls").tHead.hidden = !sorted.length;
   setText($("walls-note"), book?.state !== "live" ? (row ? "not known" : "") : walls.length ? "" : "none in range");
   sorted.forEach((wall, index) => {
     const texts = [wall.side, fixed(wall.price, d.price), fixed(wall.size, d.size), fixed(wall.distance_bps, 1),

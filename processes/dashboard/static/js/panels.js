@@ -21,8 +21,9 @@ const PROCESS_COLUMNS = [
 
 function linkText(process) {
   if (process.role !== "connector" || process.connected === null) return "";
-  const ping = process.ping_rtt_ms === null ? "" : `, ping ${fixed(process.ping_rtt_ms, 1)} ms`;
-  return `${process.connected ? "connected" : "DISCONNECTED"}${ping}, ${fixed(process.reconnects, 0)} reconnects`;
+  const ping = process.ping_rtt_ms === null ? "" : ` ${fixed(process.ping_rtt_ms, 0)} ms`;
+  const again = process.reconnects ? `, ${process.reconnects} reconnects` : "";
+  return `${process.connected ? "connected" : "NOT CONNECTED"}${ping}${again}`;
 }
 
 const GAP_COLUMNS = [

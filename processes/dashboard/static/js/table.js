@@ -17,6 +17,7 @@ const sign = (value) => (value > 0 ? "buy" : value < 0 ? "sell" : "");
 
 const COLUMNS = [
   { key: "name", title: () => "Market", text: true, sort: (row) => row.name },
+  { key: "state", title: () => "Book", text: true, sort: (row) => row.book.state },
   {
     key: "price", title: () => "Price", hint: "Of the last trade; green after a buy, red after a sell",
     sort: (row) => row.price,
@@ -29,27 +30,28 @@ const COLUMNS = [
   {
     key: "tpm", title: (model) => `TPM ${model.window}`, hint: "Trades per minute; dotted while less than the window was observed",
     sort: (row) => row.tpm,
-    show: (row) => [fixed(row.tpm, row.tpm < 100 ? 1 : 0), row.trades.state === "warming" ? "warming" : ""],
+    show: (row) => [fixed(row.tpm, row.tpm < 100 ? 1 : 0), row.coverage_s < row.window_s ? "warming" : ""],
   },
   {
-    key: "delta", title: (model) => `Δ volume ${model.window}`, hint: "Buy minus sell size",
+    key: "delta", title: (model) => `Δ vol ${model.window}`, hint: "Buy minus sell size",
     sort: (row) => row.vol_delta, show: (row, d) => [signed(row.vol_delta, d.size), sign(row.vol_delta)],
   },
   {
-    key: "imbalance", title: (model) => `Imbalance ${model.levels}`, hint: "(bid − ask) / (bid + ask) of the sizes of so many levels",
+    key: "imbalance", title: (model) => `Imb ${model.levels}`, hint: "(bid − ask) / (bid + ask) of the sizes of so many levels",
     sort: (row) => row.imbalance, show: (row) => [signed(row.imbalance, 2), sign(row.imbalance)],
   },
   {
-    key: "wall", title: () => "Nearest wall", hint: "Price, size and distance from the mid price",
+    key: "wall", title: () => "Nearest wall, bps", hint: "Its price and how far it is from the mid price, in basis points",
     sort: (row) => row.wall?.distance_bps,
     show: (row, d) => [wallText(row, d), { bid: "buy", ask: "sell" }[row.wall?.side] ?? ""],
   },
-  { key: "state", title: () => "Book", text: true, sort: (row) => row.book.state },
 ];
+
+const STATE = COLUMNS.findIndex((column) => column.key === "state");
 
 function wallText(row, d) {
   if (!row.wall) return row.walls === 0 ? "no wall" : NONE;
-  return `${fixed(row.wall.size, d.size)} @ ${fixed(row.wall.price, d.price)} · ${fixed(row.wall.distance_bps, 1)} bps`;
+  return `${row.wall.side} ${fixed(row.wall.price, d.price)} · ${fixed(row.wall.distance_bps, 1)}`;
 }
 
 export class MarketTable {
@@ -175,7 +177,7 @@ export class MarketTable {
       setText(cells[index], text);
       if (cells[index].className !== className) cells[index].className = className;
     });
-    const state = cells.at(-1).firstChild;
+    const state = cells[STATE].firstChild;
     const { book, trades } = row;
     const stale = book.state === "live" && trades.state === "stale" ? "trades stale" : "";
     setText(state, stale || [book.state, book.reason].filter(Boolean).join(": "));
@@ -199,7 +201,7 @@ export class MarketTable {
     });
     cells[0].className = "text name";
     cells[0].append(row.symbol, make("small", "", row.category));
-    cells.at(-1).append(make("span", "state"));
+    cells[STATE].append(make("span", "state"));
     element.append(...cells);
     return { element, cells };
   }
