@@ -1,0 +1,310 @@
+"""The page in a real browser, on a real pipeline: what it shows is what the socket says."""
+
+import json
+import re
+import time
+from typing import Any
+
+import pytest
+
+from tests.dashboard.browser import Browser, wait
+from tests.system.pipeline import Payload, Pipeline, kill
+
+pytestmark = pytest.mark.timeout(120)
+
+READ = """JSON.stringify({
+  ladder: {...document.querySelector('#ladder').dataset,
+    bids: [...document.querySelectorAll('#bids tr')].map(r => [...r.cells].map(c => c.textContent)),
+    asks: [...document.querySelectorAll('#asks tr')].map(r => [...r.cells].map(c => c.textContent)),
+    walls: [...document.querySelectorAll('#ladder tr.wall')].map(r => r.cells[0].textContent),
+    mid: document.querySelector('#symbol-facts dd').textContent},
+  windows: {...document.querySelector('#windows').dataset,
+    price: document.querySelector('#symbol-price').textContent,
+    heads: [...document.querySelectorAll('#windows thead th')].map(c => c.textContent),
+    lines: [...document.querySelectorAll('#windows tbody tr')].map(
+      r => [...r.cells].map(c => c.textContent))},
+  rows: [...document.querySelectorAll('#markets tbody tr')].map(r => ({...r.dataset,
+    cells: Object.fromEntries([...r.cells].map(c => [c.dataset.column, c.textContent]))})),
+})"""
+LINES = {
+    "Trades": "trades", "Trades a minute": "tpm", "Volume": "volume", "Bought": "buy_volume",
+    "Sold": "sell_volume", "Δ volume": "vol_delta", "VWAP": "vwap", "High": "high", "Low": "low",
+}  # fmt: skip
+ROW = "document.querySelector('#markets tr[data-name=\"linear.{}\"]')"
+STATE = ROW + ".querySelector('.state').textContent"
+CELLS = "[..." + ROW + ".cells].map(c => c.textContent)"
+NONE = "—"
+
+
+def assert_shows(text: str, value: float | None, *, exact: bool = False) -> None:
+    """The text is the number, rounded to the decimals that the text has."""
+    if value is None:
+        assert NONE == text
+        return
+    assert re.fullmatch(r"[-+]?[\d,]+(\.\d+)?", text), (text, value)
+    shown = float(text.replace(",", ""))
+    decimals = len(text.partition(".")[2])
+    tolerance = 0 if exact else 0.5 * 10**-decimals + 1e-9 * abs(value)
+    assert abs(shown - value) <= tolerance, (text, value)
+
+
+class Socket:
+    """All that the metrics socket has said, by topic, epoch and seq."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self._pipeline = pipeline
+        self._said: dict[tuple[str, str, int], Payload] = {}
+
+    def said(self, topic: str, epoch: str, seq: str) -> Payload:
+        key = (topic, epoch, int(seq))
+        wait(lambda: key in self._drained(), f"{key} on the socket", 5)
+        return self._said[key]
+
+    def _drained(self) -> dict[tuple[str, str, int], Payload]:
+        while self._pipeline.socket.poll(0):
+            for message in self._pipeline.messages(timeout_s=0):
+                number = message.get("seq")
+                if isinstance(number, int):
+                    self._said[message["topic"], message["epoch"], number] = message
+        return self._said
+
+
+def check_ladder(socket: Socket, ladder: dict[str, Any]) -> None:
+    book = socket.said("orderbook.linear.BTCUSDT", ladder["epoch"], ladder["seq"])
+    assert "live" == book["state"]
+    for side, levels in (("bids", book["bids"]), ("asks", book["asks"][::-1])):
+        assert len(levels) == len(ladder[side])
+        for (price, size, _), level in zip(ladder[side], levels, strict=True):
+            assert_shows(price, level[0], exact=True)
+            assert_shows(size, level[1], exact=True)
+    total = sum(size for _, size in book["bids"])
+    assert_shows(ladder["bids"][-1][2], total)
+    assert_shows(ladder["mid"], book["mid_price"])
+    shown = {price for price, _ in (*book["bids"], *book["asks"])}
+    walls = {wall["price"] for wall in book["densities"]} & shown
+    assert walls == {float(text.replace(",", "")) for text in ladder["walls"]}
+
+
+def check_windows(socket: Socket, windows: dict[str, Any]) -> None:
+    trades = socket.said("trades.linear.BTCUSDT", windows["epoch"], windows["seq"])
+    assert_shows(windows["price"], trades["last_price"], exact=True)
+    assert ["", *trades["windows"]] == windows["heads"]
+    for title, *texts in windows["lines"]:
+        if title in LINES:
+            for text, window in zip(texts, trades["windows"].values(), strict=True):
+                assert_shows(text, window[LINES[title]])
+
+
+def check_row(socket: Socket, row: dict[str, Any]) -> None:
+    cells = row["cells"]
+    book = socket.said(f"orderbook.{row['name']}", row["bookEpoch"], row["bookSeq"])
+    trades = socket.said(f"trades.{row['name']}", row["tradesEpoch"], row["tradesSeq"])
+    assert book["state"] == cells["state"]
+    assert_shows(cells["price"], trades["last_price"], exact=True)
+    assert_shows(cells["tpm"], trades["windows"]["60s"]["tpm"])
+    assert_shows(cells["delta"], trades["windows"]["60s"]["vol_delta"])
+    assert_shows(cells["spread"], book["spread_bps"])
+    assert_shows(cells["imbalance"], book["imbalance"]["10"])
+    walls = book["densities"]
+    if not walls:
+        assert "no wall" == cells["wall"]
+        return
+    nearest = min(walls, key=lambda wall: wall["distance_bps"])
+    side, price, _, distance = cells["wall"].split(" ")
+    assert nearest["side"] == side
+    assert_shows(price, nearest["price"], exact=True)
+    assert_shows(distance, nearest["distance_bps"])
+
+
+def test_numbers_on_the_page_are_those_of_the_socket(page: Browser, pipeline: Pipeline) -> None:
+    """For the same epoch and seq, in each of several different pictures."""
+    socket = Socket(pipeline)
+    seen = set()
+
+    def look() -> bool:
+        picture = json.loads(page.evaluate(READ))
+        ladder, windows = picture["ladder"], picture["windows"]
+        if ladder["seq"] and windows["seq"] and (ladder["seq"], windows["seq"]) not in seen:
+            seen.add((ladder["seq"], windows["seq"]))
+            check_ladder(socket, ladder)
+            check_windows(socket, windows)
+            assert 3 == len(picture["rows"])
+            for row in picture["rows"]:
+                check_row(socket, row)
+        return len(seen) >= 8
+
+    wait(look, "eight pictures", 15)
+
+
+def test_simulated_data_and_readiness_are_said_in_the_head(page: Browser) -> None:
+    assert "SIMULATED · NOT REAL PRICES" == page.evaluate(
+        "document.querySelector('#source').textContent"
+    )
+    page.until("document.querySelector('#ready').dataset.ready === 'yes'")
+    assert "SIM" in page.evaluate("document.title")
+    names = page.evaluate("[...document.querySelectorAll('#processes tr')].length")
+    assert 8 == names, "a head and seven processes"
+
+
+def test_charts_show_the_minutes_before_the_page_was_opened(page: Browser) -> None:
+    page.until("document.querySelectorAll('.chart canvas').length === 3")
+    label = page.until(
+        "document.querySelector('#chart-price').ariaLabel?.includes('now 6') && "
+        "document.querySelector('#chart-price').ariaLabel"
+    )
+    assert re.match(r"Mid price over 5 min: from [\d,.]+ to [\d,.]+, now [\d,.]+", label)
+    drawn = page.evaluate(
+        "(() => { const c = document.querySelector('#chart-price canvas');"
+        " const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;"
+        " return d.some(value => value > 0); })()"
+    )
+    assert drawn
+
+
+def test_a_killed_worker_shows_within_two_seconds(page: Browser, pipeline: Pipeline) -> None:
+    """Its books have no numbers any more, in the table nor in the ladder; then they are back."""
+    page.evaluate(
+        "window.seen = []; new MutationObserver(() => {"
+        " const state = " + STATE.format("BTCUSDT") + ";"
+        " if (state !== seen.at(-1)?.state) seen.push({state, at: Date.now(),"
+        " cells: " + CELLS.format("BTCUSDT") + ","
+        " levels: document.querySelectorAll('#bids tr, #asks tr').length}); })"
+        ".observe(document.body, {attributes: true, attributeFilter: ['data-version']}); 0"
+    )  # fmt: skip
+    victim = pipeline.pid("orderbook-0")
+    killed_ms = time.time() * 1000
+    kill(victim)
+
+    page.until(
+        "seen.some(entry => entry.state.startsWith('stale')) && seen.at(-1).state === 'live'"
+    )
+    seen = json.loads(page.evaluate("JSON.stringify(seen)"))
+
+    first = next(entry for entry in seen if entry["state"].startswith("stale"))
+    assert "stale: process_down" == first["state"]
+    assert first["at"] - killed_ms < 2000
+    assert 0 == first["levels"]
+    assert {NONE} == {first["cells"][index] for index in (3, 6, 7)}, "spread, imbalance, wall"
+    page.until(
+        "[...document.querySelectorAll('#events li')].some("
+        "li => /orderbook-0: (up → restarting|replaced)/.test(li.textContent))"
+    )
+    page.until(f"document.querySelector('#processes [data-process=orderbook-0]').dataset.pid"
+               f" > 0 && document.querySelector('#processes [data-process=orderbook-0]')"
+               f".dataset.pid != {victim}")  # fmt: skip
+    page.until("document.querySelectorAll('#gaps tbody tr').length >= 3")
+
+
+def test_a_killed_forwarder_takes_all_numbers_off_the_page(
+    page: Browser, pipeline: Pipeline
+) -> None:
+    page.evaluate(
+        "window.seen = []; new MutationObserver(() => { if (document.body.dataset.feed !== 'live')"
+        " seen.push({at: Date.now(), source: document.querySelector('#source').textContent,"
+        " banner: document.querySelector('#banner').textContent,"
+        " cells: " + CELLS.format("ETHUSDT") + "}); })"
+        ".observe(document.body, {attributes: true, attributeFilter: ['data-version']}); 0"
+    )
+    killed_ms = time.time() * 1000
+    kill(pipeline.pid("forwarder"))
+
+    page.until("seen.length > 0")
+    first = json.loads(page.evaluate("JSON.stringify(seen[0])"))
+
+    assert first["at"] - killed_ms < 2000
+    assert "STALE" == first["source"]
+    assert "metrics socket is gone" in first["banner"]
+    assert ["lost", *[NONE] * 6] == first["cells"][1:]
+    page.until("document.body.dataset.feed === 'live'")
+    page.until("document.querySelectorAll('#markets .state.good').length === 3")
+
+
+def test_a_killed_dashboard_is_said_and_comes_back_by_itself(
+    page: Browser, pipeline: Pipeline
+) -> None:
+    kill(pipeline.pid("dashboard"))
+
+    page.until("document.body.dataset.connection === 'lost'", 2)
+    assert "STALE" == page.evaluate("document.querySelector('#source').textContent")
+    assert "connection to the dashboard is lost" in page.evaluate(
+        "document.querySelector('#banner').textContent"
+    )
+    assert [NONE] * 6 == page.evaluate(CELLS.format("SOLUSDT"))[2:]
+    assert 0 == page.evaluate("document.querySelectorAll('#bids tr').length")
+
+    page.until("document.body.dataset.connection === 'open'", 15)
+    page.until("document.querySelectorAll('#bids tr').length === 10")
+    assert page.evaluate("document.querySelector('#banner').hidden")
+    refused = [problem for problem in page.problems if "ERR_CONNECTION_REFUSED" not in problem]
+    page.problems[:] = [text for text in refused if "ERR_INCOMPLETE_CHUNKED" not in text]
+
+
+def test_markets_are_chosen_and_sorted_with_the_keyboard_alone(page: Browser) -> None:
+    focused = "document.activeElement.dataset.name"
+    page.press("/", 191, "/")
+    assert "filter" == page.evaluate("document.activeElement.id")
+    page.press("ArrowDown", 40)
+    assert "linear.BTCUSDT" == page.evaluate(focused)
+    page.press("ArrowDown", 40)
+    assert "linear.ETHUSDT" == page.evaluate(focused)
+    assert "none" != page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+
+    page.press("Enter", 13, "\r")
+    page.until("document.querySelector('#symbol-title').textContent === 'ETHUSDT linear'")
+    page.until("document.querySelectorAll('#bids tr').length === 10")
+    assert "#linear.ETHUSDT" == page.evaluate("location.hash")
+    assert "true" == page.evaluate(ROW.format("ETHUSDT") + ".ariaSelected")
+
+    page.evaluate("document.querySelector('#markets th button').focus()")
+    page.press("Enter", 13, "\r")
+    assert "descending" == page.evaluate("document.querySelector('#markets th').ariaSort")
+    assert "linear.SOLUSDT" == page.evaluate(
+        "document.querySelector('#markets tbody tr').dataset.name"
+    )
+
+
+def test_the_filter_narrows_the_table(page: Browser) -> None:
+    page.press("/", 191, "/")
+    page.call("Input.insertText", text="sol")
+
+    page.until("document.querySelectorAll('#markets tbody tr').length === 1")
+    assert "1 of 3" == page.evaluate("document.querySelector('#markets-count').textContent")
+    page.press("Escape", 27)
+    page.until("document.querySelectorAll('#markets tbody tr').length === 3")
+
+
+def test_it_fits_a_phone_and_everything_has_a_name(page: Browser) -> None:
+    page.resize(390, 844, scale=2, phone=True)
+
+    page.until("document.documentElement.scrollWidth <= 390")
+    page.until("[...document.querySelectorAll('.chart canvas')].every(c => c.clientWidth < 390)")
+    page.call("Accessibility.enable")
+    nodes = page.call("Accessibility.getFullAXTree")["nodes"]
+    named = [
+        (node["role"]["value"], node.get("name", {}).get("value", ""))
+        for node in nodes
+        if not node["ignored"] and node["role"]["value"] in
+        ("button", "link", "searchbox", "checkbox", "radio", "image", "table", "region")
+    ]  # fmt: skip
+    assert len(named) > 15
+    assert [] == [role for role, name in named if not name]
+
+
+@pytest.mark.parametrize("scheme", ["dark", "light"])
+def test_text_can_be_read_in_both_colour_schemes(page: Browser, scheme: str) -> None:
+    """A contrast of 4.5 to 1 between every text colour and the panel behind it (WCAG AA)."""
+    page.prefer(scheme)
+    ratios = json.loads(page.evaluate("""JSON.stringify((() => {
+      const style = getComputedStyle(document.documentElement);
+      const light = (name) => {
+        const hex = style.getPropertyValue(name).trim().slice(1);
+        const part = (at) => { const c = parseInt(hex.slice(at, at + 2), 16) / 255;
+          return c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4; };
+        return 0.2126 * part(0) + 0.7152 * part(2) + 0.0722 * part(4);
+      };
+      const panel = light('--panel');
+      return Object.fromEntries(['text', 'dim', 'buy', 'sell', 'warn', 'bad', 'good', 'accent',
+        'wall'].map(name => { const [a, b] = [light('--' + name), panel].sort((x, y) => y - x);
+        return [name, (a + 0.05) / (b + 0.05)]; }));
+    })())"""))  # fmt: skip
+    assert {} == {name: ratio for name, ratio in ratios.items() if not ratio >= 4.5}
