@@ -475,7 +475,17 @@ class ProcessMetric(_Record, frozen=True):
 
 
 class SupervisorStatus(ProcessMetric, frozen=True, tag_field="role", tag="supervisor"):
-    """The supervisor itself: nothing more."""
+    """The supervisor itself: how the pipeline is."""
+
+    ready: Annotated[bool, Meta(description="As `/readyz` says.")] | UnsetType = UNSET
+    reasons: Annotated[list[str], Meta(description="Why not ready, for people.")] | UnsetType = (
+        UNSET
+    )
+    version: Annotated[str, Meta(description="Of the software.")] | UnsetType = UNSET
+    network: (
+        Annotated[Literal["mainnet", "testnet"], Meta(description="Of the exchange.")] | UnsetType
+    ) = UNSET
+    started_ts_ms: Annotated[Millis, Meta(description="Our clock.")] | UnsetType = UNSET
 
 
 class ForwarderStatus(ProcessMetric, frozen=True, tag_field="role", tag="forwarder"):
@@ -493,6 +503,21 @@ class ForwarderStatus(ProcessMetric, frozen=True, tag_field="role", tag="forward
     )
     clients_refused: (
         Annotated[Count, Meta(description="Connections whose key is not allowed.")] | UnsetType
+    ) = UNSET
+
+
+class DashboardStatus(ProcessMetric, frozen=True, tag_field="role", tag="dashboard"):
+    """The dashboard."""
+
+    messages: Annotated[Count, Meta(description="Metrics received.")] | UnsetType = UNSET
+    invalid: Annotated[Count, Meta(description="Frames that were no metrics.")] | UnsetType = UNSET
+    lost: (
+        Annotated[Count, Meta(description="Gap and wall events that did not arrive.")] | UnsetType
+    ) = UNSET
+    streams: Annotated[Count, Meta(description="Pages that are open.")] | UnsetType = UNSET
+    updates: Annotated[Count, Meta(description="Sent to pages.")] | UnsetType = UNSET
+    refused: (
+        Annotated[Count, Meta(description="Requests refused, pages hung up on.")] | UnsetType
     ) = UNSET
 
 
@@ -635,6 +660,7 @@ Gap = BookGap | TradesGap
 Process = (
     SupervisorStatus
     | ForwarderStatus
+    | DashboardStatus
     | TradesStatus
     | OrderbookStatus
     | ConnectorStatus

@@ -108,6 +108,8 @@ class DashboardSpec(ProcessSpec, kw_only=True):
 
     metrics: str
     """The metrics socket, exact."""
+    keys: str = ""
+    """Directory of its CURVE keys; empty if it has none."""
     host: str = "127.0.0.1"
     port: int = 0
     windows: tuple[str, ...] = ()

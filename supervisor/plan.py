@@ -235,6 +235,7 @@ class Plan:
         return DashboardSpec(
             **common,
             metrics=self.config.metrics.endpoint,
+            keys=self.keys or "",
             host=self.config.dashboard.host,
             port=self.config.dashboard.port,
             windows=self.config.trades.windows,

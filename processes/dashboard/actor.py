@@ -6,6 +6,7 @@ between two ticks are not even decoded. Of ``gap.*`` and ``density.*`` every mes
 hole in their numbers is counted as a loss.
 """
 
+from pathlib import Path
 from typing import Any, ClassVar
 
 import structlog
@@ -19,6 +20,7 @@ from shared.actor import Actor
 from shared.bus import RECONNECT_MS
 from shared.clock import Clock
 from shared.errors import CodecError
+from shared.keys import read_client_keys
 from shared.specs import DashboardSpec
 from shared.telemetry import Samples, Telemetry
 
@@ -76,7 +78,13 @@ class Dashboard(Actor):
     # -- start and stop --------------------------------------------------------------------------
 
     def on_start(self) -> None:
-        """Listen to the metrics and serve the page; its address is reported as ``http``."""
+        """
+        Listen to the metrics and serve the page; its address is reported as ``http``.
+
+        Raises:
+            TakenError: If the port is taken.
+            ConfigError: If the keys of the metrics socket cannot be used.
+        """
         self._server = Server(self.spec.host, self.spec.port, self.board, self._now_ms)
         self.endpoints["http"] = self._server.url
         log.info("dashboard", url=self._server.url)
@@ -87,6 +95,8 @@ class Dashboard(Actor):
         self._monitor = socket.get_monitor_socket(FEED_GONE)
         self.watch(self._monitor, self._on_gone)
         self.watch(socket, self._on_metrics)
+        if self.spec.keys:
+            read_client_keys(Path(self.spec.keys)).apply(socket)
         socket.subscribe(b"")
         socket.connect(self.spec.metrics)
         self.every(TICK_S, self._on_tick)
@@ -201,7 +211,8 @@ class Dashboard(Actor):
         while self._monitor.poll(0):
             recv_monitor_message(self._monitor)
         self._on_metrics()
-        self._on_lost("lost")
+        if self.board.feed in ("live", "silent"):
+            self._on_lost("lost")
 
     def _on_lost(self, state: Any) -> None:
         log.warning("metrics are gone", state=state)

@@ -62,6 +62,8 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"security": {"curve": "yes"}}, "security.curve", "true or false"),
     ({"security": {"verify": False}}, "security.verify", "curve, keys"),
     ({"prometheus": {"port": 70000}}, "prometheus.port", "to 65535"),
+    ({"dashboard": {"port": 70000}}, "dashboard.port", "to 65535"),
+    ({"dashboard": {"host": "0.0.0.0"}}, "dashboard.host", "127.0.0.1, ::1, localhost"),
     ({"run_dir": "/tmp/" + "x" * 100}, "run_dir", "80 bytes"),
 ]
 

@@ -15,6 +15,7 @@ from supervisor.keeper import SILENT_S
 from supervisor.markets import subscribe
 from supervisor.plan import make_plan
 
+WITH_DASHBOARD = make_config({"source": "live", "dashboard": {"enabled": True, "port": 0}})
 SLEEPER = ("-c", "import select, sys; select.select([int(sys.argv[3])], [], [])")
 
 
@@ -110,6 +111,23 @@ def test_a_successor_takes_the_addresses_of_its_predecessor(home: Home) -> None:
 
     spec = home.spec("forwarder")
     assert (7001, "tcp://h:7002") == (spec["prometheus_port"], spec["endpoint"])
+
+
+def test_the_dashboard_starts_once_the_address_of_the_metrics_is_exact(home: Home) -> None:
+    """And a successor takes the port at which open pages look for it."""
+    home.household.apply(make_plan(WITH_DASHBOARD, run_dir=str(home.run_dir)), home.now)
+    assert home.household.keepers["dashboard"].is_new
+
+    home.ready("forwarder", endpoints={"metrics": "tcp://h:7002"})
+
+    spec = home.spec("dashboard")
+    assert ("tcp://h:7002", 0) == (spec["metrics"], spec["port"])
+    home.ready("dashboard", endpoints={"http": "http://127.0.0.1:7003"})
+    assert "http://127.0.0.1:7003" == home.household.dashboard
+
+    home.replace("dashboard")
+
+    assert 7003 == home.spec("dashboard")["port"]
 
 
 def test_a_child_is_told_once_what_changed_while_it_was_starting(home: Home) -> None:

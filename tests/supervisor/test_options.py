@@ -79,6 +79,14 @@ def test_options_win_over_the_file(file: Path) -> None:
     assert "/run/x" == run_dir
 
 
+def test_the_dashboard_is_off_unless_it_is_asked_for() -> None:
+    assert not resolve(Options())[0].dashboard.enabled
+    assert (True, 9480) == (
+        (made := resolve(Options(dashboard=True))[0].dashboard).enabled,
+        made.port,
+    )
+
+
 def test_what_no_option_names_comes_from_the_file(file: Path) -> None:
     made, run_dir = resolve(Options(config=file))
 

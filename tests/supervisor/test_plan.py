@@ -13,6 +13,7 @@ from shared.config import Config, make_config
 from shared.errors import ConfigError
 from shared.specs import (
     ConnectorSpec,
+    DashboardSpec,
     ForwarderSpec,
     OrderbookSpec,
     SimulatorSpec,
@@ -52,6 +53,21 @@ def topics_by_connector(plan: Plan) -> dict[str, list[str]]:
 
 def test_the_default_pipeline_has_one_process_of_each_kind() -> None:
     assert ["forwarder", "trades-0", "orderbook-0", "connector-linear-0"] == plan_of().processes
+
+
+def test_the_dashboard_is_one_more_process_when_it_is_asked_for() -> None:
+    plan = plan_of(
+        dashboard={"enabled": True, "port": 0},
+        trades={"windows": ["1m"]},
+        orderbook={"imbalance_levels": [5]},
+    )
+
+    assert ["forwarder", "dashboard", "trades-0"] == plan.processes[:3]
+    spec = plan.spec("dashboard")
+    assert isinstance(spec, DashboardSpec)
+    assert ("127.0.0.1", 0) == (spec.host, spec.port)
+    assert (("1m",), (5,)) == (spec.windows, spec.imbalance_levels)
+    assert plan.config.metrics.endpoint == spec.metrics
 
 
 def test_the_simulator_starts_before_the_connectors_when_it_is_asked_for() -> None:
