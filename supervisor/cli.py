@@ -167,6 +167,7 @@ def common(
         "up",
         "up --symbols BTCUSDT,SOLUSDT --depth 200",
         "up --category spot --source live",
+        "up --dashboard",
         "up --config pipeline.toml --log-format json",
         "up --capture recording.jsonl.gz --speed 10",
     )

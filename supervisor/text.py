@@ -50,6 +50,7 @@ def plan_map(plan: Plan) -> dict[str, Any]:
         "control": plan.control_endpoint,
         "metrics": config.metrics.endpoint,
         "http": f"http://{config.prometheus.host}:{config.prometheus.port}",
+        "dashboard": _dashboard_url(plan) if config.dashboard.enabled else None,
         "processes": [_process_map(plan, process) for process in ("supervisor", *plan.processes)],
     }
 
@@ -106,7 +107,7 @@ def _process_facts(plan: Plan, process: str) -> Iterator[tuple[str, str]]:
         yield "gathers", plan.metrics_in
         yield "publishes", plan.config.metrics.endpoint
     elif process == DASHBOARD:
-        yield "reads", plan.config.metrics.endpoint
+        yield "gathers", plan.config.metrics.endpoint
         yield "serves", _dashboard_url(plan)
     elif process == SIMULATOR:
         yield "serves", plan.config.replay.capture or "a made market"
