@@ -11,7 +11,7 @@ import zmq
 from msgspec.structs import replace
 from prometheus_client import generate_latest
 
-from processes.orderbook.actor import Metric, OrderbookWorker
+from processes.orderbook.actor import OrderbookWorker
 from processes.orderbook.measures import MEASURES
 from shared.bus import MarketPublisher, MetricInbox, Received
 from shared.clock import Clock, SystemClock
@@ -20,6 +20,7 @@ from shared.config import DensityConfig, OrderbookConfig
 from shared.messages import BookMessage, LinkMessage, MarketMessage, TradesMessage
 from shared.specs import Assignment, OrderbookSpec, Stream
 from shared.topics import link_topic, market_topic
+from shared.worker import Metric
 from tests.naive import NaiveBook, read_capture
 from tests.orderbook.build import (
     ASKS,
