@@ -4,6 +4,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# How fast the machine is just now says nothing about the code: no deadlines in properties.
+settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("suite")
 
 CAPTURES = Path(__file__).resolve().parents[2] / "shared" / "data" / "bybit"
 
