@@ -18,8 +18,8 @@ Every fault takes
     topic=TEXT  only topics that contain TEXT
     stream=book|trade|other   only topics of this kind
 
-(``silent_topic`` knows only the last two; ``stall``, ``disconnect`` and ``refuse`` only the first
-three, since they concern every topic) and does
+(``silent_topic`` knows only the last two; ``stall``, ``disconnect``, ``refuse`` and ``rest`` only
+the first three, since they concern every topic) and does
 
     drop          100   a frame is lost
     duplicate     100   a frame comes twice
@@ -36,6 +36,9 @@ three, since they concern every topic) and does
                         pings stay without an answer unless pongs=1
     disconnect    1000  all connections break, without a close frame unless code= gives one
     refuse        1     the handshake is refused with HTTP status=503
+    rest          1     a REST request is answered with HTTP status=403, or with how= text (not
+                        JSON), code (retCode 10006), empty (nothing listed), loop (the same page
+                        and cursor again and again), part (a third of the list)
 """
 
 from collections.abc import Mapping
@@ -60,6 +63,7 @@ DEFAULT_EVERY: Final[Mapping[str, int]] = {
     "stall": 1000,
     "disconnect": 1000,
     "refuse": 1,
+    "rest": 1,
 }
 COMMON_KEYS: Final = frozenset({"every", "after", "times", "topic", "stream"})
 OWN_KEYS: Final[Mapping[str, Mapping[str, str]]] = {
@@ -70,8 +74,10 @@ OWN_KEYS: Final[Mapping[str, Mapping[str, str]]] = {
     "stall": {"seconds": "5", "pongs": "0"},
     "disconnect": {"code": "0"},
     "refuse": {"status": "503"},
+    "rest": {"how": "", "status": "403"},
 }
 CORRUPTIONS: Final = ("text", "price", "size", "negative", "cross", "truncate")
+REST_HOWS: Final = ("text", "code", "empty", "loop", "part")
 STREAMS: Final = ("", "book", "trade", "other")
 HELD_MAX: Final = 1000
 """Deltas after which a held snapshot goes out whatever ``by`` says."""
@@ -122,8 +128,9 @@ def make_fault(name: str, **values: Any) -> Fault:
         raise ValueError(f"fault {name}: {error}") from error
     if fault.every < 1 or min(fault.after, fault.times, fault.seconds) < 0:
         raise ValueError(f"fault {name}: every counts from 1, other numbers from 0")
-    if fault.how not in ("", *CORRUPTIONS):
-        raise ValueError(f"fault {name}: how={fault.how}; allowed: {', '.join(CORRUPTIONS)}")
+    hows = REST_HOWS if name == "rest" else CORRUPTIONS
+    if fault.how not in ("", *hows):
+        raise ValueError(f"fault {name}: how={fault.how}; allowed: {', '.join(hows)}")
     if fault.stream not in STREAMS:
         raise ValueError(f"fault {name}: stream={fault.stream}; allowed: book, trade, other")
     return fault

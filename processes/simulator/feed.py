@@ -16,11 +16,27 @@ class Outgoing(NamedTuple):
     payload: bytes
 
 
+class Listed(NamedTuple):
+    """An instrument as the exchange's REST lists it."""
+
+    symbol: str
+    base_coin: str
+    turnover: float
+    """Of 24 hours, in quote currency."""
+    price: float
+    tick: str
+    lot: str
+
+
 class Feed(Protocol):
     """A source of data messages; pure, time comes in as milliseconds since 1970."""
 
     is_elastic: bool
     """Whether its time may stand still while all receivers are behind."""
+
+    def listed(self, category: Category) -> list[Listed]:
+        """What is listed in a category, by symbol."""
+        ...
 
     def serves(self, key: TopicKey) -> bool:
         """Whether there is such a topic."""

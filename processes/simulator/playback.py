@@ -17,7 +17,8 @@ from typing import Any, Final
 
 import msgspec
 
-from processes.simulator.feed import Outgoing, TopicKey
+from processes.simulator.catalogue import base_coin
+from processes.simulator.feed import Listed, Outgoing, TopicKey
 from shared.captures import (
     CaptureInfo,
     CaptureLine,
@@ -103,6 +104,15 @@ class PlaybackFeed:
         self._start_ms: int | None = None
         self._books: dict[str, RecordedBook] = {}
         self._subscribed: set[TopicKey] = set()
+
+    def listed(self, category: Category) -> list[Listed]:
+        """The recorded symbols; a capture says nothing of turnover, so it is the same for all."""
+        if category != self.category:
+            return []
+        return [
+            Listed(symbol, base_coin(symbol), 1.0, 1.0, "0.01", "0.01")
+            for symbol in sorted(self.info.symbols)
+        ]
 
     def serves(self, key: TopicKey) -> bool:
         """Whether the capture holds messages of this topic."""

@@ -24,6 +24,13 @@ equal times in the order of the file. Pure: no sockets, no clock.
     set     side, price, size: as place; size 0 removes
     trade   side (Buy or Sell, the taker's), size, price=None: a taker order, to a worst price
     print   side, price, size, is_rpi=false, is_block=false: a trade that leaves the book alone
+
+Two more concern the list of instruments (REST) and not the market, which goes on as it would; their
+``at_ms`` counts from the start of the server:
+
+    list    turnover=None: lists the symbol, which is not listed before the first such action, or
+            changes its turnover of 24 hours (quote currency; inverse: contracts)
+    delist  takes it off the list; who subscribes it hears nothing more
 """
 
 import math
@@ -124,9 +131,21 @@ class Print(Action, frozen=True, tag="print"):
     is_block: bool = False
 
 
-AnyAction = SetBook | Place | Set | Feed | Pull | Eat | Take | Print
+class List(Action, frozen=True, tag="list"):
+    """List an instrument, or change its turnover."""
 
-_decoder = msgspec.json.Decoder(AnyAction)
+    turnover: float | None = None
+
+
+class Delist(Action, frozen=True, tag="delist"):
+    """Take an instrument off the list."""
+
+
+ListAction = List | Delist
+MarketAction = SetBook | Place | Set | Feed | Pull | Eat | Take | Print
+AnyAction = MarketAction | ListAction
+
+_decoder: msgspec.json.Decoder[AnyAction] = msgspec.json.Decoder(AnyAction)
 
 
 def parse_script(text: str) -> list[AnyAction]:
@@ -169,19 +188,19 @@ class ScriptedFlow:
     """
 
     def __init__(
-        self, instrument: Instrument, actions: Iterable[AnyAction], *, seed: int, now_ms: int
+        self, instrument: Instrument, actions: Iterable[MarketAction], *, seed: int, now_ms: int
     ) -> None:
         self.instrument = instrument
         self.state = State(instrument, Random(f"{seed}:{instrument.symbol}:script"), now_ms)
         self.next_ms = math.inf
-        self._planned: list[tuple[float, AnyAction]] = []
+        self._planned: list[tuple[float, MarketAction]] = []
         self._pulse_ms = 0
         self._pulse_due = math.inf
         self._is_pulse_high = False
         self._set_book(SetBook(symbol=instrument.symbol, mid=instrument.start_price), now_ms)
         self.add(actions, now_ms)
 
-    def add(self, actions: Iterable[AnyAction], now_ms: int) -> None:
+    def add(self, actions: Iterable[MarketAction], now_ms: int) -> None:
         """Plan more actions, their ``at_ms`` counting from ``now_ms``."""
         new = [(float(now_ms + action.at_ms), action) for action in actions]
         for _, action in new:
@@ -207,7 +226,7 @@ class ScriptedFlow:
         planned = self._planned[0][0] if self._planned else math.inf
         self.next_ms = min(planned, self._pulse_due)
 
-    def _perform(self, action: AnyAction, now_ms: int) -> Match | None:
+    def _perform(self, action: MarketAction, now_ms: int) -> Match | None:
         match action:
             case SetBook():
                 self._set_book(action, now_ms)
@@ -313,7 +332,7 @@ class ScriptedFlow:
     def _lots(self, size: float) -> int:
         return _steps(size, self.instrument.lot, "size")
 
-    def _check_grid(self, action: AnyAction) -> None:
+    def _check_grid(self, action: MarketAction) -> None:
         """A wrong number in a script is said when it is read, not when it is due."""
         price = getattr(action, "price", None)
         size = getattr(action, "size", None)

@@ -21,10 +21,12 @@ from typing import Any, Final, TypeVar, get_args
 import structlog
 from websockets.asyncio.server import Server as WebSocketServer
 from websockets.asyncio.server import ServerConnection, serve
+from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 from websockets.protocol import State
 
+from processes.simulator import rest
 from processes.simulator.faults import Faults
 from processes.simulator.feed import Feed, TopicKey, stream_of
 from processes.simulator.protocol import Session
@@ -64,6 +66,7 @@ class Counters:
     """Open now."""
     connections_total: int = 0
     requests: int = 0
+    rest_requests: int = 0
     frames: dict[str, int] = field(default_factory=lambda: {"trade": 0, "book": 0, "other": 0})
     """Data frames handed to connections, by stream."""
     overflows: int = 0
@@ -198,12 +201,23 @@ class Server:
     # -- connections -----------------------------------------------------------------------------
 
     def _check_request(self, connection: ServerConnection, request: Request) -> Response | None:
+        if rest.is_rest(request.path):
+            return self._answer_rest(request.path)
         fault = self.faults.strikes("refuse")
         if fault:
             return connection.respond(http.HTTPStatus(fault.status), "refused\n")
         if request.path.partition("?")[0] not in PATHS:
             return connection.respond(http.HTTPStatus.NOT_FOUND, "404 page not found\n")
         return None
+
+    def _answer_rest(self, target: str) -> Response:
+        """A plain HTTP answer in the place of a handshake."""
+        self.counters.rest_requests += 1
+        fault = self.faults.strikes("rest")
+        status, body = rest.answer(target, self.feed, self._tick(), fault=fault)
+        headers = Headers({"Content-Type": "application/json", "Connection": "close",
+                           "Content-Length": str(len(body))})  # fmt: skip
+        return Response(status.value, status.phrase, headers, body)
 
     async def _serve_client(self, websocket: ServerConnection) -> None:
         request = websocket.request
@@ -433,7 +447,8 @@ class ServerThread:
     def stop(self) -> None:
         """Stop and wait for the end of the thread; harmless when it has ended."""
         if self._loop is not None and self._stopping is not None and self._thread.is_alive():
-            self._loop.call_soon_threadsafe(self._stopping.set)
+            with contextlib.suppress(RuntimeError):  # it ended by itself a moment ago
+                self._loop.call_soon_threadsafe(self._stopping.set)
         self._thread.join()
 
     def call(self, function: Callable[..., Result], *arguments: Any) -> Result:

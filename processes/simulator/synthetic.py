@@ -11,12 +11,25 @@ from collections.abc import Iterable, Mapping
 from random import Random
 from typing import Final
 
-from processes.simulator.catalogue import Instrument, base_coin, catalogue, instrument_named
-from processes.simulator.feed import Outgoing, TopicKey
+from processes.simulator.catalogue import (
+    Instrument,
+    base_coin,
+    catalogue,
+    daily_turnover,
+    instrument_named,
+)
+from processes.simulator.feed import Listed, Outgoing, TopicKey
 from processes.simulator.frames import book_frame, trade_frames
 from processes.simulator.ladder import Window
 from processes.simulator.market import InstrumentKey, Market, Match, State, book_rate
-from processes.simulator.script import AnyAction, ScriptedFlow
+from processes.simulator.script import (
+    AnyAction,
+    Delist,
+    List,
+    ListAction,
+    MarketAction,
+    ScriptedFlow,
+)
 from shared.messages import Category
 
 PUSH_PERIOD_MS: Final[Mapping[str, Mapping[int, int]]] = {
@@ -42,6 +55,7 @@ class BookTopic:
         self.update_id = update_id
         self._state = state
         self._instrument = state.instrument
+        self.instrument: InstrumentKey = (state.instrument.category, state.instrument.symbol)
         self._window = Window(state.book, depth)
         self._period_ms = PUSH_PERIOD_MS[state.instrument.category][depth]
         self._match_ts_ms = state.book.match_ts_ms
@@ -117,7 +131,8 @@ class SyntheticFeed:
         instruments: What is listed.
         seed: Same seed, same subscriptions at the same times: same messages.
         rate: About so many messages a second over all subscribed topics; None for natural rates.
-        script: Actions for instruments that shall do only what the script says.
+        script: Actions for instruments that shall do only what the script says, and for the list
+            of instruments; one whose first action there lists it is not listed before.
     """
 
     is_elastic = False
@@ -135,18 +150,41 @@ class SyntheticFeed:
         self._rate = rate
         self._is_activity_stale = False
         self._polled_ms: int | None = None
-        self._script: dict[InstrumentKey, list[AnyAction]] = {}
+        self._script: dict[InstrumentKey, list[MarketAction]] = {}
         self._scripted: dict[InstrumentKey, ScriptedFlow] = {}
         self._books: dict[TopicKey, BookTopic] = {}
         self._trades: dict[TopicKey, tuple[InstrumentKey, ...]] = {}
         self._users: dict[InstrumentKey, int] = {}
         self._update_ids: dict[TopicKey, int] = {}
+        self._listed = {
+            key: daily_turnover(instrument) for key, instrument in self.market.instruments.items()
+        }
+        self._listings: list[tuple[float, ListAction]] = []
+        """What is listed and delisted when; before the first poll, when after it."""
         for action in script:
-            self._script.setdefault(action.key, []).append(action)
+            if isinstance(action, List | Delist):
+                self._listings.append((action.at_ms, action))
+            else:
+                self._script.setdefault(action.key, []).append(action)
+        self._listings.sort(key=lambda planned: planned[0])
+        first = {action.key: action for _, action in reversed(self._listings)}
+        for key, action in first.items():
+            if isinstance(action, List):
+                del self._listed[key]
         for key in self._script:
             self._scripted_flow(key, 0)  # a wrong number in the script is said now
 
     # -- feed.Feed -------------------------------------------------------------------------------
+
+    def listed(self, category: Category) -> list[Listed]:
+        """The list of a category, by symbol."""
+        found = []
+        for key, turnover in self._listed.items():
+            if key[0] == category:
+                each = self.market.instruments[key]
+                found.append(Listed(each.symbol, each.base_coin, turnover, each.start_price,
+                                    each.tick.text(1), each.lot.text(1)))  # fmt: skip
+        return sorted(found)
 
     def serves(self, key: TopicKey) -> bool:
         """Whether the topic names a listed instrument and a depth its category has."""
@@ -181,15 +219,17 @@ class SyntheticFeed:
         if book is not None:
             book.close()
             self._update_ids[key] = book.update_id
-            parsed = self._parse(key)
-            assert parsed is not None
-            self._close(parsed[1][0])
+            self._close(book.instrument)
         for instrument in self._trades.pop(key, ()):
             self._close(instrument)
         self._is_activity_stale = True
 
     def poll(self, now_ms: int) -> list[Outgoing]:
         """The trades since the last poll, then the books that are due."""
+        if self._polled_ms is None:
+            self._listings = [(now_ms + at_ms, action) for at_ms, action in self._listings]
+        if self._listings:
+            self._perform_listings(now_ms)
         if self._is_activity_stale:
             self._set_activity()
         if self._polled_ms is not None and now_ms - self._polled_ms > CATCH_UP_MAX_MS:
@@ -212,15 +252,44 @@ class SyntheticFeed:
 
     def perform(self, actions: Iterable[AnyAction], now_ms: int) -> None:
         """
-        Plan more actions, their times counting from now, for instruments that have a script.
+        Plan more actions, their times counting from now, for instruments that have a script or
+        for the list of instruments.
 
         Raises:
             KeyError: If the instrument has no script; give it an empty ``book`` action at start.
         """
         for action in actions:
+            if isinstance(action, List | Delist):
+                self._listings.append((now_ms + action.at_ms, action))
+                self._listings.sort(key=lambda planned: planned[0])
+                continue
             flow = self._scripted[action.key]
             flow.add([action], now_ms)
             self.market.wake(action.key)
+
+    # -- the list of instruments -----------------------------------------------------------------
+
+    def list_instrument(self, instrument: Instrument, turnover: float | None = None) -> None:
+        """List one more instrument, or change the turnover of a listed one."""
+        key = (instrument.category, instrument.symbol)
+        self.market.instruments.setdefault(key, instrument)
+        self._listed[key] = daily_turnover(instrument) if turnover is None else turnover
+
+    def delist(self, key: InstrumentKey) -> None:
+        """Take an instrument off the list; its topics fall silent and are served no longer."""
+        del self._listed[key]
+        for topic in [topic for topic, book in self._books.items() if book.instrument == key]:
+            self.leave(topic)
+        self.leave((key[0], f"publicTrade.{key[1]}"))
+        self.market.close(key)
+
+    def _perform_listings(self, now_ms: int) -> None:
+        while self._listings and self._listings[0][0] <= now_ms:
+            action = self._listings.pop(0)[1]
+            if isinstance(action, List):
+                self.list_instrument(self.market.instruments[action.key], action.turnover)
+            elif action.key in self._listed:
+                self.delist(action.key)
 
     # -- inside ----------------------------------------------------------------------------------
 
@@ -232,17 +301,17 @@ class SyntheticFeed:
             depth, _, symbol = rest.partition(".")
             if depth.isdecimal() and f"{int(depth)}" == depth:
                 instrument = (category, symbol)
-                if int(depth) in PUSH_PERIOD_MS[category] and instrument in self.market.instruments:
+                if int(depth) in PUSH_PERIOD_MS[category] and instrument in self._listed:
                     return int(depth), (instrument,)
         elif kind == "publicTrade":
             if category == "option":
                 contracts = tuple(
                     instrument
-                    for instrument in self.market.instruments
+                    for instrument in self._listed
                     if instrument[0] == "option" and base_coin(instrument[1]) == rest
                 )
                 return (None, contracts) if contracts else None
-            if (category, rest) in self.market.instruments:
+            if (category, rest) in self._listed:
                 return None, ((category, rest),)
         return None
 
