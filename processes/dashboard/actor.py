@@ -200,6 +200,7 @@ class Dashboard(Actor):
             payload = self._decode(frame)
             if payload is not None:
                 self.board.take(payload, self._now_ms())
+        self.board.drop_silent(self._now_ms())
         now = self.clock.monotonic()
         if now - self._sampled >= SAMPLE_S:
             self._sampled = now

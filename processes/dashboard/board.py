@@ -7,7 +7,9 @@ version of the board at which it last changed, and a browser asks for what is ne
 has. A slow one thus skips versions and costs no memory. Pure: messages and times come in.
 
 Whenever the metrics cannot be trusted to be current (``lose``) every number is dropped at once;
-names stay, so that the page can say of what nothing is known.
+names stay, so that the page can say of what nothing is known. A market's age is that of its
+worker's last word, not of its last change: a book in which nothing changes is published again only
+when it does, but its trades are published once a second, and its worker is reported as often.
 """
 
 from collections import deque
@@ -27,9 +29,12 @@ WALLS_MAX = 200
 NOTICES_MAX = 100
 CHARTED_MARKETS_MAX = 1_000
 """Markets beyond it are in the table, without a history."""
+SILENT_MS = 3_000
+"""The trades of a market are published once a second; nothing for so long, and nothing is known."""
 ROUNDS_BEFORE_GONE = 3
 """Rounds of ``process.*`` messages, one a second, that do not mention a market that is gone."""
 SUPERVISOR = "supervisor"
+HEAD_FIELDS = ("state", "reason", "epoch", "seq", "process")
 ADDED_BY_SUPERVISOR = ("ready", "reasons", "version", "network", "started_ts_ms")
 
 WALL_FIELDS = (
@@ -136,6 +141,18 @@ class Board:
         self._processes_version = self.version
         self._supervisor = {}
         self._topics = {}
+
+    def drop_silent(self, now_ms: int) -> None:
+        """Forget the trades of markets whose worker no longer speaks of them."""
+        for market in self._markets.values():
+            trades = market.trades
+            if trades is None or trades["state"] not in ("live", "warming"):
+                continue
+            if now_ms - trades["publish_ts_ns"] // 1_000_000 > SILENT_MS:
+                self.version += 1
+                kept = {key: trades.get(key) for key in (*HEAD_FIELDS, "source", "publish_ts_ns")}
+                market.trades = {**kept, "state": "silent"}
+                self._renew(market)
 
     def sample(self, now_ms: int) -> None:
         """Add a point to the history of every market; about once a second."""
@@ -321,11 +338,16 @@ class Board:
 
 
 def _head(payload: Payload | None, feed: FeedState) -> dict[str, Any]:
-    """What identifies a message and says whether it can be trusted."""
+    """What identifies a message, says whether it can be trusted, and how old it is."""
     if payload is None:
-        return {"state": "none" if feed in ("live", "starting") else "lost", "reason": None,
-                "epoch": None, "seq": None}  # fmt: skip
-    return {key: payload.get(key) for key in ("state", "reason", "epoch", "seq")}
+        state = "none" if feed in ("live", "starting") else "lost"
+        return {**dict.fromkeys(HEAD_FIELDS), "state": state, "heard_ms": None, "changed_ms": None}
+    changed_ns = payload.get("recv_ts_ns")
+    return {
+        **{key: payload.get(key) for key in HEAD_FIELDS},
+        "heard_ms": payload["publish_ts_ns"] // 1_000_000,
+        "changed_ms": None if changed_ns is None else changed_ns // 1_000_000,
+    }
 
 
 def _market_of(topic: str) -> str:

@@ -5,7 +5,13 @@ from typing import Any
 
 import msgspec
 
-from processes.dashboard.board import CHARTED_MARKETS_MAX, ROUNDS_BEFORE_GONE, Board, Cursor
+from processes.dashboard.board import (
+    CHARTED_MARKETS_MAX,
+    ROUNDS_BEFORE_GONE,
+    SILENT_MS,
+    Board,
+    Cursor,
+)
 from tests.dashboard.payloads import book, density, gap, process, stale_book, trades
 
 NAME = "linear.BTCUSDT"
@@ -24,6 +30,10 @@ def ask(board: Board, cursor: Cursor = Cursor(), selected: str = "") -> tuple[Cu
     return cursor, json.loads(msgspec.json.encode(update))
 
 
+def identity(head: dict[str, Any]) -> tuple[Any, ...]:
+    return head["state"], head["reason"], head["epoch"], head["seq"]
+
+
 def test_a_row_holds_the_numbers_of_both_messages_of_a_market() -> None:
     _, update = ask(make_board(book(), trades()))
 
@@ -31,14 +41,14 @@ def test_a_row_holds_the_numbers_of_both_messages_of_a_market() -> None:
     assert (NAME, 100.5, 0.5, 49.9) == (row["name"], row["price"], row["spread"], row["spread_bps"])
     assert (12.0, -1.5, -0.25) == (row["tpm"], row["vol_delta"], row["imbalance"])
     assert {"side": "bid", "price": 99.0, "size": 50.0, "distance_bps": 15.0} == row["wall"]
-    assert {"state": "live", "reason": None, "epoch": "e-1", "seq": 1} == row["book"]
+    assert ("live", None, "e-1", 1) == identity(row["book"])
 
 
 def test_a_book_that_is_not_live_has_no_numbers_in_its_row() -> None:
     _, update = ask(make_board(book(), stale_book()))
 
     (row,) = update["rows"]
-    assert {"state": "stale", "reason": "gap", "epoch": "e-1", "seq": 2} == row["book"]
+    assert ("stale", "gap", "e-1", 2) == identity(row["book"])
     for key in ("mid_price", "best_bid", "best_ask", "spread", "imbalance", "wall", "walls"):
         assert row[key] is None, key
 
@@ -74,6 +84,43 @@ def test_only_the_selected_market_comes_with_its_book_trades_and_history() -> No
     assert [[11_000, 100.25, -1.5, -0.25]] == later["points"]
     assert [] == later["prints"]
     assert "market" not in later
+
+
+def test_when_a_market_was_heard_of_and_when_it_changed_are_two_things() -> None:
+    """A quiet market is published every second; that makes neither its trades nor its book new."""
+    quiet: dict[str, Any] = {"publish_ts_ns": 90_000_000_000, "recv_ts_ns": 20_000_000_000}
+    _, update = ask(make_board(book(recv_ts_ns=None), trades(**quiet)))
+
+    (row,) = update["rows"]
+    assert (90_000, 20_000) == (row["trades"]["heard_ms"], row["trades"]["changed_ms"])
+    assert (0, None) == (row["book"]["heard_ms"], row["book"]["changed_ms"])
+
+
+def test_trades_that_nobody_speaks_of_any_more_lose_their_numbers() -> None:
+    """Their worker hangs. A quiet book is not published and keeps its numbers."""
+    board = make_board(book(), trades(publish_ts_ns=10_000_000_000))
+    cursor, _ = ask(board, selected=NAME)
+
+    board.drop_silent(10_000 + SILENT_MS)
+    _, in_time = ask(board, cursor, NAME)
+    board.drop_silent(10_001 + SILENT_MS)
+    _, late = ask(board, cursor, NAME)
+
+    assert [] == in_time["rows"]
+    (row,) = late["rows"]
+    assert ("silent", None, "e-1", 1) == identity(row["trades"])
+    assert [None] * 4 == [row[key] for key in ("price", "tpm", "vol_delta", "coverage_s")]
+    assert ("live", 100.25) == (row["book"]["state"], row["mid_price"])
+    assert "last_price" not in late["market"]["trades"]
+
+
+def test_trades_that_were_stale_already_stay_so() -> None:
+    board = make_board(trades(state="stale", reason="process_down", publish_ts_ns=0))
+
+    board.drop_silent(1_000_000)
+
+    (row,) = ask(board)[1]["rows"]
+    assert ("stale", "process_down", "e-1", 1) == identity(row["trades"])
 
 
 def test_the_history_has_a_hole_where_the_book_was_not_live() -> None:

@@ -1,13 +1,18 @@
 """The page in a real browser, on a real pipeline: what it shows is what the socket says."""
 
 import json
+import os
 import re
+import signal
 import time
 from typing import Any
 
 import pytest
 
+from processes.dashboard.board import Board
+from processes.dashboard.server import Server
 from tests.dashboard.browser import Browser, wait
+from tests.dashboard.payloads import book, process, trades
 from tests.system.pipeline import Payload, Pipeline, kill
 
 pytestmark = pytest.mark.timeout(120)
@@ -46,6 +51,10 @@ def assert_shows(text: str, value: float | None, *, exact: bool = False) -> None
     decimals = len(text.partition(".")[2])
     tolerance = 0 if exact else 0.5 * 10**-decimals + 1e-9 * abs(value)
     assert abs(shown - value) <= tolerance, (text, value)
+
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
 
 
 class Socket:
@@ -184,7 +193,7 @@ def test_a_killed_worker_shows_within_two_seconds(page: Browser, pipeline: Pipel
     assert "stale: process_down" == first["state"]
     assert first["at"] - killed_ms < 2000
     assert 0 == first["levels"]
-    assert {NONE} == {first["cells"][index] for index in (3, 6, 7)}, "spread, imbalance, wall"
+    assert {NONE} == {first["cells"][index] for index in (4, 7, 8)}, "spread, imbalance, wall"
     page.until(
         "[...document.querySelectorAll('#events li')].some("
         "li => /orderbook-0: (up → restarting|replaced)/.test(li.textContent))"
@@ -193,6 +202,74 @@ def test_a_killed_worker_shows_within_two_seconds(page: Browser, pipeline: Pipel
                f" > 0 && document.querySelector('#processes [data-process=orderbook-0]')"
                f".dataset.pid != {victim}")  # fmt: skip
     page.until("document.querySelectorAll('#gaps tbody tr').length >= 3")
+
+
+def test_a_quiet_book_is_old_and_yet_heard_of(chromium: Browser) -> None:
+    """That nothing changes and that nobody speaks are told apart."""
+    server, now_ns = Server("127.0.0.1", 0, Board("60s", "10"), now_ms), time.time_ns()
+    minute_ago = now_ns - 60_000_000_000
+    with server.lock:
+        server.board.live(now_ms())
+        server.board.take(book(publish_ts_ns=minute_ago, recv_ts_ns=minute_ago), now_ms())
+        server.board.take(trades(publish_ts_ns=now_ns, recv_ts_ns=minute_ago), now_ms())
+        server.board.take(process("orderbook-0", 1, publish_ts_ns=now_ns), now_ms())
+        server.news()
+    try:
+        chromium.open(f"{server.url}#linear.BTCUSDT")
+        changed = chromium.until("document.querySelector('#symbol-changed').textContent")
+        heard = chromium.evaluate("document.querySelector('#symbol-heard').textContent")
+        assert re.fullmatch(r"book changed 1m 0\ds ago · traded 1m 0\ds ago", changed)
+        assert re.fullmatch(r"heard [0-2]\.\d s ago", heard)
+        assert "live" == chromium.evaluate(STATE.format("BTCUSDT"))
+
+        # Nobody speaks any more: it shows although nothing more arrives that could tell.
+        chromium.until("document.querySelector('#symbol-heard').className === 'old'")
+        chromium.until(ROW.format("BTCUSDT") + ".querySelector('[data-column=heard]')"
+                       ".className === 'old'")  # fmt: skip
+    finally:
+        chromium.open("about:blank")
+        server.close()
+
+
+def test_a_page_that_nobody_sees_costs_nothing_and_comes_back_whole(
+    page: Browser, pipeline: Pipeline
+) -> None:
+    hide = (
+        "Object.defineProperty(document, 'hidden', {{value: {}, configurable: true}});"
+        "document.dispatchEvent(new Event('visibilitychange')); 0"
+    )
+
+    def wait_for_streams(count: int) -> None:
+        since_ns = time.time_ns()
+        pipeline.first(lambda message: message["topic"] == "process.dashboard"
+                       and message["publish_ts_ns"] > since_ns
+                       and message["streams"] == count, 10)  # fmt: skip
+
+    wait_for_streams(1)
+    page.evaluate(hide.format("true"))
+    wait_for_streams(0)
+    assert "PAUSED" == page.evaluate("document.querySelector('#source').textContent")
+    assert [NONE] * 7 == page.evaluate(CELLS.format("BTCUSDT"))[2:]
+    assert "paused" in page.evaluate("document.title")
+    assert page.evaluate("document.querySelector('#banner').hidden")
+
+    page.evaluate(hide.format("false"))
+    page.until("document.querySelectorAll('#bids tr').length === 10")
+    page.until("document.querySelectorAll('#markets .state.good').length === 3")
+    page.until("document.querySelectorAll('#gaps tbody tr').length >= 3")
+
+
+def test_a_hung_worker_shows_before_it_is_restarted(page: Browser, pipeline: Pipeline) -> None:
+    """Trades of which nothing is heard for three seconds have no numbers any more."""
+    victim = pipeline.pid("trades-0")
+    os.kill(victim, signal.SIGSTOP)
+
+    page.until(STATE.format("BTCUSDT") + " === 'trades silent'")
+    assert [NONE] * 3 == [page.evaluate(CELLS.format("BTCUSDT"))[index] for index in (3, 5, 6)]
+    assert NONE == page.evaluate("document.querySelector('#symbol-price').textContent")
+
+    os.kill(victim, signal.SIGCONT)
+    page.until("document.querySelectorAll('#markets .state.good').length === 3")
 
 
 def test_a_killed_forwarder_takes_all_numbers_off_the_page(
@@ -214,7 +291,7 @@ def test_a_killed_forwarder_takes_all_numbers_off_the_page(
     assert first["at"] - killed_ms < 2000
     assert "STALE" == first["source"]
     assert "metrics socket is gone" in first["banner"]
-    assert ["lost", *[NONE] * 6] == first["cells"][1:]
+    assert ["lost", *[NONE] * 7] == first["cells"][1:]
     page.until("document.body.dataset.feed === 'live'")
     page.until("document.querySelectorAll('#markets .state.good').length === 3")
 
@@ -229,7 +306,7 @@ def test_a_killed_dashboard_is_said_and_comes_back_by_itself(
     assert "connection to the dashboard is lost" in page.evaluate(
         "document.querySelector('#banner').textContent"
     )
-    assert [NONE] * 6 == page.evaluate(CELLS.format("SOLUSDT"))[2:]
+    assert [NONE] * 7 == page.evaluate(CELLS.format("SOLUSDT"))[2:]
     assert 0 == page.evaluate("document.querySelectorAll('#bids tr').length")
 
     page.until("document.body.dataset.connection === 'open'", 15)

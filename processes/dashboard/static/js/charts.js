@@ -65,7 +65,7 @@ export class Charts {
       scales: { x: { time: true, range: () => this.timeRange() }, y: { range } },
       axes: [
         { ...axis, show: true, size: hasTime ? 22 : 4, values: hasTime ? times : () => [], incrs: [10, 15, 30, 60, 120, 300] },
-        { ...axis, side: 1, size: 68, incrs: STEPS, values: (plot, values) => values.map(format), space: 20 },
+        { ...axis, side: 1, size: 68, incrs: STEPS, values: (plot, values) => values.map(format), space: box.clientHeight < 150 ? 14 : 20 },
       ],
       series: [{}, ...series],
       hooks: { draw: draw ? [draw] : [] },

@@ -58,6 +58,12 @@ export function duration(seconds) {
   return `${Math.floor(hours / 24)}d ${hours % 24}h`;
 }
 
+/** More than this since a market was heard of is too long: once a second is the rule. */
+export const SILENT_S = 3;
+
+/** The age of what is shown, as long as it is small to a tenth of a second: `0.4 s`, `12 s`. */
+export const age = (seconds) => (seconds !== null && seconds < 10 ? `${seconds.toFixed(1)} s` : duration(seconds));
+
 /** Set an element's text if it is another. */
 export function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;
@@ -74,6 +80,6 @@ export function make(tag, className = "", text = "") {
 /** The class of a state: good, bad, or neither. */
 export function stateClass(state) {
   if (state === "live" || state === "up") return "state good";
-  if (state === "none" || state === "unknown" || !state) return "state none";
-  return ["stale", "lost", "flapping", "failed"].includes(state) ? "state bad" : "state";
+  if (["none", "paused"].includes(state) || state === "unknown" || !state) return "state none";
+  return ["stale", "silent", "lost", "flapping", "failed"].includes(state) ? "state bad" : "state";
 }

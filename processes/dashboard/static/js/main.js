@@ -2,7 +2,7 @@
 
 import { Charts } from "./charts.js";
 import { duration, make, setText, timeOfDay } from "./format.js";
-import { renderMarket } from "./market.js";
+import { renderAges, renderMarket } from "./market.js";
 import { Model } from "./model.js";
 import { renderEvents, renderGaps, renderProcesses } from "./panels.js";
 import { Stream } from "./stream.js";
@@ -10,7 +10,7 @@ import { MarketTable } from "./table.js";
 
 const CLOCK_MS = 500;
 const BADGES = {
-  live: "LIVE", sim: "SIMULATED · NOT REAL PRICES", replay: "REPLAY · RECORDED DATA", stale: "STALE", none: "NO DATA YET",
+  live: "LIVE", sim: "SIMULATED · NOT REAL PRICES", replay: "REPLAY · RECORDED DATA", stale: "STALE", paused: "PAUSED", none: "NO DATA YET",
 };
 const $ = (id) => document.getElementById(id);
 
@@ -61,7 +61,8 @@ function renderHead() {
   setText($("source"), connection === "connecting" ? "CONNECTING" : BADGES[source]);
   const row = model.rows.get(model.selected);
   const price = $("symbol-price").textContent;
-  document.title = row ? `${price} ${row.symbol}${source === "live" ? "" : ` · ${source.toUpperCase()}`}` : "bybit-pipeline";
+  if (connection === "paused") document.title = "paused · bybit-pipeline";
+  else document.title = row ? `${price} ${row.symbol}${source === "live" ? "" : ` · ${source.toUpperCase()}`}` : "bybit-pipeline";
   renderReady(pipeline);
   setText($("facts"), pipeline.version ? [`v${pipeline.version}`, source === "live" ? pipeline.network : ""].filter(Boolean).join(" · ") : "");
   const banner = $("banner");
@@ -88,9 +89,22 @@ function troubleText() {
   return "";
 }
 
+/** A page that nobody sees costs the pipeline nothing, and shows nothing old when it is seen again. */
+function onVisibility() {
+  if (document.hidden) {
+    stream.pause();
+    model.lose("", "paused");
+    render();
+  } else {
+    stream.resume();
+  }
+}
+
 setInterval(() => {
   setText($("time"), timeOfDay(Date.now()));
-  const silent = model.heardAt === undefined ? null : (performance.now() - model.heardAt) / 1000;
+  table.renderAges();
+  renderAges(model);
+  const silent = model.connection === "paused" || model.heardAt === undefined ? null : (performance.now() - model.heardAt) / 1000;
   setText($("age"), silent === null || silent < 1.5 ? "" : `last update ${duration(silent)} ago`);
 }, CLOCK_MS);
 
@@ -103,8 +117,10 @@ document.addEventListener("keydown", (event) => {
   if (event.key === "Escape") $("ready").open = false;
 });
 $("only-selected").addEventListener("change", () => renderEvents(model));
+document.addEventListener("visibilitychange", onVisibility);
 addEventListener("hashchange", () => select(decodeURIComponent(location.hash.slice(1))));
 
 model.selected = decodeURIComponent(location.hash.slice(1));
 renderHead();
 stream.open(model.selected);
+if (document.hidden) onVisibility();

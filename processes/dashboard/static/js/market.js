@@ -1,6 +1,6 @@
 // The selected market: its head, the ladder, the trade windows, the walls.
 
-import { duration, fixed, make, NONE, percent, setText, signed, stateClass } from "./format.js";
+import { age, duration, fixed, make, NONE, percent, setText, signed, SILENT_S, stateClass } from "./format.js";
 import { decimalsFor } from "./table.js";
 
 const $ = (id) => document.getElementById(id);
@@ -28,6 +28,7 @@ export function renderMarket(model) {
     [trades?.last_size, ...levels(book).map(([, size]) => size)],
   );
   renderHead(model, row, d);
+  renderAges(model);
   renderLadder(model, row, d);
   renderWindows(model, row, d);
   renderWalls(model, row, d);
@@ -57,6 +58,17 @@ function renderHead(model, row, d) {
     ["CVD", signed(trades?.cvd, d.size)],
     ["Trades/s", fixed(trades?.tps, 1)],
   ]);
+}
+
+/** When the market was last heard of, and when something last happened in it: two things. */
+export function renderAges(model) {
+  const row = model.rows.get(model.selected);
+  const ago = (what, seconds) => (seconds === null ? "" : `${what} ${age(seconds)} ago`);
+  const heard = row ? model.heardAgo(row) : null;
+  const texts = row ? [ago("book changed", model.ago(row.book.changed_ms)), ago("traded", model.ago(row.trades.changed_ms))] : [];
+  setText($("symbol-heard"), ago("heard", heard));
+  $("symbol-heard").className = heard > SILENT_S ? "old" : "";
+  setText($("symbol-changed"), texts.filter(Boolean).join(" · "));
 }
 
 function facts(pairs) {

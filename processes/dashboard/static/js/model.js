@@ -70,12 +70,12 @@ export class Model {
     this.pipeline = pipeline;
   }
 
-  /** The connection is gone: names stay, every number goes. */
-  lose(reason) {
-    if (this.connection !== "lost") this.lostSinceMs = Date.now();
-    this.connection = "lost";
+  /** The connection is gone, or `paused` by us: names stay, every number goes. */
+  lose(reason, connection = "lost") {
+    if (this.connection !== connection) this.lostSinceMs = Date.now();
+    this.connection = connection;
     this.lostReason = reason;
-    const nothing = { state: "lost", reason: null, epoch: null, seq: null };
+    const nothing = { state: this.connection, reason: null, epoch: null, seq: null };
     for (const row of this.rows.values()) {
       for (const key of Object.keys(row)) if (!["name", "category", "symbol"].includes(key)) row[key] = null;
       row.book = row.trades = nothing;
@@ -96,10 +96,28 @@ export class Model {
 
   /** What the source badge says: live, sim, replay, stale, or none yet. */
   get source() {
+    if (this.connection === "paused") return "paused";
     if (this.connection === "lost" || ["lost", "silent"].includes(this.feed.state)) return "stale";
     const sources = new Set([...this.rows.values()].map((row) => row.source).filter(Boolean));
     if (this.pipeline.source) sources.add(this.pipeline.source);
     return ["sim", "replay", "live"].find((name) => sources.has(name)) ?? "none";
+  }
+
+  /**
+   * Seconds since the pipeline last spoke of a market; null if it never has.
+   *
+   * Of its trades it speaks once a second. A book is published when it changes; in between, that
+   * its worker is up is what is said of it.
+   */
+  heardAgo(row) {
+    const worker = this.processes.find(({ process, state }) => process === row.book.process && state === "up");
+    const book = Math.max(row.book.heard_ms ?? -Infinity, worker ? worker.publish_ts_ns / 1e6 : -Infinity);
+    return this.ago(Math.min(row.trades.heard_ms ?? Infinity, row.book.heard_ms == null ? Infinity : book));
+  }
+
+  /** Seconds since a time of the pipeline's clock, in ms; null if there is none. */
+  ago(ms) {
+    return Number.isFinite(ms ?? NaN) ? Math.max(0, (this.nowMs - ms) / 1000) : null;
   }
 
   /** The pipeline's time now, in ms: that of the last update and what has passed since. */

@@ -13,12 +13,14 @@ export class Stream {
     this.source = null;
     this.heard = performance.now();
     this.retryAt = Infinity;
+    this.isPaused = false;
     setInterval(() => this.check(), CHECK_MS);
   }
 
   /** Start, or start again for another market. */
   open(market) {
     this.market = market;
+    if (this.isPaused) return;
     this.source?.close();
     this.heard = performance.now();
     this.retryAt = Infinity;
@@ -40,6 +42,21 @@ export class Stream {
     this.source = null;
     this.retryAt = performance.now() + RETRY_MS;
     this.onLost(reason);
+  }
+
+  /** Nobody looks: let go of the server until `resume`. */
+  pause() {
+    this.isPaused = true;
+    this.source?.close();
+    this.source = null;
+    this.retryAt = Infinity;
+  }
+
+  /** Somebody looks again: a new stream, which begins with everything. */
+  resume() {
+    if (!this.isPaused) return;
+    this.isPaused = false;
+    this.open(this.market);
   }
 
   check() {

@@ -1,6 +1,6 @@
 // The market table: one row a market, sorted, filtered, moved through with the arrow keys.
 
-import { commonDecimals, fixed, make, NONE, setText, signed, stateClass } from "./format.js";
+import { age, commonDecimals, fixed, make, NONE, setText, signed, SILENT_S, stateClass } from "./format.js";
 
 const decimals = new Map(); // by market: what prices and sizes are written with, learnt as they come
 
@@ -18,6 +18,10 @@ const sign = (value) => (value > 0 ? "buy" : value < 0 ? "sell" : "");
 const COLUMNS = [
   { key: "name", title: () => "Market", text: true, sort: (row) => row.name },
   { key: "state", title: () => "Book", text: true, sort: (row) => row.book.state },
+  {
+    key: "heard", title: () => "Heard", hint: "How long ago the pipeline last spoke of this market: about once a second, whether or not anything changes",
+    sort: (row, model) => model.heardAgo(row), show: (row, d, model) => ageCell(model.heardAgo(row)),
+  },
   {
     key: "price", title: () => "Price", hint: "Of the last trade; green after a buy, red after a sell",
     sort: (row) => row.price,
@@ -48,6 +52,14 @@ const COLUMNS = [
 ];
 
 const STATE = COLUMNS.findIndex((column) => column.key === "state");
+const HEARD = COLUMNS.findIndex((column) => column.key === "heard");
+
+const ageCell = (seconds) => [age(seconds), seconds > SILENT_S ? "old" : ""];
+
+function setCell(cell, [text, className]) {
+  setText(cell, text);
+  if (cell.className !== className) cell.className = className;
+}
 
 function wallText(row, d) {
   if (!row.wall) return row.walls === 0 ? "no wall" : NONE;
@@ -127,7 +139,7 @@ export class MarketTable {
     const { sort } = COLUMNS.find((column) => column.key === this.sortKey);
     const way = this.isDescending ? -1 : 1;
     return rows.sort((a, b) => {
-      const [x, y] = [sort(a) ?? null, sort(b) ?? null];
+      const [x, y] = [sort(a, this.model) ?? null, sort(b, this.model) ?? null];
       if (x === null || y === null) return (x === null) - (y === null) || (a.name < b.name ? -1 : 1);
       return x === y ? (a.name < b.name ? -1 : 1) : (x < y ? -1 : 1) * way;
     });
@@ -151,9 +163,23 @@ export class MarketTable {
       }
     });
     if (!names.has(this.focused) && shown.length) this.moveTabStop(names.has(this.model.selected) ? this.model.selected : shown[0].name);
+    this.scrollToSelected();
     this.renderEmpty(shown.length);
     const all = this.model.rows.size;
     setText(document.querySelector("#markets-count"), shown.length === all ? `${all}` : `${shown.length} of ${all}`);
+  }
+
+  /** Once, when another market is selected: the address may name one far down. */
+  scrollToSelected() {
+    const row = this.rows.get(this.model.selected);
+    if (!row || this.scrolledTo === this.model.selected) return;
+    this.scrolledTo = this.model.selected;
+    row.element.scrollIntoView({ block: "nearest" });
+  }
+
+  /** Ages grow between updates. */
+  renderAges() {
+    for (const [name, { cells }] of this.rows) setCell(cells[HEARD], ageCell(this.model.heardAgo(this.model.rows.get(name))));
   }
 
   renderEmpty(count) {
@@ -172,14 +198,11 @@ export class MarketTable {
     const { element, cells } = made;
     const d = decimalsFor(row.name, [row.price, row.best_bid, row.best_ask, row.wall?.price], [row.wall?.size, row.volume]);
     COLUMNS.forEach((column, index) => {
-      if (!column.show) return;
-      const [text, className] = column.show(row, d);
-      setText(cells[index], text);
-      if (cells[index].className !== className) cells[index].className = className;
+      if (column.show) setCell(cells[index], column.show(row, d, this.model));
     });
     const state = cells[STATE].firstChild;
     const { book, trades } = row;
-    const stale = book.state === "live" && trades.state === "stale" ? "trades stale" : "";
+    const stale = book.state === "live" && ["stale", "silent"].includes(trades.state) ? `trades ${trades.state}` : "";
     setText(state, stale || [book.state, book.reason].filter(Boolean).join(": "));
     state.className = stateClass(stale ? "stale" : book.state);
     element.dataset.bookEpoch = book.epoch ?? "";
