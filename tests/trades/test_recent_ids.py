@@ -1,6 +1,10 @@
 """Trade ids are remembered long enough, and not for ever."""
 
-from processes.trades.recent_ids import RecentIds
+import tracemalloc
+
+import pytest
+
+from processes.trades.recent_ids import SLICES, RecentIds
 
 
 def test_an_id_counts_once() -> None:
@@ -25,8 +29,26 @@ def test_memory_is_bounded_by_time_and_by_number() -> None:
     slow = RecentIds(horizon_ms=1_000, max_ids=10_000)
     for now in range(100_000):
         slow.add(str(now), now)
-    assert len(slow) <= 2_000
+    assert 1_000 <= len(slow) <= 1_000 * (1 + 2 / SLICES)
     fast = RecentIds(horizon_ms=1_000, max_ids=100)
     for number in range(100_000):
         fast.add(str(number), 0)
     assert len(fast) <= 200
+
+
+@pytest.mark.parametrize("a_horizon", [300, 1_500, 2_400, 4_900, 20_000])
+def test_memory_is_level_soon_after_the_first_horizon(a_horizon: int) -> None:
+    """Whatever the number of ids: sets double their tables at some numbers."""
+    ids = RecentIds(horizon_ms=300_000, max_ids=100_000)
+    most, level = 0, 0
+    tracemalloc.start()
+    try:
+        for number in range(6 * a_horizon):
+            ids.add(f"{number:036}", number * 300_000 // a_horizon)
+            if number % 20 == 0:
+                most = max(most, tracemalloc.get_traced_memory()[0])
+            if number == a_horizon * 11 // 10:
+                level = most
+    finally:
+        tracemalloc.stop()
+    assert most <= 1.03 * level
