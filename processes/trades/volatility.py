@@ -6,7 +6,7 @@ from math import log, sqrt
 
 _BITS = 192
 """Squared returns are summed in units of 2^-192, in which every one of them is a whole number."""
-_TRIM_FROM = 512
+_TRIM_FROM = 32
 
 
 class PriceSamples:

@@ -21,7 +21,7 @@ from processes.trades.volatility import PriceSamples
 DEFAULT_MAX_TRADES = 200_000
 """About 50 MB for a symbol that fills it, and 666 trades a second over five minutes."""
 
-_COMPACT_FROM = 128
+_COMPACT_FROM = 32
 """Evicted rows that are kept at the front of the columns before they are cut off."""
 
 _COIN_BITS = 192
@@ -296,7 +296,7 @@ class TradeWindows:
         self._head = bisect_right(self._ts, floor_ms, self._head)
         self._highs.evict(floor_ms)
         self._lows.evict(floor_ms)
-        if self._head >= _COMPACT_FROM and self._head * 2 >= len(self._ts):
+        if self._head >= _COMPACT_FROM and self._head * 16 >= len(self._ts):
             for column in (
                 self._ts,
                 self._prices,
@@ -403,7 +403,7 @@ class _Extremes:
     def evict(self, floor_ms: int) -> None:
         """Forget everything up to and including a time."""
         self._head = bisect_right(self._ts, floor_ms, self._head)
-        if self._head >= _COMPACT_FROM and self._head * 2 >= len(self._ts):
+        if self._head >= _COMPACT_FROM and self._head * 16 >= len(self._ts):
             del self._ts[: self._head], self._prices[: self._head]
             self._head = 0
 
