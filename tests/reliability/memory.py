@@ -1,8 +1,9 @@
 """
-Memory of one symbol: ``scripts/memory``.
+Memory of one symbol: ``scripts/memory``, and of all trades over time: ``scripts/memory growth``.
 
 Resident memory of a fresh process before and after so many books, or trade windows, are filled as
-they are in a running pipeline; divided by their number.
+they are in a running pipeline; divided by their number. ``growth`` feeds a trades worker's core
+with minutes of exchange time, as fast as it can, and prints its memory at every minute.
 """
 
 import gc
@@ -10,6 +11,7 @@ import os
 import random
 import subprocess
 import sys
+import uuid
 
 from processes.orderbook.manager import OrderBookManager
 from processes.trades.aggregator import TradesAggregator
@@ -77,6 +79,32 @@ def windows() -> float:
     return (resident_bytes() - before) / TAPES
 
 
+def growth(symbols: int = 200, trades_per_s: int = 1_000, minutes: int = 14) -> None:
+    """Print the memory of the trades of symbols of very different activity, by exchange time."""
+    aggregator = TradesAggregator(quantiles=(0.5, 0.9, 0.99), volatility=True)
+    chance = random.Random(1)
+    names = [f"T{number:03}USDT" for number in range(symbols)]
+    activity = [10 ** chance.uniform(-1, 0.3) for _ in names]
+    sent = dict.fromkeys(names, 0)
+    for name in names:
+        aggregator.subscribe(name, connector="c")
+    for second in range(1, minutes * 60 + 1):
+        picked = chance.choices(names, activity, k=trades_per_s)
+        for index, name in enumerate(picked):
+            now_ms = T0_MS + second * 1000 - 1000 + index * 1000 // trades_per_s
+            sent[name] += 1
+            trade_id = str(uuid.UUID(int=chance.getrandbits(128)))
+            price, size = 1000 + chance.uniform(-5, 5), chance.uniform(0.001, 9)
+            trade = Trade(now_ms, "Buy" if index % 2 else "Sell", round(price, 1), round(size, 3),
+                          trade_id, index, False, False)  # fmt: skip
+            message = TradesMessage(1, "sim", 1, sent[name], now_ms * 1_000_000, now_ms, (trade,))
+            aggregator.apply(message, name)
+        for tape in aggregator.tapes():
+            aggregator.metrics(tape, (T0_MS + second * 1000) * 1_000_000)
+        if second % 60 == 0:
+            print(f"after {second // 60:2} min {resident_bytes() / 1e6:8.1f} MB", flush=True)
+
+
 MEASURES = {
     "book of depth 50": lambda: book(50),
     "book of depth 1000": lambda: book(1000),
@@ -86,6 +114,9 @@ MEASURES = {
 
 def main() -> None:
     """Print each, measured in a process of its own."""
+    if sys.argv[1:] == ["growth"]:
+        growth()
+        return
     if len(sys.argv) > 1:
         print(f"{MEASURES[sys.argv[1]]():.0f}")
         return
