@@ -68,13 +68,37 @@ fetch_chromium() (
     echo '#!/bin/sh'
     echo 'here=$(dirname "$(readlink -f "$0")")'
     echo "export LD_LIBRARY_PATH=\"$libraries\${LD_LIBRARY_PATH:+:\$LD_LIBRARY_PATH}\""
-    if [ -d unpacked/etc/fonts ]; then echo 'export FONTCONFIG_SYSROOT="$here/unpacked"'; fi
+    if [ -d unpacked/etc/fonts ]; then echo 'export FONTCONFIG_FILE="$here/fonts.conf"'; fi
     echo "exec \"\$here/${programs[0]}\" \"\$@\""
   } >chromium
-  chmod +x chromium && ./chromium --version || exit 1
-  rm -rf archives lists
+  write_fonts_conf >fonts.conf
+  chmod +x chromium && shows_text || exit 1
+  rm -rf archives lists profile
   rm -rf "$VENV/chromium" && mv "$work" "$VENV/chromium" && ln -sf ../chromium/chromium "$VENV/bin/chromium"
 )
+
+# What the packages' own file says, with the fonts where they are now.
+write_fonts_conf() {
+  cat <<'EOF'
+<?xml version="1.0"?>
+<!DOCTYPE fontconfig SYSTEM "fonts.dtd">
+<fontconfig>
+  <dir prefix="relative">unpacked/usr/share/fonts</dir>
+  <dir>/usr/share/fonts</dir>
+  <cachedir prefix="relative">cache</cachedir>
+  <alias><family>sans-serif</family><prefer><family>DejaVu Sans</family></prefer></alias>
+  <alias><family>serif</family><prefer><family>DejaVu Serif</family></prefer></alias>
+  <alias><family>monospace</family><prefer><family>DejaVu Sans Mono</family></prefer></alias>
+</fontconfig>
+EOF
+}
+
+# A browser that starts may still fail at the first letter, when it finds no font.
+shows_text() {
+  local page='data:text/html,<b>text</b><script>document.title = document.querySelector("b").offsetWidth</script>'
+  HOME=$work timeout 60 ./chromium --headless --no-sandbox --disable-gpu --disable-dev-shm-usage \
+    --user-data-dir="$work/profile" --dump-dom "$page" | grep '<title>[1-9]'
+}
 
 fetch_node() {
   PIP_DISABLE_PIP_VERSION_CHECK=1 timeout 180 "$VENV/bin/python" -m pip install --quiet --retries 1 --timeout 15 \
