@@ -6,6 +6,7 @@ and gets the reading end of the supervisor's lifeline (see ``shared.actor``). Kn
 roles, heartbeats or restarts.
 """
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -78,6 +79,11 @@ class Child:
         """End it at once."""
         self._process.kill()
 
+    def demand(self) -> tuple[float, bool]:
+        """CPU time that it has used in seconds, and whether it wants more now."""
+        used = usage(self.pid)
+        return (0.0 if used is None else used[0], wants_time(self.pid))
+
     def wait(self) -> int:
         """Wait for its exit; only after ``kill``."""
         return self._process.wait()
@@ -96,3 +102,12 @@ def usage(pid: int) -> tuple[float, int] | None:
     fields = text.rpartition(")")[2].split()
     user, system, resident = int(fields[11]), int(fields[12]), int(fields[21])
     return (user + system) / CLOCK_TICKS, resident * PAGE_BYTES
+
+
+def wants_time(pid: int) -> bool:
+    """Whether any thread of a process is running, waits for a processor, or for a disk."""
+    for path in Path(f"/proc/{pid}/task").glob("*/stat"):
+        with contextlib.suppress(OSError):  # that thread has just ended
+            if path.read_text().rpartition(")")[2].split()[0] in ("R", "D"):
+                return True
+    return False

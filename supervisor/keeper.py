@@ -26,6 +26,11 @@ READY_S = 20.0
 """How long a child may take from its start to its ``ready``."""
 SILENT_S = 5.0
 """How long a child may go without a heartbeat."""
+STARVED_RATIO = 6
+"""
+So many times longer if it wants to run and the machine gives it less than half of the time: then
+not the child hangs, and to start another one would only make it worse.
+"""
 
 
 class Process(Protocol):
@@ -46,6 +51,10 @@ class Process(Protocol):
 
     def kill(self) -> None:
         """End it at once."""
+        ...
+
+    def demand(self) -> tuple[float, bool]:
+        """CPU time that it has used in seconds, and whether it wants more now."""
         ...
 
 
@@ -89,6 +98,9 @@ class Keeper:
         self._process: Process | None = None
         self._heard = 0.0
         """When it last gave a sign of life, its start included."""
+        self._used_s = 0.0
+        """CPU time that it had used by then."""
+        self._is_starved = False
         self._due: float | None = None
         self._kill_at: float | None = None
         self._was_hung = False
@@ -169,13 +181,13 @@ class Keeper:
         if message.get("pid") != self.pid or self._process is None:
             return False
         self.ready = dict(message)
-        self.beat = self._heard = now
+        self._hear(now)
         return True
 
     def on_heartbeat(self, now: float, status: Mapping[str, Any] | None) -> None:
         """Note that it lives, and what it says about itself; None if that cannot be read."""
         if self.is_up:
-            self.beat = self._heard = now
+            self._hear(now)
             if status is not None:
                 self.status = dict(status)
 
@@ -195,8 +207,15 @@ class Keeper:
             self._due = None
             self._launch(now)
 
+    def _hear(self, now: float) -> None:
+        assert self._process is not None, "only who runs is heard"
+        self.beat = self._heard = now
+        self._used_s, _ = self._process.demand()
+        self._is_starved = False
+
     def _launch(self, now: float) -> None:
         self.started = self._heard = now
+        self._used_s, self._is_starved = 0.0, False
         self.ready, self.status, self.beat = {}, {}, None
         self._was_hung = False
         try:
@@ -216,10 +235,26 @@ class Keeper:
             return
         self._history.on_running(now, started=self.started)
         silent = now - self._heard
-        if silent >= (READY_S if self.beat is None else SILENT_S) and not self._was_hung:
-            log.warning("hung, killed", child=self.name, pid=process.pid, silent_s=round(silent, 1))
-            self._was_hung = True
-            process.kill()
+        allowed = READY_S if self.beat is None else SILENT_S
+        if silent < allowed or self._was_hung:
+            return
+        if silent < allowed * STARVED_RATIO and self._gets_no_time(process, silent):
+            return
+        log.warning("hung, killed", child=self.name, pid=process.pid, silent_s=round(silent, 1))
+        self._was_hung = True
+        process.kill()
+
+    def _gets_no_time(self, process: Process, silent: float) -> bool:
+        """Whether it is silent since others have the processors; said once."""
+        used_s, is_wanting = process.demand()
+        used_s -= self._used_s
+        if not is_wanting or used_s >= silent / 2:
+            return False
+        if not self._is_starved:
+            self._is_starved = True
+            log.warning("silent for want of processor time", child=self.name, pid=process.pid,
+                        silent_s=round(silent, 1), used_s=round(used_s, 2))  # fmt: skip
+        return True
 
     def _on_exit(self, now: float, code: int) -> None:
         pid = self.pid

@@ -92,6 +92,7 @@ def test_our_own_pause_is_not_taken_for_silence_of_the_children(
     """A pipeline that was stopped with Ctrl-Z goes on where it was."""
     killed: list[int] = []
     monkeypatch.setattr(Child, "kill", lambda child: killed.append(child.pid))
+    monkeypatch.setattr(Child, "demand", lambda _: (0.0, False))
     for name in home.household.keepers:
         home.ready(name)
     home.pass_time(1.0)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from supervisor.keeper import READY_S, SILENT_S, Keeper
+from supervisor.keeper import READY_S, SILENT_S, STARVED_RATIO, Keeper
 
 
 class FakeProcess:
@@ -14,6 +14,12 @@ class FakeProcess:
         self.pid = pid
         self.code: int | None = None
         self.asked: list[str] = []
+        self.used_s = 0.0
+        self.is_wanting = False
+
+    def demand(self) -> tuple[float, bool]:
+        """CPU time used, and whether it wants more."""
+        return self.used_s, self.is_wanting
 
     def poll(self) -> int | None:
         """Its exit."""
@@ -126,6 +132,50 @@ def test_a_start_may_take_longer_than_a_heartbeat_but_not_for_ever(world: World)
 
     world.pass_time(0.1)
     assert ["kill"] == world.processes[0].asked
+
+
+@pytest.mark.parametrize("is_up", [True, False])
+def test_a_child_without_processor_time_is_not_hung(world: World, is_up: bool) -> None:
+    """On a machine that is swamped; but not for ever."""
+    limit = SILENT_S if is_up else READY_S
+    if is_up:
+        world.ready()
+    world.processes[0].is_wanting = True
+    world.processes[0].used_s += 0.4 * limit
+
+    for _ in range(STARVED_RATIO - 1):
+        world.pass_time(limit)
+    assert [] == world.processes[0].asked
+
+    world.pass_time(limit)
+    assert ["kill"] == world.processes[0].asked
+
+
+def test_a_child_that_wants_nothing_or_gets_enough_is_hung(world: World) -> None:
+    """Stopped or locked up after a busy time, or in a loop without end."""
+    world.ready()
+    world.processes[0].used_s = 0.4 * SILENT_S
+    world.pass_time(SILENT_S)
+    assert ["kill"] == world.processes[0].asked
+    world.pass_time(0.1)
+    world.pass_time(0.5)
+
+    world.ready()
+    world.processes[1].is_wanting = True
+    world.processes[1].used_s = 0.6 * SILENT_S
+    world.pass_time(SILENT_S)
+    assert ["kill"] == world.processes[1].asked
+
+
+def test_only_processor_time_since_the_last_heartbeat_counts(world: World) -> None:
+    world.ready()
+    world.processes[0].used_s = 1_000.0
+    world.beat()
+    world.processes[0].is_wanting = True
+
+    world.pass_time(SILENT_S)
+
+    assert [] == world.processes[0].asked
 
 
 def test_an_exit_forgets_what_the_process_said_and_is_followed_by_a_start(world: World) -> None:
