@@ -133,6 +133,8 @@ class Supervisor(Actor):
         self._prober: Prober | None = None
         self._is_hurried = False
         self._complained = float("-inf")
+        self._has_news = False
+        """A heartbeat has come since the last tick."""
         self._inquiries = Inquiries()
         self._cleanup = contextlib.ExitStack()
         self._declare_counters()
@@ -242,6 +244,9 @@ class Supervisor(Actor):
         now = self.clock.monotonic()
         if not self._running:
             return
+        if self._has_news and not self.snapshot.is_ready:
+            self._look()  # somebody waits for it; no need to wait for the next second
+        self._has_news = False
         keepers = self._household.keepers
         if not self._forwarder_starts and keepers[FORWARDER].exit_code == EX_CANTCREAT:
             raise TakenError(f"metrics.endpoint: {self._household.metrics} cannot be bound")
@@ -370,6 +375,7 @@ class Supervisor(Actor):
                             error=str(error)[:200])  # fmt: skip
         if keeper is not None:
             keeper.on_heartbeat(now, status)
+            self._has_news = True
 
     def _on_resync(self, message: dict[str, Any]) -> None:
         """Pass a worker's wish for a new snapshot on to the connector that has the topic."""
