@@ -12,7 +12,13 @@ from supervisor.child import Child, Lifeline, usage, wants_time
 from tests.system.pipeline import until
 
 LOOP = "while True: pass"
-LOCKED_UP = "import threading; sum(range(5_000_000)); lock = threading.Lock(); lock.acquire(); lock.acquire()"
+LOCKED_UP = """
+import threading
+sum(range(5_000_000))
+lock = threading.Lock()
+lock.acquire()
+lock.acquire()
+"""
 
 
 @pytest.fixture
