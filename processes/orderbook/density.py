@@ -25,6 +25,7 @@ once a publish interval.
   large because the baseline rose.
 """
 
+from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from decimal import Decimal
@@ -476,14 +477,13 @@ class DensityTracker:
     def _prices_in_range(self, half: BookHalf) -> list[float]:
         """The prices of a side within range of the mid price, best first."""
         distance = self._settings.range_bps / BPS
-        prices: list[float]
         if half.side == "bid":
             low = self._mid * (1 - distance) * (1 - EDGE)
-            prices = half.prices[half.prices.bisect_left(low) :]
+            prices = half.prices[bisect_left(half.prices, low) :]
             prices.reverse()
         else:
             high = self._mid * (1 + distance) * (1 + EDGE)
-            prices = half.prices[: half.prices.bisect_right(high)]
+            prices = half.prices[: bisect_right(half.prices, high)]
         return prices
 
     def _found(self, side: BookSide, price: float, levels: list[tuple[float, float]]) -> None:

@@ -52,19 +52,21 @@ class WaitingTrade:
 class WallLevel:
     """One price of a wall; ``size`` is as the book has it."""
 
-    __slots__ = ("decreases", "price", "size", "waiting", "wall")
+    __slots__ = ("_exact_size", "decreases", "price", "size", "waiting", "wall")
 
     def __init__(self, wall: "Wall", price: float, size: float) -> None:
         self.wall = wall
         self.price = price
         self.size = size
+        self._exact_size = exact(size)
         self.decreases: list[Decrease] = []
         self.waiting: list[WaitingTrade] = []
 
     def set_size(self, size: float, from_ms: int, to_ms: int) -> None:
         """Book the level's new size, seen between two book messages."""
-        change = exact(size) - exact(self.size)
-        self.size = size
+        exact_size = exact(size)
+        change = exact_size - self._exact_size
+        self.size, self._exact_size = size, exact_size
         if change > 0:
             self.wall.increase(change)
         elif change < 0:
