@@ -29,6 +29,7 @@ from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from decimal import Decimal
+from math import inf
 from operator import itemgetter
 from statistics import median
 from typing import Any, Literal, NamedTuple
@@ -423,22 +424,19 @@ class DensityTracker:
         if baseline is None:
             return
         threshold = self._settings.k * baseline
-        buckets = self._settings.bucket_ticks
-        if buckets > 1:
-            self._tick.observe(half.prices)
-        prices = self._prices_in_range(half)
-        sizes = list(map(half.sizes.__getitem__, prices))
-        if buckets == 1:
-            if sizes and max(sizes) >= threshold:
-                known = self._levels[half.side]
-                large = [
-                    level
-                    for level in zip(prices, sizes, strict=True)
-                    if level[1] >= threshold and level[0] not in known
-                ]
-                for level in large:
-                    self._found(half.side, level[0], [level])
+        if self._settings.bucket_ticks == 1:
+            known = self._levels[half.side]
+            large = [price for price, size in half.sizes.items() if size >= threshold]
+            new = [price for price in large if price not in known]
+            if new:
+                low, high = self._range(half.side)
+                for price in sorted(new, reverse=half.side == "bid"):
+                    if low <= price <= high:
+                        self._found(half.side, price, [(price, half.sizes[price])])
         else:
+            self._tick.observe(half.prices)
+            prices = self._prices_in_range(half)
+            sizes = list(map(half.sizes.__getitem__, prices))
             for window in self._windows(half.side, prices, sizes, threshold):
                 levels = [(price, half.sizes.get(price, 0.0)) for price in window]
                 largest = max(levels, key=lambda level: level[1])
@@ -450,41 +448,40 @@ class DensityTracker:
         """
         Runs of ``bucket_ticks`` ticks that hold at least ``threshold``, largest first.
 
-        Each starts at a level; none shares a price with another or with a known wall.
+        Each starts at a level; none shares a price with another or with a known wall. ``prices``
+        ascend.
         """
         count = self._settings.bucket_ticks
         if len(prices) < 2:
             return
-        ascending = sorted(zip(prices, sizes, strict=True))
-        origin = ascending[0][0]
-        ticks = [self._tick.steps(origin, price) for price, _ in ascending]
+        ticks = [self._tick.steps(prices[0], price) for price in prices]
         totals: list[tuple[float, int]] = []
         end, total = 0, 0.0
-        for start, (_, size) in enumerate(ascending):
-            while end < len(ascending) and ticks[end] < ticks[start] + count:
-                total += ascending[end][1]
+        for start, size in enumerate(sizes):
+            while end < len(ticks) and ticks[end] < ticks[start] + count:
+                total += sizes[end]
                 end += 1
             if total >= threshold:
                 totals.append((-total, start))
             total -= size
         taken = set(self._levels[side])
         for _, start in sorted(totals):
-            window = self._tick.ladder(ascending[start][0], count)
+            window = self._tick.ladder(prices[start], count)
             if taken.isdisjoint(window):
                 taken.update(window)
                 yield window
 
-    def _prices_in_range(self, half: BookHalf) -> list[float]:
-        """The prices of a side within range of the mid price, best first."""
+    def _range(self, side: BookSide) -> tuple[float, float]:
+        """The lowest and the highest price of a side that is within range of the mid price."""
         distance = self._settings.range_bps / BPS
-        if half.side == "bid":
-            low = self._mid * (1 - distance) * (1 - EDGE)
-            prices = half.prices[bisect_left(half.prices, low) :]
-            prices.reverse()
-        else:
-            high = self._mid * (1 + distance) * (1 + EDGE)
-            prices = half.prices[: bisect_right(half.prices, high)]
-        return prices
+        if side == "bid":
+            return self._mid * (1 - distance) * (1 - EDGE), inf
+        return 0.0, self._mid * (1 + distance) * (1 + EDGE)
+
+    def _prices_in_range(self, half: BookHalf) -> list[float]:
+        """The prices of a side within range of the mid price, ascending."""
+        low, high = self._range(half.side)
+        return half.prices[bisect_left(half.prices, low) : bisect_right(half.prices, high)]
 
     def _found(self, side: BookSide, price: float, levels: list[tuple[float, float]]) -> None:
         wall = Wall(
