@@ -24,6 +24,7 @@ MODES = ("cpu", "throughput", "scale", "latency", "start", "soak")
 RIVALS = ("pybit", "wsaccel", "ccxt", "cryptofeed", "picows", "uvloop", "msgspec", "pyzmq",
           "orjson", "aiohttp", "websockets", "websocket-client")  # fmt: skip
 RATIOS = {"cpu": ("full_cpu_us", "cpu_us"), "throughput": ("full_cpu_us", "held_rate")}
+MANY_SETTINGS = Path(__file__).with_name("many.toml")
 QUIET = 0.3
 """Load average above which the machine is called busy."""
 
@@ -38,6 +39,8 @@ def arguments(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--messages", type=int, help="a run; default: 5 s at the rate")
     parser.add_argument("--rate", type=float, default=4_000.0, help="messages/s of cpu and scale")
     parser.add_argument("--many", type=int, default=600, help="symbols at the far end of scale")
+    parser.add_argument("--settings", default=str(MANY_SETTINGS),
+                        help="configuration of ours in scale and soak")  # fmt: skip
     parser.add_argument("--exact", action="store_true", help="latency: also a listener")
     parser.add_argument("--json", type=Path, default=Path("bench-results.json"))
     options = parser.parse_args(words)
@@ -113,7 +116,8 @@ def _throughput(options: argparse.Namespace) -> dict[str, Any]:
 
 def _scale(options: argparse.Namespace) -> dict[str, Any]:
     chosen = options.contestants if options.only else [modes.ours()]
-    return modes.scale(chosen, options.runs, _demand(options), (10, options.many))
+    demand = _demand(options, settings=options.settings)
+    return modes.scale(chosen, options.runs, demand, (10, options.many))
 
 
 def _latency(options: argparse.Namespace) -> dict[str, Any]:
@@ -126,7 +130,7 @@ def _start(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _soak(options: argparse.Namespace) -> dict[str, Any]:
-    demand = _demand(options, symbols=options.many, rate=20_000.0)
+    demand = _demand(options, symbols=options.many, rate=20_000.0, settings=options.settings)
     demand = replace(demand, messages=whole_rounds(options.messages or 6_000_000))
     return modes.latency(1, demand, is_exact=False)
 

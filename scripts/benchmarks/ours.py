@@ -41,11 +41,12 @@ def command() -> str:
 class Pipeline:
     """A running pipeline with a run directory of its own."""
 
-    def __init__(self, url: str, symbols: list[str], *options: str) -> None:
+    def __init__(self, url: str, symbols: list[str], settings: str = "") -> None:
         self._directory = tempfile.TemporaryDirectory(prefix="bench-")
         here = Path(self._directory.name)
         self.run_dir, self.log = here / "run", here / "log"
         self.metrics = f"ipc://{here}/metrics"
+        options = ["--config", settings] if settings else []
         self.started_s = time.monotonic()
         with self.log.open("w") as log:
             self.process = subprocess.Popen(

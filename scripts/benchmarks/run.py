@@ -28,6 +28,8 @@ class Demand:
     messages: int = 20_000
     rate: float = 0.0
     seed: int = 1
+    settings: str = ""
+    """A configuration file for ours; the default configuration without one."""
 
 
 @dataclass
@@ -172,7 +174,8 @@ class Ours:
     def __init__(self, demand: Demand, url: str) -> None:
         self._demand = demand
         symbols = truth(demand.symbols, demand.messages, demand.seed).symbols
-        self.pipeline = Pipeline(url.replace("/linear", "/{category}"), symbols)
+        url = url.replace("/linear", "/{category}")
+        self.pipeline = Pipeline(url, symbols, demand.settings)
         self.pid = self.pipeline.pid
         self._handled = 0
         self._before: Any = {}
