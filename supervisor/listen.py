@@ -70,29 +70,38 @@ class Listener:
 
     def receive(self, timeout_ms: int) -> Iterator[tuple[str, dict[str, Any]]]:
         """Topic and payload of what has arrived or arrives within the time, some at a time."""
+        for topic, frame in self.frames(timeout_ms):
+            payload = self.read(topic, frame)
+            if payload is not None:
+                yield topic, payload
+
+    def frames(self, timeout_ms: int) -> Iterator[tuple[str, bytes]]:
+        """The same, unread and with repeats: for those who look at a few of many messages."""
         if not self._socket.poll(timeout_ms):
             return
         for _ in range(RECEIVE_LIMIT):
             try:
-                frames = self._socket.recv_multipart(zmq.NOBLOCK)
+                topic, frame = self._socket.recv_multipart(zmq.NOBLOCK)
+                name = topic.decode()
             except zmq.Again:
                 return
-            message = self._read(frames)
-            if message is not None:
-                yield message
+            except ValueError:
+                self.invalid += 1
+            else:
+                yield name, frame
 
-    def _read(self, frames: list[bytes]) -> tuple[str, dict[str, Any]] | None:
+    def read(self, topic: str, frame: bytes) -> dict[str, Any] | None:
+        """A payload; None of one that cannot be read, which is counted, and of a repeat."""
         try:
-            topic, payload = frames
-            name, fields = topic.decode(), codec.decode_map(payload)
-        except (ValueError, CodecError):
+            fields = codec.decode_map(frame)
+        except CodecError:
             self.invalid += 1
             return None
         numbers = (fields.get("epoch"), fields.get("seq"))
-        if numbers[1] is not None and numbers == self._numbers.get(name):
+        if numbers[1] is not None and numbers == self._numbers.get(topic):
             return None
-        self._numbers[name] = numbers
-        return name, fields
+        self._numbers[topic] = numbers
+        return fields
 
 
 def wait_for_endpoints(run_dir: str, *, within_s: float = UP_S) -> dict[str, Any]:

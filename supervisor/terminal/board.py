@@ -1,6 +1,9 @@
 """
 The latest metrics by market, the tape of each, and their order in a table. Pure.
 
+With hundreds of markets most messages are never looked at: a market keeps the newest of each kind
+as it came and reads it when it is asked for.
+
 Time comes in: a market of which nothing has been heard for ``SILENT_S`` is said to be silent,
 whatever its last message claimed, because workers publish every market once a second.
 """
@@ -11,11 +14,15 @@ from typing import Any, NamedTuple
 
 from rich.text import Text
 
+from shared import codec
+from shared.errors import CodecError
 from supervisor.terminal.cells import Cell, Column, grid, number, source_text, styled
 
 NONE = "–"
 SILENT_S = 3.0
 FORGET_S = 60.0
+SOURCE_S = 2.0
+"""How old a source may be that is only mentioned in a head."""
 TAPE_MAX = 200
 
 Payload = Mapping[str, Any]
@@ -37,18 +44,42 @@ class Market:
 
     Attributes:
         heard: When the newest one came, in seconds of whoever calls.
-        price_digits: Decimals of its prices, as far as seen.
-        tape: The last trade of each message, newest first.
+        tape: The last trade of each message that was looked at, newest first.
+        invalid: Messages that could not be read.
     """
 
     def __init__(self, category: str, symbol: str) -> None:
         self.category, self.symbol = category, symbol
-        self.book: Payload = Nothing
-        self.trades: Payload = Nothing
         self.heard = float("-inf")
-        self.price_digits = 0
+        self.invalid = 0
         self.tape: deque[Tick] = deque(maxlen=TAPE_MAX)
+        self._read: dict[str, Payload] = {"orderbook": Nothing, "trades": Nothing}
+        self._frames: dict[str, bytes] = {}
+        self._unread: set[str] = set()
+        self._price_digits = 0
+        self._is_measured = True
         self._last_trade: Any = None
+        self._last_source: tuple[float, str] = (float("-inf"), NONE)
+
+    @property
+    def book(self) -> Payload:
+        """The newest ``orderbook.*`` message."""
+        return self._newest("orderbook")
+
+    @property
+    def trades(self) -> Payload:
+        """The newest ``trades.*`` message."""
+        return self._newest("trades")
+
+    @property
+    def price_digits(self) -> int:
+        """Decimals of its prices, as far as looked at."""
+        book, _ = self.book, self.trades
+        if not self._is_measured:
+            self._is_measured = True
+            prices = [price for price, _ in (*book.get("bids", ()), *book.get("asks", ()))]
+            self._price_digits = max(self._price_digits, *map(decimals, prices), 0)
+        return self._price_digits
 
     @property
     def name(self) -> str:
@@ -61,17 +92,42 @@ class Market:
         newest = max((self.book, self.trades), key=lambda p: p.get("publish_ts_ns") or 0)
         return str((newest or self.book or self.trades).get("source", NONE))
 
+    def source_lately(self, now: float) -> str:
+        """The source as of now or ``SOURCE_S`` ago, which need not be read for every picture."""
+        if now - self._last_source[0] >= SOURCE_S:
+            self._last_source = now, self.source
+        return self._last_source[1]
+
     def take(self, payload: Payload, now: float) -> None:
         """Take over one message."""
         self.heard = now
+        self._unread.discard(payload["kind"])
+        self._keep(payload)
+
+    def take_frame(self, kind: str, frame: bytes, now: float) -> None:
+        """Take over one message unread; a repeat, which is for somebody else, says nothing."""
+        if self._frames.get(kind) == frame:
+            return
+        self.heard = now
+        self._frames[kind] = frame
+        self._unread.add(kind)
+
+    def _newest(self, kind: str) -> Payload:
+        if kind in self._unread:
+            self._unread.discard(kind)
+            try:
+                self._keep({**codec.decode_map(self._frames[kind]), "kind": kind})
+            except CodecError:
+                self.invalid += 1
+        return self._read[kind]
+
+    def _keep(self, payload: Payload) -> None:
+        self._read[payload["kind"]] = payload
         if payload["kind"] == "orderbook":
-            self.book = payload
-            prices = [price for price, _ in (*payload.get("bids", ()), *payload.get("asks", ()))]
+            self._is_measured = False
         else:
-            self.trades = payload
-            prices = [payload.get("last_price")]
+            self._price_digits = max(self._price_digits, decimals(payload.get("last_price")))
             self._note_trade(payload)
-        self.price_digits = max(self.price_digits, *map(decimals, prices), 0)
 
     def _note_trade(self, payload: Payload) -> None:
         trade_id = payload.get("last_trade_id")
@@ -143,11 +199,20 @@ class Board:
         kind, category, symbol = (payload.get(key) for key in ("kind", "category", "symbol"))
         if kind not in ("trades", "orderbook") or not self._is_wanted(category, symbol):
             return
-        key = (str(category), str(symbol))
-        market = self._markets.get(key)
+        self._market(str(category), str(symbol)).take(payload, now)
+
+    def update_frame(self, topic: str, frame: bytes, now: float) -> None:
+        """Take over one message, unread, of a topic ``kind.category.SYMBOL``."""
+        kind, _, name = topic.partition(".")
+        category, _, symbol = name.partition(".")
+        if kind in ("trades", "orderbook") and self._is_wanted(category, symbol):
+            self._market(category, symbol).take_frame(kind, frame, now)
+
+    def _market(self, category: str, symbol: str) -> Market:
+        market = self._markets.get((category, symbol))
         if market is None:
-            market = self._markets[key] = Market(*key)
-        market.take(payload, now)
+            market = self._markets[category, symbol] = Market(category, symbol)
+        return market
 
     def __len__(self) -> int:
         return len(self._markets)

@@ -47,7 +47,7 @@ def watch_picture(
         names = ", ".join(board.wanted) or "any market"
         return [fitted(Text(f"nothing heard of {names} yet  q quit", style="yellow"), width)]
     head = Text("bybit-pipeline  ", style="bold")
-    sources = sorted({market.source for market in board.markets})
+    sources = sorted({market.source_lately(now) for market in board.markets})
     for source in sources:
         head.append(source_text(source))
         if source in WARNINGS:

@@ -130,10 +130,11 @@ def drain(listener: Listener, board: Board, feed: Feed | None = None) -> None:
     """Take over what has arrived, in a bounded time."""
     for _ in range(DRAIN_MAX):
         count = 0
-        for _, payload in listener.receive(0):
+        for topic, frame in listener.frames(0):
             count += 1
-            board.update(payload, time.monotonic())
-            if feed is not None:
+            if topic.startswith(MARKET_KINDS):
+                board.update_frame(topic, frame, time.monotonic())
+            elif feed is not None and (payload := listener.read(topic, frame)) is not None:
                 feed.take_message(payload)
         if not count:
             return

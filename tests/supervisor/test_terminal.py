@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.text import Text
 
-from supervisor.terminal.board import Board, decimals
+from shared import codec
+from supervisor.terminal.board import SOURCE_S, Board, decimals
 from supervisor.terminal.cells import (
     Column,
     amount,
@@ -499,3 +500,39 @@ def test_a_balance_leans_to_the_side_that_is_larger(value: float) -> None:
 @pytest.mark.parametrize(("share", "text"), [(0.0, ""), (0.5, "██"), (1.0, "████"), (0.03125, "▏")])
 def test_a_bar_is_as_long_as_its_share(share: float, text: str) -> None:
     assert text == bar(share, 4)
+
+
+def test_messages_are_read_only_when_their_market_is_looked_at() -> None:
+    """Of hundreds of markets a few fit on the screen: the others cost next to nothing."""
+    board = Board()
+    newest = codec.encode_map({"state": "live", "best_bid": 2.5, "seq": 2, "source": "sim"})
+    board.update_frame("orderbook.linear.BTCUSDT", b"never looked at", 1.0)
+    board.update_frame("orderbook.linear.BTCUSDT", newest, 2.0)
+    board.update_frame("orderbook.linear.ETHUSDT", b"\xc1", 2.0)
+    board.update_frame("gap.linear.SOLUSDT", newest, 2.0)
+
+    bitcoin, ether = board.markets
+    assert ("sim", 2.5) == (bitcoin.source, bitcoin.book["best_bid"])
+    assert (0, {}, 1) == (bitcoin.invalid, ether.book, ether.invalid)
+
+
+def test_a_repeat_for_somebody_else_does_not_make_a_silent_market_heard() -> None:
+    """The forwarder repeats last values whenever somebody subscribes."""
+    board = Board()
+    frame = codec.encode_map({"state": "live", "seq": 1})
+    board.update_frame("trades.linear.BTCUSDT", frame, 1.0)
+    board.update_frame("trades.linear.BTCUSDT", frame, 9.0)
+
+    (market,) = board.markets
+    assert market.is_silent(9.0)
+
+
+def test_the_head_mentions_a_new_source_soon() -> None:
+    board = Board()
+    (old, new) = (codec.encode_map({"source": source, "seq": 1}) for source in ("live", "sim"))
+    board.update_frame("trades.linear.BTCUSDT", old, 1.0)
+    (market,) = board.markets
+    assert "live" == market.source_lately(1.0)
+    board.update_frame("trades.linear.BTCUSDT", new, 1.5)
+
+    assert "sim" == market.source_lately(1.0 + SOURCE_S)
