@@ -1,6 +1,8 @@
 """The orderbook worker: what it publishes, when, and over real sockets."""
 
 import dataclasses
+import random
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -542,6 +544,68 @@ def test_every_published_book_of_a_capture_equals_the_model_at_its_update(
             assert payload["best_bid"] < payload["best_ask"]
             published += 1
     assert published > 100
+
+
+@dataclasses.dataclass
+class SteppingClock(FakeClock):
+    """A wall clock that somebody sets, and a monotonic one that goes on."""
+
+    step_s: float = 0.0
+
+    def time_ns(self) -> int:
+        return super().time_ns() + int(self.step_s * 1e9)
+
+
+OUR_CLOCK = {"recv_ts_ns", "publish_ts_ns", "opened_ts_ns", "closed_ts_ns"}
+
+
+def published_with_a_step(step_s: float) -> list[dict[str, Any]]:
+    """What is published of a market whose link is lost once, our clock being set just then."""
+    clock = SteppingClock(now_s=1_000.0)
+    worker = make_worker(clock, assignment("BTCUSDT"), assignment("BTCUSDT", "trade"))
+    chance = random.Random(5)
+    bids = {round(100.0 - 0.05 * level, 2): chance.uniform(1, 3) for level in range(20)}
+    asks = {round(100.05 + 0.05 * level, 2): chance.uniform(1, 3) for level in range(20)}
+    metrics: list[Metric] = []
+
+    def take(message: MarketMessage, topic: bytes) -> None:
+        worker.on_turn()
+        metrics.extend(worker.on_message(Received(topic, message, 0)))
+        metrics.extend(worker.publish_due())
+
+    for update in range(1, 600):
+        is_whole = update in (1, 300)
+        if update == 300:
+            clock.step_s = step_s
+            lost = LinkMessage(1, "sim", 1, 1, clock.time_ns(), "disconnected", "reset", ())
+            take(lost, LINK)
+        side, price = (bids, 99.9) if update % 2 else (asks, 100.15)
+        side[chance.choice(list(side))] = chance.uniform(1, 3)
+        side[price] = 60.0 if update % 150 > 20 else 2.0
+        message: MarketMessage = (
+            snapshot(update, sorted(bids.items(), reverse=True), sorted(asks.items()))
+            if is_whole
+            else delta(update, list(bids.items()), list(asks.items()))
+        )
+        clock.now_s += 0.02
+        take(replace(message, recv_ts_ns=clock.time_ns()), BTC)
+        if update % 10 == 0:
+            sold = trades_message(trade(1_000_000 + update * 20, "Sell", 100.0, 0.5))
+            take(replace(sold, recv_ts_ns=clock.time_ns()), BTC_TRADES)
+    return [{k: v for k, v in m.payload.items() if k not in OUR_CLOCK} for m in metrics]
+
+
+@pytest.mark.parametrize("step_s", [3_600.0, -3_600.0])
+def test_a_step_of_our_clock_changes_nothing_but_our_own_times(step_s: float) -> None:
+    """Books, walls, order flow, gaps and when they are published, an hour either way."""
+    steady = published_with_a_step(0.0)
+
+    assert steady == published_with_a_step(step_s)
+    kinds = Counter(payload["kind"] for payload in steady)
+    assert min(kinds[kind] for kind in ("orderbook", "density")) > 5, kinds
+    gaps = [p["event"] for p in steady if p["kind"] == "gap" and p["reason"] == "disconnected"]
+    assert ["opened", "closed"] == gaps
+    assert {"live", "stale"} == {p["state"] for p in steady if p["kind"] == "orderbook"}
 
 
 @pytest.fixture
