@@ -50,7 +50,6 @@ def test_a_broken_connection_is_named_and_replaced(
         ("404", "handshake"),
         ("301", "handshake"),
         ("garbage", "handshake"),
-        ("silent", "timeout"),
     ],
 )
 def test_a_refused_handshake_is_named_and_tried_again(rig: Rig, mode: str, reason: str) -> None:
@@ -66,6 +65,30 @@ def test_a_refused_handshake_is_named_and_tried_again(rig: Rig, mode: str, reaso
     rig.link.mode = "pass"
     rig.until_live()
     assert rig.truth.wrong == []
+
+
+def test_a_handshake_that_never_ends_is_given_up(rig: Rig, start: Start) -> None:
+    """Nothing at all, or a header byte by byte without end; both at a time to wait but once."""
+    rig.until_live()
+    before = rig.by_reason("connector_reconnects_total")
+    other = BadLink("ws://127.0.0.1:1/v5/public/linear")
+    rig.link.mode, other.mode = "silent", "drip"
+    other.start()
+    dripped = start("--source", "live", "--url", other.url, config=QUICK)
+    rig.link.reset()
+
+    until(lambda: (rig.by_reason("connector_reconnects_total") - before)["timeout"], "silent", 15)
+    until(
+        lambda: dripped.total(CONNECTOR, "connector_reconnects_total", '"timeout"') >= 1,
+        "drip", 15,
+    )  # fmt: skip
+
+    assert {"timeout", "reset"} == set(rig.by_reason("connector_reconnects_total") - before)
+    assert 1 == dripped.total(CONNECTOR, "connector_reconnects_total")
+    rig.link.mode = "pass"
+    rig.until_live()
+    dripped.stop()
+    other.stop()
 
 
 def book(body: bytes) -> bytes:

@@ -17,6 +17,8 @@ import psutil
 import pytest
 import zmq
 
+from tests.reliability import crashes, lazy
+from tests.reliability.rig import CONNECTOR, Rig
 from tests.system.conftest import Start
 from tests.system.pipeline import COMMAND, Pipeline, kill, until
 from tests.system.test_life import drained, is_live
@@ -139,30 +141,63 @@ def test_a_worker_slower_than_the_market_recovers_and_its_lag_is_visible(start: 
 
 
 def test_a_subscriber_that_stops_reading_holds_nobody_up(start: Start) -> None:
-    """Its queue is bounded, others get everything in time, and it sees what it lost by ``seq``."""
-    config = "[orderbook]\npublish_interval_ms = 10\npublish_levels = 200\n"
-    pipeline = start("--source", "sim", "--depth", "200", config=config, topics="orderbook.")
-    pipeline.wait_ready()
-    context = zmq.Context()
-    lazy = context.socket(zmq.SUB)
-    lazy.setsockopt(zmq.RCVHWM, 1)
-    lazy.setsockopt(zmq.RCVBUF, 4096)
-    lazy.subscribe("orderbook.")
-    lazy.connect(pipeline.endpoints()["metrics"])
-    assert lazy.poll(3000)
-    forwarder = psutil.Process(pipeline.pid("forwarder"))
-    drained(pipeline)
-    delays = []
-    deadline = time.monotonic() + 6
-    for message in pipeline.messages():
-        delays.append((time.time_ns() - message["publish_ts_ns"]) / 1e9)
-        if time.monotonic() > deadline:
-            break
-    delays.sort()
-    assert delays[len(delays) * 99 // 100] < 0.5
-    assert forwarder.memory_info().rss < 400e6
-    context.destroy(linger=0)
+    """A short form of ``scripts/soak lazy``: others get everything in time, memory is bounded."""
+    pipeline = start(*lazy.ARGUMENTS, config=lazy.CONFIG, topics="orderbook.")
+
+    seen = lazy.with_lazy_subscriber(pipeline, 6.0)
+
+    assert seen.is_good, seen
     pipeline.stop()
+
+
+def test_a_child_that_crashes_at_every_start_harms_nobody_and_recovers(start: Start) -> None:
+    """A short form of ``scripts/soak crashes``: somebody has taken the forwarder's port."""
+    pipeline = start(*crashes.ARGUMENTS)
+
+    crashes.crash(pipeline, until_reason="forwarder: restarting", crashes=2)
+
+    until(lambda: pipeline.http("/readyz")[0] == 200, "ready", 10)
+    pipeline.stop()
+
+
+SMALL_QUEUES = """
+from shared import bus
+for end in (bus.MarketPublisher, bus.MarketSubscriber):
+    end.__init__.__kwdefaults__["queue"] = 500
+"""
+"""Python runs this first in every process: queues of 100,000 would take minutes to fill."""
+
+
+def test_an_overflow_of_the_market_queue_is_counted_exactly_and_books_recover(
+    make_rig: Callable[..., Rig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that stands still for less than the heartbeat limit while the market floods."""
+    (tmp_path / "sitecustomize.py").write_text(SMALL_QUEUES)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{Path.cwd()}")
+    rig = make_rig(rate=3_000)
+    rig.until_live(30)
+    worker, pid = "orderbook-0", rig.pipeline.pid("orderbook-0")
+
+    os.kill(pid, signal.SIGSTOP)
+    began = time.monotonic()
+    until(lambda: rig.listen() and time.monotonic() - began > 3.0, "three seconds")
+    os.kill(pid, signal.SIGCONT)
+
+    stale = rig.until_seen(lambda m: m["kind"] == "orderbook" and m["state"] == "stale", "stale")
+    assert stale["reason"] == "bus_gap"
+    rig.until_live()
+    rig.exchange.process.send_signal(signal.SIGSTOP)
+    total = rig.pipeline.total
+
+    def unaccounted() -> int:
+        sent = total(CONNECTOR, "connector_messages_total", 'stream="')
+        handled = total(worker, "worker_messages_total")
+        return int(sent - handled - total(worker, "bus_messages_lost_total"))
+
+    until(lambda: unaccounted() == 0, "sent = handled + lost", 10)
+    assert total(worker, "bus_messages_lost_total") > 100
+    assert pid == rig.pipeline.pid(worker), "not taken for hung"
+    assert rig.truth.wrong == []
 
 
 # -- every socket we bind ------------------------------------------------------------------------

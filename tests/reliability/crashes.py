@@ -1,0 +1,107 @@
+"""
+A child that crashes at every start: the forwarder, whose port somebody else has taken.
+
+``scripts/soak crashes`` goes on until it is flapping, gives the port back, and waits until it is
+not any more: some two minutes. The suite stops after a few crashes.
+"""
+
+import argparse
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from urllib.parse import urlsplit
+
+import zmq
+
+from tests.reliability.rig import CONNECTOR
+from tests.system.pipeline import Pipeline, kill, until
+
+ARGUMENTS = ("--source", "sim", "--metrics", "tcp://127.0.0.1:0")
+OTHERS = ("trades-0", "orderbook-0", "simulator", CONNECTOR)
+
+
+@contextmanager
+def taken_port(pipeline: Pipeline) -> Iterator[None]:
+    """Kill the forwarder and listen at its port before its successor does."""
+    address = urlsplit(pipeline.endpoints()["metrics"])
+    with socket.socket() as thief:
+        thief.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        kill(pipeline.pid("forwarder"))
+
+        def is_ours() -> bool:
+            try:
+                thief.bind((address.hostname, address.port))
+            except OSError:
+                return False
+            return True
+
+        until(is_ours, "the port", 2)
+        thief.listen()
+        yield
+
+
+def crash(pipeline: Pipeline, *, until_reason: str, crashes: int) -> None:
+    """
+    Let the forwarder crash until it is called so and has crashed so often; then let it work.
+
+    Everybody else must go on meanwhile, and subscribers at the old address get messages again.
+    """
+    pipeline.wait_ready()
+    before = {name: pipeline.pid(name) for name in OTHERS}
+    with taken_port(pipeline):
+        until(lambda: restarts(pipeline) >= crashes, f"{crashes} crashes", 60)
+        until(lambda: until_reason in pipeline.http("/readyz")[1], until_reason, 60)
+        assert pipeline.http("/readyz")[0] == 503
+        handled = books_handled(pipeline)
+        until(lambda: books_handled(pipeline) > handled + 10, "books go on", 5)
+    until(lambda: pipeline.pid("forwarder") and is_served(pipeline), "messages again", 45)
+    assert before == {name: pipeline.pid(name) for name in OTHERS}
+
+
+def restarts(pipeline: Pipeline) -> int:
+    """How often the forwarder was restarted since it crashed by itself."""
+    return int(pipeline.total("supervisor", "process_restarts_total", '"forwarder"', '"exit"'))
+
+
+def books_handled(pipeline: Pipeline) -> float:
+    """Messages that the orderbook worker has taken in."""
+    return pipeline.total("orderbook-0", "worker_messages_total", 'stream="book"')
+
+
+def is_served(pipeline: Pipeline) -> bool:
+    """Whether a subscriber gets a message within a second."""
+    context = zmq.Context()
+    try:
+        subscriber = context.socket(zmq.SUB)
+        subscriber.subscribe("orderbook.")
+        subscriber.connect(pipeline.endpoints()["metrics"])
+        return bool(subscriber.poll(1000))
+    finally:
+        context.destroy(linger=0)
+
+
+def main() -> int:
+    """Run and print; an assertion if anything is not as it must be."""
+    parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
+    parser.parse_args()
+    with TemporaryDirectory() as directory:
+        pipeline = Pipeline(Path(directory), *ARGUMENTS)
+        try:
+            pipeline.wait_ready()
+            began = time.monotonic()
+            crash(pipeline, until_reason="forwarder: flapping", crashes=6)
+            print(f"flapping after {restarts(pipeline)} crashes; works again after "
+                  f"{time.monotonic() - began:.0f} s")  # fmt: skip
+            until(lambda: pipeline.http("/readyz")[0] == 200, "not flapping any more", 75)
+            print(f"ready again after {time.monotonic() - began:.0f} s")
+            pipeline.stop()
+        finally:
+            pipeline.close()
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
