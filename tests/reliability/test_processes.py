@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from tests.system.conftest import Start
 from tests.system.pipeline import COMMAND, Pipeline, kill, until
 from tests.system.test_life import drained, is_live
 
+SYMBOLS = ("BTCUSDT", "ETHUSDT")
 CHILDREN = ("forwarder", "trades-0", "orderbook-0", "simulator", "connector-linear-0")
 
 
@@ -46,80 +47,10 @@ def late_message(pipeline: Pipeline, topic: str) -> dict[str, Any]:
         context.destroy(linger=0)
 
 
-@pytest.mark.parametrize(
-    ("process", "kind"), [("orderbook-0", "orderbook"), ("trades-0", "trades")]
-)
-def test_markets_of_a_killed_worker_are_stale_at_once_for_everybody(
-    start: Start, process: str, kind: str
+def test_a_worker_slower_than_the_market_recovers_and_its_lag_is_visible(
+    shared: Pipeline,
 ) -> None:
-    pipeline = start("--source", "sim")
-    own = {symbol: pipeline.first(is_live(kind, symbol)) for symbol in ("BTCUSDT", "ETHUSDT")}
-    pipeline.wait_ready()
-    drained(pipeline)
-    kill(pipeline.pid(process))
-    killed_ns = time.time_ns()
-
-    late = late_message(pipeline, f"{kind}.linear.ETHUSDT")
-    assert late["state"] != "live" or late["publish_ts_ns"] < killed_ns + 0.1e9
-    for symbol in ("BTCUSDT", "ETHUSDT"):
-        stale = pipeline.first(partial(is_down, kind, symbol))
-        assert stale["publish_ts_ns"] - killed_ns < 0.3e9
-        assert (stale["state"], stale["process"], stale["source"]) == ("stale", process, "sim")
-        assert stale["seq"] == 1
-        assert stale["epoch"] != own[symbol]["epoch"]
-        assert stale.keys() == own[symbol].keys(), "the fields of the worker's own"
-        assert not carries_numbers(stale)
-    pipeline.first(is_live(kind, "BTCUSDT"))
-    pipeline.stop()
-
-
-def carries_numbers(message: dict[str, Any]) -> bool:
-    """Whether a message holds a measure."""
-    keep = {"v", "seq", "publish_ts_ns"}
-    plain = [value for key, value in message.items() if key not in keep]
-    windows = message.get("windows", {}).values()
-    measured = [v for w in windows for name, v in w.items() if name != "coverage_s"]
-    return any(isinstance(value, int | float) for value in plain + measured) or any(
-        value for value in plain if isinstance(value, list)
-    )
-
-
-def test_markets_of_a_hung_worker_are_stale_when_that_is_noticed(start: Start) -> None:
-    """And a successor brings them back; the kill counts as hung."""
-    pipeline = start("--source", "sim")
-    pipeline.wait_ready()
-    os.kill(pipeline.pid("orderbook-0"), signal.SIGSTOP)
-
-    pipeline.first(partial(is_down, "orderbook", "BTCUSDT"), 8)
-
-    pipeline.first(is_live("orderbook", "BTCUSDT"))
-    assert pipeline.total("supervisor", "process_restarts_total", "orderbook-0", '"hung"') == 1
-    pipeline.stop()
-
-
-def test_kills_at_random_moments_leave_everything_else_alone(start: Start) -> None:
-    """A short form of ``scripts/soak kills``: one kill of each child, nothing lost or left."""
-    pipeline = start("--source", "sim", topics="orderbook.")
-    pipeline.wait_ready()
-    order = list(CHILDREN)
-    random.Random(7).shuffle(order)
-    for name in order:
-        before = {child: pipeline.pid(child) for child in CHILDREN}
-        kill(before[name])
-        until(partial(is_back, pipeline, name, before[name]), f"{name} ready", 5)
-        after = {child: pipeline.pid(child) for child in CHILDREN}
-        assert {child for child in CHILDREN if before[child] != after[child]} == {name}
-    pipeline.stop()
-
-
-def is_back(pipeline: Pipeline, name: str, pid: int) -> bool:
-    """Whether a successor runs and everything is ready."""
-    return pipeline.pid(name) not in (pid, 0) and pipeline.http("/readyz")[0] == 200
-
-
-def test_a_worker_slower_than_the_market_recovers_and_its_lag_is_visible(start: Start) -> None:
-    pipeline = start("--source", "sim")
-    pipeline.wait_ready()
+    pipeline = drained(shared)
     pid = pipeline.pid("orderbook-0")
     os.kill(pid, signal.SIGSTOP)
     began = time.monotonic()
@@ -138,6 +69,81 @@ def test_a_worker_slower_than_the_market_recovers_and_its_lag_is_visible(start: 
     drained(pipeline).first(is_live("orderbook", "BTCUSDT"))
     until(lambda: pipeline.http("/readyz")[0] == 200, "ready", 5)
     assert pipeline.pid("orderbook-0") == pid, "slow is not hung"
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
+    """One pipeline for the tests that leave it ready; nothing of it is left at the end."""
+    pipeline = Pipeline(Path(tmp_path_factory.mktemp("p")), "--source", "sim")
+    try:
+        pipeline.wait_ready()
+        yield pipeline
+        pipeline.stop()
+    finally:
+        pipeline.close()
+
+
+KINDS = {"orderbook-0": "orderbook", "trades-0": "trades"}
+
+
+@pytest.mark.parametrize("process", random.Random(7).sample(CHILDREN, len(CHILDREN)))
+def test_a_kill_leaves_everything_else_alone_and_no_old_value_passes_for_live(
+    shared: Pipeline, process: str
+) -> None:
+    """A short form of ``scripts/soak kills``; of a worker's markets everybody hears at once."""
+    drained(shared)
+    kind = KINDS.get(process, "")
+    own = {symbol: shared.first(is_live(kind, symbol)) for symbol in SYMBOLS if kind}
+    before = {child: shared.pid(child) for child in CHILDREN}
+
+    kill(before[process])
+
+    killed_ns = time.time_ns()
+    if kind:
+        late = late_message(shared, f"{kind}.linear.ETHUSDT")
+        assert late["state"] != "live" or late["publish_ts_ns"] < killed_ns + 0.1e9
+    for symbol, live in own.items():
+        stale = shared.first(partial(is_down, kind, symbol))
+        assert stale["publish_ts_ns"] - killed_ns < 0.3e9
+        assert (stale["state"], stale["process"], stale["source"]) == ("stale", process, "sim")
+        assert stale["seq"] == 1
+        assert stale["epoch"] != live["epoch"]
+        assert stale.keys() == live.keys(), "the fields of the worker's own"
+        assert not carries_numbers(stale)
+    left_s = 5.0 - (time.time_ns() - killed_ns) / 1e9
+    until(partial(is_back, shared, process, before[process]), f"{process} ready", left_s)
+    after = {child: shared.pid(child) for child in CHILDREN}
+    assert {child for child in CHILDREN if before[child] != after[child]} == {process}
+    if kind:
+        shared.first(is_live(kind, "BTCUSDT"))
+
+
+def test_markets_of_a_hung_worker_are_stale_when_that_is_noticed(shared: Pipeline) -> None:
+    """And a successor brings them back; the kill counts as hung."""
+    drained(shared)
+    os.kill(shared.pid("orderbook-0"), signal.SIGSTOP)
+
+    shared.first(partial(is_down, "orderbook", "BTCUSDT"), 8)
+
+    shared.first(is_live("orderbook", "BTCUSDT"))
+    assert shared.total("supervisor", "process_restarts_total", "orderbook-0", '"hung"') == 1
+    until(lambda: shared.http("/readyz")[0] == 200, "ready", 5)
+
+
+def carries_numbers(message: dict[str, Any]) -> bool:
+    """Whether a message holds a measure."""
+    keep = {"v", "seq", "publish_ts_ns"}
+    plain = [value for key, value in message.items() if key not in keep]
+    windows = message.get("windows", {}).values()
+    measured = [v for w in windows for name, v in w.items() if name != "coverage_s"]
+    return any(isinstance(value, int | float) for value in plain + measured) or any(
+        value for value in plain if isinstance(value, list)
+    )
+
+
+def is_back(pipeline: Pipeline, name: str, pid: int) -> bool:
+    """Whether a successor runs and everything is ready."""
+    return pipeline.pid(name) not in (pid, 0) and pipeline.http("/readyz")[0] == 200
 
 
 def test_a_subscriber_that_stops_reading_holds_nobody_up(start: Start) -> None:
@@ -214,9 +220,8 @@ def random_frames(count: int) -> list[list[bytes]]:
     ]
 
 
-def test_random_bytes_at_every_socket_are_refused_and_counted(start: Start) -> None:
-    pipeline = start("--source", "sim")
-    pipeline.wait_ready()
+def test_random_bytes_at_every_socket_are_refused_and_counted(shared: Pipeline) -> None:
+    pipeline = drained(shared)
     endpoints = pipeline.endpoints()
     pids = {child: pipeline.pid(child) for child in CHILDREN}
     memory = {child: psutil.Process(pid).memory_info().rss for child, pid in pids.items()}
@@ -259,7 +264,6 @@ def test_random_bytes_at_every_socket_are_refused_and_counted(start: Start) -> N
     for child, pid in pids.items():
         grown = (psutil.Process(pid).memory_info().rss - memory[child]) / 1e6
         assert grown < 60, f"{child} grew by {grown:.0f} MB"
-    pipeline.stop()
 
 
 def raw_bytes(path: str) -> None:
