@@ -27,7 +27,7 @@ function linkText(process) {
 }
 
 const GAP_COLUMNS = [
-  ["Began", (gap) => timeOfDay(gap.opened_ts_ns === null ? gap.noted_ms : gap.opened_ts_ns / 1e6), "text"],
+  ["Began", (gap) => timeOfDay(beganMs(gap)), "text"],
   ["Market", (gap) => `${gap.symbol} ${gap.category}`, "text"],
   ["Stream", (gap) => gap.stream, "text"],
   ["Reason", (gap) => gap.reason ?? NONE, "text"],
@@ -38,8 +38,14 @@ const GAP_COLUMNS = [
 function gapLength(gap, model) {
   if (gap.is_superseded) return "worker ended";
   if (gap.closed_ts_ns !== null) return duration(gap.duration_s);
-  const began = gap.opened_ts_ns === null ? gap.noted_ms : gap.opened_ts_ns / 1e6;
-  return `open, ${duration(Math.max(0, (model.nowMs - began) / 1000))}`;
+  return `open, ${duration(Math.max(0, (model.nowMs - beganMs(gap)) / 1000))}`;
+}
+
+/** When a gap began; one that the worker was born with is known by its end. */
+function beganMs(gap) {
+  if (gap.opened_ts_ns !== null) return gap.opened_ts_ns / 1e6;
+  if (gap.closed_ts_ns !== null && gap.duration_s !== null) return gap.closed_ts_ns / 1e6 - gap.duration_s * 1000;
+  return gap.noted_ms;
 }
 
 /** A table whose rows are kept: cells change only where their text does. */
