@@ -37,8 +37,8 @@ the first three, since they concern every topic) and does
     disconnect    1000  all connections break, without a close frame unless code= gives one
     refuse        1     the handshake is refused with HTTP status=503
     rest          1     a REST request is answered with HTTP status=403, or with how= text (not
-                        JSON), code (retCode 10006), empty (nothing listed), loop (the same page
-                        and cursor again and again), part (a third of the list)
+                        JSON), code (retCode 10006), empty (nothing listed), loop (cursors
+                        that go in a circle), part (a third of the list)
 """
 
 from collections.abc import Mapping

@@ -76,7 +76,7 @@ def answer(target: str, feed: Feed, now_ms: int, *, fault: Fault | None = None) 
     except ParameterError as error:
         return _envelope(PARAMS_ERROR, f"params error: {error}", {}, now_ms)
     if fault is not None:
-        _damage(result, fault.how)
+        _damage(result, fault.how, parameters.get("cursor", ""))
     return _envelope(0, "OK", result, now_ms)
 
 
@@ -161,13 +161,14 @@ def _selected(parameters: Mapping[str, str], category: Category, feed: Feed) -> 
     ]
 
 
-def _damage(result: dict[str, Any], how: str) -> None:
+def _damage(result: dict[str, Any], how: str, cursor: str) -> None:
     if how == "empty":
         result["list"] = []
     elif how == "part":
         result["list"] = result["list"][: len(result["list"]) // 3]
     elif how == "loop" and "nextPageCursor" in result:
-        result["nextPageCursor"] = quote("first=A&last=B" if result["list"] else "first=B&last=A")
+        here, there = "first=A&last=A", "first=B&last=B"
+        result["nextPageCursor"] = quote(there if unquote(cursor) == here else here)
 
 
 def _envelope(code: int, message: str, result: dict[str, Any], now_ms: int) -> Answer:
