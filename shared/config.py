@@ -17,6 +17,7 @@ import msgspec
 
 from shared.errors import ConfigError, NoPipelineError
 from shared.messages import Category
+from shared.patterns import SYMBOL, is_pattern, parse_pattern
 from shared.private import directory_fault
 
 SourceChoice = Literal["auto", "live", "sim", "replay"]
@@ -31,7 +32,6 @@ DEPTHS: dict[str, tuple[int, ...]] = {
     "option": (25, 100),
 }
 DEFAULT_SYMBOLS = ("BTCUSDT", "ETHUSDT")
-SYMBOL = re.compile(r"[A-Z0-9][A-Z0-9._-]{0,63}")
 WINDOW = re.compile(r"([1-9][0-9]{0,5})(s|m|h)")
 WINDOW_UNITS_S = {"s": 1, "m": 60, "h": 3600}
 WINDOW_MAX_S = 24 * 3600
@@ -47,6 +47,7 @@ class MarketConfig(_Section, frozen=True):
 
     category: Category = "linear"
     symbols: tuple[str, ...] = DEFAULT_SYMBOLS
+    """Symbols, and patterns for symbols; see ``shared.patterns``."""
     depth: int = 50
     streams: tuple[StreamChoice, ...] = ("trades", "orderbook")
 
@@ -62,6 +63,17 @@ class ConnectorConfig(_Section, frozen=True):
     backoff_initial_s: float = 5.0
     backoff_max_s: float = 60.0
     fallback_after_s: float = 5.0
+
+
+class InstrumentsConfig(_Section, frozen=True):
+    """The exchange's list of instruments, which patterns for symbols need."""
+
+    url: str = ""
+    """REST address; empty: the one that belongs to the websocket."""
+    refresh_s: float = 300.0
+    """How often it is asked for; new listings join and delisted symbols leave so often."""
+    symbols_max: int = 1000
+    """One pattern that stands for more is not followed."""
 
 
 class WorkersConfig(_Section, frozen=True):
@@ -151,6 +163,7 @@ class Config(_Section, frozen=True):
     url: str = ""
     run_dir: str = ""
     market: tuple[MarketConfig, ...] = (MarketConfig(),)
+    instruments: InstrumentsConfig = InstrumentsConfig()
     connector: ConnectorConfig = ConnectorConfig()
     workers: WorkersConfig = WorkersConfig()
     trades: TradesConfig = TradesConfig()
@@ -277,6 +290,11 @@ def _choices(where: str) -> str:
 def _check_top(config: Config) -> None:
     if config.url and not re.fullmatch(r"wss?://[^\s/]+(/\S*)?", config.url):
         raise ConfigError("url", f"{config.url!r} is not a websocket address", "ws://… or wss://…")
+    if config.instruments.url and not re.fullmatch(r"https?://[^\s/?#]+/?", config.instruments.url):
+        raise ConfigError("instruments.url", f"{config.instruments.url!r} is not an address",
+                          "https://HOST, without a path")  # fmt: skip
+    _check_range("instruments.refresh_s", config.instruments.refresh_s, 1, 86_400)
+    _check_range("instruments.symbols_max", config.instruments.symbols_max, 1, 3000)
     if len(config.run_dir.encode()) > 80:
         raise ConfigError("run_dir", "the path is too long for sockets", "at most 80 bytes")
     if config.replay.speed <= 0 or config.replay.speed > 10_000:
@@ -304,15 +322,25 @@ def _check_markets(config: Config) -> None:
                 raise ConfigError(f"{where}.{key}", "is empty", "at least one")
         for position, symbol in enumerate(market.symbols):
             place = f"{where}.symbols[{position}]"
-            if not SYMBOL.fullmatch(symbol):
-                raise ConfigError(place, f"{symbol!r} is not a symbol", "capitals and digits, "
-                                  "such as BTCUSDT")  # fmt: skip
+            _check_symbol(place, market.category, symbol)
             for stream in market.streams:
                 key3 = (market.category, symbol, stream)
                 if key3 in seen:
                     raise ConfigError(place, f"{symbol} {stream} is already in {seen[key3]}",
                                       "each symbol and stream once a category")  # fmt: skip
                 seen[key3] = place
+
+
+def _check_symbol(place: str, category: Category, symbol: str) -> None:
+    if is_pattern(symbol):
+        try:
+            parse_pattern(symbol, category)
+        except ValueError as error:
+            what, _, allowed = str(error).partition("; allowed: ")
+            raise ConfigError(place, what, allowed) from None
+    elif not SYMBOL.fullmatch(symbol):
+        raise ConfigError(place, f"{symbol!r} is not a symbol", "capitals and digits, such as "
+                          "BTCUSDT, or a pattern such as *USDT")  # fmt: skip
 
 
 def _check_connector(config: Config) -> None:

@@ -646,6 +646,7 @@ class SimulatorStatus(ProcessMetric, frozen=True, tag_field="role", tag="simulat
     connections: Annotated[Count, Meta(description="Open now.")] | UnsetType = UNSET
     connections_total: Count | UnsetType = UNSET
     requests: Count | UnsetType = UNSET
+    rest_requests: Annotated[Count, Meta(description="Of lists, over REST.")] | UnsetType = UNSET
     frames: Annotated[dict[str, Count], Meta(description="Data frames, by stream.")] | UnsetType = (
         UNSET
     )

@@ -41,13 +41,13 @@ def _running_markets(context: typer.Context) -> list[str]:
 
     try:
         with Requests(_run_dir(context.params.get("run_dir"), "info")) as requests:
-            connectors = requests.ask("status")["connectors"]
+            status = requests.ask("status")
     except (PipelineError, OSError):
         return []
     return sorted({
         f"{connector['process'].split('-')[1]}:{topic.rpartition('.')[2]}"
-        for connector in connectors for topic in connector["topics"]
-    })  # fmt: skip
+        for connector in status["connectors"] for topic in connector["topics"]
+    } | {entry["pattern"] for entry in status["patterns"]})  # fmt: skip
 
 
 Config = Annotated[Path | None, typer.Option(help="TOML file; options override it.")]
@@ -57,7 +57,7 @@ Category = Annotated[
         help="spot, linear, inverse or option.", autocompletion=_words("spot linear inverse option")
     ),
 ]
-Symbols = Annotated[str | None, typer.Option(help="Separated by commas: BTCUSDT,ETHUSDT.")]
+Symbols = Annotated[str | None, typer.Option(help="Separated by commas; *USDT, top:50:turnover.")]
 Depth = Annotated[int | None, typer.Option(help="Levels a side: 1 50 200 1000; option 25 100.")]
 Source = Annotated[
     str | None,
@@ -166,6 +166,7 @@ def common(
     epilog=_examples(
         "up",
         "up --symbols BTCUSDT,SOLUSDT --depth 200",
+        "up --symbols top:50:turnover",
         "up --category spot --source live",
         "up --dashboard",
         "up --config pipeline.toml --log-format json",
@@ -238,7 +239,7 @@ def _one_of(name: str, value: str, *allowed: str) -> Any:
 )
 def simulate(
     port: Annotated[int, typer.Option(help="0: any free one.")] = 0,
-    symbols: Symbols = None,
+    symbols: Annotated[str | None, typer.Option(help="Separated by commas.")] = None,
     category: Category = None,
     seed: Annotated[int | None, typer.Option(help="Same seed, same market.")] = None,
     rate: Annotated[float | None, typer.Option(help="Messages a second over all topics.")] = None,
@@ -336,6 +337,8 @@ def gaps(
     epilog=_examples(
         "subscribe linear:SOLUSDT",
         "subscribe spot:BTCUSDT spot:ETHUSDT",
+        "subscribe 'linear:*USDT'",
+        "subscribe linear:top:50:turnover",
     )
 )
 def subscribe(
@@ -343,14 +346,24 @@ def subscribe(
 ) -> int:  # fmt: skip
     """Add markets to the running pipeline; the others go on undisturbed."""
     from supervisor.markets import parse_market
-    from supervisor.requests import Requests, wait_for_answers
+    from supervisor.requests import Requests, wait_for_answers, wait_for_patterns
 
     for word in markets:
         parse_market(word)
     with Requests(_run_dir(run_dir, log_level)) as requests:
-        topics = requests.ask("subscribe", markets=markets)["topics"]
+        answer = requests.ask("subscribe", markets=markets)
         exit_code = EX_OK
-        for topic, state, reason in wait_for_answers(requests, topics):
+        for entry in wait_for_patterns(requests, answer["patterns"]):
+            is_served = entry["state"] == "resolved"
+            says = (
+                f"{len(entry['symbols'])} symbols"
+                if is_served
+                else entry["reason"] or "no list yet"
+            )
+            line = f"{entry['pattern']} {entry['state']}: {says}"
+            print(line, file=sys.stdout if is_served else sys.stderr)
+            exit_code = exit_code if is_served else EX_FAILED
+        for topic, state, reason in wait_for_answers(requests, answer["topics"]):
             is_served = state in ("confirmed", "delivering")
             line = f"{topic} {state}{': ' * bool(reason)}{reason}"
             print(line, file=sys.stdout if is_served else sys.stderr)
@@ -361,6 +374,7 @@ def subscribe(
 @app.command(
     epilog=_examples(
         "unsubscribe linear:SOLUSDT",
+        "unsubscribe 'linear:*USDT'",
     )
 )
 def unsubscribe(
@@ -373,8 +387,13 @@ def unsubscribe(
     for word in markets:
         parse_market(word)
     with Requests(_run_dir(run_dir, log_level)) as requests:
-        for entry in requests.ask("unsubscribe", markets=markets)["topics"]:
+        answer = requests.ask("unsubscribe", markets=markets)
+        for entry in answer["topics"]:
             print(f"{entry['topic']} unsubscribed")
+        for pattern in answer["patterns"]:
+            print(f"{pattern} unsubscribed")
+        if answer["patterns"]:
+            print(f"{answer['symbols']} symbols left")
 
 
 @app.command(

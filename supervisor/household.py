@@ -207,6 +207,8 @@ class Household:
             self._send(name, {"type": "source", "source": after.source, "url": url})
         if role_of(name) == "connector" and before.share != after.share:
             self._send(name, {"type": "share", "share": after.share})
+        if before.placements is after.placements:
+            return
         step = change(before, after)
         for receiver, command in (*step.unsubscribe, *step.readers, *step.subscribe):
             if receiver == name:

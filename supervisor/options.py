@@ -24,6 +24,7 @@ from shared.config import (
 )
 from shared.errors import ConfigError
 from shared.keys import default_keys_dir, read_allowed, read_client_keys, read_server_keys
+from shared.patterns import is_pattern, parse_pattern
 
 RUN_DIR_MAX_BYTES = 80
 DEFAULT_DEPTH = 50
@@ -181,6 +182,7 @@ def recorded_markets(
     """
     tables: dict[tuple[int, tuple[str, ...]], dict[str, Any]] = {}
     for index, table in enumerate([{}] if wanted is None else wanted):
+        table = _without_patterns(recorded, table, f"market[{index}]")
         _check_recorded(recorded, table, f"market[{index}]")
         for symbol in table.get("symbols", recorded.symbols):
             depths = recorded.depths.get(symbol, ())
@@ -201,6 +203,25 @@ def recorded_markets(
     if not tables:
         raise ConfigError("market", "nothing of it is in the capture", _contents(recorded))
     return list(tables.values())
+
+
+def _without_patterns(
+    recorded: CaptureInfo, table: Mapping[str, Any], where: str
+) -> Mapping[str, Any]:
+    """The table with the recorded symbols in the place of patterns; a capture ranks nothing."""
+    symbols: dict[str, None] = {}
+    for position, word in enumerate(table.get("symbols", ())):
+        if not is_pattern(word):
+            symbols[word] = None
+            continue
+        pattern = parse_pattern(word, recorded.category)
+        found = [symbol for symbol in recorded.symbols if pattern.fits(symbol)]
+        if pattern.top or not found:
+            what = "needs turnover, which is not" if pattern.top else "stands for nothing"
+            raise ConfigError(f"{where}.symbols[{position}]", f"{word} {what} in the capture",
+                              ", ".join(recorded.symbols))  # fmt: skip
+        symbols |= dict.fromkeys(found)
+    return {**table, "symbols": list(symbols)} if symbols else table
 
 
 def _check_recorded(recorded: CaptureInfo, table: Mapping[str, Any], where: str) -> None:

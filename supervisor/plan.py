@@ -12,13 +12,14 @@ import dataclasses
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 import msgspec
 
 from shared.bus import ipc_endpoint
-from shared.config import Config, MarketConfig, StreamChoice
+from shared.config import Config
 from shared.errors import ConfigError
 from shared.logs import LogFormat, LogLevel
 from shared.messages import Category, Source
@@ -33,6 +34,7 @@ from shared.specs import (
     Stream,
     TradesSpec,
 )
+from supervisor.selection import Selection, configured_selection
 
 LIVE_URLS = {
     "mainnet": "wss://stream.bybit.com/v5/public/{category}",
@@ -78,6 +80,8 @@ class Plan:
     """Where connectors connect, ``{category}`` not filled in; empty until a simulator says."""
     has_simulator: bool
     placements: tuple[Placement, ...] = ()
+    selection: Selection = field(default_factory=Selection)
+    """What is asked for; ``placements`` are the streams of it."""
     log_format: LogFormat = "auto"
     log_level: LogLevel = "info"
 
@@ -99,6 +103,12 @@ class Plan:
         simulator = [SIMULATOR] if self.has_simulator else []
         dashboard = [DASHBOARD] if self.config.dashboard.enabled else []
         return [FORWARDER, *dashboard, *self.workers, *simulator, *self.connectors]
+
+    @property
+    def first_category(self) -> Category:
+        """Where somebody asks who wants to know whether the exchange answers."""
+        names = [category_of(connector) for connector in self.connectors]
+        return (names or [choice.category for choice in self.selection.choices])[0]
 
     # -- endpoints -------------------------------------------------------------------------------
 
@@ -126,6 +136,21 @@ class Plan:
     def live_url(self) -> str:
         """The exchange's address, ``{category}`` not filled in."""
         return self.config.url or LIVE_URLS[self.config.network]
+
+    @property
+    def rest_url(self) -> str:
+        """
+        Where the list of instruments of the source in force is; empty until a simulator says.
+
+        It is on the host of the websocket; ``stream.HOST`` has it on ``api.HOST``.
+        """
+        is_embedded = self.has_simulator and self.url != self.live_url
+        if self.config.instruments.url and not is_embedded:
+            return self.config.instruments.url.rstrip("/")
+        parts = urlsplit(fill_category(self.url, "linear"))
+        scheme = {"ws": "http", "wss": "https"}.get(parts.scheme)
+        host = re.sub(r"^stream(?=[.-])", "api", parts.netloc)
+        return f"{scheme}://{host}" if scheme else ""
 
     # -- streams ---------------------------------------------------------------------------------
 
@@ -244,10 +269,10 @@ class Plan:
 
     def _simulator_spec(self, common: dict[str, Any]) -> SimulatorSpec:
         symbols: dict[Category, list[str]] = {}
-        for placement in self.placements:
-            listed = symbols.setdefault(placement.stream.category, [])
-            if placement.stream.symbol not in listed:
-                listed.append(placement.stream.symbol)
+        for stream in self.selection.named:  # patterns take what it lists by itself
+            listed = symbols.setdefault(stream.category, [])
+            if stream.symbol not in listed:
+                listed.append(stream.symbol)
         replay = self.config.replay if self.config.source == "replay" else None
         return SimulatorSpec(
             **common,
@@ -281,24 +306,7 @@ def make_plan(
         log_format=log_format,
         log_level=log_level,
     )
-    return with_streams(empty, configured_streams(config.market))
-
-
-def configured_streams(markets: Iterable[MarketConfig]) -> list[Stream]:
-    """The streams of the market tables, in their order."""
-    return [
-        make_stream(choice, market.category, symbol, market.depth)
-        for market in markets
-        for symbol in market.symbols
-        for choice in market.streams
-    ]
-
-
-def make_stream(choice: StreamChoice, category: Category, symbol: str, depth: int) -> Stream:
-    """The stream for one word of ``streams`` in the configuration."""
-    if choice == "trades":
-        return Stream(kind="trade", category=category, symbol=symbol)
-    return Stream(kind="book", category=category, symbol=symbol, depth=depth)
+    return with_selection(empty, configured_selection(config.market))
 
 
 def exchange_topic(stream: Stream) -> str:
@@ -348,6 +356,16 @@ def with_streams(plan: Plan, streams: Iterable[Stream]) -> Plan:
     for unit in by_symbol.values():
         layout.place(unit)
     return _with_readers(plan, layout.connector_of)
+
+
+def with_selection(plan: Plan, selection: Selection) -> Plan:
+    """The plan for what is asked for; what it has of that already stays as it is."""
+    wanted = selection.streams()
+    kept = set(wanted)
+    gone = [p.stream.topic for p in plan.placements if p.stream not in kept]
+    if gone or len(wanted) > len(plan.placements):
+        plan = with_streams(without_streams(plan, gone), wanted)
+    return dataclasses.replace(plan, selection=selection)
 
 
 def without_streams(plan: Plan, topics: Iterable[str]) -> Plan:

@@ -18,7 +18,13 @@ from supervisor.http import Snapshot
 from supervisor.keeper import Keeper
 from supervisor.plan import Plan
 from supervisor.policy import ExitReason
-from supervisor.status import ProcessView, book_counts, connector_entries, unready_reasons
+from supervisor.status import (
+    ProcessView,
+    book_counts,
+    connector_entries,
+    pattern_entries,
+    unready_reasons,
+)
 
 SUPERVISOR = "supervisor"
 PIPELINE_FIELDS = ("ready", "reasons", "version", "network", "started_ts_ms")
@@ -83,6 +89,7 @@ class Reporter:
             "processes": [{**view.summary(), "counts": dict(view.status)} for view in self.views],
             "connectors": connectors,
             "books": book_counts(plan, self.views),
+            "patterns": pattern_entries(plan),
         }
         self.snapshot = Snapshot(
             status=status, targets=self._targets(), is_ready=not reasons, reasons=reasons

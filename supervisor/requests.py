@@ -111,6 +111,23 @@ def wait_for_answers(
         yield topic, state, str(reasons.get(topic, ""))
 
 
+def wait_for_patterns(requests: Requests, names: Iterable[str]) -> Iterator[Mapping[str, Any]]:
+    """
+    The status of patterns that were subscribed, when it is known what they stand for, or why not.
+
+    After ``EXCHANGE_S`` without either they are as they are.
+    """
+    wanted = set(names)
+    deadline = time.monotonic() + EXCHANGE_S
+    while wanted:
+        found = [e for e in requests.ask("status")["patterns"] if e["pattern"] in wanted]
+        is_known = all(e["reason"] or e["state"] != "unresolved" for e in found)
+        if is_known or time.monotonic() >= deadline:
+            yield from found
+            return
+        time.sleep(0.1)
+
+
 def read_endpoints(run_dir: str) -> dict[str, Any]:
     """
     ``endpoints.json`` of a running pipeline.

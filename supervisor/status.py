@@ -109,6 +109,25 @@ def connector_entries(plan: Plan, views: Iterable[ProcessView]) -> list[dict[str
     return entries
 
 
+def pattern_entries(plan: Plan) -> list[dict[str, Any]]:
+    """
+    The patterns: what they stand for, and why that may not be what it should be.
+
+    An ``unresolved`` one has not been compared with a list of the source in force, an ``outdated``
+    one not lately.
+    """
+    return [
+        {
+            "pattern": choice.name,
+            "state": choice.state,
+            "reason": choice.problem or None,
+            "resolved_ts_ms": choice.resolved_ts_ms,
+            "symbols": list(choice.symbols),
+        }
+        for choice in plan.selection.choices
+    ]
+
+
 def book_counts(plan: Plan, views: Iterable[ProcessView]) -> dict[str, int]:
     """Books by state; those of a worker that is not up are ``syncing``."""
     counts: Counter[str] = Counter(syncing=0, live=0, stale=0)
@@ -143,6 +162,7 @@ def unready_reasons(
         *(reason for entry in connectors for reason in _topic_reasons(entry)),
         *_book_reasons(not_live_s),
         *([] if plan.url else ["simulator: has no address yet"]),
+        *_pattern_reasons(plan),
     ]
 
 
@@ -173,6 +193,12 @@ def _book_reasons(not_live_s: Mapping[str, float]) -> Iterator[str]:
     late = {topic: seconds for topic, seconds in not_live_s.items() if seconds >= NOT_LIVE_S}
     if late:
         yield f"books not live for {max(late.values()):.0f} s: {_names(list(late))}"
+
+
+def _pattern_reasons(plan: Plan) -> Iterator[str]:
+    for choice in plan.selection.choices:
+        if choice.state == "unresolved":
+            yield f"{choice.name}: {choice.problem or 'the list of instruments is not there yet'}"
 
 
 def _names(names: list[str]) -> str:

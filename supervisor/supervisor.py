@@ -37,18 +37,19 @@ from shared.specs import ProcessSpec
 from shared.telemetry import Samples, Telemetry
 from shared.topics import process_topic
 from supervisor.child import Lifeline
+from supervisor.discovery import Discovery
 from supervisor.household import Household, endpoint_of, module_command
 from supervisor.http import Snapshot, StatusServer
 from supervisor.inquiry import Inquiries
-from supervisor.markets import streams_of_market, subscribe, unsubscribe
+from supervisor.markets import markets_of, streams_of, subscribe, unsubscribe
 from supervisor.obituary import Obituaries
 from supervisor.plan import (
     FORWARDER,
     SIMULATOR,
     Plan,
-    category_of,
     exchange_topic,
     fill_category,
+    with_selection,
 )
 from supervisor.ports import check_free, check_free_endpoint, remove_socket_file
 from supervisor.probe import Prober
@@ -130,6 +131,7 @@ class Supervisor(Actor):
         self._fallback = FallbackRule(
             is_auto=plan.config.source == "auto", after_s=plan.config.connector.fallback_after_s
         )
+        self._discovery = Discovery(plan.config.instruments, plan.config.connector, self.telemetry)
         self._prober: Prober | None = None
         self._is_hurried = False
         self._complained = float("-inf")
@@ -183,6 +185,7 @@ class Supervisor(Actor):
         self._router = ControlRouter(self.context, self.plan.control_endpoint)
         self._publisher = MetricPublisher(self.context, self.plan.metrics_in)
         self.watch(self._router.socket, self._on_control)
+        self.watch(self._discovery.lister.reader, self._on_lists)
         self.every(TICK_S, self._on_tick)
         self.every(SECOND_S, self._on_second)
         log.info("starting", pid=os.getpid(), run_dir=self.plan.run_dir, source=config.source,
@@ -199,6 +202,7 @@ class Supervisor(Actor):
             self._household.check(self.clock.monotonic())
         if self._prober is not None:
             self._prober.close()
+        self._discovery.close()
         if self._forwarder_starts:
             remove_socket_file(self._household.metrics)
         self._lifeline.close()
@@ -255,8 +259,11 @@ class Supervisor(Actor):
             for keeper in keepers.values()
             if keeper.role == "connector" and keeper.beat is not None
         ]
+        if not links and self._discovery.link is not None:
+            links = [self._discovery.link]
         if self._fallback.is_due(now, links):
             self._fall_back()
+        self._keep_patterns()
 
     def _on_second(self) -> None:
         if not self._running:
@@ -406,7 +413,7 @@ class Supervisor(Actor):
                     url=plan.live_url)  # fmt: skip
         self._fallbacks.value += 1
         self._prober = Prober(
-            fill_category(plan.live_url, category_of(plan.connectors[0])),
+            fill_category(plan.live_url, plan.first_category),
             pause_initial_s=settings.backoff_initial_s,
             pause_max_s=settings.backoff_max_s,
         )
@@ -423,6 +430,21 @@ class Supervisor(Actor):
         log.warning("the exchange answers: changing over to LIVE data", url=self.plan.live_url)
         self._change_source("live", self.plan.live_url)
         self._apply(dataclasses.replace(self.plan, has_simulator=False))
+
+    def _keep_patterns(self) -> None:
+        """Ask for the lists of instruments that patterns need, if it is time to."""
+        asks_exchange = self._fallback.is_armed and not self.plan.connectors
+        now = self.clock.monotonic()
+        plan = self._discovery.look(self.plan, now, asks_exchange=asks_exchange)
+        if plan is not self.plan:
+            self._apply(plan)
+
+    def _on_lists(self) -> None:
+        """Let symbols join and leave as the exchange lists them."""
+        now_ms = self.clock.time_ns() // 1_000_000
+        selection = self._discovery.take(self.plan, self.clock.monotonic(), now_ms)
+        if self._running:
+            self._apply(with_selection(self.plan, selection))
 
     # -- requests of the command line ------------------------------------------------------------
 
@@ -483,13 +505,19 @@ class Supervisor(Actor):
         after = subscribe(before, words) if is_joining else unsubscribe(before, words)
         log.info(request.command, markets=words)
         self._apply(after)
+        self._keep_patterns()
+        markets = markets_of(before, words)
         plan = after if is_joining else before
+        changed = abs(len(_symbols(after)) - len(_symbols(before)))
         return {
             "topics": [
                 {"process": plan.connector_of(stream.topic), "topic": exchange_topic(stream)}
-                for word in words
-                for stream in streams_of_market(plan, word)
-            ]
+                for market in markets
+                if not market.is_pattern
+                for stream in streams_of(plan, market)
+            ],
+            "patterns": [str(market) for market in markets if market.is_pattern],
+            "symbols": changed,
         }
 
     # -- counters --------------------------------------------------------------------------------
@@ -514,6 +542,10 @@ class Supervisor(Actor):
     def _invalid_samples(self) -> Samples:
         for reason in INVALID_REASONS:
             yield (reason,), self._router.invalid[reason]
+
+
+def _symbols(plan: Plan) -> set[tuple[str, str]]:
+    return {(p.stream.category, p.stream.symbol) for p in plan.placements}
 
 
 def _refusal(message: dict[str, Any], error: str, exit_code: int) -> dict[str, Any]:

@@ -32,6 +32,7 @@ def plan_lines(plan: Plan) -> Iterator[str]:
             ["keys", plan.keys or "none: for this machine only"],
             ["http", f"http://{config.prometheus.host}:{config.prometheus.port}"],
             *([["dashboard", _dashboard_url(plan)]] if config.dashboard.enabled else []),
+            *([["patterns", _patterns_text(plan)]] if plan.selection.choices else []),
         ]
     )
     for process in ("supervisor", *plan.processes):
@@ -51,6 +52,8 @@ def plan_map(plan: Plan) -> dict[str, Any]:
         "metrics": config.metrics.endpoint,
         "http": f"http://{config.prometheus.host}:{config.prometheus.port}",
         "dashboard": _dashboard_url(plan) if config.dashboard.enabled else None,
+        "patterns": [choice.name for choice in plan.selection.choices],
+        "instruments": plan.rest_url or None,
         "processes": [_process_map(plan, process) for process in ("supervisor", *plan.processes)],
     }
 
@@ -72,6 +75,12 @@ def _process_map(plan: Plan, process: str) -> dict[str, Any]:
         **{label: facts.get(label) for label in _FACTS},
         "topics": topics,
     }
+
+
+def _patterns_text(plan: Plan) -> str:
+    names = " ".join(choice.name for choice in plan.selection.choices)
+    where = plan.rest_url or "the simulator"
+    return f"{names}: resolved while it runs, from the list of {where}"
 
 
 def _source_text(plan: Plan) -> str:
@@ -141,6 +150,9 @@ def status_lines(status: Mapping[str, Any]) -> Iterator[str]:
     )  # fmt: skip
     for reason in status["reasons"]:
         yield f"  not ready: {reason}"
+    if status.get("patterns"):
+        yield ""
+        yield from _columns([_PATTERN_HEAD, *map(_pattern_row, status["patterns"])])
     yield ""
     yield from _columns([_PROCESS_HEAD, *map(_process_row, status["processes"])])
     if status["connectors"]:
@@ -153,6 +165,7 @@ def status_lines(status: Mapping[str, Any]) -> Iterator[str]:
             yield f"  rejected: {topic} on {connector['process']}: {reasons.get(topic, '')}"
 
 
+_PATTERN_HEAD = ["PATTERN", "STATE", "SYMBOLS", "AS OF (UTC)", "REASON"]
 _PROCESS_HEAD = [
     "PROCESS",
     "STATE",
@@ -165,6 +178,17 @@ _PROCESS_HEAD = [
     "LOST",
 ]
 _CONNECTOR_HEAD = ["CONNECTOR", "LINK", "TOPICS", "RECONNECTS", "PING MS", "URL"]
+
+
+def _pattern_row(entry: Mapping[str, Any]) -> list[str]:
+    resolved_ms = entry["resolved_ts_ms"]
+    return [
+        entry["pattern"],
+        entry["state"],
+        str(len(entry["symbols"])),
+        NONE if resolved_ms is None else _time_text(resolved_ms)[:-4],
+        _text(entry["reason"]),
+    ]
 
 
 def _process_row(process: Mapping[str, Any]) -> list[str]:

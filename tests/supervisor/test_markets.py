@@ -1,10 +1,13 @@
 """``CATEGORY:SYMBOL`` words and the plan they ask for."""
 
+from typing import Any
+
 import pytest
 
 from shared.config import make_config
+from supervisor.listing import Listing
 from supervisor.markets import MarketError, parse_market, subscribe, unsubscribe
-from supervisor.plan import Plan, exchange_topic, make_plan
+from supervisor.plan import Plan, exchange_topic, make_plan, with_selection
 
 
 @pytest.fixture
@@ -53,3 +56,70 @@ def test_a_market_that_is_not_there_cannot_leave(plan: Plan) -> None:
 def test_other_words_are_refused_with_what_is_allowed(word: str) -> None:
     with pytest.raises(MarketError, match="allowed: CATEGORY:SYMBOL such as linear:BTCUSDT"):
         parse_market(word)
+
+
+# -- patterns ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("word", "categories", "meaning"),
+    [
+        ("linear:*USDT", ["spot", "linear"], ("linear", "*USDT")),
+        ("spot:top:50:turnover", ["linear"], ("spot", "top:50:turnover")),
+        ("top:50:turnover", ["linear"], ("linear", "top:50:turnover")),
+        ("top:50:turnover:*USDC", ["spot", "spot"], ("spot", "top:50:turnover:*USDC")),
+        ("BTC-*", ["option"], ("option", "BTC-*")),
+    ],
+)
+def test_a_pattern_alone_is_of_the_only_category(
+    word: str, categories: Any, meaning: tuple[str, str]
+) -> None:
+    assert meaning == parse_market(word, categories=categories)
+
+
+@pytest.mark.parametrize(
+    ("word", "says"),
+    [
+        ("top:5:turnover", "may be of linear or spot; allowed: CATEGORY:PATTERN"),
+        ("margin:*USDT", "may be of linear or spot"),
+        ("linear:*usdt", "is not a pattern; allowed: "),
+        ("linear:top:5:volume", "is not a pattern"),
+        ("option:*", "names no base coin; allowed: BTC-"),
+    ],
+)
+def test_a_pattern_that_is_not_clear_is_refused(word: str, says: str) -> None:
+    with pytest.raises(MarketError, match=says):
+        parse_market(word, categories=["spot", "linear"])
+
+
+def resolved(plan: Plan, *symbols: str) -> Plan:
+    """The plan after a list of linear instruments."""
+    listing = Listing(symbols)
+    selection = plan.selection
+    for need in selection.needs():
+        selection = selection.with_listing(need, listing, symbols_max=10, now_ms=1)
+    return with_selection(plan, selection)
+
+
+def test_a_pattern_joins_like_the_first_table_and_leaves_what_is_named(plan: Plan) -> None:
+    after = resolved(subscribe(plan, ["linear:*USDT"]), "BTCUSDT", "ETHUSDT", "BTCPERP")
+    assert {"linear orderbook.200.ETHUSDT"} == topics(after) - topics(plan)
+
+    assert topics(plan) == topics(unsubscribe(after, ["linear:*USDT"]))
+
+
+def test_a_symbol_that_is_unsubscribed_stays_away_until_it_is_asked_for_again(plan: Plan) -> None:
+    listed = ("BTCUSDT", "ETHUSDT", "XRPUSDT")
+    following = resolved(subscribe(plan, ["linear:*USDT"]), *listed)
+
+    without = resolved(unsubscribe(following, ["linear:ETHUSDT"]), *listed)
+    assert topics(following) - topics(without) == {"linear orderbook.200.ETHUSDT"}
+    for word in ("linear:ETHUSDT", "linear:*USDT"):
+        assert topics(resolved(subscribe(without, [word]), *listed)) == topics(following)
+
+
+def test_a_pattern_that_is_not_there_cannot_leave(plan: Plan) -> None:
+    with pytest.raises(MarketError, match=r"^linear:\*USDT is not subscribed$"):
+        unsubscribe(plan, ["linear:*USDT"])
+    with pytest.raises(MarketError, match="patterns that are: spot:top:5:turnover"):
+        unsubscribe(subscribe(plan, ["spot:top:5:turnover"]), ["linear:*USDT"])

@@ -1,6 +1,7 @@
 """What becomes of a file, options and a capture."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +170,19 @@ def test_what_a_capture_lacks_is_refused_with_what_it_has(
 ) -> None:
     with pytest.raises(ConfigError, match=says):
         config(capture=capture, **options)
+
+
+def test_patterns_stand_for_what_a_capture_holds(capture: Path) -> None:
+    markets = config(capture=capture, symbols="B*,SOLUSDT").market
+    assert {"BTCUSDT", "SOLUSDT"} == {symbol for market in markets for symbol in market.symbols}
+
+    for word, says in (("X*", "X* stands for nothing"), ("top:2:turnover", "needs turnover")):
+        with pytest.raises(ConfigError, match=re.escape(says)):
+            config(capture=capture, symbols=word)
+
+
+def test_patterns_may_be_options(tmp_path: Path) -> None:
+    assert config(symbols="*USDT,top:50:turnover").market[0].symbols == ("*USDT", "top:50:turnover")
 
 
 def test_a_capture_that_is_not_there_is_a_configuration_error(tmp_path: Path) -> None:

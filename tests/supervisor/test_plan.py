@@ -25,10 +25,10 @@ from supervisor.plan import (
     change,
     exchange_topic,
     make_plan,
-    make_stream,
     with_streams,
     without_streams,
 )
+from supervisor.selection import make_stream
 
 RUN_DIR = "/run/x"
 

@@ -56,6 +56,25 @@ def test_reasons_are_listed_when_it_is_not_ready() -> None:
     assert "  not ready: forwarder: restarting" in lines
 
 
+def test_patterns_are_shown_with_what_they_stand_for() -> None:
+    shared = {"resolved_ts_ms": 1_735_809_771_618, "symbols": ["AUSDT", "BUSDT"]}
+    patterns = [{"pattern": "linear:*USDT", "state": "resolved", "reason": None, **shared},
+                {"pattern": "spot:top:5:turnover", "state": "unresolved", "reason": "HTTP 403",
+                 "resolved_ts_ms": None, "symbols": []}]  # fmt: skip
+    lines = [line.split() for line in status_lines(status(patterns=patterns))]
+
+    assert ["linear:*USDT", "resolved", "2", "2025-01-02", "09:22:51", "-"] in lines
+    assert ["spot:top:5:turnover", "unresolved", "0", "-", "HTTP", "403"] in lines
+
+
+def test_a_plan_says_where_patterns_come_from() -> None:
+    config = make_config({"market": [{"symbols": ["*USDT", "top:5:turnover"]}]})
+    text = "\n".join(plan_lines(make_plan(config, run_dir="/run/x")))
+
+    assert ("patterns  linear:*USDT linear:top:5:turnover: resolved while it runs, from the list "
+            "of https://api.bybit.com") in text  # fmt: skip
+
+
 def test_columns_are_aligned() -> None:
     lines = list(status_lines(status()))
     head = next(line for line in lines if line.startswith("PROCESS"))
