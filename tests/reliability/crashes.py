@@ -92,7 +92,7 @@ def main() -> int:
         try:
             pipeline.wait_ready()
             began = time.monotonic()
-            crash(pipeline, until_reason="forwarder: flapping", crashes=6)
+            crash(pipeline, until_reason="forwarder: flapping", crashes=5)
             print(f"flapping after {restarts(pipeline)} crashes; works again after "
                   f"{time.monotonic() - began:.0f} s")  # fmt: skip
             until(lambda: pipeline.http("/readyz")[0] == 200, "not flapping any more", 75)

@@ -8,16 +8,21 @@ import argparse
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import psutil
 import zmq
 
+from tests.reliability.rig import QUICK, Rig
 from tests.system.pipeline import Pipeline
 
-ARGUMENTS = ("--source", "sim", "--depth", "200")
-CONFIG = "[orderbook]\npublish_interval_ms = 10\npublish_levels = 200\n"
-"""Large messages, many of them: a queue fills soon."""
+FLOOD: dict[str, Any] = {
+    "symbols": ",".join(f"T{number:02}USDT" for number in range(20)),
+    "rate": 1_500,
+    "config": QUICK + "[orderbook]\npublish_interval_ms = 10\npublish_levels = 50\n",
+    "followed": set(),
+}
+"""Options of a rig with large metrics and many of them: a queue fills within a minute."""
 DELAY_S = 0.5
 FORWARDER_MB = 400.0
 
@@ -74,12 +79,11 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=60.0)
     options = parser.parse_args()
     with TemporaryDirectory() as directory:
-        pipeline = Pipeline(Path(directory), *ARGUMENTS, config=CONFIG, topics="orderbook.")
+        rig = Rig(Path(directory), **FLOOD)
         try:
-            seen = with_lazy_subscriber(pipeline, options.seconds)
-            pipeline.stop()
+            seen = with_lazy_subscriber(rig.pipeline, options.seconds)
         finally:
-            pipeline.close()
+            rig.close()
     print(f"messages to one who reads  {seen.messages}, 99 % within {seen.delay_s:.3f} s")
     print(
         f"memory of the forwarder    {seen.before_mb:.0f} MB before, at most {seen.most_mb:.0f} MB"
