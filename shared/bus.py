@@ -10,6 +10,7 @@ is full; the receiver sees the hole in ``bus_sequence`` and counts it.
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 import zmq
@@ -25,6 +26,8 @@ LINGER_MS = 500
 MARKET_QUEUE = 100_000
 """Messages a slow worker may fall behind before losses begin: some 20 s at 5,000 messages/s."""
 METRIC_QUEUE = 50_000
+BURST = 32
+"""Metrics that are sent together; making them takes some 3 ms."""
 RECONNECT_MS = 20
 """How soon a SUB tries a bound endpoint that is not there yet, or again."""
 IPC_PATH_MAX = 107
@@ -283,6 +286,19 @@ class MetricPublisher:
     def publish(self, topic: bytes, payload: Mapping[str, Any]) -> None:
         """Send to the forwarder; never blocks."""
         self._send(topic, codec.encode_map(payload))
+
+    def publish_all(self, metrics: Iterable[tuple[bytes, Mapping[str, Any]]]) -> None:
+        """
+        Send several in order, ``BURST`` at a time, once they are made; never blocks.
+
+        Sent one by one as they are made, some 0.1 ms apart, each wakes ZeroMQ's thread here and
+        there and the forwarder.
+        """
+        unsent = iter(metrics)
+        while burst := [(topic, codec.encode_map(payload))
+                        for topic, payload in islice(unsent, BURST)]:  # fmt: skip
+            for topic, packed in burst:
+                self._send(topic, packed)
 
     def retire(self, topic: bytes) -> None:
         """Tell the forwarder to forget a topic: an empty payload, which it does not pass on."""

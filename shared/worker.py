@@ -6,6 +6,7 @@ follow is the subclass's; it answers with metrics and touches no socket, so that
 """
 
 import itertools
+import time
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ import structlog
 from shared.actor import Actor
 from shared.bus import MARKET_QUEUE, MarketSubscriber, MetricPublisher, Received
 from shared.clock import Clock
+from shared.pace import Pace
 from shared.specs import Assignment, ProcessSpec
 from shared.telemetry import Telemetry
 from shared.topics import link_topic, market_topic, parse_topic
@@ -61,6 +63,7 @@ class Worker(Actor):
         """From the websocket to here, of the last message."""
         self._subscriber: MarketSubscriber | None = None
         self._publisher: MetricPublisher | None = None
+        self._pace = Pace()
         self._epochs = itertools.count(1)
         self._epoch_base = f"{self.process}-{self.clock.time_ns() // 1_000_000:x}"
         self.telemetry.counters(
@@ -158,13 +161,18 @@ class Worker(Actor):
         assert self._subscriber is not None
         self.on_turn()
         time_ns, observe, lag_s = self.clock.time_ns, self._bus_latency.observe, self.lag_s
+        messages = 0
         for received in self._subscriber.receive(limit):
+            messages += 1
             metrics = self.on_message(received)
             if metrics:
                 self._publish(metrics)
             lag_s = (time_ns() - received.message.recv_ts_ns) / 1e9
             observe(lag_s)
         self.lag_s = lag_s
+        rest_s = self._pace.rest_s(messages, self.clock.monotonic())
+        if rest_s:
+            time.sleep(rest_s)
 
     def _on_hang_up(self) -> None:
         """What a connector had sent before it ended still counts."""
@@ -176,8 +184,7 @@ class Worker(Actor):
 
     def _publish(self, metrics: Iterable[Metric]) -> None:
         assert self._publisher is not None
-        for metric in metrics:
-            self._publisher.publish(metric.topic, metric.payload)
+        self._publisher.publish_all(metrics)
 
     # -- services for subclasses -----------------------------------------------------------------
 

@@ -59,6 +59,7 @@ from shared.clock import Clock, SystemClock
 from shared.config import ConnectorConfig
 from shared.errors import EX_SOFTWARE
 from shared.messages import Category, LinkEvent, Source
+from shared.pace import Pace
 
 log = structlog.get_logger()
 
@@ -566,6 +567,7 @@ class BybitWebSocketClient:
         receive, websocket = connection.websocket.receive, connection.websocket
         binary_messages = 0
         has_data = False
+        pace = Pace()
         while True:
             try:
                 messages = receive()
@@ -586,6 +588,9 @@ class BybitWebSocketClient:
                 self._on_invalid(InvalidFrame("binary", "a binary message"), b"")
             if self._notices:
                 self._announce()
+            rest_s = pace.rest_s(len(messages), self._clock.monotonic())
+            if rest_s:
+                time.sleep(rest_s)
 
     def _on_messages(self, messages: Sequence[bytes], recv_ts_ns: int) -> None:
         """At most ``BATCH`` websocket messages of one read; the hot path."""

@@ -7,6 +7,7 @@ import pytest
 import zmq
 
 from shared.bus import (
+    BURST,
     MarketPublisher,
     MarketSubscriber,
     MetricInbox,
@@ -135,6 +136,21 @@ def test_metrics_wait_for_a_forwarder_that_starts_later(
     [[topic, payload]] = list(inbox.receive(10))
     assert topic == b"trades.linear.BTCUSDT"
     assert decode_map(payload) == {"seq": 1}
+
+
+def test_metrics_that_are_published_together_keep_their_order_and_none_is_missing(
+    context: zmq.Context[zmq.Socket[bytes]], tmp_path: Path
+) -> None:
+    endpoint = ipc_endpoint(str(tmp_path / "m"))
+    inbox = MetricInbox(context, endpoint)
+    publisher = MetricPublisher(context, endpoint)
+    count = 2 * BURST + 1
+    publisher.publish_all((b"trades.linear.BTCUSDT", {"seq": seq}) for seq in range(count))
+    seqs: list[int] = []
+    while len(seqs) < count:
+        assert inbox.socket.poll(DEADLINE_MS)
+        seqs += [decode_map(payload)["seq"] for _, payload in inbox.receive(count)]
+    assert seqs == list(range(count))
 
 
 def test_metrics_that_find_the_queue_full_are_counted(
