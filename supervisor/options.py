@@ -107,6 +107,8 @@ def _override(tables: dict[str, Any], options: Options) -> None:
         ("replay", "speed", options.speed),
         ("metrics", "endpoint", options.metrics),
         ("prometheus", "port", options.port),
+        # Who lets the operating system choose means every port, or two pipelines would meet here.
+        ("dashboard", "port", 0 if options.port == 0 else None),
         ("dashboard", "enabled", options.dashboard),
     ):
         if value is not None:

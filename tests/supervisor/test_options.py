@@ -88,6 +88,11 @@ def test_the_dashboard_is_off_unless_it_is_asked_for() -> None:
     )
 
 
+def test_port_0_lets_the_os_choose_the_dashboard_s_as_well() -> None:
+    assert config(port=0, dashboard=True).dashboard.port == 0
+    assert config(port=9500, dashboard=True).dashboard.port == Config().dashboard.port
+
+
 def test_what_no_option_names_comes_from_the_file(file: Path) -> None:
     made, run_dir = resolve(Options(config=file))
 
