@@ -146,6 +146,11 @@ class Supervisor(Actor):
         """The plan in force."""
         return self._household.plan
 
+    @property
+    def _has_only_patterns(self) -> bool:
+        """True while patterns are all there is, and stand for nothing: no connector runs."""
+        return bool(self.plan.selection.choices) and not self.plan.connectors
+
     # -- start and stop --------------------------------------------------------------------------
 
     def run(self, lifeline: int | None = None) -> int:  # noqa: ARG002
@@ -259,7 +264,7 @@ class Supervisor(Actor):
             for keeper in keepers.values()
             if keeper.role == "connector" and keeper.beat is not None
         ]
-        if not links and self._discovery.link is not None:
+        if self._discovery.link is not None and self._has_only_patterns:
             links = [self._discovery.link]
         if self._fallback.is_due(now, links):
             self._fall_back()
@@ -433,7 +438,7 @@ class Supervisor(Actor):
 
     def _keep_patterns(self) -> None:
         """Ask for the lists of instruments that patterns need, if it is time to."""
-        asks_exchange = self._fallback.is_armed and not self.plan.connectors
+        asks_exchange = self._fallback.is_armed and self._has_only_patterns
         now = self.clock.monotonic()
         plan = self._discovery.look(self.plan, now, asks_exchange=asks_exchange)
         if plan is not self.plan:

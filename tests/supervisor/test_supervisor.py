@@ -1,9 +1,12 @@
 """A real supervisor and real children that crash, hang, refuse to stop, or behave."""
 
+import itertools
 import json
 import os
 import re
 import signal
+import socket
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -15,6 +18,8 @@ import psutil
 import pytest
 import zmq
 from websockets.sync.server import Server, ServerConnection, serve
+
+from tests.supervisor.test_lister import server
 
 Start = Callable[..., Any]
 """Starts a pipeline of fake children; see ``conftest.Pipeline``."""
@@ -437,6 +442,36 @@ def test_auto_falls_back_at_start_and_changes_over_when_the_exchange_answers(
     assert 0 == pipeline.stop()
 
 
+def test_auto_does_not_fall_back_for_patterns_that_are_gone(start_pipeline: Start) -> None:
+    """The last pattern leaves while its list is asked for in vain."""
+    connections = itertools.count(1)
+    is_asked_again, is_gone = threading.Event(), threading.Event()
+
+    def refuse(connection: socket.socket) -> None:
+        if next(connections) == 3:  # after the list and the websocket: the list once more
+            is_asked_again.set()
+            is_gone.wait(10)
+        connection.sendall(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n")
+
+    with server(refuse) as url:
+        settings = {**AUTO["connector"], "fallback_after_s": 0.05}
+        pipeline = start_pipeline(
+            tables={"source": "auto", "url": url.replace("http", "ws"), "connector": settings,
+                    "market": [{"symbols": ["*USDT"]}]},
+        )  # fmt: skip
+        pipeline.wait_up()
+        pipeline.wait_for(is_asked_again.is_set)
+
+        pipeline.ask("unsubscribe", markets=["linear:*USDT"])
+        is_gone.set()
+
+        twice = 'instrument_lists_total{result="status"} 2.0'
+        pipeline.wait_for(lambda: twice in pipeline.page("/metrics")[1])
+        pipeline.ask("subscribe", markets=["linear:BTCUSDT"])
+        pipeline.wait_for(lambda: pipeline.process_entry("connector-linear-0").get("pid"))
+        assert 0 == pipeline.stop()
+
+
 def test_auto_never_falls_back_after_a_live_message(start_pipeline: Start) -> None:
     pipeline = start_pipeline(
         tables={"source": "auto", "url": "ws://127.0.0.1:1/{category}", **AUTO},
@@ -472,8 +507,6 @@ class _Serving:
     """A websocket server in a thread, for a ``with`` block."""
 
     def __init__(self, server: Server) -> None:
-        import threading
-
         self.server = server
         self.thread = threading.Thread(target=server.serve_forever)
 
