@@ -216,7 +216,8 @@ def _without_patterns(
         if not is_pattern(word):
             symbols[word] = None
             continue
-        pattern = parse_pattern(word, recorded.category)
+        # Of the table's category, which it was checked for: no list of the capture's is asked for.
+        pattern = parse_pattern(word, table.get("category", "linear"))
         found = [symbol for symbol in recorded.symbols if pattern.fits(symbol)]
         if pattern.top or not found:
             what = "needs turnover, which is not" if pattern.top else "stands for nothing"

@@ -186,6 +186,16 @@ def test_patterns_stand_for_what_a_capture_holds(capture: Path) -> None:
             config(capture=capture, symbols=word)
 
 
+def test_a_pattern_in_a_capture_of_options_needs_no_base_coin(tmp_path: Path) -> None:
+    name = "BTC-30OCT26-65000-C-USDT"
+    path = tmp_path / "options.jsonl"
+    path.write_text(json.dumps({"id": f"orderbook.25.{name}-1", **_book(f"orderbook.25.{name}")}))
+
+    [market] = config(capture=path, symbols="*").market
+
+    assert ("option", (name,)) == (market.category, market.symbols)
+
+
 def test_patterns_may_be_options(tmp_path: Path) -> None:
     assert config(symbols="*USDT,top:50:turnover").market[0].symbols == ("*USDT", "top:50:turnover")
 
