@@ -106,11 +106,11 @@ class PlaybackFeed:
         self._subscribed: set[TopicKey] = set()
 
     def listed(self, category: Category) -> list[Listed]:
-        """The recorded symbols; a capture says nothing of turnover, so it is the same for all."""
+        """The recorded symbols; a capture says nothing of turnover, so nothing is ranked by it."""
         if category != self.category:
             return []
         return [
-            Listed(symbol, base_coin(symbol), 1.0, 1.0, "0.01", "0.01")
+            Listed(symbol, base_coin(symbol), 0.0, 1.0, "0.01", "0.01")
             for symbol in sorted(self.info.symbols)
         ]
 

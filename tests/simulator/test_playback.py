@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from processes.simulator import rest
 from processes.simulator.feed import TopicKey
 from processes.simulator.playback import START_DELAY_MS, PlaybackFeed
 from shared.captures import CaptureReader
@@ -209,3 +210,12 @@ def test_real_captures_are_played_byte_for_byte(captures: Path, name: str) -> No
     recorded = [line.raw for line in CaptureReader(captures / name) if line.topic]
     assert len(recorded) == len(played)
     assert recorded == played
+
+
+def test_a_capture_lists_its_symbols_and_claims_no_turnover(capture: Path) -> None:
+    """Equal ones would make a ``top:5:turnover`` of the first five letters."""
+    feed = PlaybackFeed(capture, category="linear")
+    answer = rest.answer("/v5/market/tickers?category=linear", feed, NOW_MS)
+    [row] = json.loads(answer.body)["result"]["list"]
+
+    assert ("AAAUSDT", 0.0) == (row["symbol"], float(row["turnover24h"]))
