@@ -27,7 +27,10 @@ PAGES_MAX = 20
 """Of one list; the longest has a few thousand instruments."""
 TOO_MANY_VISITS = 10006
 VANISHED_MIN = 3
-"""So many instruments may vanish from a list, or half of it, before it is asked for once more."""
+"""
+So many instruments may vanish from a list, or half of it, before it is asked for once more; and so
+many may be without a ticker.
+"""
 
 Failure = Literal[
     "unreachable", "timeout", "forbidden", "rate_limited", "status", "too_large", "unreadable",
@@ -131,6 +134,10 @@ def ask(need: Need) -> Generator[str, bytes, Listing]:
         turnover = _turnover((yield path), need)
         if not any(turnover.get(symbol, 0) for symbol in usable):
             raise ListingError("empty", f"the tickers of {need} name no turnover")
+        unranked = sum(symbol not in turnover for symbol in usable)
+        if unranked > max(VANISHED_MIN, len(usable) // 2):
+            text = f"the tickers of {need} lack {unranked} of {len(usable)} instruments"
+            raise ListingError("implausible", text)
         usable.sort(key=lambda symbol: (-turnover.get(symbol, 0), symbol))
     return Listing(tuple(dict.fromkeys(usable)), skipped=len(symbols) - len(usable))
 

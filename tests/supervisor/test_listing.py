@@ -169,6 +169,16 @@ def test_tickers_without_any_turnover_rank_nothing(body: bytes) -> None:
         play(Need("linear", has_turnover=True), [page("A"), body])
 
 
+def test_tickers_of_a_part_of_the_instruments_rank_nothing() -> None:
+    """Else those that have none would be the last of a ``top``, whatever they trade."""
+    asking = ask(Need("linear", has_turnover=True))
+    next(asking)
+    asking.send(page(*"ABCDEFGHIJ"))
+    with pytest.raises(ListingError, match="lack 6 of 10") as caught:
+        asking.send(tickers(A="1", B="2", C="3", D="4"))
+    assert caught.value.failure == "implausible"
+
+
 @pytest.mark.parametrize(
     ("before", "after", "gone"), [(10, 10, 0), (10, 5, 0), (10, 4, 6), (4, 1, 0), (6, 2, 4)]
 )
