@@ -393,7 +393,7 @@ def unsubscribe(
         for pattern in answer["patterns"]:
             print(f"{pattern} unsubscribed")
         if answer["patterns"]:
-            print(f"{answer['symbols']} symbols left")
+            print(f"{answer['symbols']} symbols no longer followed")
 
 
 @app.command(

@@ -182,7 +182,7 @@ def test_the_busiest_are_followed_as_the_ranks_change_and_leave_by_command(
     until(lambda: not followed(pipeline, "BUSDT"), "its topics are gone")
 
     left = pipeline.command("unsubscribe", "top:2:turnover:*USDT")
-    assert left.stdout == "linear:top:2:turnover:*USDT unsubscribed\n2 symbols left\n"
+    assert left.stdout == "linear:top:2:turnover:*USDT unsubscribed\n2 symbols no longer followed\n"
     until(lambda: not followed(pipeline, "USDT"), "their topics are gone")
     assert followed(pipeline, "DUSDC") == {"orderbook.50.DUSDC", "publicTrade.DUSDC"}
 
