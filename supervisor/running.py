@@ -40,10 +40,13 @@ def run(plan: Plan) -> int:
     ensure_descriptors(len(plan.processes))
     os.umask(UMASK)  # of our children as well
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # until the supervisor has its own
+    # Who interrupts between making the lock and minding it would leave it behind.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
     try:
         run_dir = RunDir.take(plan.run_dir)
         has_bug = True
         try:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             exit_code = _run_in(run_dir, plan)
             has_bug = False
         except (PipelineError, KeyboardInterrupt):
@@ -53,6 +56,8 @@ def run(plan: Plan) -> int:
             run_dir.release(keep_log=has_bug)
     except KeyboardInterrupt:
         return EX_OK
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     return exit_code
 
 

@@ -14,6 +14,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 RUN = [sys.executable, "-c", "import sys; from supervisor.cli import main; sys.exit(main())"]
 DEADLINE_S = 20.0
 
@@ -120,4 +122,32 @@ def test_without_a_terminal_there_are_json_lines_on_stderr(tmp_path: Path) -> No
 
     assert 0 == process.returncode
     assert "stopped" == [json.loads(line) for line in lines][-1]["event"]
+    assert not run_dir.exists()
+
+
+INTERRUPTED = """
+import os, signal, sys
+from supervisor import rundir
+from supervisor.cli import main
+
+number, lock = signal.Signals[sys.argv.pop()], rundir._lock
+
+def interrupted(directory):
+    taken = lock(directory)
+    os.kill(os.getpid(), number)
+    return taken
+
+rundir._lock = interrupted
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_a_signal_right_after_the_lock_was_made_leaves_nothing_behind(
+    tmp_path: Path, name: str
+) -> None:
+    run_dir = tmp_path / "run"
+    command = [sys.executable, "-c", INTERRUPTED, *up(run_dir)[len(RUN) :], name]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S, check=False)
+    assert (0, "") == (done.returncode, done.stderr)
     assert not run_dir.exists()
