@@ -187,6 +187,36 @@ def test_the_busiest_are_followed_as_the_ranks_change_and_leave_by_command(
     assert followed(pipeline, "DUSDC") == {"orderbook.50.DUSDC", "publicTrade.DUSDC"}
 
 
+TWO_TABLES = """
+[[market]]
+symbols = ["top:1:turnover"]
+depth = 200
+[[market]]
+symbols = ["*USDT"]
+depth = 50
+"""
+
+
+def test_a_symbol_that_moves_to_the_pattern_of_another_table_gets_its_depth(
+    start: Start, exchange: ServerThread
+) -> None:
+    pipeline = start("--url", exchange.server.url, config=FAST + TWO_TABLES)
+    pipeline.endpoints()
+    for leader, other in (("AUSDT", "BUSDT"), ("BUSDT", "AUSDT")):
+        change(exchange, "list", leader, turnover=9000)
+        change(exchange, "list", other, turnover=1000)
+
+        until(stands_for(pipeline, "linear:top:1:turnover", leader), "the new rank")
+        pipeline.wait_ready()
+        assert followed(pipeline, leader) == {f"publicTrade.{leader}", f"orderbook.200.{leader}"}
+        assert followed(pipeline, other) == {f"publicTrade.{other}", f"orderbook.50.{other}"}
+        pipeline.first(is_live("orderbook", leader))
+        pipeline.first(is_live("orderbook", other))
+        pipeline.first(is_live("trades", leader))
+    assert pipeline.total("orderbook-0", "book_gaps_total", 'reason="gap"') == 0
+    pipeline.stop()
+
+
 def test_with_patterns_alone_auto_falls_back_and_takes_what_the_simulator_lists(
     start: Start,
 ) -> None:
