@@ -83,7 +83,9 @@ class Discovery:
         """
         self._choices = plan.selection.choices
         names = frozenset(choice.name for choice in self._choices)
-        self._known &= names
+        if not self._known <= names:
+            self._known &= names
+            self._forget_unneeded(plan)
         if not names or not plan.rest_url:
             return plan
         if plan.rest_url != self._url:
@@ -131,6 +133,13 @@ class Discovery:
         self._doubted.clear()
         self._said.clear()
         return dataclasses.replace(plan, selection=plan.selection.elsewhere())
+
+    def _forget_unneeded(self, plan: Plan) -> None:
+        """Forget the lists of patterns that are gone: once they are old they prove nothing."""
+        needed = {(need.category, need.base_coin) for need in plan.selection.needs()}
+        self._listings = {key: self._listings[key] for key in self._listings.keys() & needed}
+        self._doubted &= needed
+        self._said = {key: self._said[key] for key in self._said.keys() & needed}
 
     def _believed(
         self, answer: ListAnswer, selection: Selection, now_ms: int

@@ -11,6 +11,7 @@ from shared.telemetry import Telemetry
 from supervisor.discovery import Discovery
 from supervisor.lister import ListAnswer, Lister, ListRequest
 from supervisor.listing import Failure, Listing, ListingError, Need
+from supervisor.markets import subscribe, unsubscribe
 from supervisor.plan import Plan, make_plan, with_selection
 
 LINEAR = Need("linear")
@@ -205,3 +206,14 @@ def test_what_comes_and_goes_is_counted_and_said() -> None:
     assert rig.count("symbol_changes_total", change="left") == 1
     assert rig.count("pattern_symbols", pattern="linear:*USDT") == 2
     assert rig.count("pattern_resolved", pattern="linear:*USDT") == 1
+
+
+def test_a_pattern_that_comes_back_is_not_compared_with_the_list_of_long_ago() -> None:
+    """As of options, which expire: of last week's list hardly any is left."""
+    rig = Rig("*USDT")
+    rig.look()
+    rig.take(*MANY)
+    rig.look(plan=unsubscribe(rig.plan, ["linear:*USDT"]))
+    rig.look(1e6, plan=subscribe(rig.plan, ["linear:*USDT"]))
+
+    assert rig.take("NEWUSDT") == {"NEWUSDT"}
