@@ -63,6 +63,8 @@ log = structlog.get_logger()
 
 TICK_S = 0.1
 SECOND_S = 1.0
+LOOK_S = 0.25
+"""A look at everything costs 9 ms with 1,000 symbols; one rejected topic keeps looking for ever."""
 STOP_S = 4.5
 """How long an orderly stop may take before whoever is left is killed."""
 STOP_GROUPS = (("connector",), ("simulator", "trades", "orderbook"), ("forwarder", "dashboard"))
@@ -136,6 +138,7 @@ class Supervisor(Actor):
         self._is_hurried = False
         self._complained = float("-inf")
         self._has_news = False
+        self._looked_at = 0.0
         """A heartbeat has come since the last tick."""
         self._inquiries = Inquiries()
         self._cleanup = contextlib.ExitStack()
@@ -253,9 +256,8 @@ class Supervisor(Actor):
         now = self.clock.monotonic()
         if not self._running:
             return
-        if self._has_news and not self.snapshot.is_ready:
+        if self._has_news and not self.snapshot.is_ready and now - self._looked_at >= LOOK_S:
             self._look()  # somebody waits for it; no need to wait for the next second
-        self._has_news = False
         keepers = self._household.keepers
         if not self._forwarder_starts and keepers[FORWARDER].exit_code == EX_CANTCREAT:
             raise TakenError(f"metrics.endpoint: {self._household.metrics} cannot be bound")
@@ -281,6 +283,7 @@ class Supervisor(Actor):
 
     def _look(self) -> None:
         """Make the snapshot, and keep ``endpoints.json`` as it should be."""
+        self._has_news, self._looked_at = False, self.clock.monotonic()
         self.snapshot = self._reporter.look(
             self.plan,
             self._household.keepers.values(),

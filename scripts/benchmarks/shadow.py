@@ -69,9 +69,10 @@ def main() -> None:
     left = options.messages
     while left > 0:
         subscriber.socket.poll()
-        for topic, message, _ in subscriber.receive(BATCH):
+        for received in subscriber.receive(BATCH):
+            message = received.message
             if isinstance(message, BookMessage):
-                books[topic].apply(message)
+                books[received.topic].apply(message)
                 samples["book"].append(time.time_ns() - message.recv_ts_ns)
             else:
                 samples["trade"].append(time.time_ns() - message.recv_ts_ns)
