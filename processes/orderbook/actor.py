@@ -10,6 +10,7 @@ that changed. It asks for the resyncs that the manager wants. What the numbers a
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from operator import attrgetter
 from typing import Any, ClassVar
 
 import structlog
@@ -30,7 +31,13 @@ from shared.worker import Metric, Worker
 log = structlog.get_logger()
 
 TICKS_PER_INTERVAL = 8
-"""How often due books are looked for, so that they do not all publish in the same moment."""
+"""
+How often due books are looked for; each time at most their share is published, those that wait
+longest first. Books that went live together would publish together for ever, and every message
+behind them would wait: with 50 books 6 ms, ten times a second.
+"""
+TOGETHER = 8
+"""So many may be published in one tick in any case; it takes less than a millisecond."""
 RESYNC_TICK_S = 0.1
 SLOW_TICK_S = 1.0
 MAX_QUIET_MS = 60_000
@@ -64,6 +71,13 @@ class Market:
         self.published_state: tuple[str, str | None, int] | None = None
         self.gauges = MEASURES
         """The measures that were published last."""
+
+    @property
+    def has_news(self) -> bool:
+        """Whether the book changed, or one of its walls waits to be judged."""
+        book = self.book
+        is_waiting = book.densities is not None and book.densities.is_waiting
+        return book.source is not None and (book.is_changed or is_waiting)
 
     def start_epoch(self, epoch: str) -> None:
         """Number the messages of every topic from 1 again."""
@@ -233,13 +247,13 @@ class OrderbookWorker(Worker):
     def publish_due(self) -> Iterator[Metric]:
         """The metrics of the books that changed, a publish interval after their last ones."""
         now_ns, latest = self.clock.time_ns(), self.manager.now - self._interval_s
-        for market in self._books.values():
-            if market.published_at > latest:
-                continue
+        due = [m for m in self._books.values() if m.published_at <= latest and m.has_news]
+        due.sort(key=attrgetter("published_at"))
+        for market in due[: max(TOGETHER, len(self._books) // TICKS_PER_INTERVAL + 1)]:
             book = market.book
             if book.is_changed:
                 yield from self._market_metrics(market, now_ns)
-            elif book.densities is not None and book.densities.is_waiting:
+            elif book.densities is not None:
                 self._update_walls(market)
                 market.published_at = self.manager.now
                 if book.densities.has_events:

@@ -13,7 +13,7 @@ import zmq
 from msgspec.structs import replace
 from prometheus_client import generate_latest
 
-from processes.orderbook.actor import OrderbookWorker
+from processes.orderbook.actor import TOGETHER, OrderbookWorker
 from processes.orderbook.measures import MEASURES
 from shared.bus import MarketPublisher, MetricInbox, Received
 from shared.clock import Clock, SystemClock
@@ -205,6 +205,21 @@ def test_no_order_flow_is_computed_when_it_is_not_wanted() -> None:
 
 
 # -- when ------------------------------------------------------------------------------------------
+
+
+def test_books_that_changed_together_are_published_in_turns_and_none_waits_for_long() -> None:
+    clock = FakeClock()
+    names = [f"S{number}USDT" for number in range(40)]
+    worker = make_worker(clock, *[assignment(name) for name in names])
+    topics = [market_topic("book", "linear", name) for name in names]
+    for topic in topics:
+        give(worker, snapshot(10), topic)
+    clock.now_s += 1.0
+    for topic in topics:
+        give(worker, delta(11), topic)
+    turns = [[payload["symbol"] for payload in books(due(worker))] for _ in range(6)]
+    assert [TOGETHER] * 5 + [0] == [len(turn) for turn in turns]
+    assert sorted(names) == sorted(symbol for turn in turns for symbol in turn)
 
 
 def test_changes_are_published_once_an_interval_and_silence_is_not() -> None:
