@@ -7,6 +7,7 @@ before a second has passed. What the numbers are is in ``aggregator``.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from operator import attrgetter
 from typing import Any, ClassVar
 
 import structlog
@@ -27,6 +28,13 @@ log = structlog.get_logger()
 SILENT_S = 0.95
 """A market is published before this has passed since the last time, whatever happens."""
 MAX_TICK_S = 0.45
+TICKS_PER_INTERVAL = 8
+TOGETHER = 8
+"""
+How often due markets are looked for. Each time at most their share is published or this many, those
+that wait longest first, and all that would be silent for too long: a message must not wait behind
+the metrics of all markets.
+"""
 ASK_TICK_S = 0.25
 ASK_INITIAL_S = 0.5
 ASK_MAX_S = 30.0
@@ -91,7 +99,7 @@ class TradesWorker(Worker):
         self._source_changes = 0
         """Of the aggregator, as far as they were told."""
         self._interval_s = spec.settings.publish_interval_ms / 1_000
-        self._tick_s = min(self._interval_s, MAX_TICK_S)
+        self._tick_s = min(self._interval_s, MAX_TICK_S) / TICKS_PER_INTERVAL
         self._declare_counters()
         for assignment in spec.assignments:
             self.assign(assignment)
@@ -228,10 +236,17 @@ class TradesWorker(Worker):
     def publish_due(self) -> Iterator[Metric]:
         """The metrics of markets that traded, or were silent for nearly a second."""
         now_s, now_ns = self.clock.monotonic(), self.clock.time_ns()
-        for market in self._markets.values():
-            elapsed_s = now_s - market.published_at
-            is_last_chance = elapsed_s + self._tick_s > SILENT_S
-            if is_last_chance or (market.is_dirty and elapsed_s > self._interval_s / 2):
+        traded_due = now_s - self._interval_s + self._tick_s / 2
+        last_chance = now_s + self._tick_s - SILENT_S
+        due = [
+            market
+            for market in self._markets.values()
+            if market.published_at <= (traded_due if market.is_dirty else last_chance)
+        ]
+        due.sort(key=attrgetter("published_at"))
+        share = max(TOGETHER, len(self._markets) // TICKS_PER_INTERVAL + 1)
+        for place, market in enumerate(due):
+            if place < share or market.published_at <= last_chance:
                 yield from self._market_metric(market, now_ns)
 
     def publish_all(self) -> Iterator[Metric]:
@@ -243,13 +258,13 @@ class TradesWorker(Worker):
     def _market_metric(self, market: Market, now_ns: int) -> Iterator[Metric]:
         """The metric of one market; nothing before its connector said what the source is."""
         tape = self._tape(market)
+        market.published_at = self.clock.monotonic()
         if tape.source is None:
             return
         if tape.generation != market.generation:
             self._start_generation(market, tape)
         fields = self.aggregator.metrics(tape, self._steady_ns())
         market.sequence += 1
-        market.published_at = self.clock.monotonic()
         market.published_state = _state(tape)
         if market.is_dirty:
             market.is_dirty = False

@@ -10,13 +10,13 @@ import pytest
 import zmq
 from prometheus_client import generate_latest
 
-from processes.trades.actor import TradesWorker
+from processes.trades.actor import TICKS_PER_INTERVAL, TOGETHER, TradesWorker
 from shared.bus import MarketPublisher, MetricInbox, Received
 from shared.codec import decode_map
 from shared.config import TradesConfig
 from shared.messages import LinkEvent, LinkMessage, MarketMessage, Source, Trade, TradesMessage
 from shared.specs import Assignment, Stream, TradesSpec
-from shared.topics import link_topic, market_topic
+from shared.topics import link_topic, market_topic, parse_topic, topic_text
 from shared.worker import Metric
 
 T0 = 1_700_000_000_000
@@ -168,20 +168,37 @@ def test_trades_are_published_within_an_interval_and_silence_before_a_second(
     for turn in range(40):
         if turn < 20:
             give(worker, BTC, trades_message(clock, trade(clock)))
-        clock.now_s += 0.25
-        for metric in worker.publish_due():
-            published[metric.topic].append(clock.now_s)
+        for _ in range(TICKS_PER_INTERVAL):
+            clock.now_s += worker._tick_s
+            for metric in worker.publish_due():
+                published[metric.topic].append(clock.now_s)
     busy = [at for at in published[b"trades.linear.BTCUSDT"] if at <= 1_005]
     assert len(busy) == 20
     for times in published.values():
         assert all(later - earlier < 1.0 for earlier, later in pairwise(times))
 
 
+def test_markets_that_traded_together_are_published_in_turns(
+    worker: TradesWorker, clock: FakeClock
+) -> None:
+    topics = [market_topic("trade", "linear", f"S{number}USDT") for number in range(40)]
+    for topic in topics:
+        worker.assign(assignment(parse_topic(topic_text(topic)).symbol))
+        give(worker, topic, trades_message(clock, trade(clock)))
+    list(worker.publish_all())
+    clock.now_s += 0.5
+    for topic in topics:
+        give(worker, topic, trades_message(clock, trade(clock)))
+    turns = [[metric.topic for metric in worker.publish_due()] for _ in range(6)]
+    assert [TOGETHER] * 5 + [0] == [len(turn) for turn in turns]
+    assert len(topics) == len({topic for turn in turns for topic in turn})
+
+
 def test_a_long_publish_interval_still_publishes_every_second(clock: FakeClock) -> None:
     worker = make_worker(clock, publish_interval_ms=60_000)
     give(worker, LINK, link(clock, "connected"))
     times = []
-    for _ in range(20):
+    for _ in range(20 * TICKS_PER_INTERVAL):
         clock.now_s += worker._tick_s
         times += [clock.now_s for _ in due(worker)]
     assert len(times) >= 9
