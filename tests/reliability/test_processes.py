@@ -102,14 +102,14 @@ def test_a_kill_leaves_everything_else_alone_and_no_old_value_passes_for_live(
     if kind:
         late = late_message(shared, f"{kind}.linear.ETHUSDT")
         assert late["state"] != "live" or late["publish_ts_ns"] < killed_ns + 0.1e9
-    for symbol, live in own.items():
-        stale = shared.first(partial(is_down, kind, symbol))
-        assert stale["publish_ts_ns"] - killed_ns < 0.3e9
-        assert (stale["state"], stale["process"], stale["source"]) == ("stale", process, "sim")
-        assert stale["seq"] == 1
-        assert stale["epoch"] != live["epoch"]
-        assert stale.keys() == live.keys(), "the fields of the worker's own"
-        assert not carries_numbers(stale)
+        down = shared.first_of_each(*[partial(is_down, kind, symbol) for symbol in own])
+        for live, stale in zip(own.values(), down, strict=True):
+            assert stale["publish_ts_ns"] - killed_ns < 0.3e9
+            assert (stale["state"], stale["process"], stale["source"]) == ("stale", process, "sim")
+            assert stale["seq"] == 1
+            assert stale["epoch"] != live["epoch"]
+            assert stale.keys() == live.keys(), "the fields of the worker's own"
+            assert not carries_numbers(stale)
     left_s = 5.0 - (time.time_ns() - killed_ns) / 1e9
     until(partial(is_back, shared, process, before[process]), f"{process} ready", left_s)
     after = {child: shared.pid(child) for child in CHILDREN}

@@ -124,7 +124,7 @@ def test_a_request_that_trickles_in_is_cut_off(
     server: StatusServer, monkeypatch: pytest.MonkeyPatch, start: bytes
 ) -> None:
     """A byte just before each time limit must not hold a thread for ever."""
-    monkeypatch.setattr("shared.webserver.CONNECTION_S", 0.3)
+    monkeypatch.setattr("shared.webserver.BoundedServer.connection_s", 0.3)
     began = time.monotonic()
     with connect(server) as slow:
         slow.settimeout(0.05)

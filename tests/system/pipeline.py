@@ -114,6 +114,21 @@ class Pipeline:
                 break
         raise AssertionError(f"no such message within {timeout_s:g} s\n{self.log_tail()}")
 
+    def first_of_each(
+        self, *conditions: Callable[[Payload], Any], timeout_s: float = 20.0
+    ) -> list[Payload]:
+        """The first message that meets each condition, in whatever order they come."""
+        found: dict[int, Payload] = {}
+
+        def completes(message: Payload) -> bool:
+            for place, condition in enumerate(conditions):
+                if place not in found and condition(message):
+                    found[place] = message
+            return len(found) == len(conditions)
+
+        self.first(completes, timeout_s)
+        return [found[place] for place in range(len(conditions))]
+
     def pid(self, process: str) -> int:
         """The process id of one of the processes; 0 while it does not run."""
         pids = {entry["process"]: entry["pid"] for entry in self.status()["processes"]}

@@ -278,12 +278,14 @@ def test_a_killed_connector_makes_its_books_stale_at_once(start: Start) -> None:
     pipeline.wait_ready()
     kill(pipeline.pid("connector-linear-0"))
     killed_ns = time.time_ns()
-    for symbol in ("BTCUSDT", "ETHUSDT"):
-        stale = pipeline.first(partial(is_stale, "orderbook", symbol))
+    books = [partial(is_stale, "orderbook", symbol) for symbol in ("BTCUSDT", "ETHUSDT")]
+    *stale_books, trades = pipeline.first_of_each(*books, partial(is_stale, "trades", "BTCUSDT"))
+    for stale in stale_books:
         assert stale["reason"] == "disconnected"
         assert stale["mid_price"] is None
         assert stale["publish_ts_ns"] - killed_ns < 0.3e9
-    assert pipeline.first(partial(is_stale, "trades", "BTCUSDT"))["reason"] == "disconnected"
+    assert trades["reason"] == "disconnected"
+    assert trades["publish_ts_ns"] - killed_ns < 0.3e9
 
 
 def is_stale(kind: str, symbol: str, message: dict[str, Any]) -> bool:
