@@ -9,11 +9,12 @@ import json
 import socket
 import threading
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socketserver import TCPServer
-from typing import Any
+from typing import Any, ClassVar
 
 import structlog
 
@@ -23,10 +24,18 @@ CONNECTIONS_MAX = 32
 CONNECTION_S = 5.0
 """From the connection to the last byte of the answer, however busy the client keeps us."""
 
+Answer = tuple[HTTPStatus, str, bytes]
+"""Status, content type and body."""
+
+
+def error_answer(status: HTTPStatus, error: str) -> Answer:
+    """An answer that says what is wrong."""
+    return status, "application/json", json.dumps({"error": error}).encode() + b"\n"
+
 
 class BoundedServer(ThreadingHTTPServer):
     """
-    Serves connections in threads, one more than ``CONNECTIONS_MAX`` is closed at once.
+    Serves connections in threads; one more than ``connections_max`` is closed at once.
 
     Args:
         address: Host and port; port 0 lets the operating system choose.
@@ -36,14 +45,16 @@ class BoundedServer(ThreadingHTTPServer):
         OSError: If the address cannot be bound.
     """
 
+    connections_max: ClassVar[int] = CONNECTIONS_MAX
+    connection_s: ClassVar[float] = CONNECTION_S
     daemon_threads = True
     block_on_close = False
-    request_queue_size = CONNECTIONS_MAX
 
     def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
         if ":" in address[0]:
             self.address_family = socket.AF_INET6
-        self._free = threading.BoundedSemaphore(CONNECTIONS_MAX)
+        self.request_queue_size = self.connections_max
+        self._free = threading.BoundedSemaphore(self.connections_max)
         self._ends: dict[Any, float] = {}
         """When each open connection must be done, oldest first."""
         super().__init__(address, handler)
@@ -54,6 +65,9 @@ class BoundedServer(ThreadingHTTPServer):
         thread.start()
         return thread
 
+    def on_turned_away(self) -> None:
+        """There was no room for a connection."""
+
     def server_bind(self) -> None:
         """Bind, without the look-up of our own name that ``HTTPServer`` does."""
         TCPServer.server_bind(self)
@@ -62,9 +76,10 @@ class BoundedServer(ThreadingHTTPServer):
     def process_request(self, request: Any, client_address: Any) -> None:
         """Answer in a thread, if there are not too many already."""
         if self._free.acquire(blocking=False):
-            self._ends[request] = time.monotonic() + CONNECTION_S
+            self._ends[request] = time.monotonic() + self.connection_s
             super().process_request(request, client_address)
         else:
+            self.on_turned_away()
             self.shutdown_request(request)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
@@ -95,18 +110,20 @@ class ReadOnlyHandler(BaseHTTPRequestHandler):
     timeout = CONNECTION_S
     server_version = "bybit-pipeline"
     sys_version = ""
+    always: ClassVar[Mapping[str, str]] = {"Cache-Control": "no-store"}
+    """Headers of every answer."""
 
-    def show(self) -> tuple[HTTPStatus, str, bytes]:
-        """Status, content type and body for ``self.path``."""
+    def show(self) -> Answer:
+        """The answer for ``self.path``."""
         raise NotImplementedError
 
     def do_GET(self) -> None:
         """Answer with the page."""
-        self._send(*self.show())
+        self.send(*self.show())
 
     def do_HEAD(self) -> None:
         """Answer with the page's headers."""
-        self._send(*self.show())
+        self.send(*self.show())
 
     def send_error(
         self,
@@ -118,20 +135,23 @@ class ReadOnlyHandler(BaseHTTPRequestHandler):
         status = HTTPStatus(code)
         if status is HTTPStatus.NOT_IMPLEMENTED:
             status = HTTPStatus.METHOD_NOT_ALLOWED
-        body = json.dumps({"error": message or status.phrase}).encode() + b"\n"
-        self._send(status, "application/json", body)
+        self.send(*error_answer(status, message or status.phrase))
 
     def log_message(self, format: str, *arguments: Any) -> None:
         """Requests are not logged."""
 
-    def _send(self, status: HTTPStatus, content_type: str, body: bytes) -> None:
+    def send(self, status: HTTPStatus, content_type: str, body: bytes) -> None:
         """Send an answer, without its body when only the headers were asked for."""
-        self.send_response(status)
-        if status is HTTPStatus.METHOD_NOT_ALLOWED:
-            self.send_header("Allow", "GET, HEAD")
-        self.send_header("Content-Type", content_type)
-        self.send_header("Content-Length", str(len(body)))
-        self.send_header("Cache-Control", "no-store")
-        self.end_headers()
+        self.send_head(status, content_type, {"Content-Length": str(len(body))})
         if self.command != "HEAD":
             self.wfile.write(body)
+
+    def send_head(self, status: HTTPStatus, content_type: str, more: Mapping[str, str]) -> None:
+        """Send the headers of an answer."""
+        headers = {"Content-Type": content_type, **more, **self.always}
+        if status is HTTPStatus.METHOD_NOT_ALLOWED:
+            headers["Allow"] = "GET, HEAD"
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()

@@ -10,26 +10,26 @@ most. While a browser does not read, its thread waits in ``send`` and the board 
 ``SEND_S`` it is hung up on.
 """
 
-import json
+import math
 import re
 import socket
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from socketserver import TCPServer
-from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import msgspec
-import structlog
 
 from processes.dashboard.board import Board, Cursor
 from shared.errors import TakenError
-
-log = structlog.get_logger()
+from shared.webserver import (
+    Answer,
+    BoundedServer,
+    ReadOnlyHandler,
+    error_answer,
+)
 
 STATIC = Path(__file__).parent / "static"
 STREAMS_MAX = 16
@@ -127,10 +127,7 @@ class Server:
             raise TakenError(text) from error
         shown = f"[{host}]" if ":" in host else host
         self.url = f"http://{shown}:{self._server.server_port}"
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, args=(0.05,), name="http", daemon=True
-        )
-        self._thread.start()
+        self._thread = self._server.start("http", poll_s=0.05)
 
     def news(self) -> None:
         """The board has changed; the caller holds the lock."""
@@ -185,96 +182,63 @@ class Server:
             self._condition.wait_for(lambda: self._is_closed, PAUSE_S)
 
 
-class _Http(ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False
-    request_queue_size = CONNECTIONS_MAX
+class _Http(BoundedServer):
+    connections_max = CONNECTIONS_MAX
+    connection_s = math.inf  # a page is open for days
 
     def __init__(self, address: tuple[str, int], owner: Server) -> None:
-        if ":" in address[0]:
-            self.address_family = socket.AF_INET6
         self.owner = owner
-        self._free = threading.BoundedSemaphore(CONNECTIONS_MAX)
         super().__init__(address, _Handler)
 
-    def server_bind(self) -> None:
-        """Bind, without the look-up of our own name that ``HTTPServer`` does."""
-        TCPServer.server_bind(self)
-        self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        """Answer in a thread, if there are not too many already."""
-        if self._free.acquire(blocking=False):
-            super().process_request(request, client_address)
-        else:
-            self.owner.refuse("busy")
-            self.shutdown_request(request)
-
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """Answer, and make room for the next."""
-        try:
-            super().process_request_thread(request, client_address)
-        finally:
-            self._free.release()
-
-    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002
-        """Note a connection that broke off, which is the browser's affair."""
-        log.debug("http connection broke off", client=str(client_address), exc_info=True)
+    def on_turned_away(self) -> None:
+        """Count it."""
+        self.owner.refuse("busy")
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(ReadOnlyHandler):
     server: _Http
     timeout = REQUEST_S
-    server_version = "bybit-pipeline"
-    sys_version = ""
+    always = HEADERS
 
-    def do_GET(self) -> None:
+    def do_GET(self) -> None:  # noqa: N802, the name that http.server looks for
         """Answer with a file or the stream."""
-        self._answer(with_body=True)
-
-    def do_HEAD(self) -> None:
-        """Answer with the headers of a file."""
-        self._answer(with_body=False)
-
-    def send_error(
-        self,
-        code: int,
-        message: str | None = None,
-        explain: str | None = None,  # noqa: ARG002
-    ) -> None:
-        """Answer an unreadable request or another method than GET and HEAD."""
-        status = HTTPStatus(code)
-        if status is HTTPStatus.NOT_IMPLEMENTED:
-            status = HTTPStatus.METHOD_NOT_ALLOWED
-            self.server.owner.refuse("method")
-        self._refuse(status, message or status.phrase)
-
-    def log_message(self, format: str, *arguments: Any) -> None:
-        """Requests are not logged."""
-
-    def _answer(self, *, with_body: bool) -> None:
-        owner, parts = self.server.owner, urlsplit(self.path)
-        if not LOCAL_HOST.fullmatch(self.headers.get("Host", "")):
-            owner.refuse("host")
-            self._refuse(HTTPStatus.FORBIDDEN, "ask for localhost or 127.0.0.1")
-        elif parts.path == "/events" and with_body:
+        parts = urlsplit(self.path)
+        if parts.path == "/events" and self._names_this_machine():
             self._stream(parse_qs(parts.query).get("market", [""])[-1])
-        elif parts.path in owner.files:
-            file = owner.files[parts.path]
-            self._send(HTTPStatus.OK, file.content_type, file.body, with_body=with_body)
         else:
+            super().do_GET()
+
+    def show(self) -> Answer:
+        """The file that was asked for, or why there is none."""
+        owner, path = self.server.owner, urlsplit(self.path).path
+        if not self._names_this_machine():
+            owner.refuse("host")
+            return error_answer(HTTPStatus.FORBIDDEN, "ask for localhost or 127.0.0.1")
+        if path not in owner.files:
             owner.refuse("path")
-            self._refuse(HTTPStatus.NOT_FOUND, "no such page")
+            return error_answer(HTTPStatus.NOT_FOUND, "no such page")
+        file = owner.files[path]
+        return HTTPStatus.OK, file.content_type, file.body
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """Answer an unreadable request or another method, which is counted."""
+        if code == HTTPStatus.NOT_IMPLEMENTED:
+            self.server.owner.refuse("method")
+        super().send_error(code, message, explain)
+
+    def _names_this_machine(self) -> bool:
+        return LOCAL_HOST.fullmatch(self.headers.get("Host", "")) is not None
 
     def _stream(self, selected: str) -> None:
         """Send updates until the browser goes, reads nothing any more, or we stop."""
         owner = self.server.owner
         if not owner.open_stream():
             owner.refuse("busy")
-            self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, f"{STREAMS_MAX} pages are open already")
+            error = f"{STREAMS_MAX} pages are open already"
+            self.send(*error_answer(HTTPStatus.SERVICE_UNAVAILABLE, error))
             return
         try:
-            self._head(HTTPStatus.OK, "text/event-stream", {"X-Accel-Buffering": "no"})
+            self.send_head(HTTPStatus.OK, "text/event-stream", {"X-Accel-Buffering": "no"})
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
             self.connection.settimeout(SEND_S)
             cursor = Cursor()
@@ -289,20 +253,3 @@ class _Handler(BaseHTTPRequestHandler):
         finally:
             self.close_connection = True
             owner.close_stream()
-
-    def _refuse(self, status: HTTPStatus, error: str) -> None:
-        body = json.dumps({"error": error}).encode() + b"\n"
-        self._send(status, "application/json", body, with_body=self.command != "HEAD")
-
-    def _send(self, status: HTTPStatus, content_type: str, body: bytes, *, with_body: bool) -> None:
-        self._head(status, content_type, {"Content-Length": str(len(body))})
-        if with_body:
-            self.wfile.write(body)
-
-    def _head(self, status: HTTPStatus, content_type: str, more: dict[str, str]) -> None:
-        self.send_response(status)
-        if status is HTTPStatus.METHOD_NOT_ALLOWED:
-            more = more | {"Allow": "GET, HEAD"}
-        for name, value in ({"Content-Type": content_type} | more | HEADERS).items():
-            self.send_header(name, value)
-        self.end_headers()
