@@ -26,18 +26,10 @@ from shared.messages import SCHEMA_VERSION, BookMessage, LinkMessage, TradesMess
 from shared.specs import Assignment, OrderbookSpec
 from shared.telemetry import Samples, Telemetry
 from shared.topics import link_topic, market_topic, metric_topic
-from shared.worker import Metric, Worker
+from shared.worker import TICKS_PER_INTERVAL, Metric, Worker, turn_share
 
 log = structlog.get_logger()
 
-TICKS_PER_INTERVAL = 8
-"""
-How often due books are looked for; each time at most their share is published, those that wait
-longest first. Books that went live together would publish together for ever, and every message
-behind them would wait: with 50 books 6 ms, ten times a second.
-"""
-TOGETHER = 8
-"""So many may be published in one tick in any case; it takes less than a millisecond."""
 RESYNC_TICK_S = 0.1
 SLOW_TICK_S = 1.0
 MAX_QUIET_MS = 60_000
@@ -249,7 +241,7 @@ class OrderbookWorker(Worker):
         now_ns, latest = self.clock.time_ns(), self.manager.now - self._interval_s
         due = [m for m in self._books.values() if m.published_at <= latest and m.has_news]
         due.sort(key=attrgetter("published_at"))
-        for market in due[: max(TOGETHER, len(self._books) // TICKS_PER_INTERVAL + 1)]:
+        for market in due[: turn_share(len(self._books))]:
             book = market.book
             if book.is_changed:
                 yield from self._market_metrics(market, now_ns)

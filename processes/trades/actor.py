@@ -21,20 +21,13 @@ from shared.messages import SCHEMA_VERSION, Category, LinkMessage, TradesMessage
 from shared.specs import Assignment, TradesSpec
 from shared.telemetry import Samples, Telemetry
 from shared.topics import link_topic, market_topic, metric_topic, topic_text
-from shared.worker import Metric, Worker
+from shared.worker import TICKS_PER_INTERVAL, Metric, Worker, turn_share
 
 log = structlog.get_logger()
 
 SILENT_S = 0.95
 """A market is published before this has passed since the last time, whatever happens."""
 MAX_TICK_S = 0.45
-TICKS_PER_INTERVAL = 8
-TOGETHER = 8
-"""
-How often due markets are looked for. Each time at most their share is published or this many, those
-that wait longest first, and all that would be silent for too long: a message must not wait behind
-the metrics of all markets.
-"""
 ASK_TICK_S = 0.25
 ASK_INITIAL_S = 0.5
 ASK_MAX_S = 30.0
@@ -244,7 +237,7 @@ class TradesWorker(Worker):
             if market.published_at <= (traded_due if market.is_dirty else last_chance)
         ]
         due.sort(key=attrgetter("published_at"))
-        share = max(TOGETHER, len(self._markets) // TICKS_PER_INTERVAL + 1)
+        share = turn_share(len(self._markets))
         for place, market in enumerate(due):
             if place < share or market.published_at <= last_chance:
                 yield from self._market_metric(market, now_ns)

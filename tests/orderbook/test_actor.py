@@ -13,7 +13,7 @@ import zmq
 from msgspec.structs import replace
 from prometheus_client import generate_latest
 
-from processes.orderbook.actor import TOGETHER, OrderbookWorker
+from processes.orderbook.actor import OrderbookWorker
 from processes.orderbook.measures import MEASURES
 from shared.bus import MarketPublisher, MetricInbox, Received
 from shared.clock import Clock, SystemClock
@@ -22,7 +22,7 @@ from shared.config import DensityConfig, OrderbookConfig
 from shared.messages import BookMessage, LinkMessage, MarketMessage, TradesMessage
 from shared.specs import Assignment, OrderbookSpec, Stream
 from shared.topics import link_topic, market_topic
-from shared.worker import Metric
+from shared.worker import TOGETHER, Metric
 from tests.naive import NaiveBook, read_capture
 from tests.orderbook.build import (
     ASKS,

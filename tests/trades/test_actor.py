@@ -10,14 +10,14 @@ import pytest
 import zmq
 from prometheus_client import generate_latest
 
-from processes.trades.actor import TICKS_PER_INTERVAL, TOGETHER, TradesWorker
+from processes.trades.actor import TradesWorker
 from shared.bus import MarketPublisher, MetricInbox, Received
 from shared.codec import decode_map
 from shared.config import TradesConfig
 from shared.messages import LinkEvent, LinkMessage, MarketMessage, Source, Trade, TradesMessage
 from shared.specs import Assignment, Stream, TradesSpec
 from shared.topics import link_topic, market_topic, parse_topic, topic_text
-from shared.worker import Metric
+from shared.worker import TICKS_PER_INTERVAL, TOGETHER, Metric
 
 T0 = 1_700_000_000_000
 DEADLINE_MS = 10_000
