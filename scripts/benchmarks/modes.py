@@ -24,7 +24,7 @@ from scripts.benchmarks.run import Demand, Ours, Result, measure, open_venue, ru
 Row = dict[str, Any]
 Report = dict[str, Any]
 
-HEADROOM = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
+HEADROOM = tuple(percent / 100 for percent in range(100, 25, -5))
 """Shares of the full-speed rate that the search tries, downwards."""
 HOLD_S = 5.0
 FULL_SPEED_MESSAGES = 100_000

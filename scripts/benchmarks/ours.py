@@ -75,11 +75,13 @@ class Pipeline:
         """The answer of ``/status``."""
         return dict(json.loads(_get(self.endpoints()["http"], "/status")))
 
-    def samples(self) -> Samples:
-        """Every counter of every process."""
+    def samples(self, *roles: str) -> Samples:
+        """Every counter of every process, or of those whose names begin so."""
         samples: Samples = {}
         targets = self.endpoints()["prometheus"]
         for process, address in targets.items():
+            if not process.startswith(roles or ("",)):
+                continue
             for family in text_string_to_metric_families(_get(address, "/metrics")):
                 for sample in family.samples:
                     labels = tuple(sorted({"process": process, **sample.labels}.items()))
@@ -88,7 +90,7 @@ class Pipeline:
 
     def handled(self) -> int:
         """Messages that the workers have handled, by their counters."""
-        return int(total(self.samples(), "worker_messages_total"))
+        return int(total(self.samples("trades-", "orderbook-"), "worker_messages_total"))
 
     def wait_handled(self, messages: int, timeout_s: float) -> None:
         """Wait until the workers have handled so many messages in all."""

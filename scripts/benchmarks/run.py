@@ -103,8 +103,10 @@ def run(contestant: Contestant, demand: Demand) -> Result:
 
 def measure(side: "_Rival | Ours", venue: Reporter, demand: Demand, result: Result) -> None:
     """Send the load and account for it."""
+    venue.tell("lay out")
+    venue.wait("ready", START_S)
     pids = tree(side.pid)
-    before, began = cpu_seconds(pids), time.monotonic()
+    before = cpu_seconds(pids)
     venue.tell("go")
     planned_s = demand.messages / demand.rate if demand.rate else 0.0
     try:
@@ -119,9 +121,9 @@ def measure(side: "_Rival | Ours", venue: Reporter, demand: Demand, result: Resu
         f"{pid} {command_line(pid)}": round(seconds / demand.messages * 1e6, 2)
         for pid, seconds in spent.items()
     }
-    result.seconds = ended - began
+    result.seconds = ended - result.venue["began_s"]
     result.rate = demand.messages / result.seconds
-    result.behind_s = max(0.0, ended - result.extra.pop("sent_s"))
+    result.behind_s = max(0.0, ended - result.venue["ended_s"])
     result.failure = side.fault(result)
     result.ok = not result.failure
 
@@ -154,7 +156,6 @@ class _Rival:
         self._touch = done["touch"]
         result.extra["ended_s"] = done["at_s"]
         result.venue = venue.wait("done", timeout_s)
-        result.extra["sent_s"] = result.venue["ended_s"]
 
     def fault(self, _result: Result) -> str:
         """A book that is not what was sent."""
@@ -189,7 +190,6 @@ class Ours:
     def wait_done(self, venue: Reporter, timeout_s: float, result: Result) -> None:
         """The venue has sent everything, then the workers' counters say the same."""
         result.venue = venue.wait("done", timeout_s)
-        result.extra["sent_s"] = result.venue["ended_s"]
         self.pipeline.wait_handled(self._handled + self._demand.messages, STALL_S)
         result.extra["ended_s"] = time.monotonic()
 

@@ -3,9 +3,9 @@ The load server: Bybit's handshake, subscriptions and pings, then ready-made fra
 
 ``python -m scripts.benchmarks.venue --symbols 10 --messages 20000 --rate 3000`` prints one JSON
 object a line: ``listening`` (with the port), ``subscribed`` (whenever every stream has a
-subscriber), and after ``go`` on its standard input ``started`` and ``done`` (sent, seconds, how
-late it was). It serves any number of connections; a frame goes to the connection that subscribed
-its topic last.
+subscriber), after ``lay out`` on its standard input ``ready``, and after ``go`` ``done`` (sent,
+when it began and ended, how late it was). It serves any number of connections; a frame goes to the
+connection that subscribed its topic last.
 
 It must not be what is measured: frames are laid out in one buffer a connection before the start,
 and sending is overwriting a few digits and one ``send`` for everything that is due. What it costs
@@ -75,10 +75,10 @@ class Round:
         buffer = bytearray().join(frame.data for frame in frames)
         return cls(buffer, [number for number, _ in numbered], ends, stamps, frames, starts)
 
-    def number(self, turn: int) -> None:
-        """Write ``u``, ``seq`` and trade ids as they are in the ``turn``-th round, from 0."""
+    def number(self, turn: int, first: int, last: int) -> None:
+        """Write ``u``, ``seq`` and trade ids of the ``turn``-th round, from 0, into some frames."""
         buffer, mark = self.buffer, f"{turn:0{MARK_DIGITS}x}".encode()
-        for start, frame in zip(self.starts, self.frames, strict=True):
+        for start, frame in zip(self.starts[first:last], self.frames[first:last], strict=True):
             for counter in frame.counters:
                 text = str(counter.value + turn * counter.step).encode()
                 at = start + counter.offset
@@ -110,12 +110,14 @@ class Client:
         with self.lock:
             self.sock.sendall(data)
 
-    def send_due(self, due: int, now_ms: bytes | None) -> None:
-        """Send the frames that come before place ``due`` in the order of sending."""
+    def send_due(self, turn: int, due: int, now_ms: bytes | None) -> None:
+        """Send the frames of a round that come before place ``due`` in the order of sending."""
         assert self.round is not None
         last = bisect_right(self.round.order, due - 1, self.sent)
         if last == self.sent or self.lost:
             return
+        if turn:
+            self.round.number(turn, self.sent, last)
         if now_ms is not None:
             self.round.stamp(self.sent, last, now_ms)
         start = self.round.ends[self.sent - 1] if self.sent else 0
@@ -138,6 +140,7 @@ class Venue:
         self.ended = threading.Semaphore(0)
         """Released once for every connection that ends."""
         self._owner: dict[str, Client] = {}
+        self._clients: list[Client] = []
         self._lock = threading.Lock()
         self._started = False
         self._wanted = {("book", s) for s in load.symbols} | {("trade", s) for s in load.symbols}
@@ -152,34 +155,43 @@ class Venue:
             client = Client(sock)
             threading.Thread(target=self._serve, args=(client,), daemon=True).start()
 
+    def lay_out(self) -> None:
+        """Put what each connection will be sent into one buffer, which takes a while."""
+        shares: dict[int, list[tuple[int, Frame]]] = {}
+        owners: dict[int, Client] = {}
+        for number, frame in enumerate(self.load.frames):
+            owner = self._owner[f"{'book' if frame.is_book else 'trade'}.{frame.symbol}"]
+            owners[id(owner)] = owner
+            shares.setdefault(id(owner), []).append((number, frame))
+        now_ms = b"%d" % (time.time_ns() // 1_000_000)
+        for key, client in owners.items():
+            client.round, client.sent = Round.of(shares[key]), 0
+            client.round.stamp(0, len(shares[key]), now_ms)
+        self._clients = list(owners.values())
+
     def play(self) -> dict[str, Any]:
-        """Send the load and report on it."""
-        clients = self._lay_out()
-        self._started = True
-        say("started", connections=len(clients), rate=self.rate)
+        """Send the load, which has been laid out, and report on it."""
+        clients, self._started = self._clients, True
         began, cpu = time.monotonic(), time.process_time()
         sent, late_max, late = 0, 0.0, 0.0
         size = len(self.load.frames)
         for turn in range(-(-self.total // size)):
             if turn:
                 for client in clients:
-                    assert client.round is not None
-                    client.round.number(turn)
                     client.sent = 0
             until = min(self.total, (turn + 1) * size)
             while sent < until:
                 sent = self._due(sent, until, began)
                 now_ms = b"%d" % (time.time_ns() // 1_000_000) if self.rate else None
                 for client in clients:
-                    client.send_due(sent - turn * size, now_ms)
+                    client.send_due(turn, sent - turn * size, now_ms)
                 if self.rate:
                     late = time.monotonic() - began - sent / self.rate
                     late_max = max(late_max, late)
-        seconds = time.monotonic() - began
         return {
             "sent": sent,
-            "seconds": seconds,
-            "ended_s": began + seconds,
+            "began_s": began,
+            "ended_s": time.monotonic(),
             "late_max_s": late_max,
             "late_end_s": late,
             "cpu_s": time.process_time() - cpu,
@@ -197,19 +209,6 @@ class Venue:
             if due > sent:
                 return due
             time.sleep(max(TICK_S, sent / self.rate - elapsed))
-
-    def _lay_out(self) -> list[Client]:
-        shares: dict[int, list[tuple[int, Frame]]] = {}
-        owners: dict[int, Client] = {}
-        for number, frame in enumerate(self.load.frames):
-            owner = self._owner[f"{'book' if frame.is_book else 'trade'}.{frame.symbol}"]
-            owners[id(owner)] = owner
-            shares.setdefault(id(owner), []).append((number, frame))
-        now_ms = b"%d" % (time.time_ns() // 1_000_000)
-        for key, client in owners.items():
-            client.round, client.sent = Round.of(shares[key]), 0
-            client.round.stamp(0, len(shares[key]), now_ms)
-        return list(owners.values())
 
     # -- what a client says ------------------------------------------------------------------------
 
@@ -293,7 +292,10 @@ def main() -> None:
     threading.Thread(target=venue.accept_forever, daemon=True).start()
     say("listening", port=venue.port, mean_bytes=load.mean_bytes, spec=asdict(load.spec))
     for line in sys.stdin:
-        if line.strip() == "go":
+        if line.strip() == "lay out":
+            venue.lay_out()
+            say("ready")
+        elif line.strip() == "go":
             say("done", **venue.play())
 
 

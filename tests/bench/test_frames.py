@@ -40,7 +40,7 @@ def message(text: bytes) -> BookMessage:
 def sent(load: Load, turn: int) -> Iterator[tuple[Frame, bytes]]:
     """The frames of one round as the venue sends them."""
     laid = Round.of(list(enumerate(load.frames)))
-    laid.number(turn)
+    laid.number(turn, 0, len(load.frames))
     laid.stamp(0, len(load.frames), NOW_MS)
     for frame, start, end in zip(load.frames, laid.starts, laid.ends, strict=True):
         yield frame, payload(bytes(laid.buffer[start:end]))

@@ -1,6 +1,7 @@
 """The load server over real sockets: Bybit's handshake, acks and pings, and every frame once."""
 
 import json
+import socket
 import threading
 from typing import Any
 
@@ -24,7 +25,8 @@ def venue() -> Venue:
 
 
 def open_client(venue: Venue) -> ClientConnection:
-    return connect(f"ws://127.0.0.1:{venue.port}/v5/public/linear", compression=None)
+    url = f"ws://127.0.0.1:{venue.port}/v5/public/linear"
+    return connect(url, compression=None, close_timeout=0.1)
 
 
 def receive(client: ClientConnection) -> dict[str, Any]:
@@ -61,6 +63,7 @@ def test_every_message_reaches_the_connection_that_subscribed_it(venue: Venue) -
         subscribe(one, topics("BTCUSDT"))
         subscribe(other, topics("ETHUSDT") + topics("SOLUSDT", depth=200))
         report: dict[str, Any] = {}
+        venue.lay_out()
         player = threading.Thread(target=lambda: report.update(venue.play()))
         player.start()
         counts = {"BTCUSDT": 0, "ETHUSDT": 0, "SOLUSDT": 0}
@@ -78,7 +81,7 @@ def test_a_lost_connection_is_in_the_report(venue: Venue) -> None:
     with open_client(venue) as one, open_client(venue) as other:
         subscribe(one, topics("BTCUSDT"))
         subscribe(other, topics("ETHUSDT") + topics("SOLUSDT"))
-        one.socket.close()
-        one.close()
+        one.socket.shutdown(socket.SHUT_RDWR)
         assert venue.ended.acquire(timeout=TIMEOUT_S)
+        venue.lay_out()
         assert venue.play()["disconnected"] == 1
