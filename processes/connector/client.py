@@ -63,7 +63,7 @@ from shared.pace import Pace
 
 log = structlog.get_logger()
 
-BATCH = 64
+BATCH = 256
 """Messages of one read that are handled before ``after_batch`` is called."""
 CHECK_S = 0.1
 """How often ``check`` wants to be called."""
