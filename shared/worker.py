@@ -26,14 +26,14 @@ log = structlog.get_logger()
 
 RECEIVE_LIMIT = 1_000
 """Messages taken in one turn, so that timers and commands get theirs under load."""
-TICKS_PER_INTERVAL = 8
+TICKS_MAX = 20
+TICK_MIN_S = 0.005
+TOGETHER = 3
 """
-How often in a publish interval due markets are looked for. Each time at most a turn's share of them
-is published, those that wait longest first: markets that came together would otherwise publish
-together for ever, and every message behind them would wait, with 50 books 6 ms, ten times a second.
+So many may be published in one turn in any case. At 5,000 messages/s of 50 symbols 99 % of messages
+are handled within 2 ms; with 8 turns an interval and 8 together it was 3 to 5, for a twentieth less
+CPU.
 """
-TOGETHER = 8
-"""So many may be published in one turn in any case; it takes less than a millisecond."""
 
 
 class Metric(NamedTuple):
@@ -43,9 +43,22 @@ class Metric(NamedTuple):
     payload: dict[str, Any]
 
 
-def turn_share(markets: int) -> int:
-    """How many of so many markets may be published in one turn."""
-    return max(TOGETHER, markets // TICKS_PER_INTERVAL + 1)
+class Turns:
+    """
+    How the markets of a worker share a publish interval.
+
+    Due markets are looked for every ``tick_s``, and each time at most a turn's share is published,
+    those that wait longest first. Markets that came together would otherwise publish together for
+    ever, and every message behind them would wait: with 50 books 6 ms, ten times a second.
+    """
+
+    def __init__(self, interval_s: float) -> None:
+        self._ticks = max(1, min(TICKS_MAX, round(interval_s / TICK_MIN_S)))
+        self.tick_s = interval_s / self._ticks
+
+    def share(self, markets: int) -> int:
+        """How many of so many markets may be published in one turn."""
+        return max(TOGETHER, markets // self._ticks + 1)
 
 
 class Worker(Actor):

@@ -26,7 +26,7 @@ from shared.messages import SCHEMA_VERSION, BookMessage, LinkMessage, TradesMess
 from shared.specs import Assignment, OrderbookSpec
 from shared.telemetry import Samples, Telemetry
 from shared.topics import link_topic, market_topic, metric_topic
-from shared.worker import TICKS_PER_INTERVAL, Metric, Worker, turn_share
+from shared.worker import Metric, Turns, Worker
 
 log = structlog.get_logger()
 
@@ -96,6 +96,7 @@ class OrderbookWorker(Worker):
         self._links: dict[bytes, str] = {}
         """Connector by its link topic."""
         self._interval_s = spec.settings.publish_interval_ms / 1_000
+        self._turns = Turns(self._interval_s)
         self._news: Counter[str] = Counter()
         """State changes that were not logged yet, by reason."""
         self._declare_counters()
@@ -108,7 +109,7 @@ class OrderbookWorker(Worker):
     def on_start(self) -> None:
         """Connect to the connectors and the forwarder; begin to publish and to ask."""
         super().on_start()
-        self.every(self._interval_s / TICKS_PER_INTERVAL, self._on_publish_timer)
+        self.every(self._turns.tick_s, self._on_publish_timer)
         self.every(RESYNC_TICK_S, self._on_resync_timer)
         self.every(SLOW_TICK_S, self._on_slow_timer)
 
@@ -241,7 +242,7 @@ class OrderbookWorker(Worker):
         now_ns, latest = self.clock.time_ns(), self.manager.now - self._interval_s
         due = [m for m in self._books.values() if m.published_at <= latest and m.has_news]
         due.sort(key=attrgetter("published_at"))
-        for market in due[: turn_share(len(self._books))]:
+        for market in due[: self._turns.share(len(self._books))]:
             book = market.book
             if book.is_changed:
                 yield from self._market_metrics(market, now_ns)

@@ -21,13 +21,13 @@ from shared.messages import SCHEMA_VERSION, Category, LinkMessage, TradesMessage
 from shared.specs import Assignment, TradesSpec
 from shared.telemetry import Samples, Telemetry
 from shared.topics import link_topic, market_topic, metric_topic, topic_text
-from shared.worker import TICKS_PER_INTERVAL, Metric, Worker, turn_share
+from shared.worker import Metric, Turns, Worker
 
 log = structlog.get_logger()
 
 SILENT_S = 0.95
 """A market is published before this has passed since the last time, whatever happens."""
-MAX_TICK_S = 0.45
+MAX_TURNS_S = 0.45
 ASK_TICK_S = 0.25
 ASK_INITIAL_S = 0.5
 ASK_MAX_S = 30.0
@@ -92,7 +92,7 @@ class TradesWorker(Worker):
         self._source_changes = 0
         """Of the aggregator, as far as they were told."""
         self._interval_s = spec.settings.publish_interval_ms / 1_000
-        self._tick_s = min(self._interval_s, MAX_TICK_S) / TICKS_PER_INTERVAL
+        self._turns = Turns(min(self._interval_s, MAX_TURNS_S))
         self._declare_counters()
         for assignment in spec.assignments:
             self.assign(assignment)
@@ -102,7 +102,7 @@ class TradesWorker(Worker):
     def on_start(self) -> None:
         """Connect to the connectors and the forwarder; begin to publish and to ask."""
         super().on_start()
-        self.every(self._tick_s, self._on_timer)
+        self.every(self._turns.tick_s, self._on_timer)
         self.every(ASK_TICK_S, self._ask_for_links)
 
     def status(self) -> dict[str, Any]:
@@ -229,15 +229,15 @@ class TradesWorker(Worker):
     def publish_due(self) -> Iterator[Metric]:
         """The metrics of markets that traded, or were silent for nearly a second."""
         now_s, now_ns = self.clock.monotonic(), self.clock.time_ns()
-        traded_due = now_s - self._interval_s + self._tick_s / 2
-        last_chance = now_s + self._tick_s - SILENT_S
+        traded_due = now_s - self._interval_s + self._turns.tick_s / 2
+        last_chance = now_s + self._turns.tick_s - SILENT_S
         due = [
             market
             for market in self._markets.values()
             if market.published_at <= (traded_due if market.is_dirty else last_chance)
         ]
         due.sort(key=attrgetter("published_at"))
-        share = turn_share(len(self._markets))
+        share = self._turns.share(len(self._markets))
         for place, market in enumerate(due):
             if place < share or market.published_at <= last_chance:
                 yield from self._market_metric(market, now_ns)

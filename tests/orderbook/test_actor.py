@@ -22,7 +22,7 @@ from shared.config import DensityConfig, OrderbookConfig
 from shared.messages import BookMessage, LinkMessage, MarketMessage, TradesMessage
 from shared.specs import Assignment, OrderbookSpec, Stream
 from shared.topics import link_topic, market_topic
-from shared.worker import TOGETHER, Metric
+from shared.worker import TICKS_MAX, TOGETHER, Metric
 from tests.naive import NaiveBook, read_capture
 from tests.orderbook.build import (
     ASKS,
@@ -217,8 +217,8 @@ def test_books_that_changed_together_are_published_in_turns_and_none_waits_for_l
     clock.now_s += 1.0
     for topic in topics:
         give(worker, delta(11), topic)
-    turns = [[payload["symbol"] for payload in books(due(worker))] for _ in range(6)]
-    assert [TOGETHER] * 5 + [0] == [len(turn) for turn in turns]
+    turns = [[payload["symbol"] for payload in books(due(worker))] for _ in range(TICKS_MAX)]
+    assert [TOGETHER] * 13 + [1] + [0] * 6 == [len(turn) for turn in turns]
     assert sorted(names) == sorted(symbol for turn in turns for symbol in turn)
 
 
