@@ -3,7 +3,7 @@
 import sys
 from collections import deque
 
-SLICES = 16
+SLICES = 32
 """Slices of the horizon, by which ids are forgotten: what is kept too long is one of them."""
 
 _EMPTY_BYTES = sys.getsizeof(set())

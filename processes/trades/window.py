@@ -22,7 +22,11 @@ DEFAULT_MAX_TRADES = 200_000
 """About 50 MB for a symbol that fills it, and 666 trades a second over five minutes."""
 
 _COMPACT_FROM = 32
-"""Evicted rows that are kept at the front of the columns before they are cut off."""
+_CUT_SHARE = 64
+"""
+Evicted rows are cut off the front of the columns when they are so many, and a 64th of all rows: at
+an eighth or a 64th a trade costs the same, though cutting moves all that stay.
+"""
 
 _COIN_BITS = 192
 """Contracts divided by price are kept in units of 2^-192 of the base coin, so that the smallest
@@ -296,7 +300,7 @@ class TradeWindows:
         self._head = bisect_right(self._ts, floor_ms, self._head)
         self._highs.evict(floor_ms)
         self._lows.evict(floor_ms)
-        if self._head >= _COMPACT_FROM and self._head * 16 >= len(self._ts):
+        if self._head >= _COMPACT_FROM and self._head * _CUT_SHARE >= len(self._ts):
             for column in (
                 self._ts,
                 self._prices,
@@ -403,7 +407,7 @@ class _Extremes:
     def evict(self, floor_ms: int) -> None:
         """Forget everything up to and including a time."""
         self._head = bisect_right(self._ts, floor_ms, self._head)
-        if self._head >= _COMPACT_FROM and self._head * 16 >= len(self._ts):
+        if self._head >= _COMPACT_FROM and self._head * _CUT_SHARE >= len(self._ts):
             del self._ts[: self._head], self._prices[: self._head]
             self._head = 0
 
