@@ -28,6 +28,7 @@ RECEIVE_LIMIT = 1_000
 """Messages taken in one turn, so that timers and commands get theirs under load."""
 TICKS_MAX = 20
 TICK_MIN_S = 0.005
+"""A publish interval has so many turns at most, and none follows the last one sooner."""
 TOGETHER = 3
 """
 So many may be published in one turn in any case. At 5,000 messages/s of 50 symbols 99 % of messages

@@ -24,12 +24,7 @@ import msgspec
 
 from processes.dashboard.board import Board, Cursor
 from shared.errors import TakenError
-from shared.webserver import (
-    Answer,
-    BoundedServer,
-    ReadOnlyHandler,
-    error_answer,
-)
+from shared.webserver import Answer, BoundedServer, ReadOnlyHandler, error_answer
 
 STATIC = Path(__file__).parent / "static"
 STREAMS_MAX = 16

@@ -28,6 +28,7 @@ log = structlog.get_logger()
 SILENT_S = 0.95
 """A market is published before this has passed since the last time, whatever happens."""
 MAX_TURNS_S = 0.45
+"""Turns are no rarer than for this interval, so that none is silent for a second."""
 ASK_TICK_S = 0.25
 ASK_INITIAL_S = 0.5
 ASK_MAX_S = 30.0

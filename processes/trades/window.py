@@ -21,7 +21,7 @@ from processes.trades.volatility import PriceSamples
 DEFAULT_MAX_TRADES = 200_000
 """About 50 MB for a symbol that fills it, and 666 trades a second over five minutes."""
 
-_COMPACT_FROM = 32
+_CUT_FROM = 32
 _CUT_SHARE = 64
 """
 Evicted rows are cut off the front of the columns when they are so many, and a 64th of all rows: at
@@ -300,7 +300,7 @@ class TradeWindows:
         self._head = bisect_right(self._ts, floor_ms, self._head)
         self._highs.evict(floor_ms)
         self._lows.evict(floor_ms)
-        if self._head >= _COMPACT_FROM and self._head * _CUT_SHARE >= len(self._ts):
+        if _is_worth_cutting(self._head, len(self._ts)):
             for column in (
                 self._ts,
                 self._prices,
@@ -364,6 +364,10 @@ class TradeWindows:
         return coins // (price_units * self._size_scale.scale)
 
 
+def _is_worth_cutting(evicted: int, rows: int) -> bool:
+    return evicted >= _CUT_FROM and evicted * _CUT_SHARE >= rows
+
+
 class _Extremes:
     """
     Highest (sign 1) or lowest (sign -1) price since any time, by a monotonic queue.
@@ -407,7 +411,7 @@ class _Extremes:
     def evict(self, floor_ms: int) -> None:
         """Forget everything up to and including a time."""
         self._head = bisect_right(self._ts, floor_ms, self._head)
-        if self._head >= _COMPACT_FROM and self._head * _CUT_SHARE >= len(self._ts):
+        if _is_worth_cutting(self._head, len(self._ts)):
             del self._ts[: self._head], self._prices[: self._head]
             self._head = 0
 

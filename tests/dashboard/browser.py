@@ -15,6 +15,8 @@ from typing import Any
 
 import websocket
 
+from tests.system.pipeline import until
+
 START_S = 20.0
 TICK_S = 0.02
 FLAGS = (
@@ -142,9 +144,4 @@ class Browser:
 
 def wait(condition: Callable[[], Any], what: str, timeout_s: float = 10.0) -> Any:
     """The first true answer of a condition."""
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        if answer := condition():
-            return answer
-        time.sleep(TICK_S)
-    raise AssertionError(f"not within {timeout_s:g} s: {what}")
+    return until(condition, what, timeout_s)
