@@ -23,11 +23,13 @@ class RecentIds:
     """
 
     def __init__(self, horizon_ms: int, max_ids: int) -> None:
+        self._horizon_ms = horizon_ms
         self._slice_ms = -(-horizon_ms // SLICES)
         self._slice_ids = max(1, 2 * max_ids // (SLICES + 1))
         self._ids: set[str] = set()
         self._young: list[str] = []
-        self._old: deque[list[str]] = deque()
+        self._old: deque[tuple[int, list[str]]] = deque()
+        """Each with the time of its last id."""
         self._ends_ms = 0
         self._removed = 0
         """Ids taken out of the set since it was last packed."""
@@ -49,13 +51,14 @@ class RecentIds:
         return True
 
     def _end_slice(self, now_ms: int) -> None:
-        """Begin the next slice, and forget the one that is a horizon old."""
+        """Begin the next slice, and forget those that are a horizon old or too many."""
         young, self._young, self._ends_ms = self._young, [], now_ms + self._slice_ms
-        if len(self._old) == SLICES:
-            oldest = self._old.popleft()
+        old, floor_ms = self._old, now_ms - self._horizon_ms
+        while old and (len(old) == SLICES or old[0][0] < floor_ms):
+            _, oldest = old.popleft()
             self._ids.difference_update(oldest)
             self._removed += len(oldest)
-        self._old.append(young)
+        old.append((now_ms, young))
         self._pack_before(2 * len(young))
 
     def _pack_before(self, coming: int) -> None:

@@ -1,5 +1,6 @@
 """Prices sampled at whole steps of time, and the squared returns between them, as prices come."""
 
+from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from math import log, sqrt
@@ -21,9 +22,9 @@ class PriceSamples:
 
     def __init__(self, sample_ms: int) -> None:
         self._sample_ms = sample_ms
-        self._times: list[int] = []
+        self._times = array("q")
         """The whole steps, each at or after the trades that it samples."""
-        self._prices: list[float] = []
+        self._prices = array("d")
         self._sums: list[int] = []
         self._end = 0
         self._is_valid = True
@@ -42,7 +43,7 @@ class PriceSamples:
             head: The first row that is still of interest, those cut off not counted.
         """
         if not self._is_valid or self._end < cut:
-            self._times, self._prices, self._sums = [], [], []
+            self._times, self._prices, self._sums = array("q"), array("d"), []
             self._end = cut + head
         held_times, held_prices, sums = self._times, self._prices, self._sums
         new, step = self._end - cut, self._sample_ms

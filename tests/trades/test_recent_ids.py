@@ -36,6 +36,14 @@ def test_memory_is_bounded_by_time_and_by_number() -> None:
     assert len(fast) <= 200
 
 
+def test_ids_from_before_a_long_silence_are_forgotten_with_the_next() -> None:
+    ids = RecentIds(horizon_ms=1_000, max_ids=10_000)
+    for now in range(500):
+        ids.add(str(now), now)
+    assert ids.add("after the silence", 5_000)
+    assert len(ids) <= 500 * 2 / SLICES
+
+
 @pytest.mark.parametrize("a_horizon", [300, 1_500, 2_400, 4_900, 20_000])
 def test_memory_is_level_soon_after_the_first_horizon(a_horizon: int) -> None:
     """Whatever the number of ids: sets double their tables at some numbers."""

@@ -243,6 +243,25 @@ def test_a_million_trades_leave_no_drift() -> None:
         assert windows.measures(window_ms) == brute_force(recent, window_ms, ts)
 
 
+@pytest.mark.parametrize("is_inverse", [False, True])
+@pytest.mark.parametrize("size", [9e7, 4e12, 5e17])
+def test_sums_stay_exact_when_they_outgrow_64_bits(size: float, is_inverse: bool) -> None:
+    """Some after a while, some within a window, some at once; late trades among them."""
+    windows = TradeWindows(retention_ms=50, is_inverse=is_inverse)
+    seen: list[Print] = []
+    delta = Fraction(0)
+    for now in range(1, 400):
+        late = 7 if now % 5 == 0 else 0
+        p = Print(max(1, now - late), 1_000_000 + now / 1_000, size + now % 7, now % 3 == 0)
+        windows.add(p.ts, p.price, p.size, is_buy=p.is_buy)
+        seen.append(p)
+        delta += exact(p.size) if p.is_buy else -exact(p.size)
+        assert windows.cvd == float(delta)
+        at = max(p.ts for p in seen)
+        expected = brute_force(seen[-80:], 50, at, is_inverse=is_inverse)
+        assert windows.measures(50) == expected
+
+
 decimals = st.builds(
     lambda digits, places: float(Decimal(digits).scaleb(-places)),
     st.integers(1, 999_999_999_999_999),
