@@ -3,13 +3,15 @@ The two buses: sockets, framing, per-topic sequence numbers, high-water marks an
 
 Market bus: every connector binds one XPUB (a PUB that can also see its subscriptions, so that the
 connector knows when its workers listen); workers connect one SUB to all of them. Metrics: workers
-push to the forwarder, which publishes to subscribers. ZeroMQ drops for a subscriber whose queue
+push to the forwarder, which publishes to subscribers. On the way to the forwarder a metric is one
+frame, topic and payload with a zero byte between them: sent and received in 3.5 us, and in 12 as
+two frames by pyzmq's calls for several. ZeroMQ drops for a subscriber whose queue
 is full; the receiver sees the hole in ``bus_sequence`` and counts it.
 """
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any
 
@@ -20,7 +22,7 @@ from zmq.utils.monitor import recv_monitor_message
 from shared import codec
 from shared.errors import CodecError, TakenError
 from shared.messages import MarketMessage
-from shared.topics import topic_text
+from shared.topics import TERMINATOR, topic_text
 
 LINGER_MS = 500
 MARKET_QUEUE = 100_000
@@ -63,6 +65,15 @@ def bind(socket: "zmq.Socket[bytes]", endpoint: str) -> str:
     return socket.getsockopt_string(zmq.LAST_ENDPOINT)
 
 
+def plain_send(socket: "zmq.Socket[bytes]") -> Callable[[bytes, int], object]:
+    """
+    ``send(frame, flags)`` of a socket, by pyzmq's own method.
+
+    The one that wraps it, for options not used here, costs 0.2 of 0.5 us.
+    """
+    return super(zmq.Socket, socket).send
+
+
 class MarketPublisher:
     """
     One connector's end of the market bus.
@@ -78,8 +89,7 @@ class MarketPublisher:
         self._socket = context.socket(zmq.XPUB)
         self._socket.setsockopt(zmq.LINGER, LINGER_MS)
         self._socket.setsockopt(zmq.SNDHWM, queue)
-        # pyzmq's own method: the one that wraps it, for options not used here, costs 0.2 of 0.5 us.
-        self._send = super(zmq.Socket, self._socket).send
+        self._send = plain_send(self._socket)
         self.endpoint = bind(self._socket, endpoint)
         self._sequences: dict[bytes, int] = {}
         self._frames: list[bytes] = []
@@ -267,7 +277,7 @@ class MarketSubscriber:
 
 class MetricPublisher:
     """
-    A worker's way to the forwarder: topic and msgpack map, two frames.
+    A worker's way to the forwarder: topic and msgpack map.
 
     A PUSH socket, so that nothing is lost while the forwarder starts or restarts: messages wait
     in a bounded queue. ``dropped`` counts those that found it full.
@@ -281,6 +291,7 @@ class MetricPublisher:
         self._socket.setsockopt(zmq.SNDHWM, queue)
         self._socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
         self._socket.connect(endpoint)
+        self._plain_send = plain_send(self._socket)
         self.dropped = 0
 
     def publish(self, topic: bytes, payload: Mapping[str, Any]) -> None:
@@ -306,8 +317,7 @@ class MetricPublisher:
 
     def _send(self, topic: bytes, payload: bytes) -> None:
         try:
-            self._socket.send(topic, zmq.NOBLOCK | zmq.SNDMORE)
-            self._socket.send(payload, zmq.NOBLOCK)
+            self._plain_send(topic + TERMINATOR + payload, zmq.NOBLOCK)
         except zmq.Again:
             self.dropped += 1
 
@@ -317,7 +327,7 @@ class MetricPublisher:
 
 
 class MetricInbox:
-    """The forwarder's inbound end: a bound PULL socket; raw frames, not decoded."""
+    """The forwarder's inbound end: a bound PULL socket; nothing is decoded."""
 
     def __init__(
         self, context: "zmq.Context[zmq.Socket[bytes]]", endpoint: str, *, queue: int = METRIC_QUEUE
@@ -327,13 +337,19 @@ class MetricInbox:
         self.socket.setsockopt(zmq.RCVHWM, queue)
         self.endpoint = bind(self.socket, endpoint)
 
-    def receive(self, limit: int) -> Iterator[list[bytes]]:
-        """The waiting messages as lists of frames, at most ``limit``; never blocks."""
+    def receive(self, limit: int) -> Iterator[tuple[bytes, bytes]]:
+        """
+        Topic and payload of the messages that are waiting, at most ``limit``; never blocks.
+
+        The topic is empty where nothing in a frame divides the two.
+        """
         for _ in range(limit):
             try:
-                yield self.socket.recv_multipart(zmq.NOBLOCK)
+                frame = self.socket.recv(zmq.NOBLOCK)
             except zmq.Again:
                 return
+            topic, division, payload = frame.partition(TERMINATOR)
+            yield (topic, payload) if division else (b"", frame)
 
     def close(self) -> None:
         """Close the socket."""

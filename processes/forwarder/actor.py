@@ -1,9 +1,9 @@
 """
 The forwarder: every metric in on one socket, out on another, and the last one for latecomers.
 
-Workers push to a PULL socket; subscribers connect to an XPUB. Two frames, topic and msgpack map,
-pass through undecoded and in order. Of every topic the last message is kept, and sent again when
-somebody subscribes to it.
+Workers push to a PULL socket; subscribers connect to an XPUB. Topic and msgpack map, to subscribers
+a frame each, pass through undecoded and in order. Of every topic the last message is kept, and sent
+again when somebody subscribes to it.
 
 A PUB socket cannot speak to one subscriber alone: the repeat reaches all that are subscribed to the
 topic. It has the same ``epoch`` and ``seq`` as before, and that is how a receiver knows it for a
@@ -16,6 +16,7 @@ at once, and see by ``seq`` if they missed anything.
 """
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
 
@@ -25,7 +26,7 @@ import zmq
 from processes.forwarder.cache import LastValues, Message, parse_message
 from processes.forwarder.gate import REFUSALS, Gate, Refusal
 from shared.actor import Actor
-from shared.bus import LINGER_MS, METRIC_QUEUE, MetricInbox, bind
+from shared.bus import LINGER_MS, METRIC_QUEUE, MetricInbox, bind, plain_send
 from shared.clock import Clock
 from shared.errors import TakenError
 from shared.specs import ForwarderSpec
@@ -61,6 +62,8 @@ class Forwarder(Actor):
         self._queue = queue
         self._inbox: MetricInbox | None = None
         self._out: zmq.Socket[bytes] | None = None
+        self._plain_send: Callable[[bytes, int], object] | None = None
+        """Of the subscribers' end."""
         self._gate: Gate | None = None
         self._monitor: zmq.Socket[bytes] | None = None
         self._refused_logged = 0
@@ -137,7 +140,7 @@ class Forwarder(Actor):
         if self._gate is not None:
             monitor = self._monitor = self._gate.lock(out)
             self.watch(monitor, lambda: self._count_failures(monitor))
-        self._out = out
+        self._out, self._plain_send = out, plain_send(out)
         self.watch(out, self._on_subscriptions)
         try:
             return bind(out, endpoint)
@@ -155,7 +158,7 @@ class Forwarder(Actor):
             self._monitor = None
         self.unwatch(self._out)
         self._out.close(linger_ms)
-        self._out = None
+        self._out = self._plain_send = None
 
     def _reopen(self) -> None:
         """Drop every connection and bind the same address again, once it is free."""
@@ -197,10 +200,10 @@ class Forwarder(Actor):
 
     def _on_metrics(self) -> None:
         assert self._inbox is not None
-        for frames in self._inbox.receive(RECEIVE_LIMIT):
-            message = parse_message(frames)
+        for topic, payload in self._inbox.receive(RECEIVE_LIMIT):
+            message = parse_message(topic, payload)
             if message is None:
-                self._on_invalid(frames)
+                self._on_invalid(topic, payload)
             elif message.payload:
                 self.last_values.remember(message)
                 self._send(message)
@@ -224,13 +227,14 @@ class Forwarder(Actor):
                 self._repeats.value += 1
 
     def _send(self, message: Message) -> None:
-        assert self._out is not None
-        self._out.send_multipart(message, zmq.NOBLOCK)
+        assert self._plain_send is not None
+        self._plain_send(message.topic, zmq.NOBLOCK | zmq.SNDMORE)
+        self._plain_send(message.payload, zmq.NOBLOCK)
 
-    def _on_invalid(self, frames: list[bytes]) -> None:
+    def _on_invalid(self, topic: bytes, payload: bytes) -> None:
         self._invalid.value += 1
         now = self.clock.monotonic()
         if now - self._logged_invalid >= LOG_INVALID_S:
             self._logged_invalid = now
-            log.warning("not a metric", frames=len(frames), begins=repr(frames[0][:64]),
+            log.warning("not a metric", topic=repr(topic[:64]), begins=repr(payload[:64]),
                         so_far=int(self._invalid.value))  # fmt: skip

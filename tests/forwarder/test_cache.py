@@ -17,7 +17,7 @@ MAP = b"\x81\xa1v\x01"
 @pytest.mark.parametrize("entries", [0, 1, 15, 16, 70_000])
 def test_maps_of_every_size_are_metrics(entries: int) -> None:
     payload = msgpack.packb(dict.fromkeys(map(str, range(entries))))
-    assert parse_message([b"trades.linear.BTCUSDT", payload]) == Message(
+    assert parse_message(b"trades.linear.BTCUSDT", payload) == Message(
         b"trades.linear.BTCUSDT", payload
     )
 
@@ -26,31 +26,28 @@ def test_maps_of_every_size_are_metrics(entries: int) -> None:
     "topic", [b"process.trades-0", b"orderbook.option.XRP-30OCT26-0.4-P-USDT", b"gap.spot.BTCUSDT"]
 )
 def test_topics_of_markets_and_processes_are_metrics(topic: bytes) -> None:
-    assert parse_message([topic, MAP]) == Message(topic, MAP)
+    assert parse_message(topic, MAP) == Message(topic, MAP)
 
 
 @pytest.mark.parametrize(
-    "frames",
+    ("topic", "payload"),
     [
-        [],
-        [MAP],
-        [b"trades.linear.BTCUSDT"],
-        [b"trades.linear.BTCUSDT", MAP, MAP],
-        [b"", MAP],
-        [b"trades", MAP],
-        [b"trades.", MAP],
-        [b".linear.BTCUSDT", MAP],
-        [b"trades.linear.BTC USDT", MAP],
-        [b"trades.linear.BTCUSDT\x00", MAP],
-        [b"trades.linear.\xff", MAP],
-        [b"trades." + b"A" * MAX_TOPIC_BYTES, MAP],
-        [b"trades.linear.BTCUSDT", b"\x93\x01\x02\x03"],
-        [b"trades.linear.BTCUSDT", b"{}"],
-        [b"trades.linear.BTCUSDT", MAP + b" " * MAX_PAYLOAD_BYTES],
+        (b"", MAP),
+        (b"", b""),
+        (b"trades", MAP),
+        (b"trades.", MAP),
+        (b".linear.BTCUSDT", MAP),
+        (b"trades.linear.BTC USDT", MAP),
+        (b"trades.linear.BTCUSDT\x00", MAP),
+        (b"trades.linear.\xff", MAP),
+        (b"trades." + b"A" * MAX_TOPIC_BYTES, MAP),
+        (b"trades.linear.BTCUSDT", b"\x93\x01\x02\x03"),
+        (b"trades.linear.BTCUSDT", b"{}"),
+        (b"trades.linear.BTCUSDT", MAP + b" " * MAX_PAYLOAD_BYTES),
     ],
 )
-def test_anything_else_is_refused(frames: list[bytes]) -> None:
-    assert parse_message(frames) is None
+def test_anything_else_is_refused(topic: bytes, payload: bytes) -> None:
+    assert parse_message(topic, payload) is None
 
 
 def test_a_subscription_gets_the_last_message_of_every_topic_it_is_a_prefix_of() -> None:

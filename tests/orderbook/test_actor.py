@@ -650,7 +650,7 @@ def test_over_real_sockets_books_go_in_and_metrics_and_resyncs_come_out(
     def drive() -> None:
         nonlocal sent
         market.drain_subscriptions()
-        told.extend(decode_map(frames[1]) for frames in inbox.receive(100))
+        told.extend(decode_map(payload) for _, payload in inbox.receive(100))
         while router.poll(0):
             asked.append(decode_map(router.recv_multipart()[1]))
         messages: list[BookMessage | LinkMessage] = [snapshot(1), delta(2), delta(4), snapshot(9)]

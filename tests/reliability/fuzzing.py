@@ -91,9 +91,9 @@ def bus(data: bytes) -> None:
         except CodecError:
             continue
         assert codec.decode_market(codec.encode_market(name, message))[0] == name
-    half = len(data) // 2
-    parse_message([data[:half], data[half:]])
-    parse_message([b"trades.linear.A", data])
+    topic, _, payload = data.partition(b"\x00")
+    parse_message(topic, payload)
+    parse_message(b"trades.linear.A", data)
 
 
 def control(data: bytes) -> None:

@@ -317,7 +317,7 @@ def test_a_message_that_cannot_be_read_is_counted(
 ) -> None:
     raw = pipeline.context.socket(zmq.PUSH)
     raw.connect(pipeline.forwarder.spec.metrics_in)
-    raw.send_multipart([b"trades.linear.BTCUSDT", b"\x81"])
+    raw.send(b"trades.linear.BTCUSDT\x00\x81")
     until(lambda: client.invalid == 1)
     assert client.get_tpm("BTCUSDT", "60s") is None
     raw.close(linger=0)
