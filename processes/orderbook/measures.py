@@ -16,7 +16,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
 from operator import mul, neg, truediv
-from typing import Any, NamedTuple
+from typing import Any
 
 from processes.orderbook.book import BookHalf, OrderBook
 from shared.config import OrderbookConfig
@@ -74,25 +74,6 @@ def imbalance(bid_size: float, ask_size: float) -> float | None:
     """
     total = bid_size + ask_size
     return (bid_size - ask_size) / total if total > 0 else None
-
-
-class Depth(NamedTuple):
-    """What a book holds within a distance of its mid price: sizes, and notionals in quote."""
-
-    bid: float
-    ask: float
-    bid_notional: float
-    ask_notional: float
-    bid_complete: bool
-    ask_complete: bool
-    """False where the band reaches beyond the visible book: there is at least this much."""
-
-
-class Impact(NamedTuple):
-    """Cost of trading a notional at once, against the mid price; None beyond the visible book."""
-
-    buy_bps: float | None
-    sell_bps: float | None
 
 
 class Curve:
@@ -180,31 +161,42 @@ def curve(half: BookHalf, levels: int, *, is_inverse: bool) -> Curve:
     )
 
 
-def depth_within(bids: Curve, asks: Curve, mid_price: float, distance_bps: float) -> Depth:
+def depth_within(
+    bids: Curve, asks: Curve, mid_price: float, distance_bps: float
+) -> dict[str, float | bool]:
     """
-    Visible size and notional within ``distance_bps`` of the mid price, the edge included.
+    Visible size and notional (quote) within ``distance_bps`` of the mid price, the edge included.
 
-    A band that is wider than the visible book holds what is visible, and says so.
+    A band that is wider than the visible book holds what is visible, and says so: it is not
+    complete, there is at least this much.
     """
     bid, bid_notional, bid_complete = bids.within(mid_price, distance_bps)
     ask, ask_notional, ask_complete = asks.within(mid_price, distance_bps)
-    return Depth(bid, ask, bid_notional, ask_notional, bid_complete, ask_complete)
+    return {
+        "bid": bid,
+        "ask": ask,
+        "bid_notional": bid_notional,
+        "ask_notional": ask_notional,
+        "bid_complete": bid_complete,
+        "ask_complete": ask_complete,
+    }
 
 
-def impact(bids: Curve, asks: Curve, mid_price: float, notional: float) -> Impact:
+def impact(bids: Curve, asks: Curve, mid_price: float, notional: float) -> dict[str, float | None]:
     """
     Cost of a market order for ``notional`` quote currency, each way, in basis points of the mid.
 
     Buying walks the asks: ``(average price / mid - 1) * 10,000``; selling the bids: ``(1 - average
-    price / mid) * 10,000``. Both are positive. The "cost of a round trip" of Irvine, Benston and
-    Kandel, "Liquidity beyond the inside spread", 2000, one way at a time.
+    price / mid) * 10,000``. Both are positive, and None beyond the visible book. The "cost of a
+    round trip" of Irvine, Benston and Kandel, "Liquidity beyond the inside spread", 2000, one way
+    at a time.
     """
     buy = asks.average_price(notional)
     sell = bids.average_price(notional)
-    return Impact(
-        None if buy is None else (buy / mid_price - 1) * BPS,
-        None if sell is None else (1 - sell / mid_price) * BPS,
-    )
+    return {
+        "buy_bps": None if buy is None else (buy / mid_price - 1) * BPS,
+        "sell_bps": None if sell is None else (1 - sell / mid_price) * BPS,
+    }
 
 
 class OrderFlow:
@@ -316,11 +308,10 @@ class BookMeasures:
             measures["spread_bps"] = spread_bps(bid[0], ask[0])
             measures["weighted_mid"] = weighted_mid(bid, ask)
             measures["depth"] = {
-                key: depth_within(bids, asks, mid_price, bps)._asdict() for key, bps in self._depth
+                key: depth_within(bids, asks, mid_price, bps) for key, bps in self._depth
             }
             measures["impact"] = {
-                key: impact(bids, asks, mid_price, notional)._asdict()
-                for key, notional in self._impact
+                key: impact(bids, asks, mid_price, notional) for key, notional in self._impact
             }
         return measures
 
