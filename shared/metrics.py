@@ -547,6 +547,10 @@ class TradesStatus(ProcessMetric, frozen=True, tag_field="role", tag="trades"):
         ]
         | UnsetType
     ) = UNSET
+    publish_stretch: (
+        Annotated[float, Meta(ge=1, description="Late: so many times fewer metrics in a turn.")]
+        | UnsetType
+    ) = UNSET
     metrics: Annotated[Count, Meta(description="Messages published.")] | UnsetType = UNSET
     metrics_dropped: (
         Annotated[Count, Meta(description="Not published: the forwarder did not keep up.")]
@@ -586,6 +590,10 @@ class OrderbookStatus(ProcessMetric, frozen=True, tag_field="role", tag="orderbo
             Annotated[float, Meta(extra_json_schema=_unit("s"))] | None,
             Meta(description="Websocket to worker, latest; null before a message."),
         ]
+        | UnsetType
+    ) = UNSET
+    publish_stretch: (
+        Annotated[float, Meta(ge=1, description="Late: so many times fewer metrics in a turn.")]
         | UnsetType
     ) = UNSET
     metrics: Annotated[Count, Meta(description="Messages published.")] | UnsetType = UNSET

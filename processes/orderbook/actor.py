@@ -86,7 +86,11 @@ class OrderbookWorker(Worker):
     def __init__(
         self, spec: OrderbookSpec, *, clock: Clock | None = None, telemetry: Telemetry | None = None
     ) -> None:
-        super().__init__(spec, spec.assignments, spec.metrics_in, clock=clock, telemetry=telemetry)
+        interval_s = spec.settings.publish_interval_ms / 1_000
+        super().__init__(
+            spec, spec.assignments, spec.metrics_in, Turns(interval_s),
+            clock=clock, telemetry=telemetry,
+        )  # fmt: skip
         self.spec = spec
         self.manager = OrderBookManager(spec.settings, spec.density)
         self._books: dict[bytes, Market] = {}
@@ -95,8 +99,7 @@ class OrderbookWorker(Worker):
         """Book and connector by market bus topic of the trades."""
         self._links: dict[bytes, str] = {}
         """Connector by its link topic."""
-        self._interval_s = spec.settings.publish_interval_ms / 1_000
-        self._turns = Turns(self._interval_s)
+        self._interval_s = interval_s
         self._news: Counter[str] = Counter()
         """State changes that were not logged yet, by reason."""
         self._declare_counters()

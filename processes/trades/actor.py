@@ -79,7 +79,11 @@ class TradesWorker(Worker):
     def __init__(
         self, spec: TradesSpec, *, clock: Clock | None = None, telemetry: Telemetry | None = None
     ) -> None:
-        super().__init__(spec, spec.assignments, spec.metrics_in, clock=clock, telemetry=telemetry)
+        interval_s = spec.settings.publish_interval_ms / 1_000
+        turns = Turns(min(interval_s, MAX_TURNS_S))
+        super().__init__(
+            spec, spec.assignments, spec.metrics_in, turns, clock=clock, telemetry=telemetry
+        )
         self.spec = spec
         self.aggregator = TradesAggregator(
             spec.settings.windows,
@@ -92,8 +96,7 @@ class TradesWorker(Worker):
         """Connector by its link topic."""
         self._source_changes = 0
         """Of the aggregator, as far as they were told."""
-        self._interval_s = spec.settings.publish_interval_ms / 1_000
-        self._turns = Turns(min(self._interval_s, MAX_TURNS_S))
+        self._interval_s = interval_s
         self._declare_counters()
         for assignment in spec.assignments:
             self.assign(assignment)

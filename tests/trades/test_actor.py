@@ -18,7 +18,7 @@ from shared.config import TradesConfig
 from shared.messages import LinkEvent, LinkMessage, MarketMessage, Source, Trade, TradesMessage
 from shared.specs import Assignment, Stream, TradesSpec
 from shared.topics import link_topic, market_topic, parse_topic, topic_text
-from shared.worker import TICKS_MAX, TOGETHER, Metric
+from shared.worker import LATE_S, TICKS_MAX, TOGETHER, Metric
 
 T0 = 1_700_000_000_000
 DEADLINE_S = 10
@@ -193,6 +193,27 @@ def test_markets_that_traded_together_are_published_in_turns(
     turns = [[metric.topic for metric in worker.publish_due()] for _ in range(TICKS_MAX)]
     assert [TOGETHER] * 13 + [1] + [0] * 6 == [len(turn) for turn in turns]
     assert len(topics) == len({topic for turn in turns for topic in turn})
+
+
+def test_a_worker_that_is_late_publishes_silent_and_busy_markets_every_second_all_the_same(
+    worker: TradesWorker, clock: FakeClock
+) -> None:
+    topics = [market_topic("trade", "linear", f"S{number}USDT") for number in range(200)]
+    for topic in topics:
+        worker.assign(assignment(parse_topic(topic_text(topic)).symbol))
+        give(worker, topic, trades_message(clock, trade(clock)))
+    times: dict[bytes, list[float]] = {}
+    for _ in range(8 * TICKS_MAX):
+        clock.now_s += worker._turns.tick_s
+        worker._turns.note_lag(2 * LATE_S)
+        for topic in topics[:100]:
+            give(worker, topic, trades_message(clock, trade(clock)))
+        for metric in worker.publish_due():
+            times.setdefault(metric.topic, []).append(clock.now_s)
+    assert len(times) == len(topics) + 2  # and those of the fixture
+    for at in times.values():
+        assert all(later - earlier < 1.0 for earlier, later in pairwise(at))
+    assert sum(map(len, times.values())) < 4 * len(times)
 
 
 def test_a_long_publish_interval_still_publishes_every_second(clock: FakeClock) -> None:
