@@ -317,6 +317,7 @@ class MetricPublisher:
 
     def _send(self, topic: bytes, payload: bytes) -> None:
         try:
+            # No topic has a zero byte in it, so the first one separates the two.
             self._plain_send(topic + TERMINATOR + payload, zmq.NOBLOCK)
         except zmq.Again:
             self.dropped += 1
@@ -348,8 +349,8 @@ class MetricInbox:
                 frame = self.socket.recv(zmq.NOBLOCK)
             except zmq.Again:
                 return
-            topic, division, payload = frame.partition(TERMINATOR)
-            yield (topic, payload) if division else (b"", frame)
+            topic, separator, payload = frame.partition(TERMINATOR)
+            yield (topic, payload) if separator else (b"", frame)
 
     def close(self) -> None:
         """Close the socket."""

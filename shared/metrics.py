@@ -548,7 +548,9 @@ class TradesStatus(ProcessMetric, frozen=True, tag_field="role", tag="trades"):
         | UnsetType
     ) = UNSET
     publish_stretch: (
-        Annotated[float, Meta(ge=1, description="Late: so many times fewer metrics in a turn.")]
+        Annotated[
+            float, Meta(ge=1, description="How many times fewer markets may publish; 1: not late.")
+        ]
         | UnsetType
     ) = UNSET
     metrics: Annotated[Count, Meta(description="Messages published.")] | UnsetType = UNSET
@@ -593,7 +595,9 @@ class OrderbookStatus(ProcessMetric, frozen=True, tag_field="role", tag="orderbo
         | UnsetType
     ) = UNSET
     publish_stretch: (
-        Annotated[float, Meta(ge=1, description="Late: so many times fewer metrics in a turn.")]
+        Annotated[
+            float, Meta(ge=1, description="How many times fewer markets may publish; 1: not late.")
+        ]
         | UnsetType
     ) = UNSET
     metrics: Annotated[Count, Meta(description="Messages published.")] | UnsetType = UNSET

@@ -38,13 +38,15 @@ CPU.
 
 
 LATE_S = 0.01
-"""A worker whose messages come later than this has more to do than it gets done."""
+"""
+Messages that come later than this, turn after turn, tell that there is more to do than gets done:
+here, in the connector, or on the whole machine.
+"""
 STRETCH_MAX = 8.0
-STRETCH_UP, STRETCH_DOWN = 1.2, 0.998
-"""
-Of the stretch, each turn. Up within 0.1 s and down within 5: with 0.98 it swings, and messages are
-late again ten times as long.
-"""
+STRETCH_UP = 1.2
+"""With every turn that is late like the one before: to the most within some 15 turns."""
+STRETCH_DOWN = 0.67
+"""In a second: back to 1 within 5. In half a second it swings, and messages are late again."""
 
 
 class Metric(NamedTuple):
@@ -62,17 +64,22 @@ class Turns:
     those that wait longest first. Markets that came together would otherwise publish together for
     ever, and every message behind them would wait: with 50 books 6 ms, ten times a second.
 
-    A metric costs as much as ten or twenty messages. So a worker that is late publishes less often
-    before its messages wait: numbers that are rarer, not old.
+    A metric costs as much as ten or twenty messages. So a worker that stays late publishes less
+    often rather than later and later. One late read, as a busy machine brings now and then, changes
+    nothing.
 
     Attributes:
         tick_s: How often to look for markets that are due.
-        stretch: Between 1 and ``STRETCH_MAX``: so many times fewer markets are published in a turn.
+        stretch: Between 1 and ``STRETCH_MAX``: so many times fewer markets may have their turn. Few
+            markets need less than they may have, and come hardly later.
     """
 
     def __init__(self, interval_s: float) -> None:
         self._ticks = max(1, min(TICKS_MAX, round(interval_s / TICK_MIN_S)))
         self._lag_s = 0.0
+        self._was_late = False
+        self._owed = 0.0
+        """What is left of a share that was no whole number."""
         self.tick_s = interval_s / self._ticks
         self.stretch = 1.0
 
@@ -80,14 +87,18 @@ class Turns:
         """How late the last message of a read was; counts for the next turn."""
         self._lag_s = lag_s
 
-    def share(self, markets: int) -> int:
-        """How many of so many markets may be published in this turn."""
-        if self._lag_s > LATE_S:
+    def take_share(self, markets: int) -> int:
+        """How many of so many markets may be published in this turn; to be called once a turn."""
+        is_late, self._lag_s = self._lag_s > LATE_S, 0.0
+        if not is_late:
+            self.stretch = max(1.0, self.stretch * STRETCH_DOWN**self.tick_s)
+        elif self._was_late:
             self.stretch = min(STRETCH_MAX, self.stretch * STRETCH_UP)
-        else:
-            self.stretch = max(1.0, self.stretch * STRETCH_DOWN)
-        self._lag_s = 0.0
-        return max(1, int(max(TOGETHER, markets // self._ticks + 1) / self.stretch))
+        self._was_late = is_late
+        self._owed += max(TOGETHER, markets // self._ticks + 1) / self.stretch
+        share = int(self._owed)
+        self._owed -= share
+        return share
 
 
 class Worker(Actor):
@@ -129,7 +140,7 @@ class Worker(Actor):
             lambda: [((self.process, name), lost) for name, lost in self._lost().items()],
         )  # fmt: skip
         self.telemetry.gauges(
-            "publish_stretch", "By how much publish intervals are stretched; 1: not.",
+            "publish_stretch", "How many times fewer markets may publish, late; 1: not late.",
             ("process",), lambda: [((self.process,), self._turns.stretch)],
         )  # fmt: skip
         self._bus_latency = self.telemetry.histogram(
@@ -232,7 +243,8 @@ class Worker(Actor):
             lag_s = (time_ns() - received.message.recv_ts_ns) / 1e9
             observe(lag_s)
         self.lag_s = lag_s
-        self._turns.note_lag(lag_s or 0.0)
+        if messages and lag_s is not None:
+            self._turns.note_lag(lag_s)
         rest_s = self._pace.rest_s(messages, self.clock.monotonic())
         if rest_s:
             time.sleep(rest_s)

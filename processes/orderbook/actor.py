@@ -245,7 +245,7 @@ class OrderbookWorker(Worker):
         now_ns, latest = self.clock.time_ns(), self.manager.now - self._interval_s
         due = [m for m in self._books.values() if m.published_at <= latest and m.has_news]
         due.sort(key=attrgetter("published_at"))
-        for market in due[: self._turns.share(len(self._books))]:
+        for market in due[: self._turns.take_share(len(self._books))]:
             book = market.book
             if book.is_changed:
                 yield from self._market_metrics(market, now_ns)

@@ -65,6 +65,9 @@ class Gap(NamedTuple):
     """By the monotonic clock; None while open."""
 
 
+_decode = msgspec.msgpack.Decoder(Gap).decode
+
+
 class GapNote(NamedTuple):
     """Something to tell about a gap."""
 
@@ -118,6 +121,3 @@ class GapLedger:
     def gaps(self) -> list[Gap]:
         """The gaps that are kept, by when they were opened."""
         return sorted([*map(_decode, self._closed), *self._open.values()])
-
-
-_decode = msgspec.msgpack.Decoder(Gap).decode

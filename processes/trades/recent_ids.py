@@ -39,7 +39,7 @@ class RecentIds:
         return len(self._ids)
 
     def add(self, trade_id: str, now_ms: int) -> bool:
-        """Remember an id; False when it was remembered already."""
+        """Remember an id; False when it was remembered already. The time never goes back."""
         ids = self._ids
         if trade_id in ids:
             return False

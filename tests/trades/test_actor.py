@@ -216,12 +216,17 @@ def test_a_worker_that_is_late_publishes_silent_and_busy_markets_every_second_al
     assert sum(map(len, times.values())) < 4 * len(times)
 
 
-def test_a_long_publish_interval_still_publishes_every_second(clock: FakeClock) -> None:
+@pytest.mark.parametrize("is_trading", [False, True])
+def test_a_long_publish_interval_still_publishes_every_second(
+    clock: FakeClock, is_trading: bool
+) -> None:
     worker = make_worker(clock, publish_interval_ms=60_000)
     give(worker, LINK, link(clock, "connected"))
     times = []
     for _ in range(20 * TICKS_MAX):
         clock.now_s += worker._turns.tick_s
+        if is_trading:
+            give(worker, BTC, trades_message(clock, trade(clock)))
         times += [clock.now_s for _ in due(worker)]
     assert len(times) >= 9
     assert all(later - earlier < 1.0 for earlier, later in pairwise(times))
