@@ -89,15 +89,8 @@ class Pipeline:
         return samples
 
     def handled(self) -> int:
-        """
-        Messages that every worker they are for has handled, by the workers' counters.
-
-        Trades go to both kinds of worker, so those of the slower kind count.
-        """
-        name = "worker_messages_total"
-        trades, books = self.samples("trades-"), self.samples("orderbook-")
-        by_both = min(total(trades, name), total(books, name, stream="trade"))
-        return int(total(books, name, stream="book") + by_both)
+        """Messages that every worker they are for has handled, by the workers' counters."""
+        return handled_by_all(self.samples("trades-"), self.samples("orderbook-"))
 
     def wait_handled(self, messages: int, timeout_s: float) -> None:
         """Wait until the workers have handled so many messages in all."""
@@ -134,6 +127,13 @@ def total(samples: Samples, name: str, **labels: str) -> float:
     wanted = set(labels.items())
     return sum(value for (found, has), value in samples.items()
                if found == name and wanted <= set(has))  # fmt: skip
+
+
+def handled_by_all(trades_workers: Samples, orderbook_workers: Samples) -> int:
+    """Trades go to both kinds of worker, so those of the slower kind count; books go to one."""
+    name = "worker_messages_total"
+    trades = min(total(trades_workers, name), total(orderbook_workers, name, stream="trade"))
+    return int(trades + total(orderbook_workers, name, stream="book"))
 
 
 def losses(samples: Samples) -> dict[str, float]:
