@@ -139,6 +139,8 @@ class Venue:
         self.resubscribed = 0
         self.ended = threading.Semaphore(0)
         """Released once for every connection that ends."""
+        self.complete = threading.Event()
+        """Set once every stream has been subscribed: there is nothing to lay out before."""
         self._owner: dict[str, Client] = {}
         self._clients: list[Client] = []
         self._lock = threading.Lock()
@@ -263,6 +265,7 @@ class Venue:
             self._owner[stream] = client
             complete = len(self._owner) == len(self._wanted)
         if complete:
+            self.complete.set()
             say("subscribed", streams=len(self._wanted))
 
     def _snapshot(self, symbol: str) -> bytes:

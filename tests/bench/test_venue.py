@@ -63,6 +63,7 @@ def test_every_message_reaches_the_connection_that_subscribed_it(venue: Venue) -
         subscribe(one, topics("BTCUSDT"))
         subscribe(other, topics("ETHUSDT") + topics("SOLUSDT", depth=200))
         report: dict[str, Any] = {}
+        assert venue.complete.wait(TIMEOUT_S)
         venue.lay_out()
         player = threading.Thread(target=lambda: report.update(venue.play()))
         player.start()
@@ -83,5 +84,6 @@ def test_a_lost_connection_is_in_the_report(venue: Venue) -> None:
         subscribe(other, topics("ETHUSDT") + topics("SOLUSDT"))
         one.socket.shutdown(socket.SHUT_RDWR)
         assert venue.ended.acquire(timeout=TIMEOUT_S)
+        assert venue.complete.wait(TIMEOUT_S)
         venue.lay_out()
         assert venue.play()["disconnected"] == 1
