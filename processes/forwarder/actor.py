@@ -16,7 +16,6 @@ at once, and see by ``seq`` if they missed anything.
 """
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
 
@@ -62,8 +61,6 @@ class Forwarder(Actor):
         self._queue = queue
         self._inbox: MetricInbox | None = None
         self._out: zmq.Socket[bytes] | None = None
-        self._plain_send: Callable[[bytes, int], object] | None = None
-        """Of the subscribers' end."""
         self._gate: Gate | None = None
         self._monitor: zmq.Socket[bytes] | None = None
         self._refused_logged = 0
@@ -140,7 +137,7 @@ class Forwarder(Actor):
         if self._gate is not None:
             monitor = self._monitor = self._gate.lock(out)
             self.watch(monitor, lambda: self._count_failures(monitor))
-        self._out, self._plain_send = out, plain_send(out)
+        self._out = out
         self.watch(out, self._on_subscriptions)
         try:
             return bind(out, endpoint)
@@ -158,7 +155,7 @@ class Forwarder(Actor):
             self._monitor = None
         self.unwatch(self._out)
         self._out.close(linger_ms)
-        self._out = self._plain_send = None
+        self._out = None
 
     def _reopen(self) -> None:
         """Drop every connection and bind the same address again, once it is free."""
@@ -227,9 +224,10 @@ class Forwarder(Actor):
                 self._repeats.value += 1
 
     def _send(self, message: Message) -> None:
-        assert self._plain_send is not None
-        self._plain_send(message.topic, zmq.NOBLOCK | zmq.SNDMORE)
-        self._plain_send(message.payload, zmq.NOBLOCK)
+        assert self._out is not None
+        send = plain_send(self._out)
+        send(message.topic, zmq.NOBLOCK | zmq.SNDMORE)
+        send(message.payload, zmq.NOBLOCK)
 
     def _on_invalid(self, topic: bytes, payload: bytes) -> None:
         self._invalid.value += 1

@@ -179,13 +179,19 @@ def test_trades_are_published_within_an_interval_and_silence_before_a_second(
         assert all(later - earlier < 1.0 for earlier, later in pairwise(times))
 
 
-def test_markets_that_traded_together_are_published_in_turns(
-    worker: TradesWorker, clock: FakeClock
-) -> None:
-    topics = [market_topic("trade", "linear", f"S{number}USDT") for number in range(40)]
+def more_markets(worker: TradesWorker, clock: FakeClock, count: int) -> list[bytes]:
+    """The bus topics of so many further markets, each of which has traded."""
+    topics = [market_topic("trade", "linear", f"S{number}USDT") for number in range(count)]
     for topic in topics:
         worker.assign(assignment(parse_topic(topic_text(topic)).symbol))
         give(worker, topic, trades_message(clock, trade(clock)))
+    return topics
+
+
+def test_markets_that_traded_together_are_published_in_turns(
+    worker: TradesWorker, clock: FakeClock
+) -> None:
+    topics = more_markets(worker, clock, 40)
     list(worker.publish_all())
     clock.now_s += 0.5
     for topic in topics:
@@ -198,10 +204,7 @@ def test_markets_that_traded_together_are_published_in_turns(
 def test_a_worker_that_is_late_publishes_silent_and_busy_markets_every_second_all_the_same(
     worker: TradesWorker, clock: FakeClock
 ) -> None:
-    topics = [market_topic("trade", "linear", f"S{number}USDT") for number in range(200)]
-    for topic in topics:
-        worker.assign(assignment(parse_topic(topic_text(topic)).symbol))
-        give(worker, topic, trades_message(clock, trade(clock)))
+    topics = more_markets(worker, clock, 200)
     times: dict[bytes, list[float]] = {}
     for _ in range(8 * TICKS_MAX):
         clock.now_s += worker._turns.tick_s
