@@ -54,6 +54,7 @@ class TradesAggregator:
         """How often a tape was replaced because its source changed."""
         self._windows_ms = {name: window_seconds(name) * 1_000 for name in windows}
         self._quantiles = tuple(quantiles)
+        self._quantile_names = tuple(map(str, quantiles))
         self._volatility = volatility
         self._max_trades = max_trades
         self._ledger = GapLedger()
@@ -198,8 +199,7 @@ class TradesAggregator:
     def get_tps(self, symbol: str, *, category: Category = "linear") -> float | None:
         """Trades a second, over 10 seconds."""
         tape = self._tapes.get((category, symbol))
-        measures = None if tape is None else _measures(tape, TPS_WINDOW_MS)
-        return None if measures is None else measures.tps
+        return None if tape is None else _tps(tape)
 
     def get_vol_delta(
         self, symbol: str, window: str = "60s", *, category: Category = "linear"
@@ -226,7 +226,6 @@ class TradesAggregator:
         tape.advance(now_ns)
         state = tape.state(now_ns)
         last = tape.last_trade
-        tps = _measures(tape, TPS_WINDOW_MS, now_ns)
         return {
             "source": tape.source,
             "state": state,
@@ -241,7 +240,7 @@ class TradesAggregator:
             "last_trade_id": last.trade_id if last else None,
             "trades_total": tape.windows.trades_total,
             "cvd": tape.windows.cvd,
-            "tps": None if tps is None else tps.tps,
+            "tps": _tps(tape, now_ns),
             "windows": {
                 name: self._window_fields(tape, window_ms, now_ns)
                 for name, window_ms in self._windows_ms.items()
@@ -249,15 +248,17 @@ class TradesAggregator:
         }
 
     def _window_fields(self, tape: Tape, window_ms: int, now_ns: int) -> Mapping[str, Any]:
-        measures = _measures(tape, window_ms, now_ns)
-        fields: dict[str, Any] = dict(WINDOW_MEASURES) if measures is None else measures._asdict()
-        fields["coverage_s"] = tape.covered_ms(window_ms, now_ns) / 1_000
+        windows, covered_ms = tape.windows, tape.covered_ms(window_ms, now_ns)
+        measures = windows.measures(window_ms)
+        is_known = measures.trades or covered_ms
+        fields: dict[str, Any] = measures._asdict() if is_known else dict(WINDOW_MEASURES)
+        fields["coverage_s"] = covered_ms / 1_000
         if self._volatility:
-            fields["realised_volatility"] = tape.windows.realised_volatility(window_ms)
+            fields["realised_volatility"] = windows.realised_volatility(window_ms)
         if self._quantiles:
-            sizes = tape.windows.size_quantiles(window_ms, self._quantiles)
+            sizes = windows.size_quantiles(window_ms, self._quantiles)
             fields["size_quantiles"] = dict(
-                zip(map(str, self._quantiles), sizes or (None,) * len(self._quantiles), strict=True)
+                zip(self._quantile_names, sizes or (None,) * len(self._quantiles), strict=True)
             )
         return fields
 
@@ -308,9 +309,14 @@ class TradesAggregator:
                     yield tape
 
 
-def _measures(tape: Tape, window_ms: int, now_ns: int | None = None) -> WindowMeasures | None:
+def _measures(tape: Tape, window_ms: int) -> WindowMeasures | None:
     """The measures of a window; None when none of it was observed and it holds no trade."""
     measures = tape.windows.measures(window_ms)
-    if measures.trades or tape.covered_ms(window_ms, now_ns):
-        return measures
-    return None
+    return measures if measures.trades or tape.covered_ms(window_ms) else None
+
+
+def _tps(tape: Tape, now_ns: int | None = None) -> float | None:
+    """Trades a second over 10 seconds; None when none of them was observed."""
+    trades = tape.windows.count(TPS_WINDOW_MS)
+    is_known = trades or tape.covered_ms(TPS_WINDOW_MS, now_ns)
+    return trades * 1_000 / TPS_WINDOW_MS if is_known else None

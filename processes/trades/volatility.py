@@ -45,6 +45,8 @@ class PriceSamples:
         if not self._is_valid or self._end < cut:
             self._times, self._prices, self._sums = array("q"), array("d"), []
             self._end = cut + head
+        elif self._end == cut + len(times):
+            return
         held_times, held_prices, sums = self._times, self._prices, self._sums
         new, step = self._end - cut, self._sample_ms
         for ts, price in zip(times[new:], prices[new:], strict=True):

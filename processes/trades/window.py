@@ -99,13 +99,12 @@ class TradeWindows:
         self._price_scale = DecimalScale()
         self._size_scale = DecimalScale()
         # One row a trade, oldest first; rows before _head are evicted, and _cut rows are gone from
-        # the columns. The last three columns hold the totals of the rows before this one. Sizes
-        # are objects, since the orders of all windows share them.
+        # the columns. The last three columns hold the totals of the rows before this one.
         self._head = 0
         self._cut = 0
         self._ts = array("q")
         self._prices = array("d")
-        self._sizes: list[float] = []
+        self._sizes = array("d")
         self._bought: Totals = array("q")
         self._sold: Totals = array("q")
         self._weighted: Totals = array("q")
@@ -185,6 +184,10 @@ class TradeWindows:
         """Move the exchange's time forward; it never goes back."""
         if self.now_ms is None or now_ms > self.now_ms:
             self.now_ms = now_ms
+
+    def count(self, window_ms: int) -> int:
+        """Number of trades in the last ``window_ms``, at most the retention. O(log n)."""
+        return len(self._ts) - self._window(window_ms)[1]
 
     def measures(self, window_ms: int) -> WindowMeasures:
         """Measures of the last ``window_ms``, at most the retention. O(log n)."""
