@@ -5,8 +5,12 @@ Waking for one message costs several times what the message costs: processes tak
 cores and find their caches cold. Up to some thousand messages a second every message is read at
 once. Above, the rest grows with the rate, until some fifty messages come together or to 4 ms: with
 20,000 messages/s of 600 symbols a message costs both connectors together 10 us in place of 20, and
-all processes 76 in place of 92. Reads no clock.
+all processes 76 in place of 92.
 """
+
+import time
+
+from shared.telemetry import Telemetry
 
 BUSY_PER_S = 5_500.0
 """Messages a second from which on resting pays."""
@@ -33,6 +37,19 @@ class Pace:
         self.longest_s = 0.0
         self._since_s = 0.0
         self._messages = 0
+
+    def expose(self, telemetry: Telemetry, process: str) -> None:
+        """Let Prometheus see the rest: while it lasts, what has come waits unseen."""
+        telemetry.gauges(
+            "read_rest_seconds", "Rest between two reads, at a high rate; 0: none.", ("process",),
+            lambda: [((process,), self.longest_s)],
+        )  # fmt: skip
+
+    def rest(self, messages: int, now_s: float) -> None:
+        """Sleep for as long as ``rest_s`` says."""
+        rest_s = self.rest_s(messages, now_s)
+        if rest_s:
+            time.sleep(rest_s)
 
     def rest_s(self, messages: int, now_s: float) -> float:
         """

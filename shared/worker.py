@@ -6,7 +6,6 @@ follow is the subclass's; it answers with metrics and touches no socket, so that
 """
 
 import itertools
-import time
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
@@ -141,6 +140,7 @@ class Worker(Actor):
             "publish_stretch", "How many times fewer markets may publish, late; 1: not late.",
             ("process",), lambda: [((self.process,), self._turns.stretch)],
         )  # fmt: skip
+        self._pace.expose(self.telemetry, self.process)
         self._bus_latency = self.telemetry.histogram(
             "bus_latency_seconds",
             "From the websocket to the message applied.",
@@ -243,9 +243,7 @@ class Worker(Actor):
         self.lag_s = lag_s
         if messages and lag_s is not None:
             self._turns.note_lag(lag_s)
-        rest_s = self._pace.rest_s(messages, self.clock.monotonic())
-        if rest_s:
-            time.sleep(rest_s)
+        self._pace.rest(messages, self.clock.monotonic())
 
     def _on_hang_up(self) -> None:
         """What a connector had sent before it ended still counts."""

@@ -265,6 +265,7 @@ class ConnectorActor(Actor):
         self._book_latency = telemetry.histogram(
             "exchange_latency_seconds", latency, connector=name, stream="book"
         )
+        self.client.pace.expose(telemetry, name)
         telemetry.gauges(
             "connector_connected", "Whether the websocket is open.", ("connector",),
             lambda: [((name,), float(self.client.connected))],

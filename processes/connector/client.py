@@ -181,6 +181,8 @@ class BybitWebSocketClient:
         self.ping_rtt_s: float | None = None
         self.last_message_ts_ns: int | None = None
         """When the last data message was received."""
+        self.pace = Pace()
+        """When the reading thread rests."""
         self._on_trade = on_trade
         self._on_orderbook = on_orderbook
         self._on_link = on_link or _ignore_link
@@ -570,7 +572,6 @@ class BybitWebSocketClient:
         receive, websocket = connection.websocket.receive, connection.websocket
         binary_messages = 0
         has_data = False
-        pace = Pace()
         while True:
             try:
                 messages = receive()
@@ -591,9 +592,7 @@ class BybitWebSocketClient:
                 self._on_invalid(InvalidFrame("binary", "a binary message"), b"")
             if self._notices:
                 self._announce()
-            rest_s = pace.rest_s(len(messages), self._clock.monotonic())
-            if rest_s:
-                time.sleep(rest_s)
+            self.pace.rest(len(messages), self._clock.monotonic())
 
     def _on_messages(self, messages: Sequence[bytes], recv_ts_ns: int) -> None:
         """At most ``BATCH`` websocket messages of one read; the hot path."""

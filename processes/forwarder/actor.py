@@ -28,6 +28,7 @@ from shared.actor import Actor
 from shared.bus import LINGER_MS, METRIC_QUEUE, MetricInbox, bind, plain_send
 from shared.clock import Clock
 from shared.errors import TakenError
+from shared.pace import Pace
 from shared.specs import ForwarderSpec
 from shared.telemetry import Telemetry
 
@@ -59,12 +60,14 @@ class Forwarder(Actor):
         self.spec = spec
         self.last_values = LastValues()
         self._queue = queue
+        self._pace = Pace()
         self._inbox: MetricInbox | None = None
         self._out: zmq.Socket[bytes] | None = None
         self._gate: Gate | None = None
         self._monitor: zmq.Socket[bytes] | None = None
         self._refused_logged = 0
         self._logged_invalid = 0.0
+        self._pace.expose(self.telemetry, self.process)
         counter = self.telemetry.counter
         self._messages = counter(
             "forwarder_messages_total", "Metrics passed on.", process=self.process
@@ -197,7 +200,9 @@ class Forwarder(Actor):
 
     def _on_metrics(self) -> None:
         assert self._inbox is not None
+        metrics = 0
         for topic, payload in self._inbox.receive(RECEIVE_LIMIT):
+            metrics += 1
             message = parse_message(topic, payload)
             if message is None:
                 self._on_invalid(topic, payload)
@@ -207,6 +212,7 @@ class Forwarder(Actor):
                 self._messages.value += 1
             else:
                 self.last_values.forget(message.topic)
+        self._pace.rest(metrics, self.clock.monotonic())
 
     def _on_subscriptions(self) -> None:
         """Serve new subscriptions; a full queue of a subscriber drops here as well."""

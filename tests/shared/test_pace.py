@@ -1,6 +1,9 @@
 """When a busy reader rests."""
 
-from shared.pace import BUSY_PER_S, ENOUGH, LOOK_S, REST_S, Pace
+import pytest
+
+from shared.pace import BUSY_PER_S, ENOUGH, LOOK_S, REST_MAX_S, Pace
+from shared.telemetry import Telemetry
 
 
 def rests(rate_per_s: float, messages: int, seconds: float = 1.0) -> set[float]:
@@ -14,12 +17,25 @@ def rests(rate_per_s: float, messages: int, seconds: float = 1.0) -> set[float]:
     return told
 
 
-def test_below_the_limit_every_message_is_read_at_once() -> None:
-    assert rests(BUSY_PER_S * 0.9, 1) == {0.0}
+@pytest.mark.parametrize("rate_per_s", [1.0, 1_000.0, BUSY_PER_S * 0.95])
+def test_below_the_limit_every_message_is_read_at_once(rate_per_s: float) -> None:
+    assert rests(rate_per_s, 1, seconds=3.0) == {0.0}
 
 
-def test_above_the_limit_the_reader_rests() -> None:
-    assert rests(BUSY_PER_S * 1.2, 1) == {REST_S}
+def test_above_the_limit_the_rest_grows_with_the_rate_and_not_at_once() -> None:
+    (some,) = {round(rest_s, 5) for rest_s in rests(BUSY_PER_S + 1_000, 1)}
+    (more,) = {round(rest_s, 5) for rest_s in rests(BUSY_PER_S + 2_000, 1)}
+    assert some == pytest.approx(0.001, rel=0.1)
+    assert more == pytest.approx(0.002, rel=0.1)
+
+
+def test_the_rest_ends_at_its_longest() -> None:
+    assert rests(11_000, 1) == {REST_MAX_S}
+
+
+def test_at_a_high_rate_the_rest_is_no_longer_than_enough_messages_need() -> None:
+    for rest_s in rests(80_000, 8):
+        assert rest_s == pytest.approx(ENOUGH / 80_000, rel=0.1)
 
 
 def test_messages_that_came_together_are_not_waited_for() -> None:
@@ -30,9 +46,19 @@ def test_a_reader_that_is_no_longer_busy_stops_resting() -> None:
     pace = Pace()
     for read in range(2_000):
         pace.rest_s(1, 100.0 + read / (2 * BUSY_PER_S))
+    assert pace.longest_s > 0
     assert pace.rest_s(1, 200.0) == 0.0
     assert pace.rest_s(1, 200.01) == 0.0
 
 
 def test_the_first_read_does_not_rest() -> None:
     assert Pace().rest_s(1, 1e6) == 0.0
+
+
+def test_prometheus_sees_the_rest() -> None:
+    telemetry, pace = Telemetry(), Pace()
+    pace.expose(telemetry, "trades-0")
+    pace.rest_s(0, 100.0)
+    pace.rest_s(1_000, 100.1)
+    name, labels = "bybit_pipeline_read_rest_seconds", {"process": "trades-0"}
+    assert telemetry.registry.get_sample_value(name, labels) == REST_MAX_S
