@@ -28,6 +28,8 @@ _DECODERS: dict[bytes, Callable[[bytes], MarketMessage]] = {
     b"l": Decoder(LinkMessage).decode,
 }
 
+_unpack_frames = Decoder(list[bytes]).decode
+
 
 def encode_market(topic: bytes, message: MarketMessage) -> bytes:
     """One frame of the market bus; ``topic`` ends with its terminator."""
@@ -49,6 +51,24 @@ def decode_market(frame: bytes) -> tuple[bytes, MarketMessage]:
         return frame[:end], _DECODERS[frame[:1]](frame[end:])
     except (DecodeError, UnicodeDecodeError, KeyError) as error:
         raise CodecError(f"unreadable market frame: {type(error).__name__}: {error}") from error
+
+
+def encode_bundle(frames: list[bytes]) -> bytes:
+    """Several frames of the market bus as one: a msgpack array of them."""
+    return _pack(frames)
+
+
+def decode_bundle(bundle: bytes) -> list[bytes]:
+    """
+    The frames in a bundle.
+
+    Raises:
+        CodecError: If it is none.
+    """
+    try:
+        return _unpack_frames(bundle)
+    except DecodeError as error:
+        raise CodecError(f"unreadable bundle: {error}") from error
 
 
 def encode_map(payload: Mapping[str, Any]) -> bytes:

@@ -67,6 +67,9 @@ class ConnectorSpec(ProcessSpec, kw_only=True):
     """With the category filled in."""
     source: Source
     market_endpoint: str
+    """Where everybody may subscribe."""
+    feed_endpoint: str
+    """Where the workers are fed."""
     streams: list[Stream]
     settings: ConnectorConfig = ConnectorConfig()
     share: int = 60

@@ -184,7 +184,7 @@ class Worker(Actor):
     def on_start(self) -> None:
         """Connect to the connectors and the forwarder."""
         self._publisher = MetricPublisher(self.context, self._metrics_in)
-        self._subscriber = MarketSubscriber(self.context)
+        self._subscriber = MarketSubscriber(self.context, self.process)
         for assignment in self._assignments:
             self._listen(assignment)
         self.watch(self._subscriber.socket, self._on_readable)

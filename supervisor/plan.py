@@ -129,8 +129,12 @@ class Plan:
         return security.keys if security.curve else None
 
     def market_endpoint(self, connector: str) -> str:
-        """Where a connector publishes."""
+        """Where a connector publishes for everybody."""
         return ipc_endpoint(f"{self.run_dir}/{connector.removeprefix('connector-')}.ipc")
+
+    def feed_endpoint(self, connector: str) -> str:
+        """Where a connector feeds the workers."""
+        return ipc_endpoint(f"{self.run_dir}/{connector.removeprefix('connector-')}.feed")
 
     @property
     def live_url(self) -> str:
@@ -179,7 +183,7 @@ class Plan:
         return Assignment(
             stream=placement.stream,
             connector=placement.connector,
-            endpoint=self.market_endpoint(placement.connector),
+            endpoint=self.feed_endpoint(placement.connector),
         )
 
     # -- what each process is told ---------------------------------------------------------------
@@ -222,6 +226,7 @@ class Plan:
             url=fill_category(self.url, category),
             source=self.source,
             market_endpoint=self.market_endpoint(name),
+            feed_endpoint=self.feed_endpoint(name),
             streams=self.streams_of(name),
             settings=self.config.connector,
             share=self.share,

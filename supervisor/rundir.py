@@ -26,7 +26,7 @@ ATTEMPTS = ".attempts"
 OURS = re.compile(
     rf"lock|endpoints\.(?:json|partial)|pipeline\.log(?:\.1)?"
     rf"|(?:{PROCESS_NAME.pattern})\.(?:json|partial|attempts)"
-    rf"|(?:control|metrics|(?:spot|linear|inverse|option)-\d+)\.ipc"
+    rf"|(?:control|metrics)\.ipc|(?:spot|linear|inverse|option)-\d+\.(?:ipc|feed)"
 )
 """Names of the files that a pipeline makes; nothing else is ever touched."""
 

@@ -58,7 +58,7 @@ def plan_map(plan: Plan) -> dict[str, Any]:
     }
 
 
-_FACTS = ("connects", "gathers", "listens", "publishes", "serves")
+_FACTS = ("connects", "feeds", "gathers", "listens", "publishes", "serves")
 
 
 def _process_map(plan: Plan, process: str) -> dict[str, Any]:
@@ -107,6 +107,7 @@ def _process_facts(plan: Plan, process: str) -> Iterator[tuple[str, str]]:
     if role == "connector":
         yield "connects", fill_category(plan.url, category_of(process)) or "to the simulator"
         yield "publishes", plan.market_endpoint(process)
+        yield "feeds", plan.feed_endpoint(process)
         topics = list(dict.fromkeys(exchange_topic(s) for s in plan.streams_of(process)))
         yield from _topic_facts(topics)
     elif role in ("trades", "orderbook"):

@@ -86,7 +86,8 @@ class ConnectorActor(Actor):
 
     def on_start(self) -> None:
         """Bind the bus and start the socket thread, which waits for the workers by itself."""
-        self._publisher = MarketPublisher(self.context, self.spec.market_endpoint)
+        spec = self.spec
+        self._publisher = MarketPublisher(self.context, spec.market_endpoint, spec.feed_endpoint)
         self.endpoints["market"] = self._publisher.endpoint
         self.watch(self._obituary[0], self._raise_bug)
         self.every(CHECK_S, self.client.check)
@@ -171,13 +172,13 @@ class ConnectorActor(Actor):
     # -- the socket thread -----------------------------------------------------------------------
 
     def _wait_for_workers(self) -> None:
-        """Wait until every topic has a listener; late ones ask for a resync themselves."""
+        """Wait until every topic has a worker; late ones ask for a resync themselves."""
         assert self._publisher is not None
         wanted = {self._link_topic, *(stream.topic_bytes for stream in self.spec.streams)}
         deadline = time.monotonic() + WORKERS_S
         missing = wanted
         while missing and not self.client.is_stopping and time.monotonic() < deadline:
-            missing = self._publisher.wait_for_subscribers(wanted, WAIT_STEP_S)
+            missing = self._publisher.wait_for_workers(wanted, WAIT_STEP_S)
         if missing and not self.client.is_stopping:
             log.warning("connecting before all workers listen", topics_without_worker=len(missing))
 

@@ -17,11 +17,11 @@ from processes.orderbook.book import OrderBook
 from scripts.benchmarks.frames import LoadSpec, make_load
 from scripts.benchmarks.run import ROUND
 from scripts.benchmarks.venue import load_spec, say
-from shared.bus import MarketSubscriber
+from shared.bus import MARKET_QUEUE
+from shared.codec import decode_market
 from shared.messages import BookMessage
 from shared.topics import market_topic
 
-BATCH = 64
 PAYLOAD_AT = 4
 """After the header of a frame of 126 bytes to 64 kB."""
 
@@ -57,26 +57,24 @@ def main() -> None:
     parser.add_argument("--seed", type=int, required=True)
     options = parser.parse_args()
     books = books_of(load_spec(options.symbols, options.messages, ROUND, options.seed))
-    subscriber = MarketSubscriber(zmq.Context())
+    socket = zmq.Context().socket(zmq.SUB)
+    socket.setsockopt(zmq.RCVHWM, MARKET_QUEUE)
+    for topic in books:
+        socket.subscribe(topic)
+        socket.subscribe(b"trade" + topic.removeprefix(b"book"))
     for entry in options.connectors:
-        name, _, endpoint = entry.partition("=")
-        subscriber.connect(name, endpoint)
-        for topic in books:
-            subscriber.subscribe(topic, name)
-            subscriber.subscribe(b"trade" + topic.removeprefix(b"book"), name)
+        socket.connect(entry.partition("=")[2])
     say("listening", at=json.dumps(time.monotonic()))
     samples: dict[str, list[int]] = {"book": [], "trade": []}
     left = options.messages
     while left > 0:
-        subscriber.socket.poll()
-        for received in subscriber.receive(BATCH):
-            message = received.message
-            if isinstance(message, BookMessage):
-                books[received.topic].apply(message)
-                samples["book"].append(time.time_ns() - message.recv_ts_ns)
-            else:
-                samples["trade"].append(time.time_ns() - message.recv_ts_ns)
-            left -= 1
+        topic, message = decode_market(socket.recv())
+        if isinstance(message, BookMessage):
+            books[topic].apply(message)
+            samples["book"].append(time.time_ns() - message.recv_ts_ns)
+        else:
+            samples["trade"].append(time.time_ns() - message.recv_ts_ns)
+        left -= 1
     say("latency", **{name: spread(values) for name, values in samples.items() if values})
 
 

@@ -65,15 +65,15 @@ class Line:
     """A connector that was given everything but its socket, and its end of the bus."""
 
     def __init__(self, context: "zmq.Context[zmq.Socket[bytes]]", directory: Path) -> None:
-        self.endpoint = f"ipc://{directory}/bus"
+        self.endpoint = f"ipc://{directory}/feed"
         self.connector = ConnectorActor(
             ConnectorSpec(
                 process=NAME, role="connector", run_dir=str(directory), category="linear",
-                url="ws://127.0.0.1:1/", source="live", market_endpoint=self.endpoint,
-                streams=STREAMS,
+                url="ws://127.0.0.1:1/", source="live", market_endpoint=f"ipc://{directory}/bus",
+                feed_endpoint=self.endpoint, streams=STREAMS,
             )
         )  # fmt: skip
-        self.publisher = MarketPublisher(context, self.endpoint)
+        self.publisher = MarketPublisher(context, f"ipc://{directory}/bus", self.endpoint)
         self.connector._publisher = self.publisher
         self.read([payload(frame) for frame in LOAD.snapshots.values()])
         for symbol in LOAD.symbols:
@@ -109,12 +109,12 @@ def assignments(line: Line, *kinds: str) -> list[Assignment]:
 def cost(line: Line, worker: OrderbookWorker | TradesWorker, messages: int) -> float:
     """Instructions a message, from the bus to the worker's state."""
     context = zmq.Context()
-    subscriber = MarketSubscriber(context)
+    subscriber = MarketSubscriber(context, worker.process)
     subscriber.connect(NAME, line.endpoint)
     topics = [assignment.stream.topic_bytes for assignment in worker.spec.assignments]
     for topic in topics:
         subscriber.subscribe(topic, NAME)
-    assert not line.publisher.wait_for_subscribers(topics, DEADLINE_S)
+    assert not line.publisher.wait_for_workers(topics, DEADLINE_S)
     line.read_load()
     left, spent, deadline = messages, 0, time.monotonic() + DEADLINE_S
     while left > 0 and time.monotonic() < deadline:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -55,10 +56,12 @@ class Harness:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._router = self._context.socket(zmq.ROUTER)
         self._router.bind(f"ipc://{directory}/control")
-        self._endpoint = ipc_endpoint(f"{directory}/market")
-        self.subscriber = MarketSubscriber(self._context)
-        self.subscriber.connect(NAME, self._endpoint)
+        self.open = ipc_endpoint(f"{directory}/market")
+        self._feed = ipc_endpoint(f"{directory}/feed")
+        self.subscriber = MarketSubscriber(self._context, "everything-0")
+        self.subscriber.connect(NAME, self._feed)
         self.received: list[Received] = []
+        self._unseen: deque[Received] = deque()
         self.process: subprocess.Popen[str] | None = None
 
     def start(
@@ -74,7 +77,8 @@ class Harness:
         spec = ConnectorSpec(
             process=NAME, role="connector", run_dir=str(self._directory),
             control=f"ipc://{self._directory}/control", log_format="json", category=category,
-            url=url, source=source, market_endpoint=self._endpoint, streams=list(streams),
+            url=url, source=source, market_endpoint=self.open,
+            feed_endpoint=self._feed, streams=list(streams),
             settings=settings,
         )  # fmt: skip
         path = self._directory / "spec.json"
@@ -96,11 +100,13 @@ class Harness:
         """The first message, of those that have not been looked at, that meets a condition."""
         deadline = time.monotonic() + DEADLINE_S
         while time.monotonic() < deadline:
+            while self._unseen:
+                received = self._unseen.popleft()
+                self.received.append(received)
+                if condition(received):
+                    return received
             if self.subscriber.socket.poll(50):
-                for received in self.subscriber.receive(1000):
-                    self.received.append(received)
-                    if condition(received):
-                        return received
+                self._unseen.extend(self.subscriber.receive(1000))
         raise AssertionError(f"did not come; {self.received[-5:]}")
 
     def book(self, update_id: int) -> BookMessage:
@@ -168,7 +174,7 @@ def test_what_the_venue_sends_is_on_the_bus_numbered_and_in_order(
     venue: Venue, harness: Harness
 ) -> None:
     harness.start(venue.url, BTC, BTC_TRADES, ETH)
-    assert harness.told("ready")["endpoints"] == {"market": harness._endpoint}
+    assert harness.told("ready")["endpoints"] == {"market": harness.open}
     assert harness.link("connected").topics == ()
     snapshot = harness.book(1)
     assert snapshot.is_snapshot

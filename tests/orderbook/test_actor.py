@@ -633,13 +633,13 @@ def context() -> Iterator[zmq.Context[zmq.Socket[bytes]]]:
 def test_over_real_sockets_books_go_in_and_metrics_and_resyncs_come_out(
     context: zmq.Context[zmq.Socket[bytes]], tmp_path: Path
 ) -> None:
-    market = MarketPublisher(context, f"ipc://{tmp_path}/market")
+    market = MarketPublisher(context, f"ipc://{tmp_path}/market", f"ipc://{tmp_path}/feed")
     inbox = MetricInbox(context, f"ipc://{tmp_path}/metrics")
     router = context.socket(zmq.ROUTER)
     router.bind(f"ipc://{tmp_path}/control")
     worker = make_worker(
         SystemClock(),
-        assignment("BTCUSDT", endpoint=market.endpoint),
+        assignment("BTCUSDT", endpoint=market.feed_endpoint),
         metrics_in=inbox.endpoint,
         control=f"ipc://{tmp_path}/control",
     )
@@ -654,7 +654,7 @@ def test_over_real_sockets_books_go_in_and_metrics_and_resyncs_come_out(
         while router.poll(0):
             asked.append(decode_map(router.recv_multipart()[1]))
         messages: list[BookMessage | LinkMessage] = [snapshot(1), delta(2), delta(4), snapshot(9)]
-        is_there = not market.wait_for_subscribers([BTC], 0)
+        is_there = not market.wait_for_workers([BTC], 0)
         resyncs = [message for message in asked if message["type"] == "resync"]
         if is_there and sent < (3 if not resyncs else 4):
             message = messages[sent]

@@ -1,5 +1,6 @@
 """The buses over real sockets: numbers, holes, exact topics, bounded queues."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 import zmq
 
 from shared.bus import (
+    BUNDLE,
     BURST,
     MarketPublisher,
     MarketSubscriber,
@@ -16,7 +18,7 @@ from shared.bus import (
     bind,
     ipc_endpoint,
 )
-from shared.codec import decode_map
+from shared.codec import decode_map, decode_market, encode_bundle
 from shared.errors import TakenError
 from shared.messages import TradesMessage
 from shared.topics import market_topic
@@ -40,12 +42,24 @@ def trades(session: int, sequence: int) -> TradesMessage:
 def connected_pair(
     context: zmq.Context[zmq.Socket[bytes]],
 ) -> tuple[MarketPublisher, MarketSubscriber]:
-    publisher = MarketPublisher(context, "tcp://127.0.0.1:*")
-    subscriber = MarketSubscriber(context)
-    subscriber.connect("connector-linear-0", publisher.endpoint)
-    subscriber.subscribe(BTC, "connector-linear-0")
-    assert publisher.wait_for_subscribers([BTC], 5) == set()
-    return publisher, subscriber
+    publisher = market(context)
+    return publisher, following(context, publisher, "trades-0", BTC)
+
+
+def market(context: zmq.Context[zmq.Socket[bytes]]) -> MarketPublisher:
+    return MarketPublisher(context, "tcp://127.0.0.1:*", "tcp://127.0.0.1:*")
+
+
+def following(
+    context: zmq.Context[zmq.Socket[bytes]], publisher: MarketPublisher, name: str, *topics: bytes
+) -> MarketSubscriber:
+    """A worker that follows topics, as the publisher knows."""
+    subscriber = MarketSubscriber(context, name)
+    subscriber.connect("connector-linear-0", publisher.feed_endpoint)
+    for topic in topics:
+        subscriber.subscribe(topic, "connector-linear-0")
+    assert publisher.wait_for_workers(topics, 5) == set()
+    return subscriber
 
 
 def receive(subscriber: MarketSubscriber, count: int) -> list[Received]:
@@ -98,10 +112,11 @@ def test_unreadable_frames_are_counted_and_skipped(
     context: zmq.Context[zmq.Socket[bytes]],
 ) -> None:
     publisher, subscriber = connected_pair(context)
-    publisher._socket.send(BTC + b"\xc1")
+    publisher._feed.send(b"trades-0\0\xc1")
+    publisher._feed.send(b"trades-0\0" + encode_bundle([BTC + b"\xc1", b"", BTC]))
     publisher.publish(BTC, trades(1, 1))
     assert [Received(BTC, trades(1, 1), 0)] == receive(subscriber, 1)
-    assert subscriber.invalid == 1
+    assert subscriber.invalid == 4
 
 
 def test_an_unsubscribed_topic_is_silent_even_when_messages_waited(
@@ -110,7 +125,7 @@ def test_an_unsubscribed_topic_is_silent_even_when_messages_waited(
     publisher, subscriber = connected_pair(context)
     other = market_topic("trade", "linear", "ETHUSDT")
     subscriber.subscribe(other, "connector-linear-0")
-    assert publisher.wait_for_subscribers([other], 5) == set()
+    assert publisher.wait_for_workers([other], 5) == set()
     publisher.publish(BTC, trades(1, 1))
     publisher.publish(other, trades(1, 1))
     subscriber.unsubscribe(BTC)
@@ -118,11 +133,74 @@ def test_an_unsubscribed_topic_is_silent_even_when_messages_waited(
     assert subscriber.topics() == ["trade.linear.ETHUSDT"]
 
 
-def test_waiting_for_subscribers_names_the_topics_nobody_wants(
+def test_waiting_for_workers_names_the_topics_nobody_follows(
     context: zmq.Context[zmq.Socket[bytes]],
 ) -> None:
     publisher, _ = connected_pair(context)
-    assert publisher.wait_for_subscribers([BTC, BTC_PERP], 0.05) == {BTC_PERP}
+    assert publisher.wait_for_workers([BTC, BTC_PERP], 0.05) == {BTC_PERP}
+
+
+def test_messages_that_are_sent_together_come_in_order_and_none_is_missing(
+    context: zmq.Context[zmq.Socket[bytes]],
+) -> None:
+    publisher, subscriber = connected_pair(context)
+    count = 2 * BUNDLE + 1
+    for sequence in range(1, count + 1):
+        publisher.collect(BTC, trades(1, sequence))
+        publisher.collect(BTC_PERP, trades(1, sequence))
+    publisher.flush()
+    found = receive(subscriber, count)
+    assert [received.message.bus_sequence for received in found] == list(range(1, count + 1))
+    assert {received.lost for received in found} == {0}
+
+
+def test_every_worker_gets_what_it_follows_and_nothing_else(
+    context: zmq.Context[zmq.Socket[bytes]],
+) -> None:
+    publisher = market(context)
+    one = following(context, publisher, "orderbook-1", BTC)
+    ten = following(context, publisher, "orderbook-10", BTC, BTC_PERP)
+    for topic in (BTC, BTC_PERP):
+        publisher.collect(topic, trades(1, 1))
+    publisher.flush()
+    assert [received.topic for received in receive(ten, 2)] == [BTC, BTC_PERP]
+    assert [received.topic for received in receive(one, 1)] == [BTC]
+    assert not one.socket.poll(50)
+
+
+def test_a_worker_that_ended_is_sent_nothing_and_its_successor_everything(
+    context: zmq.Context[zmq.Socket[bytes]],
+) -> None:
+    publisher, subscriber = connected_pair(context)
+    subscriber.close()
+    deadline = time.monotonic() + DEADLINE_MS / 1_000
+    while not publisher.wait_for_workers([BTC], 0):
+        assert time.monotonic() < deadline, "its end is not seen"
+        publisher.drain_subscriptions()
+    publisher.publish(BTC, trades(1, 1))
+    successor = following(context, publisher, "trades-0", BTC)
+    publisher.publish(BTC, trades(1, 2))
+    [received] = receive(successor, 1)
+    assert (received.message.bus_sequence, received.lost) == (2, 0)
+
+
+def test_everybody_may_listen_beside_the_workers_a_message_a_frame(
+    context: zmq.Context[zmq.Socket[bytes]],
+) -> None:
+    publisher, subscriber = connected_pair(context)
+    listener = context.socket(zmq.SUB)
+    listener.subscribe(BTC)
+    listener.connect(publisher.endpoint)
+    assert publisher._open.poll(DEADLINE_MS)
+    publisher.drain_subscriptions()
+    for topic in (BTC_PERP, BTC, BTC):
+        publisher.collect(topic, trades(1, 1))
+    publisher.flush()
+    for _ in range(2):
+        assert listener.poll(DEADLINE_MS)
+        assert decode_market(listener.recv()) == (BTC, trades(1, 1))
+    assert not listener.poll(50)
+    assert len(receive(subscriber, 2)) == 2
 
 
 def test_metrics_wait_for_a_forwarder_that_starts_later(
@@ -177,13 +255,9 @@ def test_a_socket_path_that_is_too_long_is_refused() -> None:
 def test_thousands_of_symbols_can_be_subscribed_at_once(
     context: zmq.Context[zmq.Socket[bytes]],
 ) -> None:
-    publisher = MarketPublisher(context, "tcp://127.0.0.1:*")
-    subscriber = MarketSubscriber(context)
+    publisher = market(context)
     topics = [market_topic("trade", "linear", f"COIN{number}USDT") for number in range(3_000)]
-    subscriber.connect("connector-linear-0", publisher.endpoint)
-    for topic in topics:
-        subscriber.subscribe(topic, "connector-linear-0")
-    assert publisher.wait_for_subscribers(topics, 5) == set()
+    following(context, publisher, "trades-0", *topics)
 
 
 def test_a_connector_that_ends_without_a_word_is_named(

@@ -244,7 +244,8 @@ def test_every_process_is_told_what_it_needs() -> None:
     assert isinstance(orderbook, OrderbookSpec)
     assert ("5s",) == trades.settings.windows
     assert 9.0 == orderbook.density.k
-    assert {connector.market_endpoint} == {a.endpoint for a in orderbook.assignments}
+    assert "ipc:///run/x/linear-0.feed" == connector.feed_endpoint
+    assert {connector.feed_endpoint} == {a.endpoint for a in orderbook.assignments}
     forwarder, simulator = specs["forwarder"], specs["simulator"]
     assert isinstance(forwarder, ForwarderSpec)
     assert isinstance(simulator, SimulatorSpec)
@@ -312,7 +313,7 @@ def test_a_symbol_that_does_not_fit_gets_a_new_connector() -> None:
 
     assert ("connector-linear-1",) == step.start
     assert () == step.subscribe
-    assert {"ipc:///run/x/linear-1.ipc"} == {
+    assert {"ipc:///run/x/linear-1.feed"} == {
         command["assignment"]["endpoint"] for _, command in step.readers
     }
 

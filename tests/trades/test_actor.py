@@ -376,14 +376,16 @@ class Rig:
     """A worker between a real market publisher and a real metrics inbox."""
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], directory: Path) -> None:
-        self.publisher = MarketPublisher(context, f"ipc://{directory}/market")
+        self.publisher = MarketPublisher(
+            context, f"ipc://{directory}/market", f"ipc://{directory}/feed"
+        )
         self.inbox = MetricInbox(context, f"ipc://{directory}/metrics")
         spec = TradesSpec(
             process="trades-0",
             role="trades",
             run_dir=str(directory),
             metrics_in=self.inbox.endpoint,
-            assignments=[assignment("BTCUSDT", self.publisher.endpoint)],
+            assignments=[assignment("BTCUSDT", self.publisher.feed_endpoint)],
             settings=TradesConfig(publish_interval_ms=10),
         )
         self.worker = TradesWorker(spec)
@@ -407,7 +409,7 @@ def test_a_trade_on_the_market_bus_becomes_a_metric(
     context: zmq.Context[zmq.Socket[bytes]], tmp_path: Path
 ) -> None:
     rig = Rig(context, tmp_path)
-    assert rig.publisher.wait_for_subscribers([BTC, LINK], 5) == set()
+    assert rig.publisher.wait_for_workers([BTC, LINK], 5) == set()
     clock = FakeClock(rig.worker.clock.time_ns() / 1e9)
     rig.publisher.publish(BTC, trades_message(clock, trade(clock, size=0.25)))
     _, payload = rig.receive(b"trades.linear.BTCUSDT")
@@ -430,7 +432,7 @@ def test_symbols_are_assigned_and_unassigned_while_it_runs(
         },
     }
     rig.worker.on_command(command)
-    assert rig.publisher.wait_for_subscribers([BTC, ETH], 5) == set()
+    assert rig.publisher.wait_for_workers([BTC, ETH], 5) == set()
     clock = FakeClock(rig.worker.clock.time_ns() / 1e9)
     rig.publisher.publish(ETH, trades_message(clock, trade(clock)))
     _, payload = rig.receive(b"trades.linear.ETHUSDT")
@@ -449,7 +451,7 @@ def test_markets_go_stale_when_their_connector_ends_without_a_word(
     context: zmq.Context[zmq.Socket[bytes]], tmp_path: Path
 ) -> None:
     rig = Rig(context, tmp_path)
-    assert rig.publisher.wait_for_subscribers([BTC, LINK], 5) == set()
+    assert rig.publisher.wait_for_workers([BTC, LINK], 5) == set()
     clock = FakeClock(rig.worker.clock.time_ns() / 1e9)
     rig.publisher.publish(BTC, trades_message(clock, trade(clock)))
     _, payload = rig.receive(b"trades.linear.BTCUSDT")
@@ -466,7 +468,7 @@ def test_everything_is_published_again_for_a_new_forwarder(
     context: zmq.Context[zmq.Socket[bytes]], tmp_path: Path
 ) -> None:
     rig = Rig(context, tmp_path)
-    assert rig.publisher.wait_for_subscribers([BTC, LINK], 5) == set()
+    assert rig.publisher.wait_for_workers([BTC, LINK], 5) == set()
     clock = FakeClock(rig.worker.clock.time_ns() / 1e9)
     rig.publisher.publish(LINK, link(clock, "connected"))
     _, first = rig.receive(b"trades.linear.BTCUSDT")
