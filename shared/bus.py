@@ -96,11 +96,12 @@ def plain_recv(socket: "zmq.Socket[bytes]") -> Callable[[int], bytes]:
 class _Bundle:
     """What one worker gets with the next flush; ``name`` is the worker's, with the terminator."""
 
-    __slots__ = ("frames", "name")
+    __slots__ = ("name", "parts")
 
     def __init__(self, name: bytes) -> None:
         self.name = name
-        self.frames: list[bytes] = []
+        self.parts: list[bytes] = []
+        """Topic, record, topic, record, …"""
 
 
 class MarketPublisher:
@@ -137,9 +138,8 @@ class MarketPublisher:
         self.feed_endpoint = bind(self._feed, feed_endpoint)
         self._send_open, self._send_feed = plain_send(self._open), plain_send(self._feed)
         self._sequences: dict[bytes, int] = {}
-        self._topics: list[bytes] = []
-        self._frames: list[bytes] = []
-        """What was collected, and of which topic each is."""
+        self._collected: list[tuple[bytes, bytes]] = []
+        """Topic and record of each."""
         self._listeners: set[bytes] = set()
         """What others than workers have subscribed; mostly nothing."""
         self._bundles: dict[bytes, _Bundle] = {}
@@ -166,27 +166,25 @@ class MarketPublisher:
 
     def collect(self, topic: bytes, message: MarketMessage) -> None:
         """Send with the next ``flush``."""
-        self._topics.append(topic)
-        self._frames.append(codec.encode_market(topic, message))
+        self._collected.append((topic, codec.encode_record(message)))
 
     def flush(self) -> None:
         """Send what was collected, in order; who subscribed just now may be left out."""
         if time.monotonic() >= self._drain_due:
             self.drain_subscriptions()
-        topics, frames, routes = self._topics, self._frames, self._routes
+        collected, routes = self._collected, self._routes
         if self._listeners:
-            for frame in frames:
-                self._send_open(frame, zmq.NOBLOCK)
-        for topic, frame in zip(topics, frames, strict=True):
-            for bundle in routes.get(topic, ()):
-                bundle.frames.append(frame)
-        topics.clear()
-        frames.clear()
+            for topic, record in collected:
+                self._send_open(topic + record, zmq.NOBLOCK)
+        for message in collected:
+            for bundle in routes.get(message[0], ()):
+                bundle.parts += message
+        collected.clear()
         for bundle in self._bundles.values():
-            for start in range(0, len(bundle.frames), BUNDLE):
-                bundled = codec.encode_bundle(bundle.frames[start : start + BUNDLE])
+            for start in range(0, len(bundle.parts), 2 * BUNDLE):
+                bundled = codec.encode_bundle(bundle.parts[start : start + 2 * BUNDLE])
                 self._send_feed(bundle.name + bundled, zmq.NOBLOCK)
-            bundle.frames.clear()
+            bundle.parts.clear()
 
     def wait_for_workers(self, topics: Iterable[bytes], timeout_s: float) -> set[bytes]:
         """
@@ -317,20 +315,20 @@ class MarketSubscriber:
         that was followed before. Messages of a topic that was unsubscribed while they waited are
         dropped; what cannot be read is counted in ``invalid``.
         """
-        recv, decode, routes = self._recv, codec.decode_market, self._routes
+        recv, decode, routes = self._recv, codec.decode_record, self._routes
         start, left = len(self._name), limit
         while left > 0:
             try:
-                frames = codec.decode_bundle(recv(zmq.NOBLOCK)[start:])
+                bundle = codec.decode_bundle(recv(zmq.NOBLOCK)[start:])
             except zmq.Again:
                 return
             except CodecError:
                 self.invalid += 1
                 continue
-            left -= len(frames)
-            for frame in frames:
+            for topic, record in bundle:
+                left -= 1
                 try:
-                    topic, message = decode(frame)
+                    message = decode(topic, record)
                 except CodecError:
                     self.invalid += 1
                     continue

@@ -7,7 +7,7 @@ message are msgpack maps with named keys, because people read those. Whatever ca
 ``CodecError``; neither library allocates more than the frame has bytes for.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import msgpack
@@ -28,12 +28,12 @@ _DECODERS: dict[bytes, Callable[[bytes], MarketMessage]] = {
     b"l": Decoder(LinkMessage).decode,
 }
 
-_unpack_frames = Decoder(list[bytes]).decode
+_unpack_parts = Decoder(list[bytes]).decode
 
 
-def encode_market(topic: bytes, message: MarketMessage) -> bytes:
-    """One frame of the market bus; ``topic`` ends with its terminator."""
-    return topic + _pack(message)
+def encode_record(message: MarketMessage) -> bytes:
+    """A record as a msgpack array: a frame of the market bus, once its topic stands before it."""
+    return _pack(message)
 
 
 def decode_market(frame: bytes) -> tuple[bytes, MarketMessage]:
@@ -47,28 +47,42 @@ def decode_market(frame: bytes) -> tuple[bytes, MarketMessage]:
         CodecError: If the frame is not a message of this schema version.
     """
     end = frame.find(b"\x00") + 1
-    try:
-        return frame[:end], _DECODERS[frame[:1]](frame[end:])
-    except (DecodeError, UnicodeDecodeError, KeyError) as error:
-        raise CodecError(f"unreadable market frame: {type(error).__name__}: {error}") from error
+    return frame[:end], decode_record(frame[:end], frame[end:])
 
 
-def encode_bundle(frames: list[bytes]) -> bytes:
-    """Several frames of the market bus as one: a msgpack array of them."""
-    return _pack(frames)
-
-
-def decode_bundle(bundle: bytes) -> list[bytes]:
+def decode_record(topic: bytes, record: bytes) -> MarketMessage:
     """
-    The frames in a bundle.
+    The record of a message with this topic.
+
+    Raises:
+        CodecError: If it is no message of this schema version.
+    """
+    try:
+        return _DECODERS[topic[:1]](record)
+    except (DecodeError, UnicodeDecodeError, KeyError) as error:
+        raise CodecError(f"unreadable market message: {type(error).__name__}: {error}") from error
+
+
+def encode_bundle(parts: list[bytes]) -> bytes:
+    """Several messages in one frame: a msgpack array of topic, record, topic, record, …"""
+    return _pack(parts)
+
+
+def decode_bundle(bundle: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """
+    Topic and record of the messages in a bundle, in order.
 
     Raises:
         CodecError: If it is none.
     """
     try:
-        return _unpack_frames(bundle)
+        parts = _unpack_parts(bundle)
     except DecodeError as error:
         raise CodecError(f"unreadable bundle: {error}") from error
+    if len(parts) % 2:
+        raise CodecError("a bundle that ends with a topic")
+    each = iter(parts)
+    return zip(each, each, strict=True)
 
 
 def encode_map(payload: Mapping[str, Any]) -> bytes:

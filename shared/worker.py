@@ -231,19 +231,17 @@ class Worker(Actor):
     def _on_readable(self, limit: int = RECEIVE_LIMIT) -> None:
         assert self._subscriber is not None
         self.on_turn()
-        time_ns, observe, lag_s = self.clock.time_ns, self._bus_latency.observe, self.lag_s
-        messages = 0
+        time_ns, lags_s = self.clock.time_ns, list[float]()
         for received in self._subscriber.receive(limit):
-            messages += 1
             metrics = self.on_message(received)
             if metrics:
                 self._publish(metrics)
-            lag_s = (time_ns() - received.message.recv_ts_ns) / 1e9
-            observe(lag_s)
-        self.lag_s = lag_s
-        if messages and lag_s is not None:
-            self._turns.note_lag(lag_s)
-        self._pace.rest(messages, self.clock.monotonic())
+            lags_s.append((time_ns() - received.message.recv_ts_ns) / 1e9)
+        if lags_s:
+            self.lag_s = lags_s[-1]
+            self._bus_latency.observe_all(lags_s)
+            self._turns.note_lag(self.lag_s)
+        self._pace.rest(len(lags_s), self.clock.monotonic())
 
     def _on_hang_up(self) -> None:
         """What a connector had sent before it ended still counts."""

@@ -61,7 +61,7 @@ class Inputs:
         self.books = [m for m in self.messages if isinstance(m, BookMessage)]
         self.trades = [t for m in self.messages if isinstance(m, TradesMessage) for t in m.trades]
         self.topic = market_topic("book", "linear", SYMBOL)
-        self.packed = [codec.encode_market(self.topic, message) for message in self.books]
+        self.packed = [self.topic + codec.encode_record(message) for message in self.books]
 
 
 def frame_read(inputs: Inputs) -> tuple[Job, Job]:
@@ -123,7 +123,7 @@ def coding(inputs: Inputs) -> tuple[Job, Job]:
 
     def ours() -> int:
         for message in inputs.books:
-            codec.decode_market(codec.encode_market(inputs.topic, message))
+            codec.decode_market(inputs.topic + codec.encode_record(message))
         return len(inputs.books)
 
     return reference, ours

@@ -90,7 +90,10 @@ def bus(data: bytes) -> None:
             name, message = codec.decode_market(topic + data)
         except CodecError:
             continue
-        assert codec.decode_market(codec.encode_market(name, message))[0] == name
+        assert codec.decode_market(name + codec.encode_record(message))[0] == name
+    with suppress(CodecError):
+        for topic, record in codec.decode_bundle(data):
+            assert codec.decode_record(topic, record)
     topic, _, payload = data.partition(b"\x00")
     parse_message(topic, payload)
     parse_message(b"trades.linear.A", data)

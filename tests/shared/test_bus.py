@@ -113,10 +113,11 @@ def test_unreadable_frames_are_counted_and_skipped(
 ) -> None:
     publisher, subscriber = connected_pair(context)
     publisher._feed.send(b"trades-0\0\xc1")
-    publisher._feed.send(b"trades-0\0" + encode_bundle([BTC + b"\xc1", b"", BTC]))
+    publisher._feed.send(b"trades-0\0" + encode_bundle([BTC]))
+    publisher._feed.send(b"trades-0\0" + encode_bundle([BTC, b"\xc1", b"", b"", BTC, b""]))
     publisher.publish(BTC, trades(1, 1))
     assert [Received(BTC, trades(1, 1), 0)] == receive(subscriber, 1)
-    assert subscriber.invalid == 4
+    assert subscriber.invalid == 5
 
 
 def test_an_unsubscribed_topic_is_silent_even_when_messages_waited(

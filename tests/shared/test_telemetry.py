@@ -32,11 +32,16 @@ def test_cells_of_one_family_are_told_apart_by_label() -> None:
     assert 'state="stale"' not in exposed(telemetry)
 
 
-def test_a_histogram_counts_an_observation_at_its_upper_bound() -> None:
+@pytest.mark.parametrize("together", [True, False])
+def test_a_histogram_counts_an_observation_at_its_upper_bound(together: bool) -> None:
     telemetry = Telemetry()
     histogram = telemetry.histogram("bus_latency_seconds", "Latency.", (0.1, 1.0), process="p")
-    for value in (0.05, 0.1, 0.5, 7.0):
-        histogram.observe(value)
+    values = (0.05, 0.1, 0.5, 7.0)
+    if together:
+        histogram.observe_all(values)
+    else:
+        for value in values:
+            histogram.observe(value)
     text = exposed(telemetry)
     assert 'bybit_pipeline_bus_latency_seconds_bucket{le="0.1",process="p"} 2.0' in text
     assert 'bybit_pipeline_bus_latency_seconds_bucket{le="1.0",process="p"} 3.0' in text
