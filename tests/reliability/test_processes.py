@@ -168,7 +168,7 @@ from shared import bus
 for end in (bus.MarketPublisher, bus.MarketSubscriber):
     end.__init__.__kwdefaults__["queue"] = 500
 """
-"""Python runs this first in every process: queues of 100,000 would take minutes to fill."""
+"""Python runs this first in every process: queues of 50,000 frames would take minutes to fill."""
 
 
 def test_an_overflow_of_the_market_queue_is_counted_exactly_and_books_recover(
