@@ -88,20 +88,22 @@ def plain_send(socket: "zmq.Socket[bytes]") -> Callable[[bytes, int], object]:
     return super(zmq.Socket, socket).send
 
 
-def plain_recv(socket: "zmq.Socket[bytes]") -> Callable[[int], bytes]:
-    """``recv(flags)`` of a socket, as ``plain_send``."""
-    return super(zmq.Socket, socket).recv
-
-
 class _Bundle:
-    """What one worker gets with the next flush; ``name`` is the worker's, with the terminator."""
+    """
+    What one worker gets with the next flush.
 
-    __slots__ = ("name", "parts")
+    Attributes:
+        name: The worker's, with the terminator.
+        topics: Which it follows; without any the bundle is forgotten.
+        parts: Topic, record, topic, record, …
+    """
+
+    __slots__ = ("name", "parts", "topics")
 
     def __init__(self, name: bytes) -> None:
         self.name = name
+        self.topics: set[bytes] = set()
         self.parts: list[bytes] = []
-        """Topic, record, topic, record, …"""
 
 
 class MarketPublisher:
@@ -209,19 +211,24 @@ class MarketPublisher:
         for text, is_new in _notes(self._feed):
             name, terminator, topic = text.partition(TERMINATOR)
             if topic:
-                self._route(name + terminator, topic, is_new=is_new)
-            elif not is_new:
-                self._bundles.pop(text, None)
+                (self._follow if is_new else self._leave)(name + terminator, topic)
 
-    def _route(self, name: bytes, topic: bytes, *, is_new: bool) -> None:
-        """A worker follows a topic, or does so no longer."""
-        if is_new:
-            bundle = self._bundles.setdefault(name, _Bundle(name))
+    def _follow(self, name: bytes, topic: bytes) -> None:
+        bundle = self._bundles.setdefault(name, _Bundle(name))
+        if topic not in bundle.topics:
+            bundle.topics.add(topic)
             self._routes.setdefault(topic, []).append(bundle)
+
+    def _leave(self, name: bytes, topic: bytes) -> None:
+        bundle = self._bundles.get(name)
+        if bundle is None or topic not in bundle.topics:
             return
-        others = [bundle for bundle in self._routes.pop(topic, ()) if bundle.name != name]
-        if others:
-            self._routes[topic] = others
+        bundle.topics.discard(topic)
+        self._routes[topic].remove(bundle)
+        if not self._routes[topic]:
+            del self._routes[topic]
+        if not bundle.topics:
+            del self._bundles[name]
 
     def close(self) -> None:
         """Close both sockets; pending messages get ``LINGER_MS``."""
@@ -230,10 +237,11 @@ class MarketPublisher:
 
 
 def _notes(socket: "zmq.Socket[bytes]") -> Iterator[tuple[bytes, bool]]:
-    """What was subscribed (True) or is subscribed no longer, since the last call."""
+    """What was subscribed (True) or is no longer, since the last call; the rest is dropped."""
     while int(socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
         note = socket.recv(zmq.NOBLOCK)
-        yield note[1:], note[:1] == b"\x01"
+        if note[:1] in (b"\x00", b"\x01"):
+            yield note[1:], note[:1] == b"\x01"
 
 
 class Received(Struct, frozen=True, gc=False):
@@ -279,7 +287,6 @@ class MarketSubscriber:
         self.socket.setsockopt(zmq.SNDHWM, queue)
         self.socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
         self.socket.subscribe(self._name)
-        self._recv = plain_recv(self.socket)
         self.lost: dict[str, int] = {}
         self.invalid = 0
         self.monitor = self.socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
@@ -315,7 +322,7 @@ class MarketSubscriber:
         that was followed before. Messages of a topic that was unsubscribed while they waited are
         dropped; what cannot be read is counted in ``invalid``.
         """
-        recv, decode, routes = self._recv, codec.decode_record, self._routes
+        recv, decode, routes = self.socket.recv, codec.decode_record, self._routes
         start, left = len(self._name), limit
         while left > 0:
             try:

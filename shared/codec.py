@@ -1,8 +1,9 @@
 r"""
 Records and payloads to msgpack bytes and back; the only file that knows how.
 
-A market bus frame is ``topic + \x00 + msgpack array``: one ZeroMQ frame costs half of two. Its
-records are unpacked by msgspec, which checks every field on the way. A metric payload and a control
+A market bus frame is ``topic + \x00 + msgpack array``: one ZeroMQ frame costs half of two. Workers
+get many in one, a bundle. Records are unpacked by msgspec, which checks every field on the way. A
+metric payload and a control
 message are msgpack maps with named keys, because people read those. Whatever cannot be read raises
 ``CodecError``; neither library allocates more than the frame has bytes for.
 """

@@ -539,7 +539,9 @@ class TradesStatus(ProcessMetric, frozen=True, tag_field="role", tag="trades"):
     ) = UNSET
     gaps: Annotated[Count, Meta(description="In the gap ledger.")] | UnsetType = UNSET
     lost: Annotated[Count, Meta(description="Market messages missed.")] | UnsetType = UNSET
-    frames_invalid: Annotated[Count, Meta(description="Unreadable.")] | UnsetType = UNSET
+    frames_invalid: (
+        Annotated[Count, Meta(description="Unreadable, or one message of it.")] | UnsetType
+    ) = UNSET
     lag_s: (
         Annotated[
             Annotated[float, Meta(extra_json_schema=_unit("s"))] | None,
@@ -586,7 +588,9 @@ class OrderbookStatus(ProcessMetric, frozen=True, tag_field="role", tag="orderbo
         Annotated[Count, Meta(description="Snapshots received after asking.")] | UnsetType
     ) = UNSET
     lost: Annotated[Count, Meta(description="Market messages missed.")] | UnsetType = UNSET
-    frames_invalid: Annotated[Count, Meta(description="Unreadable.")] | UnsetType = UNSET
+    frames_invalid: (
+        Annotated[Count, Meta(description="Unreadable, or one message of it.")] | UnsetType
+    ) = UNSET
     lag_s: (
         Annotated[
             Annotated[float, Meta(extra_json_schema=_unit("s"))] | None,

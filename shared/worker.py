@@ -14,7 +14,7 @@ import msgspec
 import structlog
 
 from shared.actor import Actor
-from shared.bus import MARKET_QUEUE, MarketSubscriber, MetricPublisher, Received
+from shared.bus import BUNDLE, MARKET_QUEUE, MarketSubscriber, MetricPublisher, Received
 from shared.clock import Clock
 from shared.pace import Pace
 from shared.specs import Assignment, ProcessSpec
@@ -247,7 +247,7 @@ class Worker(Actor):
         """What a connector had sent before it ended still counts."""
         assert self._subscriber is not None
         for connector in self._subscriber.hang_ups():
-            self._on_readable(MARKET_QUEUE)
+            self._on_readable(MARKET_QUEUE * BUNDLE)
             log.info("connector gone", connector=connector)
             self._publish(self.on_connector_gone(connector))
 

@@ -234,7 +234,6 @@ class ConnectorActor(Actor):
                 tuple(f"{kind}.{category}.{symbol}" for kind, symbol in streams),
             ),
         )
-        publisher.drain_subscriptions()
 
     def _topic(self, kind: Kind, symbol: str) -> bytes:
         topic = market_topic(kind, self.spec.category, symbol)
@@ -243,9 +242,6 @@ class ConnectorActor(Actor):
 
     def _observe_ping(self, rtt_s: float) -> None:
         self._ping_rtt.observe(rtt_s)
-        if self._publisher is not None:
-            # Now and then, or the notes of those who come and go pile up on a steady link.
-            self._publisher.drain_subscriptions()
 
     def _on_bug(self, bug: BaseException) -> None:
         """Let the main thread raise it, which logs it once and closes everything."""

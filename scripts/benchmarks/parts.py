@@ -35,6 +35,7 @@ from processes.orderbook.book import OrderBook  # noqa: E402
 from processes.orderbook.measures import BookMeasures  # noqa: E402
 from processes.trades.window import TradeWindows  # noqa: E402
 from shared import codec  # noqa: E402
+from shared.bus import BUNDLE  # noqa: E402
 from shared.config import OrderbookConfig  # noqa: E402
 from shared.messages import BookMessage, TradesMessage  # noqa: E402
 from shared.topics import market_topic  # noqa: E402
@@ -61,7 +62,7 @@ class Inputs:
         self.books = [m for m in self.messages if isinstance(m, BookMessage)]
         self.trades = [t for m in self.messages if isinstance(m, TradesMessage) for t in m.trades]
         self.topic = market_topic("book", "linear", SYMBOL)
-        self.packed = [self.topic + codec.encode_record(message) for message in self.books]
+        self.packed = [codec.encode_record(message) for message in self.books]
 
 
 def frame_read(inputs: Inputs) -> tuple[Job, Job]:
@@ -123,14 +124,14 @@ def coding(inputs: Inputs) -> tuple[Job, Job]:
 
     def ours() -> int:
         for message in inputs.books:
-            codec.decode_market(inputs.topic + codec.encode_record(message))
+            codec.decode_record(inputs.topic, codec.encode_record(message))
         return len(inputs.books)
 
     return reference, ours
 
 
 def bus_hop(inputs: Inputs) -> tuple[Job, Job]:
-    """Sending and receiving packed messages: topic and body as multipart, one frame."""
+    """Sending and receiving packed messages: topic and body as multipart, bundles."""
     context = zmq.Context()
     directory = tempfile.mkdtemp(prefix="bench-")
     sender, receiver = context.socket(zmq.PUSH), context.socket(zmq.PULL)
@@ -148,10 +149,12 @@ def bus_hop(inputs: Inputs) -> tuple[Job, Job]:
         return len(inputs.packed)
 
     def ours() -> int:
-        for frame in inputs.packed:
-            sender.send(frame, zmq.NOBLOCK)
-        for _ in inputs.packed:
-            receiver.recv()
+        parts = [part for record in inputs.packed for part in (inputs.topic, record)]
+        for start in range(0, len(parts), 2 * BUNDLE):
+            sender.send(codec.encode_bundle(parts[start : start + 2 * BUNDLE]), zmq.NOBLOCK)
+        left = len(inputs.packed)
+        while left > 0:
+            left -= len(list(codec.decode_bundle(receiver.recv())))
         return len(inputs.packed)
 
     return reference, ours

@@ -92,8 +92,8 @@ def bus(data: bytes) -> None:
             continue
         assert codec.decode_market(name + codec.encode_record(message))[0] == name
     with suppress(CodecError):
-        for topic, record in codec.decode_bundle(data):
-            assert codec.decode_record(topic, record)
+        for name, record in codec.decode_bundle(data):
+            codec.decode_record(name, record)
     topic, _, payload = data.partition(b"\x00")
     parse_message(topic, payload)
     parse_message(b"trades.linear.A", data)
@@ -135,6 +135,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "configuration": configuration,
 }
 
+BOOK_RECORD = b"\x9d\x01\xa3sim\x01\x01\x01\x01\xc0\xc2\x32\x05\xc0\x90\x90"
 SEEDS: dict[str, list[bytes]] = {
     "frames": [b"\x81\x02{}", b"\x01\x01{\x80\x01}", b"\x89\x01x\x88\x02\x03\xe8"],
     "venue": [
@@ -147,7 +148,8 @@ SEEDS: dict[str, list[bytes]] = {
     ],
     "bus": [
         codec.encode_map({"v": 1}),
-        b"\x9d\x01\xa3sim\x01\x01\x01\x01\xc0\xc2\x32\x05\xc0\x90\x90",
+        codec.encode_bundle([b"book.linear.A\x00", BOOK_RECORD, b"trade.linear.A\x00", b"\x90"]),
+        BOOK_RECORD,
     ],
     "control": [
         codec.encode_map({"type": "heartbeat", "process": "trades-0", "status": {"books": {}}}),

@@ -166,7 +166,7 @@ def test_a_child_that_crashes_at_every_start_harms_nobody_and_recovers(start: St
 SMALL_QUEUES = """
 from shared import bus
 for end in (bus.MarketPublisher, bus.MarketSubscriber):
-    end.__init__.__kwdefaults__["queue"] = 500
+    end.__init__.__kwdefaults__["queue"] = 50
 """
 """Python runs this first in every process: queues of 50,000 frames would take minutes to fill."""
 
@@ -228,15 +228,20 @@ def test_random_bytes_at_every_socket_are_refused_and_counted(shared: Pipeline) 
         (zmq.DEALER, endpoints["control"]),
         (zmq.PUSH, f"ipc://{pipeline.run_dir}/metrics.ipc"),
         (zmq.XSUB, endpoints["market"]["connector-linear-0"]),
+        (zmq.XSUB, f"ipc://{pipeline.run_dir}/linear-0.feed"),
         (zmq.XSUB, endpoints["metrics"]),
     ]
+    listeners = zmq.Context()
+    listener = listeners.socket(zmq.SUB)
+    listener.subscribe(b"")
+    listener.connect(endpoints["market"]["connector-linear-0"])
     for kind, endpoint in targets:
         sender = context.socket(kind)
         sender.setsockopt(zmq.SNDHWM, 0)
         sender.setsockopt(zmq.LINGER, 20_000)
         sender.connect(endpoint)
         for parts in frames:
-            sender.send_multipart(parts if kind != zmq.XSUB else parts[:1])
+            sender.send_multipart(parts)
         sender.close()
     context.term()  # when everything has been handed over
     for _, endpoint in targets:
@@ -257,6 +262,10 @@ def test_random_bytes_at_every_socket_are_refused_and_counted(shared: Pipeline) 
     )
     drained(pipeline).first(is_live("orderbook", "BTCUSDT"))
     until(lambda: pipeline.http("/readyz")[0] == 200, "ready", 5)
+    while listener.poll(0):
+        listener.recv()
+    assert listener.poll(5_000), "a listener was cut off"
+    listeners.destroy(linger=0)
     assert pids == {child: pipeline.pid(child) for child in CHILDREN}
     for child, pid in pids.items():
         grown = (psutil.Process(pid).memory_info().rss - memory[child]) / 1e6

@@ -1,7 +1,7 @@
 """The buses over real sockets: numbers, holes, exact topics, bounded queues."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -174,15 +174,69 @@ def test_a_worker_that_ended_is_sent_nothing_and_its_successor_everything(
 ) -> None:
     publisher, subscriber = connected_pair(context)
     subscriber.close()
-    deadline = time.monotonic() + DEADLINE_MS / 1_000
-    while not publisher.wait_for_workers([BTC], 0):
-        assert time.monotonic() < deadline, "its end is not seen"
-        publisher.drain_subscriptions()
+    drain_until(publisher, lambda: bool(publisher.wait_for_workers([BTC], 0)))
+    assert not publisher._bundles
     publisher.publish(BTC, trades(1, 1))
     successor = following(context, publisher, "trades-0", BTC)
     publisher.publish(BTC, trades(1, 2))
     [received] = receive(successor, 1)
     assert (received.message.bus_sequence, received.lost) == (2, 0)
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [[b"\x02" + BTC], [b"hello", b"\x01" + BTC], [b"\x02trades-0\0"], [b""], [b"\x00trades-0\0"]],
+)
+def test_what_is_no_subscription_changes_nothing(
+    context: zmq.Context[zmq.Socket[bytes]], parts: list[bytes]
+) -> None:
+    publisher, subscriber = connected_pair(context)
+    listener = context.socket(zmq.SUB)
+    listener.subscribe(BTC)
+    listener.connect(publisher.endpoint)
+    assert publisher._open.poll(DEADLINE_MS)
+    for endpoint in (publisher.endpoint, publisher.feed_endpoint):
+        stranger = context.socket(zmq.XSUB)
+        stranger.connect(endpoint)
+        stranger.send_multipart(parts)
+        stranger.send(b"\x01last\0last")
+        drain_until(publisher, lambda: b"last" in told(publisher))
+        stranger.close()
+        drain_until(publisher, lambda: b"last" not in told(publisher))
+    assert [BTC, BTC] == told(publisher)
+    publisher.publish(BTC, trades(1, 1))
+    assert listener.poll(DEADLINE_MS)
+    assert len(receive(subscriber, 1)) == 1
+
+
+def told(publisher: MarketPublisher) -> list[bytes]:
+    """What the publisher believes to be subscribed, at both ends."""
+    return [topic.removeprefix(b"last\0") for topic in (*publisher._listeners, *publisher._routes)]
+
+
+def drain_until(publisher: MarketPublisher, condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + DEADLINE_MS / 1_000
+    while not condition():
+        assert time.monotonic() < deadline, "not seen"
+        publisher.drain_subscriptions()
+
+
+def test_a_name_that_is_given_up_alone_leaves_nothing_behind(
+    context: zmq.Context[zmq.Socket[bytes]],
+) -> None:
+    publisher = market(context)
+    stranger = context.socket(zmq.SUB)
+    stranger.connect(publisher.feed_endpoint)
+    for text in (b"x\0", b"x\0" + BTC):
+        stranger.subscribe(text)
+    assert publisher.wait_for_workers([BTC], 5) == set()
+    stranger.unsubscribe(b"x\0")
+    stranger.subscribe(b"y\0" + BTC_PERP)
+    assert publisher.wait_for_workers([BTC_PERP], 5) == set()
+    publisher.publish(BTC, trades(1, 1))
+    assert not any(bundle.parts for bundle in publisher._bundles.values())
+    stranger.close()
+    drain_until(publisher, lambda: not publisher._bundles and not publisher._routes)
 
 
 def test_everybody_may_listen_beside_the_workers_a_message_a_frame(

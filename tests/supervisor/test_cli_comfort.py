@@ -100,7 +100,7 @@ def test_the_plan_as_json_has_the_same_keys_for_every_process(
 
     assert ("sim", None, "mainnet") == (plan["source"], plan["url"], plan["network"])
     for process in plan["processes"]:
-        assert {"process", "role", "connects", "gathers", "listens", "publishes", "serves",
+        assert {"process", "role", "connects", "feeds", "gathers", "listens", "publishes", "serves",
                 "topics"} == process.keys()  # fmt: skip
     topics = {process["process"]: process["topics"] for process in plan["processes"]}
     assert ["publicTrade.AUSDT", "orderbook.50.AUSDT"] == topics["connector-linear-0"]
