@@ -150,7 +150,7 @@ def test_the_orderbook_worker_takes_few_instructions_from_bus_to_book(line: Line
     )  # fmt: skip
     spent = cost(line, worker, len(LOAD.frames) + len(LOAD.symbols))
     assert worker.manager.states()["live"] == len(LOAD.symbols)
-    assert spent < 620 * OTHER_PYTHON
+    assert spent < 600 * OTHER_PYTHON
 
 
 def test_the_trades_worker_takes_few_instructions_from_bus_to_windows(line: Line) -> None:
@@ -162,4 +162,4 @@ def test_the_trades_worker_takes_few_instructions_from_bus_to_windows(line: Line
     )  # fmt: skip
     spent = cost(line, worker, LOAD.trade_messages)
     assert worker.aggregator.counts.taken == LOAD.trades
-    assert spent < 1_105 * OTHER_PYTHON
+    assert spent < 1_065 * OTHER_PYTHON
