@@ -39,7 +39,7 @@ def encode_record(message: MarketMessage) -> bytes:
 
 def decode_market(frame: bytes) -> tuple[bytes, MarketMessage]:
     """
-    The topic (terminator included) and the record of one market bus frame.
+    The topic (terminator included) and the record of a market bus frame, as anybody may get it.
 
     The kind of record follows from the first letter of the topic. Levels are plain ``(price,
     size)`` pairs.

@@ -248,15 +248,13 @@ class TradesAggregator:
         }
 
     def _window_fields(self, tape: Tape, window_ms: int, now_ns: int) -> Mapping[str, Any]:
-        windows, covered_ms = tape.windows, tape.covered_ms(window_ms, now_ns)
-        measures = windows.measures(window_ms)
-        is_known = measures.trades or covered_ms
-        fields: dict[str, Any] = measures._asdict() if is_known else dict(WINDOW_MEASURES)
-        fields["coverage_s"] = covered_ms / 1_000
+        measures = _measures(tape, window_ms, now_ns)
+        fields: dict[str, Any] = dict(WINDOW_MEASURES) if measures is None else measures._asdict()
+        fields["coverage_s"] = tape.covered_ms(window_ms, now_ns) / 1_000
         if self._volatility:
-            fields["realised_volatility"] = windows.realised_volatility(window_ms)
+            fields["realised_volatility"] = tape.windows.realised_volatility(window_ms)
         if self._quantiles:
-            sizes = windows.size_quantiles(window_ms, self._quantiles)
+            sizes = tape.windows.size_quantiles(window_ms, self._quantiles)
             fields["size_quantiles"] = dict(
                 zip(self._quantile_names, sizes or (None,) * len(self._quantiles), strict=True)
             )
@@ -309,10 +307,10 @@ class TradesAggregator:
                     yield tape
 
 
-def _measures(tape: Tape, window_ms: int) -> WindowMeasures | None:
+def _measures(tape: Tape, window_ms: int, now_ns: int | None = None) -> WindowMeasures | None:
     """The measures of a window; None when none of it was observed and it holds no trade."""
     measures = tape.windows.measures(window_ms)
-    return measures if measures.trades or tape.covered_ms(window_ms) else None
+    return measures if measures.trades or tape.covered_ms(window_ms, now_ns) else None
 
 
 def _tps(tape: Tape, now_ns: int | None = None) -> float | None:

@@ -2,8 +2,7 @@
 
 from array import array
 from bisect import bisect_left, insort
-from collections.abc import Iterable, Sequence
-from itertools import chain
+from collections.abc import Sequence
 from math import ceil
 
 from sortedcontainers import SortedList
@@ -70,7 +69,7 @@ class SizeOrder:
     def _add(self, new: Sequence[float]) -> None:
         held = self._sizes
         if len(new) * BULK >= len(held):
-            self._sizes = _in_order(chain(held, new))
+            self._sizes = _in_order([*held, *new])
         elif isinstance(held, array):
             for size in new:
                 insort(held, size)
@@ -89,6 +88,5 @@ class SizeOrder:
         return tuple([held[max(0, ceil(p * count - 1e-9) - 1)] for p in probabilities])
 
 
-def _in_order(sizes: Iterable[float]) -> "array[float] | SortedList":
-    ordered = sorted(sizes)
-    return array("d", ordered) if len(ordered) < LONG else SortedList(ordered)
+def _in_order(sizes: Sequence[float]) -> "array[float] | SortedList":
+    return array("d", sorted(sizes)) if len(sizes) < LONG else SortedList(sizes)

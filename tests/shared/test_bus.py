@@ -62,6 +62,18 @@ def following(
     return subscriber
 
 
+def listening(
+    context: zmq.Context[zmq.Socket[bytes]], publisher: MarketPublisher, topic: bytes
+) -> zmq.Socket[bytes]:
+    """Somebody else who listens, as the publisher knows."""
+    listener = context.socket(zmq.SUB)
+    listener.subscribe(topic)
+    listener.connect(publisher.endpoint)
+    assert publisher._open.poll(DEADLINE_MS)
+    publisher.drain_subscriptions()
+    return listener
+
+
 def receive(subscriber: MarketSubscriber, count: int) -> list[Received]:
     received: list[Received] = []
     while len(received) < count:
@@ -191,10 +203,7 @@ def test_what_is_no_subscription_changes_nothing(
     context: zmq.Context[zmq.Socket[bytes]], parts: list[bytes]
 ) -> None:
     publisher, subscriber = connected_pair(context)
-    listener = context.socket(zmq.SUB)
-    listener.subscribe(BTC)
-    listener.connect(publisher.endpoint)
-    assert publisher._open.poll(DEADLINE_MS)
+    listener = listening(context, publisher, BTC)
     for endpoint in (publisher.endpoint, publisher.feed_endpoint):
         stranger = context.socket(zmq.XSUB)
         stranger.connect(endpoint)
@@ -243,11 +252,7 @@ def test_everybody_may_listen_beside_the_workers_a_message_a_frame(
     context: zmq.Context[zmq.Socket[bytes]],
 ) -> None:
     publisher, subscriber = connected_pair(context)
-    listener = context.socket(zmq.SUB)
-    listener.subscribe(BTC)
-    listener.connect(publisher.endpoint)
-    assert publisher._open.poll(DEADLINE_MS)
-    publisher.drain_subscriptions()
+    listener = listening(context, publisher, BTC)
     for topic in (BTC_PERP, BTC, BTC):
         publisher.collect(topic, trades(1, 1))
     publisher.flush()
