@@ -2,8 +2,8 @@
 The forwarder: every metric in on one socket, out on another, and the last one for latecomers.
 
 Workers push to a PULL socket; subscribers connect to an XPUB. Topic and msgpack map, to subscribers
-a frame each, pass through undecoded and in order. Of every topic the last message is kept, and sent
-again when somebody subscribes to it.
+a frame each, pass through in order, the map undecoded. Of every topic the last message is kept, and
+sent again when somebody subscribes to it.
 
 A PUB socket cannot speak to one subscriber alone: the repeat reaches all that are subscribed to the
 topic. It has the same ``epoch`` and ``seq`` as before, and that is how a receiver knows it for a
@@ -103,7 +103,7 @@ class Forwarder(Actor):
             self.every(REFRESH_KEYS_S, self._refresh_keys)
             self.every(LOG_INVALID_S, self._log_refused)
         self.endpoints["metrics"] = self._open_out(self.spec.endpoint)
-        self._inbox = MetricInbox(self.context, self.spec.metrics_in, queue=self._queue)
+        self._inbox = MetricInbox(self.context, self.spec.metrics_in)
         self.watch(self._inbox.socket, self._on_metrics)
 
     def on_stop(self) -> None:

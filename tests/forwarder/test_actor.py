@@ -13,7 +13,7 @@ import zmq
 
 from processes.forwarder.actor import Forwarder
 from shared.bus import MetricPublisher
-from shared.codec import decode_map
+from shared.codec import decode_map, encode_bundle
 from shared.errors import EX_CANTCREAT
 from shared.specs import ForwarderSpec, write_spec
 
@@ -146,10 +146,11 @@ def test_what_is_no_metric_is_counted_and_left_out(rig: Rig) -> None:
     rig.until(lambda: rig.forwarder.status()["subscriptions"] == 1)
     raw = rig.context.socket(zmq.PUSH)
     raw.connect(rig.forwarder.spec.metrics_in)
-    raw.send(b"nothing divides this")
-    raw.send(BTC + b"\x00not msgpack")
+    raw.send(b"no bundle")
+    raw.send(encode_bundle([BTC, b"a topic without a payload", ETH]))
+    raw.send(encode_bundle([BTC, b"not msgpack"]))
     raw.send_multipart([b"two", b"frames"])
-    rig.until(lambda: rig.forwarder.status()["invalid"] == 4)
+    rig.until(lambda: rig.forwarder.status()["invalid"] == 5)
     rig.publisher.publish(ETH, {"seq": 1})
     assert receive(subscriber)[0] == ETH
     raw.close(linger=0)

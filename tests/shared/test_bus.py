@@ -298,6 +298,8 @@ def test_metrics_that_find_the_queue_full_are_counted(
     for seq in range(20):
         publisher.publish(b"trades.linear.BTCUSDT", {"seq": seq})
     assert publisher.dropped == 15
+    publisher.publish_all((b"trades.linear.BTCUSDT", {"seq": seq}) for seq in range(BURST + 2))
+    assert publisher.dropped == 15 + BURST + 2
 
 
 def test_a_taken_port_is_said_by_name(context: zmq.Context[zmq.Socket[bytes]]) -> None:

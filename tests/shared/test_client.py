@@ -13,6 +13,7 @@ import zmq
 from processes.forwarder.actor import Forwarder
 from shared.bus import MetricPublisher
 from shared.client import MAX_WAITING, Density, Metric, PipelineClient, Snapshot
+from shared.codec import encode_bundle
 from shared.errors import EX_UNAVAILABLE, NoPipelineError
 from shared.specs import ForwarderSpec
 
@@ -83,8 +84,13 @@ class Pipeline:
         self.forwarder.on_stop()
 
     def publish(self, topic: str, seq: int, epoch: str = "a", **fields: Any) -> None:
-        payload = {"kind": topic.partition(".")[0], "source": "sim", "epoch": epoch, "seq": seq}
-        self._publisher.publish(topic.encode(), payload | fields)
+        self._publisher.publish(topic.encode(), self._payload(topic, seq, epoch) | fields)
+
+    def publish_many(self, topic: str, seqs: range) -> None:
+        self._publisher.publish_all((topic.encode(), self._payload(topic, seq)) for seq in seqs)
+
+    def _payload(self, topic: str, seq: int, epoch: str = "a") -> dict[str, Any]:
+        return {"kind": topic.partition(".")[0], "source": "sim", "epoch": epoch, "seq": seq}
 
     def publish_trades(self, symbol: str = "BTCUSDT", seq: int = 1, **fields: Any) -> None:
         windows = {"60s": WINDOW, "10s": dict.fromkeys(WINDOW)}
@@ -317,7 +323,7 @@ def test_a_message_that_cannot_be_read_is_counted(
 ) -> None:
     raw = pipeline.context.socket(zmq.PUSH)
     raw.connect(pipeline.forwarder.spec.metrics_in)
-    raw.send(b"trades.linear.BTCUSDT\x00\x81")
+    raw.send(encode_bundle([b"trades.linear.BTCUSDT", b"\x81"]))
     until(lambda: client.invalid == 1)
     assert client.get_tpm("BTCUSDT", "60s") is None
     raw.close(linger=0)
@@ -341,8 +347,7 @@ def test_a_slow_iteration_drops_the_oldest_and_counts_them(
     pipeline: Pipeline, client: PipelineClient
 ) -> None:
     iteration = client.messages(DEADLINE_S)
-    for seq in range(1, MAX_WAITING + 101):
-        pipeline.publish("trades.linear.BTCUSDT", seq)
+    pipeline.publish_many("trades.linear.BTCUSDT", range(1, MAX_WAITING + 101))
     until(lambda: client.dropped == 100)
     assert next(iteration).payload["seq"] == 101
     assert client.lost == 0
