@@ -20,7 +20,7 @@ once a publish interval.
   is said once; the wall stays known for ``REFILL_MS`` after it fell, and filled up again it is
   ``grown``: the same wall (``first_seen_ms``, ``initial_size``) with new accounts.
 - ``pulled``: it fell below its threshold mostly by cancellation. Told when no trade can explain
-  the decrease any more.
+  the decrease any more, and after ``FALL_MS`` even if the level has gone on shrinking since.
 - ``removed``: out of range, out of the visible book, dropped with an untrusted book, or no longer
   large because the baseline rose.
 """
@@ -35,7 +35,7 @@ from statistics import median
 from typing import Any, Literal, NamedTuple
 
 from processes.orderbook.book import BookHalf, BookSide, OrderBook
-from processes.orderbook.measures import BPS, EDGE, mid
+from processes.orderbook.measures import BPS, band, mid
 from processes.orderbook.wall import Wall, WallLevel, exact
 from shared.config import DensityConfig
 from shared.messages import Trade
@@ -178,19 +178,21 @@ class DensityTracker:
 
     Attributes:
         tracked: Number of prices that are followed; bring books and trades when it is not zero.
-        is_waiting: Whether ``update`` has something to decide even if nothing more comes.
+        wake_ms: The exchange's time at which ``update`` has something to decide even if nothing
+            more comes.
     """
 
     __slots__ = (
-        "_baselines", "_events", "_grace_ms", "_levels", "_match_ms", "_mid", "_now_ms",
-        "_range_kept", "_settings", "_tick", "_trade_ids", "_trades_followed", "_walls",
-        "is_waiting", "tracked",
+        "_band", "_baselines", "_events", "_grace_ms", "_levels", "_match_ms", "_mid", "_now_ms",
+        "_range_kept", "_settings", "_tick", "_trade_ids", "_trades_followed", "_walls", "tracked",
+        "wake_ms",
     )  # fmt: skip
 
     def __init__(
         self, settings: DensityConfig, depth: int = 50, *, with_trades: bool = True
     ) -> None:
         self._settings = settings
+        self._band = band(settings.range_bps)
         self._range_kept = settings.range_bps * RANGE_KEEP / BPS
         self._grace_ms = PUSH_MS.get(depth, max(PUSH_MS.values())) + ARRIVAL_MS
         self._levels: dict[BookSide, dict[float, WallLevel]] = {"bid": {}, "ask": {}}
@@ -241,8 +243,14 @@ class DensityTracker:
         for wall in shrunk:
             wall.note_low()
 
-    def on_trades(self, trades: Iterable[Trade]) -> None:
-        """Attribute trades to the walls at their prices; block trades never touch the book."""
+    def on_trades(self, trades: Iterable[Trade]) -> bool:
+        """
+        Attribute trades to the walls at their prices; block trades never touch the book.
+
+        Returns:
+            Whether there was any, so that ``update`` has something to decide.
+        """
+        has_hit = False
         for trade in trades:
             side: BookSide = "ask" if trade.side == "Buy" else "bid"
             level = self._levels[side].get(trade.price)
@@ -255,6 +263,8 @@ class DensityTracker:
                 level.wall.uncertain = True
             else:
                 level.trade(trade.match_ts_ms, trade.size)
+                has_hit = True
+        return has_hit
 
     def on_trades_lost(self) -> None:
         """Trades are missing: what happens to the present walls can no longer be told surely."""
@@ -295,7 +305,7 @@ class DensityTracker:
             self._judge_side(half.side, has_new_baseline)
         for half in (book.bid_half, book.ask_half):
             self._search(half)
-        self.is_waiting = any(wall.has_changed for wall in self.walls())
+        self.wake_ms = min(map(self._wake_ms, self.walls()), default=inf)
 
     @property
     def has_events(self) -> bool:
@@ -327,16 +337,21 @@ class DensityTracker:
 
     def _judge_side(self, side: BookSide, has_new_baseline: bool) -> None:
         """Judge the walls of a side; those that nothing has happened to cost a comparison."""
+        mid_price, far = self._mid, self._mid * self._range_kept
+        due = [
+            wall
+            for wall in self._walls[side].values()
+            if wall.has_changed or has_new_baseline or abs(wall.price - mid_price) > far
+        ]
         baseline = self._baselines[side].value
-        if baseline is None:
+        if not due or baseline is None:
             return
         threshold = exact(self._settings.k * baseline)
         until_ms = self._now_ms - self._grace_ms
-        for wall in self._walls[side].copy().values():
-            if wall.has_changed or has_new_baseline or self._is_out_of_range(wall):
-                wall.settle(until_ms)
-                wall.has_changed = wall.is_waiting() or wall.fallen_since_ms is not None
-                self._judge(wall, threshold)
+        for wall in due:
+            wall.settle(until_ms)
+            wall.has_changed = wall.is_waiting() or wall.fallen_since_ms is not None
+            self._judge(wall, threshold)
 
     def _judge(self, wall: Wall, threshold: Decimal) -> None:
         if wall.spent_since_ms is not None:
@@ -373,14 +388,27 @@ class DensityTracker:
             wall.has_changed = True  # comes back also when nothing happens
         if wall.is_eaten_told:
             self._spend(wall)
-        elif wall.size > wall.peak * KEEP:
+            return
+        if wall.size > wall.peak * KEEP:
             self._end("removed", wall)  # it kept its size, the baseline rose
-        elif wall.is_open():
+            return
+        is_over = self._now_ms - wall.fallen_since_ms > FALL_MS
+        if wall.is_open() and not is_over:
             return  # a trade may still explain it
-        elif wall.eaten <= wall.pulled:
+        if wall.eaten <= wall.pulled:
             self._end("pulled", wall)
-        elif not wall.size or self._now_ms - wall.fallen_since_ms > FALL_MS:
+        elif not wall.size or is_over:
             self._tell_eaten(wall, is_spent=True)
+
+    def _wake_ms(self, wall: Wall) -> float:
+        """When to judge a wall that nothing more happens to."""
+        if wall.spent_since_ms is not None or not wall.has_changed:
+            return inf
+        first_ms = wall.first_open_ms()
+        wake_ms = inf if first_ms is None else first_ms + self._grace_ms
+        if wall.fallen_since_ms is not None:
+            wake_ms = min(wake_ms, wall.fallen_since_ms + FALL_MS)
+        return wake_ms + 1
 
     def _tell_eaten(self, wall: Wall, *, is_spent: bool) -> None:
         wall.is_eaten_told = True
@@ -416,7 +444,7 @@ class DensityTracker:
             walls.clear()
             levels.clear()
         self.tracked = 0
-        self.is_waiting = False
+        self.wake_ms = inf
 
     def _is_out_of_range(self, wall: Wall) -> bool:
         """Whether a wall is beyond the range, with hysteresis."""
@@ -431,8 +459,7 @@ class DensityTracker:
         threshold = self._settings.k * baseline
         if self._settings.bucket_ticks == 1:
             known = self._levels[half.side]
-            large = [price for price, size in half.sizes.items() if size >= threshold]
-            new = [price for price in large if price not in known]
+            new = [p for p, size in half.sizes.items() if size >= threshold and p not in known]
             if new:
                 low, high = self._range(half.side)
                 for price in sorted(new, reverse=half.side == "bid"):
@@ -478,10 +505,8 @@ class DensityTracker:
 
     def _range(self, side: BookSide) -> tuple[float, float]:
         """The lowest and the highest price of a side that is within range of the mid price."""
-        distance = self._settings.range_bps / BPS
-        if side == "bid":
-            return self._mid * (1 - distance) * (1 - EDGE), inf
-        return 0.0, self._mid * (1 + distance) * (1 + EDGE)
+        lowest, highest = self._band
+        return (self._mid * lowest, inf) if side == "bid" else (0.0, self._mid * highest)
 
     def _prices_in_range(self, half: BookHalf) -> list[float]:
         """The prices of a side within range of the mid price, ascending."""

@@ -7,6 +7,7 @@ nothing of the other books. Time comes in: ``now`` is seconds of the monotonic c
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from math import inf
 from typing import Literal
 
 from processes.orderbook.book import OrderBook, Untrusted
@@ -25,6 +26,8 @@ SUBSCRIBED_DELAY_S = 2.0
 CONNECTED_DELAY_S = 5.0
 RETRY_INITIAL_S = 2.0
 RETRY_MAX_S = 30.0
+MAX_QUIET_MS = 60_000
+"""The exchange's time is guessed forward no longer than this after a book's last message."""
 
 
 @dataclass
@@ -48,6 +51,8 @@ class FollowedBook:
         state, reason: As published; ``reason`` is None when live.
         generation: Unique number of this life of the topic: new after a change of source.
         messages: Messages received, applied or not.
+        received_at: When the last one was taken in, by the monotonic clock.
+        walls_due: When the walls have to be judged even if nothing more comes, by the same.
         is_changed: Whether something has to be published; whoever publishes resets it.
     """
 
@@ -70,12 +75,14 @@ class FollowedBook:
         "is_changed",
         "messages",
         "reason",
+        "received_at",
         "session",
         "source",
         "state",
         "symbol",
         "topic",
         "trades_connector",
+        "walls_due",
     )
 
     def __init__(
@@ -90,8 +97,8 @@ class FollowedBook:
         generations: Iterator[int],
         now: float,
         trades_connector: str | None = None,
+        densities: DensityTracker,
         flow: OrderFlow | None = None,
-        densities: DensityTracker | None = None,
     ) -> None:
         self.category: Category = category
         self.symbol = symbol
@@ -107,7 +114,9 @@ class FollowedBook:
         self.source: Source | None = None
         self.session: int | None = None
         self.messages = 0
-        self.is_changed = True
+        self.received_at = 0.0
+        self.walls_due = inf
+        self.is_changed = False
         self.counts = counts
         self.gap: Gap | None = None
         self._generations = generations
@@ -131,6 +140,7 @@ class FollowedBook:
             lost: Messages of the topic that are missing just before it.
         """
         self.messages += 1
+        self.received_at = now
         if (
             self.state != "live"
             or lost
@@ -153,7 +163,7 @@ class FollowedBook:
             flow.add(
                 bids.best, bids.sizes.get(bids.best, 0.0), asks.best, asks.sizes.get(asks.best, 0.0)
             )
-        if densities is not None and densities.tracked:
+        if densities.tracked:
             densities.on_book(book)
         self.is_changed = True
         return False
@@ -161,17 +171,27 @@ class FollowedBook:
     def on_trades(self, message: TradesMessage, lost: int = 0) -> None:
         """Attribute trades of the symbol to its walls."""
         densities = self.densities
-        if densities is not None and message.source == self.source:
+        if message.source == self.source:
             if lost:
                 densities.on_trades_lost()
-            if densities.tracked:
-                densities.on_trades(message.trades)
+            if densities.tracked and densities.on_trades(message.trades):
+                self.walls_due = 0.0
+
+    def update_walls(self, now: float) -> None:
+        """Let the walls of a live book be judged at the exchange's present time."""
+        last = self.book.last
+        if self.state != "live" or last is None:
+            return
+        quiet_ms = min(int((now - self.received_at) * 1_000), MAX_QUIET_MS)
+        self.densities.update(self.book, last.exchange_ts_ms + quiet_ms)
+        # A millisecond more, because quiet_ms is rounded down.
+        until_ms = self.densities.wake_ms - last.exchange_ts_ms + 1
+        self.walls_due = self.received_at + until_ms / 1_000
 
     def follow_trades(self, connector: str | None) -> None:
         """Whose link events concern the symbol's trades; None when they are not brought."""
         self.trades_connector = connector
-        if self.densities is not None:
-            self.densities.follow_trades(connector is not None)
+        self.densities.follow_trades(connector is not None)
 
     def doubt(
         self,
@@ -208,8 +228,8 @@ class FollowedBook:
             self._resync_due = now + retry_in_s
             if self.flow is not None:
                 self.flow.reset()
-            if self.densities is not None:
-                self.densities.drop()
+            self.densities.drop()
+            self.walls_due = inf
             self._open_gap(reason, recv_ts_ns, received_update_id)
         elif retry_in_s:
             self._resync_due = now + retry_in_s
@@ -227,12 +247,12 @@ class FollowedBook:
             return False
         is_first, self.source = self.source is None, source
         if is_first:
+            self.is_changed = True
             return False
         self.session = None
         self.generation = next(self._generations)
         changed = self.doubt("source_change", now, recv_ts_ns, retry_in_s=SUBSCRIBED_DELAY_S)
-        if self.densities is not None:
-            self.densities.reset()
+        self.densities.reset()
         return changed
 
     def check_silence(self, now: float) -> bool:

@@ -24,8 +24,9 @@ from processes.orderbook.followed import (
 from processes.orderbook.ledger import GapLedger, Reason
 from processes.orderbook.measures import (
     BPS,
+    Curve,
     OrderFlow,
-    curve,
+    band,
     imbalance,
     mid,
     spread_bps,
@@ -183,7 +184,7 @@ class OrderBookManager:
 
     def _follow_trades(self, connector: str, followed: bool) -> None:
         for book in self.books.values():
-            if book.trades_connector == connector and book.densities is not None:
+            if book.trades_connector == connector:
                 book.densities.follow_trades(followed)
 
     def _on_topic_event(self, topic: str, message: LinkMessage) -> Iterator[FollowedBook]:
@@ -192,8 +193,7 @@ class OrderBookManager:
         if book is None:
             return
         if kind == "trade":
-            if book.densities is not None:
-                book.densities.follow_trades(message.event == "subscribed")
+            book.densities.follow_trades(message.event == "subscribed")
         elif message.event == "subscribed":
             book.expect_snapshot(self.now, SUBSCRIBED_DELAY_S)
         else:
@@ -277,17 +277,16 @@ class OrderBookManager:
             return None
         book = followed.book
         half = book.bid_half if side == "bid" else book.ask_half
-        size, _, _ = curve(half, book.depth, is_inverse=category == "inverse").within(
-            mid_price, range_bps
-        )
-        return size
+        lowest, highest = band(range_bps)
+        visible = Curve(half, book.depth, is_inverse=category == "inverse")
+        return visible.within(mid_price * (lowest if side == "bid" else highest))[0]
 
     def get_densities(self, symbol: str, category: Category = "linear") -> list[Density] | None:
         """The walls that are tracked, nearest first; None without a live book."""
         followed = self._live(symbol, category)
         if followed is None:
             return None
-        return [] if followed.densities is None else followed.densities.densities(followed.book)
+        return followed.densities.densities(followed.book)
 
     def get_density_at_price(
         self,

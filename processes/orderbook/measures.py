@@ -13,9 +13,8 @@ contracts of 1 USD each, so the notional *is* the size and the base quantity is 
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
 from itertools import accumulate
-from operator import mul, neg, truediv
+from operator import mul, truediv
 from typing import Any
 
 from processes.orderbook.book import BookHalf, OrderBook
@@ -76,62 +75,68 @@ def imbalance(bid_size: float, ask_size: float) -> float | None:
     return (bid_size - ask_size) / total if total > 0 else None
 
 
+def band(distance_bps: float) -> tuple[float, float]:
+    """
+    The lowest and the highest price at most ``distance_bps`` from the mid price, over that price.
+
+    Wider by ``EDGE``: a level exactly at the edge is inside.
+    """
+    distance = distance_bps / BPS
+    return (1 - distance) * (1 - EDGE), (1 + distance) * (1 + EDGE)
+
+
 class Curve:
     """
-    Running totals over the levels of one side, best first: totals up to and with each level.
+    Running totals over the levels of one side of a book, from none to all, best first.
 
-    O(levels) to make, without a Python-level loop; 4 lists as long as the side.
+    ``totals[n]`` is the size of the best ``n`` levels, ``notionals[n]`` and ``bases[n]`` what they
+    are in quote and in base currency. O(levels) to make, without a Python-level loop.
 
     Args:
-        prices: Best first.
-        sizes: In the same order.
-        is_bid: Whether prices fall (bids) or rise (asks).
+        half: The side; it must not change while this is read.
+        depth: Levels a side of the stream: behind a side that is full there may be more.
         is_inverse: Whether sizes are contracts of 1 USD.
-        is_whole: Whether the exchange has no levels behind these.
     """
 
-    __slots__ = ("bases", "is_bid", "is_whole", "notionals", "prices", "sizes")
+    __slots__ = (
+        "_ascending", "_is_bid", "_is_whole", "bases", "count", "notionals", "prices", "sizes",
+        "totals",
+    )  # fmt: skip
 
-    def __init__(
-        self,
-        prices: Sequence[float],
-        sizes: Sequence[float],
-        *,
-        is_bid: bool,
-        is_inverse: bool,
-        is_whole: bool = True,
-    ) -> None:
-        self.prices = prices
-        self.is_whole = is_whole
-        self.is_bid = is_bid
-        self.sizes = list(accumulate(sizes))
+    def __init__(self, half: BookHalf, depth: int, *, is_inverse: bool) -> None:
+        self._is_bid = half.side == "bid"
+        ascending = self._ascending = half.prices
+        prices = self.prices = ascending[::-1] if self._is_bid else ascending
+        sizes = self.sizes = list(map(half.sizes.__getitem__, prices))
+        self.count = len(sizes)
+        self._is_whole = self.count < depth
+        self.totals = list(accumulate(sizes, initial=0.0))
         if is_inverse:
-            self.notionals = self.sizes
-            self.bases = list(accumulate(map(truediv, sizes, prices)))
+            self.notionals = self.totals
+            self.bases: list[float] = list(accumulate(map(truediv, sizes, prices), initial=0.0))
         else:
-            self.notionals = list(accumulate(map(mul, prices, sizes)))
-            self.bases = self.sizes
+            self.notionals = list(accumulate(map(mul, prices, sizes), initial=0.0))
+            self.bases = self.totals
+
+    def levels(self, count: int) -> list[Level]:
+        """At most ``count`` levels, best first."""
+        return list(zip(self.prices[:count], self.sizes[:count], strict=True))
 
     def size_of(self, levels: int) -> float:
         """Total size of the best ``levels`` levels, or of all when there are fewer."""
-        return self.sizes[min(levels, len(self.sizes)) - 1] if self.sizes and levels > 0 else 0.0
+        return self.totals[levels] if levels < self.count else self.totals[-1]
 
-    def within(self, mid_price: float, distance_bps: float) -> tuple[float, float, bool]:
+    def within(self, edge: float) -> tuple[float, float, bool]:
         """
-        Total size and notional of the levels at most ``distance_bps`` from the mid price.
+        Total size and notional of the levels that are not worse than the price ``edge``.
 
-        And whether these are all: not if the band reaches beyond the last level that is visible.
+        And whether these are all: not if the edge is beyond the last level that is visible.
         """
-        if self.is_bid:
-            edge = mid_price * (1 - distance_bps / BPS) * (1 - EDGE)
-            count = bisect_right(self.prices, -edge, key=neg)
+        if self._is_bid:
+            count = self.count - bisect_left(self._ascending, edge)
         else:
-            edge = mid_price * (1 + distance_bps / BPS) * (1 + EDGE)
-            count = bisect_right(self.prices, edge)
-        is_complete = self.is_whole or count < len(self.prices)
-        if not count:
-            return 0.0, 0.0, is_complete
-        return self.sizes[count - 1], self.notionals[count - 1], is_complete
+            count = bisect_right(self._ascending, edge)
+        return self.totals[count], self.notionals[count], self._is_whole or count < self.count
 
     def average_price(self, notional: float) -> float | None:
         """
@@ -140,38 +145,22 @@ class Curve:
         Notional over base quantity, the last level taken in part. None when the visible levels
         hold less.
         """
-        index = bisect_left(self.notionals, notional * (1 - EDGE))
-        if index == len(self.notionals):
+        last = bisect_left(self.notionals, notional * (1 - EDGE), 1)
+        if last > self.count:
             return None
-        before = self.notionals[index - 1] if index else 0.0
-        base = self.bases[index - 1] if index else 0.0
-        return notional / (base + (notional - before) / self.prices[index])
+        rest = notional - self.notionals[last - 1]
+        return notional / (self.bases[last - 1] + rest / self.prices[last - 1])
 
 
-def curve(half: BookHalf, levels: int, *, is_inverse: bool) -> Curve:
-    """Running totals over the best ``levels`` levels of one side of a book."""
-    prices = half.best_prices(levels)
-    sizes = list(map(half.sizes.__getitem__, prices))
-    return Curve(
-        prices,
-        sizes,
-        is_bid=half.side == "bid",
-        is_inverse=is_inverse,
-        is_whole=len(half.sizes) < levels,
-    )
-
-
-def depth_within(
-    bids: Curve, asks: Curve, mid_price: float, distance_bps: float
-) -> dict[str, float | bool]:
+def depth_within(bids: Curve, asks: Curve, lowest: float, highest: float) -> dict[str, Any]:
     """
-    Visible size and notional (quote) within ``distance_bps`` of the mid price, the edge included.
+    Visible size and notional (quote) of the bids from ``lowest`` up, the asks up to ``highest``.
 
     A band that is wider than the visible book holds what is visible, and says so: it is not
     complete, there is at least this much.
     """
-    bid, bid_notional, bid_complete = bids.within(mid_price, distance_bps)
-    ask, ask_notional, ask_complete = asks.within(mid_price, distance_bps)
+    bid, bid_notional, bid_complete = bids.within(lowest)
+    ask, ask_notional, ask_complete = asks.within(highest)
     return {
         "bid": bid,
         "ask": ask,
@@ -271,11 +260,9 @@ class BookMeasures:
     def __init__(self, settings: OrderbookConfig, category: Category) -> None:
         self._publish_levels = settings.publish_levels
         self._imbalance = [(label(n), n) for n in settings.imbalance_levels]
-        self._depth = [(label(bps), bps) for bps in settings.depth_bps]
+        self._depth = [(label(bps), *band(bps)) for bps in settings.depth_bps]
         self._impact = [(label(notional), notional) for notional in settings.impact_notionals]
         self._is_inverse = category == "inverse"
-        self._whole = bool(settings.depth_bps or settings.impact_notionals)
-        self._levels = max([settings.publish_levels, 1, *settings.imbalance_levels])
 
     def of(self, book: OrderBook) -> dict[str, Any]:
         """
@@ -284,38 +271,32 @@ class BookMeasures:
         A one-sided book has no mid price and nothing that needs one; an empty configuration list
         leaves its map empty. A count of more levels than the stream carries has no imbalance.
         """
-        bid_half, ask_half = book.bid_half, book.ask_half
-        levels = book.depth if self._whole else self._levels
-        bids = curve(bid_half, levels, is_inverse=self._is_inverse)
-        asks = curve(ask_half, levels, is_inverse=self._is_inverse)
+        depth = book.depth
+        bids = Curve(book.bid_half, depth, is_inverse=self._is_inverse)
+        asks = Curve(book.ask_half, depth, is_inverse=self._is_inverse)
         measures = MEASURES | {
             "imbalance": {
-                key: imbalance(bids.size_of(n), asks.size_of(n)) if n <= book.depth else None
+                key: imbalance(bids.size_of(n), asks.size_of(n)) if n <= depth else None
                 for key, n in self._imbalance
             },
-            "bids": _pairs(bid_half, bids.prices[: self._publish_levels]),
-            "asks": _pairs(ask_half, asks.prices[: self._publish_levels]),
+            "bids": bids.levels(self._publish_levels),
+            "asks": asks.levels(self._publish_levels),
         }
-        bid, ask = book.best_bid, book.best_ask
-        if bid is not None:
-            measures["best_bid"], measures["best_bid_size"] = bid
-        if ask is not None:
-            measures["best_ask"], measures["best_ask_size"] = ask
-        if bid is not None and ask is not None:
+        if bids.count:
+            measures["best_bid"], measures["best_bid_size"] = bid = bids.prices[0], bids.sizes[0]
+        if asks.count:
+            measures["best_ask"], measures["best_ask_size"] = ask = asks.prices[0], asks.sizes[0]
+        if bids.count and asks.count:
             mid_price = mid(bid[0], ask[0])
             measures["mid_price"] = mid_price
             measures["spread"] = spread(bid[0], ask[0])
             measures["spread_bps"] = spread_bps(bid[0], ask[0])
             measures["weighted_mid"] = weighted_mid(bid, ask)
             measures["depth"] = {
-                key: depth_within(bids, asks, mid_price, bps) for key, bps in self._depth
+                key: depth_within(bids, asks, mid_price * lowest, mid_price * highest)
+                for key, lowest, highest in self._depth
             }
             measures["impact"] = {
                 key: impact(bids, asks, mid_price, notional) for key, notional in self._impact
             }
         return measures
-
-
-def _pairs(half: BookHalf, prices: Sequence[float]) -> list[list[float]]:
-    sizes = half.sizes
-    return [[price, sizes[price]] for price in prices]

@@ -231,6 +231,12 @@ class Wall:
         """Whether a trade or a decrease may still find its partner."""
         return any(level.decreases or level.waiting for level in self.levels)
 
+    def first_open_ms(self) -> int | None:
+        """Match time of the first trade or decrease without a partner; None without any."""
+        times = [level.decreases[0].to_ms for level in self.levels if level.decreases]
+        times += [trade.match_ms for level in self.levels for trade in level.waiting]
+        return min(times, default=None)
+
     def fields(self) -> dict[str, Any]:
         """What is published of the accounts, ratios of the peak; made anew when they change."""
         if self._fields is None:

@@ -209,7 +209,7 @@ class NaiveWalls:
             elif size > accounts.peak * KEEP:
                 tell("removed")
                 forget()
-            elif accounts.is_open:
+            elif accounts.is_open and now_ms - wall.fallen <= FALL_MS:
                 pass
             elif accounts.eaten <= accounts.pulled:
                 tell("pulled")

@@ -128,7 +128,7 @@ def test_a_live_book_is_published_with_every_field_of_the_contract() -> None:
     worker = make_worker()
     message = snapshot(10)
     metric = next(m for m in give(worker, message) if m.payload["kind"] == "orderbook")
-    payload = metric.payload
+    payload = decode_map(encode_map(metric.payload))
     assert metric.topic == b"orderbook.linear.BTCUSDT"
     assert payload.keys() == HEADER | MEASURES.keys() | {
         "reason", "update_id", "sequence", "densities"
@@ -150,7 +150,6 @@ def test_a_live_book_is_published_with_every_field_of_the_contract() -> None:
     assert payload["imbalance"].keys() == {"1", "5", "10", "50"}
     assert payload["depth"].keys() == {"10", "25", "50", "100"}
     assert payload["impact"].keys() == {"10000", "100000"}
-    assert decode_map(encode_map(payload)) == payload
 
 
 def test_a_stale_book_is_published_without_any_number() -> None:
@@ -555,7 +554,7 @@ def test_every_published_book_of_a_capture_equals_the_model_at_its_update(
         for payload in books(give(worker, message, topic) + due(worker)):
             assert payload["state"] == "live"
             bids, asks = truth[payload["symbol"], payload["update_id"]]
-            assert (payload["bids"], payload["asks"]) == (bids, asks)
+            assert ([*map(list, payload["bids"])], [*map(list, payload["asks"])]) == (bids, asks)
             assert payload["best_bid"] < payload["best_ask"]
             published += 1
     assert published > 100

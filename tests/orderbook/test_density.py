@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from processes.orderbook.book import OrderBook
 from processes.orderbook.density import (
     ARRIVAL_MS,
+    FALL_MS,
     PUSH_MS,
     Baseline,
     DensityEvent,
@@ -281,6 +282,18 @@ def test_a_wall_that_leaves_without_trades_is_pulled_once_no_trade_can_come_any_
     assert (wall.size, wall.traded_size, wall.cancelled_size) == (0.0, 0.0, 20.0)
     assert (wall.eaten_ratio, wall.pulled_ratio) == (0.0, 1.0)
     assert story.tracker.walls() == []
+
+
+def test_a_wall_that_was_pulled_is_told_in_time_even_if_its_level_goes_on_shrinking() -> None:
+    story = Story()
+    story.step([(WALL, 20.0)])
+    story.step([(WALL, 1.0)])
+    fell_ms = story.now_ms
+    told: list[DensityEvent] = []
+    while not told and story.now_ms < fell_ms + 2 * FALL_MS:
+        told = story.step([(WALL, 1.0 + (story.update_id % 2) / 10)])
+    assert names(told) == ["pulled"]
+    assert FALL_MS < story.now_ms - fell_ms <= FALL_MS + STEP_MS
 
 
 def test_a_wall_that_was_nibbled_and_then_pulled_is_pulled_with_both_ratios() -> None:
@@ -587,6 +600,37 @@ def test_the_accounts_balance_exactly_whatever_happens(actions: Any, bucket_tick
             )
         alive &= {(wall.side, wall.price) for wall in story.tracker.walls()}
         assert story.tracker.tracked == sum(len(wall.levels) for wall in story.tracker.walls())
+
+
+@given(ACTIONS)
+@settings(max_examples=200, deadline=None)
+def test_nothing_is_told_later_when_walls_are_judged_only_when_they_ask_for_it(
+    actions: Any,
+) -> None:
+    always, asked = (Story(k=3.0) for _ in range(2))
+    tick_ms = 50
+    for number, (levels, sold, is_late, ms) in enumerate(actions):
+        trades = [
+            trade(always.now_ms + ms + offset, "Sell", price, size, f"{number}-{index}")
+            for index, (price, size, offset) in enumerate(sold)
+        ]
+        assert asked.step(levels, (), trades, is_late=is_late) == always.step(
+            levels, (), trades, is_late=is_late
+        )
+        late_trade = [always.sold(1.0, trade_id=f"{number}-late")]
+        for tick in range(ms // tick_ms):
+            has_hit = False
+            for story in (always, asked):
+                story.now_ms += tick_ms
+                if tick == 1:
+                    has_hit = story.tracker.on_trades(late_trade)
+            always.tracker.update(always.book, always.now_ms)
+            if has_hit or asked.now_ms >= asked.tracker.wake_ms:
+                asked.tracker.update(asked.book, asked.now_ms)
+            assert asked.tracker.take_events() == always.tracker.take_events()
+    for story in (always, asked):
+        story.tracker.update(story.book, story.now_ms)
+    assert asked.tracker.densities() == always.tracker.densities()
 
 
 @given(ACTIONS)

@@ -74,7 +74,6 @@ def test_densities_are_answered_by_symbol_and_by_price() -> None:
     manager.subscribe(BTC)
     manager.apply(BTC, snapshot(10, bids=[(100.0, 1.0), (99.9, 9.0), (99.8, 1.0), (99.7, 1.0)]))
     densities = followed(manager).densities
-    assert densities is not None
     densities.update(followed(manager).book, 1_000_300)
     walls = manager.get_densities(BTC)
     assert walls is not None

@@ -156,8 +156,8 @@ def test_the_measures_of_a_small_book_are_those_computed_by_hand() -> None:
     assert measures["spread_bps"] == close(20.0)
     assert measures["weighted_mid"] == close((99.9 * 2 + 100.1) / 3)
     assert measures["imbalance"] == {"1": close(-1 / 3), "2": close(-1 / 3)}
-    assert measures["bids"] == [[99.9, 1.0], [99.5, 2.0]]
-    assert measures["asks"] == [[100.1, 2.0], [100.6, 4.0]]
+    assert measures["bids"] == [(99.9, 1.0), (99.5, 2.0)]
+    assert measures["asks"] == [(100.1, 2.0), (100.6, 4.0)]
     # 99.9 and 100.1 lie exactly at 10 bps and are inside
     assert measures["depth"]["10"] == {
         "bid": 1.0, "ask": 2.0, "bid_notional": close(99.9), "ask_notional": close(200.2),
@@ -276,8 +276,8 @@ def check_against_slow(
     for notional in CONFIG.impact_notionals:
         expected_impact = slow_impact(bids, asks, notional, category)
         assert measures["impact"][label(notional)] == close(expected_impact)
-    assert measures["bids"] == [list(level) for level in bids[:10]]
-    assert measures["asks"] == [list(level) for level in asks[:10]]
+    assert measures["bids"] == bids[:10]
+    assert measures["asks"] == asks[:10]
 
 
 @pytest.mark.parametrize(

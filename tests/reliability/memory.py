@@ -54,7 +54,7 @@ def book(depth: int) -> float:
                 update, (level,), (),
             )  # fmt: skip
             followed.apply(delta, update * 0.02)
-            if followed.densities is not None and update % 5 == 0:
+            if update % 5 == 0:
                 followed.densities.update(followed.book, now_ms)
         assert followed.state == "live"
     return (resident_bytes() - before) / BOOKS[depth]
