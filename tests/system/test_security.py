@@ -4,6 +4,7 @@ import os
 import stat
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +45,10 @@ def shared_tmp(tmp_path: Path) -> Path:
     path = tmp_path / "tmp"
     path.mkdir()
     path.chmod(0o1777)
-    for parent in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-        parent.chmod(parent.stat().st_mode | 0o011)
+    top = Path(tempfile.gettempdir())
+    for parent in (tmp_path, *tmp_path.parents):
+        if parent.is_relative_to(top) and parent != top:
+            parent.chmod(parent.stat().st_mode | 0o011)
     return path
 
 
