@@ -39,6 +39,19 @@ class SizeOrder:
         """A row was put in between: begin anew next time."""
         self._is_valid = False
 
+    def let_go(self, sizes: Sequence[float], cut: int, until: int) -> None:
+        """
+        Rows before ``until`` are about to be cut off: give up those of them that are held.
+
+        Args:
+            sizes: The column, without its first ``cut`` rows.
+            cut: How many rows are cut off already.
+            until: A row, those cut off counted.
+        """
+        if self._is_valid and self._first < until < self._end:
+            self._remove(sizes[self._first - cut : until - cut])
+            self._first = until
+
     def move(self, sizes: Sequence[float], cut: int, first: int, end: int) -> None:
         """
         Make it the order of the rows ``first`` to ``end``, neither of which goes back.

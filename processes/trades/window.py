@@ -312,6 +312,8 @@ class TradeWindows:
         self._highs.evict(floor_ms)
         self._lows.evict(floor_ms)
         if _is_worth_cutting(self._head, len(self._ts)):
+            for order in self._size_orders.values():
+                order.let_go(self._sizes, self._cut, self._cut + self._head)
             for column in (
                 self._ts,
                 self._prices,

@@ -6,12 +6,13 @@ from decimal import Decimal
 from fractions import Fraction
 from itertools import pairwise
 from math import log, sqrt
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from processes.trades import quantiles
 from processes.trades.exact import DecimalScale, is_plausible
 from processes.trades.window import TradeWindows, WindowMeasures
 
@@ -384,6 +385,28 @@ def test_size_quantiles_are_right_after_many_trades_have_come_and_gone() -> None
             for window_ms in (10, 1_000):
                 assert windows.size_quantiles(window_ms, RANKS) == ranked(seen, window_ms, ts)
             seen = [p for p in seen if p.ts > ts - 1_000]
+
+
+def test_sizes_are_not_sorted_anew_whenever_old_trades_are_cut_off(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With 150,000 trades in a window that stopped the worker for 50 ms every few seconds."""
+    sort, rows = quantiles._in_order, []
+
+    def counting(sizes: Sequence[float]) -> Any:
+        rows.append(len(sizes))
+        return sort(sizes)
+
+    monkeypatch.setattr(quantiles, "_in_order", counting)
+    windows = TradeWindows(retention_ms=3_000)
+    for ts in range(12_000):
+        windows.add(ts, 1.0, 1.0 + ts % 7, is_buy=True)
+        if ts % 20 == 0:
+            windows.measures(3_000)
+            windows.size_quantiles(3_000, RANKS)
+        if ts == 6_000:
+            rows.clear()
+    assert rows == []
 
 
 def test_sizes_and_volatility_are_right_when_windows_move_on_trade_by_trade() -> None:
