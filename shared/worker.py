@@ -122,7 +122,7 @@ class Worker(Actor):
         telemetry: Telemetry | None = None,
     ) -> None:
         super().__init__(spec, clock=clock, telemetry=telemetry)
-        self._turns = turns
+        self.turns = turns
         self._assignments = assignments
         self._metrics_in = metrics_in
         self.lag_s: float | None = None
@@ -138,7 +138,7 @@ class Worker(Actor):
         )  # fmt: skip
         self.telemetry.gauges(
             "publish_stretch", "How many times fewer markets may publish, late; 1: not late.",
-            ("process",), lambda: [((self.process,), self._turns.stretch)],
+            ("process",), lambda: [((self.process,), self.turns.stretch)],
         )  # fmt: skip
         self._pace.expose(self.telemetry, self.process)
         self._bus_latency = self.telemetry.histogram(
@@ -240,7 +240,7 @@ class Worker(Actor):
         if lags_s:
             self.lag_s = lags_s[-1]
             self._bus_latency.observe_all(lags_s)
-            self._turns.note_lag(self.lag_s)
+            self.turns.note_lag(self.lag_s)
         self._pace.rest(len(lags_s), self.clock.monotonic())
 
     def _on_hang_up(self) -> None:
@@ -266,7 +266,7 @@ class Worker(Actor):
         subscriber, publisher = self._subscriber, self._publisher
         return {
             "lag_s": self.lag_s,
-            "publish_stretch": round(self._turns.stretch, 2),
+            "publish_stretch": round(self.turns.stretch, 2),
             "lost": sum(self._lost().values()),
             "frames_invalid": subscriber.invalid if subscriber else 0,
             "metrics_dropped": publisher.dropped if publisher else 0,

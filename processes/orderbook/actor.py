@@ -106,7 +106,7 @@ class OrderbookWorker(Worker):
     def on_start(self) -> None:
         """Connect to the connectors and the forwarder; begin to publish and to ask."""
         super().on_start()
-        self.every(self._turns.tick_s, self._on_publish_timer)
+        self.every(self.turns.tick_s, self._on_publish_timer)
         self.every(RESYNC_TICK_S, self._on_resync_timer)
         self.every(SLOW_TICK_S, self._on_slow_timer)
 
@@ -244,7 +244,7 @@ class OrderbookWorker(Worker):
             and (market.book.is_changed or market.book.walls_due <= now)
         ]
         due.sort(key=attrgetter("published_at"))
-        for market in due[: self._turns.take_share(len(self._books))]:
+        for market in due[: self.turns.take_share(len(self._books))]:
             book = market.book
             if book.is_changed:
                 yield from self._market_metrics(market, now_ns)

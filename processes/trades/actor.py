@@ -106,7 +106,7 @@ class TradesWorker(Worker):
     def on_start(self) -> None:
         """Connect to the connectors and the forwarder; begin to publish and to ask."""
         super().on_start()
-        self.every(self._turns.tick_s, self._on_timer)
+        self.every(self.turns.tick_s, self._on_timer)
         self.every(ASK_TICK_S, self._ask_for_links)
 
     def status(self) -> dict[str, Any]:
@@ -233,15 +233,15 @@ class TradesWorker(Worker):
     def publish_due(self) -> Iterator[Metric]:
         """The metrics of markets that traded, or were silent for nearly a second."""
         now_s, now_ns = self.clock.monotonic(), self.clock.time_ns()
-        last_chance = now_s + self._turns.tick_s - SILENT_S
-        traded_due = max(now_s - self._interval_s + self._turns.tick_s / 2, last_chance)
+        last_chance = now_s + self.turns.tick_s - SILENT_S
+        traded_due = max(now_s - self._interval_s + self.turns.tick_s / 2, last_chance)
         due = [
             market
             for market in self._markets.values()
             if market.published_at <= (traded_due if market.is_dirty else last_chance)
         ]
         due.sort(key=attrgetter("published_at"))
-        share = self._turns.take_share(len(self._markets))
+        share = self.turns.take_share(len(self._markets))
         for place, market in enumerate(due):
             if place < share or market.published_at <= last_chance:
                 yield from self._market_metric(market, now_ns)

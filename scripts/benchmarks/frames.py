@@ -38,9 +38,10 @@ def symbol_names(count: int) -> list[str]:
 
 @dataclass(frozen=True)
 class LoadSpec:
-    """What to send: how many symbols, how many messages a round, from which seed."""
+    """What to send: how many symbols, of which depth, how many messages a round, which seed."""
 
     symbols: int = 10
+    depth: int = DEPTH
     messages: int = 20_000
     seed: int = 1
     is_round: bool = False
@@ -111,7 +112,7 @@ class Load:
 def make_load(spec: LoadSpec) -> Load:
     """The load of ``spec``; about 25 us a message."""
     draw = random.Random(spec.seed)
-    markets = [_Market(name, draw) for name in symbol_names(spec.symbols)]
+    markets = [_Market(name, draw, spec.depth) for name in symbol_names(spec.symbols)]
     snapshots = {market.symbol: websocket_frame(market.snapshot()) for market in markets}
     closing = markets if spec.is_round else []
     if spec.messages <= len(closing):
@@ -138,10 +139,11 @@ def websocket_frame(payload: bytes) -> bytes:
 
 
 class _Market:
-    """One symbol: a book of exactly 50 levels a side on a grid of ticks, and its trades."""
+    """One symbol: a book of exactly ``depth`` levels a side on a grid of ticks, and its trades."""
 
-    def __init__(self, symbol: str, draw: random.Random) -> None:
+    def __init__(self, symbol: str, draw: random.Random, depth: int) -> None:
         self.symbol = symbol
+        self._depth = depth
         self._draw = draw
         self._decimals = draw.choice((2, 3, 4))
         self._size_decimals = draw.choice((1, 2, 3))
@@ -242,7 +244,7 @@ class _Market:
         sequence: int,
     ) -> tuple[str, int, int]:
         head = (
-            f'{{"topic":"orderbook.{DEPTH}.{self.symbol}","type":"{kind}","ts":{START_MS},'
+            f'{{"topic":"orderbook.{self._depth}.{self.symbol}","type":"{kind}","ts":{START_MS},'
             f'"data":{{"s":"{self.symbol}","b":[{self._rows(bids)}],"a":[{self._rows(asks)}],"u":'
         )
         middle = f'{head}{update},"seq":'
@@ -257,7 +259,7 @@ class _Market:
     def _change(self, side: "_Side", changed: dict[int, int]) -> None:
         """One change of one side, with what it brings at the far end of the book."""
         chance = self._draw.random()
-        index = min(int(self._draw.expovariate(1 / 8)), DEPTH - 1)
+        index = min(int(self._draw.expovariate(1 / 8)), self._depth - 1)
         if chance < 0.8:
             tick = side.at(index)
             changed[tick] = side.set(tick, self._draw_size())
@@ -279,11 +281,11 @@ class _Market:
             tick = side.best - side.sign
             return tick if self._bids.best < tick < self._asks.best else None
         tick = side.at(index) + side.sign
-        return tick if tick not in side.sizes and index < DEPTH - 1 else None
+        return tick if tick not in side.sizes and index < self._depth - 1 else None
 
     def _ladder(self, start: int, sign: int) -> dict[int, int]:
         levels, tick = {}, start
-        for _ in range(DEPTH):
+        for _ in range(self._depth):
             levels[tick] = self._draw_size()
             tick += sign * self._draw.choice((1, 1, 2, 3))
         return levels

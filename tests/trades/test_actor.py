@@ -170,7 +170,7 @@ def test_trades_are_published_within_an_interval_and_silence_before_a_second(
         if turn < 20:
             give(worker, BTC, trades_message(clock, trade(clock)))
         for _ in range(TICKS_MAX):
-            clock.now_s += worker._turns.tick_s
+            clock.now_s += worker.turns.tick_s
             for metric in worker.publish_due():
                 published[metric.topic].append(clock.now_s)
     busy = [at for at in published[b"trades.linear.BTCUSDT"] if at < 1_005.1]
@@ -207,8 +207,8 @@ def test_a_worker_that_is_late_publishes_silent_and_busy_markets_every_second_al
     topics = more_markets(worker, clock, 200)
     times: dict[bytes, list[float]] = {}
     for _ in range(8 * TICKS_MAX):
-        clock.now_s += worker._turns.tick_s
-        worker._turns.note_lag(2 * LATE_S)
+        clock.now_s += worker.turns.tick_s
+        worker.turns.note_lag(2 * LATE_S)
         for topic in topics[:100]:
             give(worker, topic, trades_message(clock, trade(clock)))
         for metric in worker.publish_due():
@@ -227,7 +227,7 @@ def test_a_long_publish_interval_still_publishes_every_second(
     give(worker, LINK, link(clock, "connected"))
     times = []
     for _ in range(20 * TICKS_MAX):
-        clock.now_s += worker._turns.tick_s
+        clock.now_s += worker.turns.tick_s
         if is_trading:
             give(worker, BTC, trades_message(clock, trade(clock)))
         times += [clock.now_s for _ in due(worker)]
