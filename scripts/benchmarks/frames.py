@@ -36,7 +36,7 @@ def symbol_names(count: int) -> list[str]:
     return [f"{coin}USDT" for coin in coins[:count]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LoadSpec:
     """What to send: how many symbols, of which depth, how many messages a round, which seed."""
 

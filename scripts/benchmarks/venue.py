@@ -305,8 +305,8 @@ def main() -> None:
 def load_spec(symbols: int, messages: int, round_size: int, seed: int) -> LoadSpec:
     """One round if the messages fit into it, else rounds that join."""
     if messages <= round_size:
-        return LoadSpec(symbols, messages, seed)
-    return LoadSpec(symbols, round_size, seed, is_round=True)
+        return LoadSpec(symbols=symbols, messages=messages, seed=seed)
+    return LoadSpec(symbols=symbols, messages=round_size, seed=seed, is_round=True)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import pytest
 from processes.connector.protocol import BookUpdate, TradeBatch, decode
 from processes.orderbook.book import OrderBook
 from scripts.benchmarks.frames import DEPTH, Frame, Load, LoadSpec, make_load
-from scripts.benchmarks.venue import Round
+from scripts.benchmarks.venue import Round, load_spec
 from shared.messages import BookMessage
 
 NOW_MS = b"1791365008335"
@@ -133,3 +133,11 @@ def test_the_same_specification_gives_the_same_bytes() -> None:
 def test_a_round_too_short_to_close_its_books_is_refused() -> None:
     with pytest.raises(ValueError, match="cannot close"):
         make_load(LoadSpec(symbols=10, messages=10, is_round=True))
+
+
+@pytest.mark.parametrize(("messages", "spec"), [
+    (300, LoadSpec(symbols=3, messages=300, seed=7)),
+    (900, LoadSpec(symbols=3, messages=400, seed=7, is_round=True)),
+])  # fmt: skip
+def test_a_load_longer_than_a_round_is_rounds(messages: int, spec: LoadSpec) -> None:
+    assert load_spec(3, messages, 400, 7) == spec
