@@ -2,10 +2,10 @@ r"""
 Records and payloads to msgpack bytes and back; the only file that knows how.
 
 A market bus frame is ``topic + \x00 + msgpack array``: one ZeroMQ frame costs half of two. Workers
-get many in one, a bundle. Records are unpacked by msgspec, which checks every field on the way. A
-metric payload and a control
-message are msgpack maps with named keys, because people read those. Whatever cannot be read raises
-``CodecError``; neither library allocates more than the frame has bytes for.
+get many records in a frame, and the forwarder many metrics: a bundle. Records are unpacked by
+msgspec, which checks every field on the way. A metric payload and a control message are msgpack
+maps with named keys, because people read those. Whatever cannot be read raises ``CodecError``;
+neither library allocates more than the frame has bytes for.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -65,13 +65,13 @@ def decode_record(topic: bytes, record: bytes) -> MarketMessage:
 
 
 def encode_bundle(parts: list[bytes]) -> bytes:
-    """Several messages in one frame: a msgpack array of topic, record, topic, record, …"""
+    """Several messages in one frame: a msgpack array of topic, content, topic, content, …"""
     return _pack(parts)
 
 
 def decode_bundle(bundle: bytes) -> Iterator[tuple[bytes, bytes]]:
     """
-    Topic and record of the messages in a bundle, in order.
+    Topic and content, a record or a packed map, of the messages in a bundle, in order.
 
     Raises:
         CodecError: If it is none.
@@ -80,8 +80,8 @@ def decode_bundle(bundle: bytes) -> Iterator[tuple[bytes, bytes]]:
         parts = _unpack_parts(bundle)
     except DecodeError as error:
         raise CodecError(f"unreadable bundle: {error}") from error
-    if len(parts) % 2:
-        raise CodecError("a bundle that ends with a topic")
+    if not parts or len(parts) % 2:
+        raise CodecError(f"a bundle of {len(parts)} parts")
     each = iter(parts)
     return zip(each, each, strict=True)
 

@@ -1,7 +1,7 @@
 """
 The last message of every topic, in bounded memory, and what counts as a message at all.
 
-Decides what is remembered and what is refused. Frames stay bytes: the forwarder decodes nothing.
+Decides what is remembered and what is refused. Payloads stay bytes: the forwarder decodes none.
 """
 
 import re

@@ -242,6 +242,7 @@ class OrderbookWorker(Worker):
             for market in self._books.values()
             if market.published_at <= latest
             and (market.book.is_changed or market.book.walls_due <= now)
+            and market.book.source is not None
         ]
         due.sort(key=attrgetter("published_at"))
         for market in due[: self.turns.take_share(len(self._books))]:

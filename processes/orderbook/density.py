@@ -6,8 +6,8 @@ Decides what is a wall, when it is told as ``detected``, ``grown``, ``eaten``, `
 exchange's, in milliseconds: match times of books and trades, and the exchange's present time.
 
 Between publications only the few prices of known walls are looked at, one dictionary look-up each
-per book message. The search for new walls, the thresholds and the events are done by ``update``,
-once a publish interval.
+per book message. The search for new walls, the thresholds and the events are done by ``update``, at
+most once a publish interval: when the book changed, or at ``wake_ms``.
 
 - A wall is a level (or ``bucket_ticks`` neighbouring ticks) within ``range_bps`` of the mid price
   whose size is at least ``k`` times the baseline: the median over ``lookback_s`` of the median
@@ -20,7 +20,8 @@ once a publish interval.
   is said once; the wall stays known for ``REFILL_MS`` after it fell, and filled up again it is
   ``grown``: the same wall (``first_seen_ms``, ``initial_size``) with new accounts.
 - ``pulled``: it fell below its threshold mostly by cancellation. Told when no trade can explain
-  the decrease any more, and after ``FALL_MS`` even if the level has gone on shrinking since.
+  the decrease any more. Where the level goes on shrinking all the time it is told ``FALL_MS`` after
+  the fall, as uncertain, once what is open cannot turn the verdict.
 - ``removed``: out of range, out of the visible book, dropped with an untrusted book, or no longer
   large because the baseline rose.
 """
@@ -248,7 +249,7 @@ class DensityTracker:
         Attribute trades to the walls at their prices; block trades never touch the book.
 
         Returns:
-            Whether there was any, so that ``update`` has something to decide.
+            Whether any hit a wall, so that ``update`` has something to decide.
         """
         has_hit = False
         for trade in trades:
@@ -337,11 +338,10 @@ class DensityTracker:
 
     def _judge_side(self, side: BookSide, has_new_baseline: bool) -> None:
         """Judge the walls of a side; those that nothing has happened to cost a comparison."""
-        mid_price, far = self._mid, self._mid * self._range_kept
         due = [
             wall
             for wall in self._walls[side].values()
-            if wall.has_changed or has_new_baseline or abs(wall.price - mid_price) > far
+            if wall.has_changed or has_new_baseline or self._is_out_of_range(wall)
         ]
         baseline = self._baselines[side].value
         if not due or baseline is None:
@@ -393,8 +393,13 @@ class DensityTracker:
             self._end("removed", wall)  # it kept its size, the baseline rose
             return
         is_over = self._now_ms - wall.fallen_since_ms > FALL_MS
-        if wall.is_open() and not is_over:
-            return  # a trade may still explain it
+        unexplained = wall.unexplained()
+        if unexplained:
+            # What a trade may still explain is booked as pulled, and would move to eaten.
+            is_sure = wall.eaten > wall.pulled or wall.pulled - wall.eaten >= 2 * unexplained
+            if not (is_over and is_sure):
+                return
+            wall.uncertain = True
         if wall.eaten <= wall.pulled:
             self._end("pulled", wall)
         elif not wall.size or is_over:
@@ -402,11 +407,13 @@ class DensityTracker:
 
     def _wake_ms(self, wall: Wall) -> float:
         """When to judge a wall that nothing more happens to."""
-        if wall.spent_since_ms is not None or not wall.has_changed:
+        if wall.spent_since_ms is not None:
+            return wall.spent_since_ms + REFILL_MS + 1
+        if not wall.has_changed:
             return inf
         first_ms = wall.first_open_ms()
         wake_ms = inf if first_ms is None else first_ms + self._grace_ms
-        if wall.fallen_since_ms is not None:
+        if wall.fallen_since_ms is not None and self._now_ms <= wall.fallen_since_ms + FALL_MS:
             wake_ms = min(wake_ms, wall.fallen_since_ms + FALL_MS)
         return wake_ms + 1
 

@@ -152,7 +152,9 @@ class Curve:
         return notional / (self.bases[last - 1] + rest / self.prices[last - 1])
 
 
-def depth_within(bids: Curve, asks: Curve, lowest: float, highest: float) -> dict[str, Any]:
+def depth_within(
+    bids: Curve, asks: Curve, lowest: float, highest: float
+) -> dict[str, float | bool]:
     """
     Visible size and notional (quote) of the bids from ``lowest`` up, the asks up to ``highest``.
 

@@ -223,9 +223,9 @@ class Wall:
         for level in self.levels:
             level.settle(until_ms)
 
-    def is_open(self) -> bool:
-        """Whether a trade may still explain one of the decreases."""
-        return any(level.decreases for level in self.levels)
+    def unexplained(self) -> Decimal:
+        """How much of the decreases a trade may still explain."""
+        return sum((item.amount for level in self.levels for item in level.decreases), ZERO)
 
     def is_waiting(self) -> bool:
         """Whether a trade or a decrease may still find its partner."""

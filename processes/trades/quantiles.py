@@ -36,7 +36,7 @@ class SizeOrder:
         self._is_valid = False
 
     def invalidate(self) -> None:
-        """A row was put in between: begin anew next time."""
+        """A row was put in between, or most are gone: begin anew next time."""
         self._is_valid = False
 
     def let_go(self, sizes: Sequence[float], cut: int, until: int) -> None:
@@ -49,6 +49,9 @@ class SizeOrder:
             until: A row, those cut off counted.
         """
         if self._is_valid and self._first < until < self._end:
+            if until - self._first > self._end - until:
+                self.invalidate()
+                return
             self._remove(sizes[self._first - cut : until - cut])
             self._first = until
 
@@ -61,7 +64,8 @@ class SizeOrder:
             cut: How many rows were cut off.
             first, end: Rows, those cut off counted.
         """
-        if not self._is_valid or self._first < cut or first >= self._end:
+        is_mostly_gone = first - self._first > self._end - first
+        if not self._is_valid or self._first < cut or is_mostly_gone:
             self._sizes = _in_order(sizes[first - cut : end - cut])
         else:
             if first > self._first:

@@ -42,7 +42,7 @@ class Accounts:
     refilled: Fraction = Fraction(0)
     eaten: Fraction = Fraction(0)
     pulled: Fraction = Fraction(0)
-    is_open: bool = False
+    unexplained: Fraction = Fraction(0)
 
 
 @dataclass
@@ -101,7 +101,8 @@ class NaiveWall:
                 accounts.eaten += traded
                 accounts.cancelled += -step - traded
                 accounts.pulled += -step - traded
-                accounts.is_open |= change.to_ms >= until_ms and -step > traded
+                if change.to_ms >= until_ms:
+                    accounts.unexplained += -step - traded
             accounts.size = change.after
         for trade, rest in zip(self.trades, left, strict=True):
             if self.since_ms < trade.match_ts_ms < until_ms:
@@ -209,7 +210,13 @@ class NaiveWalls:
             elif size > accounts.peak * KEEP:
                 tell("removed")
                 forget()
-            elif accounts.is_open and now_ms - wall.fallen <= FALL_MS:
+            elif accounts.unexplained and (
+                now_ms - wall.fallen <= FALL_MS
+                or (
+                    accounts.eaten + accounts.unexplained > accounts.pulled - accounts.unexplained
+                    and accounts.eaten <= accounts.pulled
+                )
+            ):
                 pass
             elif accounts.eaten <= accounts.pulled:
                 tell("pulled")

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from prometheus_client import generate_latest
 
 from processes.orderbook.actor import OrderbookWorker
+from processes.orderbook.density import ARRIVAL_MS, FALL_MS, PUSH_MS
 from processes.orderbook.measures import MEASURES
 from shared.bus import MarketPublisher, MetricInbox, Received
 from shared.clock import Clock, SystemClock
@@ -358,17 +359,58 @@ def test_an_eaten_wall_is_told_with_the_trades_that_ate_it() -> None:
     assert event["uncertain"] is False
 
 
-def test_a_pulled_wall_is_told_even_if_nothing_more_happens_to_the_book() -> None:
+INTERVAL_S = 0.1
+GRACE_S = (PUSH_MS[50] + ARRIVAL_MS) / 1_000
+
+
+def told_after(worker: OrderbookWorker, clock: FakeClock, within_s: float) -> dict[str, float]:
+    """The events of a quiet time, and how many seconds it took for each to be told."""
+    began, told = clock.now_s, {}
+    while clock.now_s < began + within_s:
+        clock.now_s += worker.turns.tick_s
+        for event in of_kind(due(worker), "density"):
+            told[event["event"]] = clock.now_s - began
+    return told
+
+
+def test_a_pulled_wall_is_told_in_time_even_if_nothing_more_happens_to_the_book() -> None:
     clock = FakeClock()
     worker = make_worker(clock)
     give(worker, snapshot(10, bids=WALL))
     give(worker, delta(11, bids=[(99.9, 0.0)]))
-    events = []
-    for _ in range(20):
-        clock.now_s += 0.05
-        events += of_kind(due(worker), "density")
-    assert [event["event"] for event in events] == ["pulled"]
+    told = told_after(worker, clock, 1.0)
+    assert told.keys() == {"pulled"}
+    assert GRACE_S < told["pulled"] <= GRACE_S + INTERVAL_S + 2 * worker.turns.tick_s
     assert books(due(worker)) == []
+
+
+def test_a_wall_that_fell_by_trades_is_told_eaten_in_time_in_a_book_that_went_quiet() -> None:
+    clock = FakeClock()
+    worker = make_worker(clock)
+    give(worker, snapshot(10, bids=WALL))
+    fell = delta(11, bids=[(99.9, 2.0)])
+    assert fell.match_ts_ms is not None
+    sold = trade(fell.match_ts_ms - 3, "Sell", 99.9, 11.0)
+    give(worker, trades_message(sold), BTC_TRADES)
+    give(worker, fell)
+    told = told_after(worker, clock, 10.0)
+    assert told.keys() == {"eaten"}
+    assert FALL_MS / 1_000 < told["eaten"] <= FALL_MS / 1_000 + 2.2 * INTERVAL_S
+
+
+def test_a_trade_that_explains_a_decrease_is_told_with_the_next_turn() -> None:
+    clock = FakeClock()
+    worker = make_worker(clock)
+    give(worker, snapshot(10, bids=WALL))
+    fell = delta(11, bids=[(99.9, 2.0)])
+    assert fell.match_ts_ms is not None
+    give(worker, fell)
+    assert told_after(worker, clock, 0.15) == {}
+    sold = trade(fell.match_ts_ms - 3, "Sell", 99.9, 18.0)
+    give(worker, trades_message(sold), BTC_TRADES)
+    told = told_after(worker, clock, 1.0)
+    assert told.keys() == {"eaten"}
+    assert told["eaten"] <= INTERVAL_S, "not only when the grace period is over"
 
 
 def test_the_walls_of_a_book_without_trades_are_uncertain() -> None:
@@ -427,6 +469,21 @@ def test_walls_of_a_new_source_are_measured_by_that_source_alone() -> None:
     metrics = give(worker, snapshot(5, bids=WALL, source="live"))
     events = [(event["event"], event["strength"]) for event in of_kind(metrics, "density")]
     assert events == [("removed", 20.0), ("detected", 20.0)]
+
+
+def test_books_of_a_connector_that_died_before_it_spoke_take_nobody_elses_turn() -> None:
+    clock = FakeClock()
+    unheard = [
+        replace(assignment(f"C{number}USDT"), connector="connector-linear-1")
+        for number in range(10)
+    ]
+    worker = make_worker(clock, *unheard, assignment("BTCUSDT"))
+    give(worker, snapshot(10))
+    assert list(worker.on_connector_gone("connector-linear-1")) == []
+    for update in range(11, 16):
+        clock.now_s += INTERVAL_S
+        give(worker, delta(update))
+        assert [book["update_id"] for book in books(due(worker))] == [update]
 
 
 # -- topics come and go ----------------------------------------------------------------------------

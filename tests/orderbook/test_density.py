@@ -14,6 +14,7 @@ from processes.orderbook.density import (
     ARRIVAL_MS,
     FALL_MS,
     PUSH_MS,
+    REFILL_MS,
     Baseline,
     DensityEvent,
     DensityTracker,
@@ -293,7 +294,26 @@ def test_a_wall_that_was_pulled_is_told_in_time_even_if_its_level_goes_on_shrink
     while not told and story.now_ms < fell_ms + 2 * FALL_MS:
         told = story.step([(WALL, 1.0 + (story.update_id % 2) / 10)])
     assert names(told) == ["pulled"]
+    assert told[0].density.uncertain, "the last decrease may yet turn out to be a trade"
     assert FALL_MS < story.now_ms - fell_ms <= FALL_MS + STEP_MS
+
+
+def test_the_verdict_waits_for_a_trade_that_could_turn_it() -> None:
+    story = Story()
+    story.step([(WALL, 20.0)])
+    story.step([(WALL, 12.5)], trades=[story.sold(7.5)])
+    size = 4.8
+    story.step([(WALL, size)])
+    fell_ms = story.now_ms
+    while story.now_ms < fell_ms + FALL_MS:
+        size -= 0.01
+        assert story.step([(WALL, round(size, 2))]) == []
+    rest = story.sold(round(size, 2))
+    assert story.step([(WALL, 0.0)]) == [], "eaten or pulled: its trade has not come yet"
+    story.tracker.on_trades([rest])
+    (event,) = story.step()
+    assert event.event == "eaten"
+    assert event.density.eaten_ratio > event.density.pulled_ratio
 
 
 def test_a_wall_that_was_nibbled_and_then_pulled_is_pulled_with_both_ratios() -> None:
@@ -563,18 +583,16 @@ def test_the_tick_only_gets_finer_as_more_is_seen() -> None:
 # -- always ----------------------------------------------------------------------------------------
 
 LOTS = st.integers(0, 300).map(lambda lots: lots / 10)
-ACTIONS = st.lists(
-    st.tuples(
-        st.lists(st.tuples(st.sampled_from([99.95, 99.94, 99.9]), LOTS), max_size=3),
-        st.lists(
-            st.tuples(st.sampled_from([99.95, 99.94]), LOTS.filter(bool), st.integers(-150, 60)),
-            max_size=3,
-        ),
-        st.booleans(),
-        st.sampled_from([20, 100, 400, 3000]),
+ACTION = st.tuples(
+    st.lists(st.tuples(st.sampled_from([99.95, 99.94, 99.9]), LOTS), max_size=3),
+    st.lists(
+        st.tuples(st.sampled_from([99.95, 99.94]), LOTS.filter(bool), st.integers(-150, 60)),
+        max_size=3,
     ),
-    max_size=25,
+    st.booleans(),
+    st.sampled_from([20, 100, 400, 3000]),
 )
+ACTIONS = st.lists(ACTION, max_size=25)
 
 
 @given(ACTIONS, st.sampled_from([1, 2, 5]))
@@ -602,26 +620,32 @@ def test_the_accounts_balance_exactly_whatever_happens(actions: Any, bucket_tick
         assert story.tracker.tracked == sum(len(wall.levels) for wall in story.tracker.walls())
 
 
-@given(ACTIONS)
-@settings(max_examples=200, deadline=None)
+WAITS_MS = (0, 50, 300, 3_000, FALL_MS + 1_000, REFILL_MS + 1_000)
+TICK_MS = 50
+
+
+@given(
+    st.lists(st.tuples(ACTION, st.sampled_from(WAITS_MS)), max_size=15),
+    st.sampled_from([1, 2, 5]),
+)
+@settings(max_examples=150, deadline=None)
 def test_nothing_is_told_later_when_walls_are_judged_only_when_they_ask_for_it(
-    actions: Any,
+    actions: Any, bucket_ticks: int
 ) -> None:
-    always, asked = (Story(k=3.0) for _ in range(2))
-    tick_ms = 50
-    for number, (levels, sold, is_late, ms) in enumerate(actions):
+    always, asked = (Story(k=3.0, bucket_ticks=bucket_ticks) for _ in range(2))
+    for number, ((levels, sold, is_late, _), wait_ms) in enumerate(actions):
         trades = [
-            trade(always.now_ms + ms + offset, "Sell", price, size, f"{number}-{index}")
+            trade(always.now_ms + STEP_MS + offset, "Sell", price, size, f"{number}-{index}")
             for index, (price, size, offset) in enumerate(sold)
         ]
         assert asked.step(levels, (), trades, is_late=is_late) == always.step(
             levels, (), trades, is_late=is_late
         )
         late_trade = [always.sold(1.0, trade_id=f"{number}-late")]
-        for tick in range(ms // tick_ms):
+        for tick in range(wait_ms // TICK_MS):
             has_hit = False
             for story in (always, asked):
-                story.now_ms += tick_ms
+                story.now_ms += TICK_MS
                 if tick == 1:
                     has_hit = story.tracker.on_trades(late_trade)
             always.tracker.update(always.book, always.now_ms)

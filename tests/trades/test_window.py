@@ -390,7 +390,7 @@ def test_size_quantiles_are_right_after_many_trades_have_come_and_gone() -> None
 def test_sizes_are_not_sorted_anew_whenever_old_trades_are_cut_off(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """With 150,000 trades in a window that stopped the worker for 50 ms every few seconds."""
+    """With 150,000 trades in a window that stopped the worker for 27 ms every few seconds."""
     sort, rows = quantiles._in_order, []
 
     def counting(sizes: Sequence[float]) -> Any:
