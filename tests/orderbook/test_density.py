@@ -546,6 +546,19 @@ def test_each_level_of_a_wall_has_its_own_trades() -> None:
     assert (event.event, event.density.eaten_ratio) == ("eaten", 0.8)
 
 
+def test_a_wall_beside_one_that_waits_to_be_filled_up_is_found_when_that_is_over() -> None:
+    story = Story(bucket_ticks=2)
+    (event,) = story.step([(99.95, 20.0)])
+    assert event.density.price == 99.95, "with 99.94"
+    sold = [story.sold(20.0, 99.95), story.sold(1.0, 99.94)]
+    assert names(story.step([(99.95, 0.0), (99.94, 0.0)], trades=sold)) == ["eaten"]
+    over_ms = story.now_ms + REFILL_MS + 1
+    assert story.step([(99.94, 3.5), (99.93, 3.6)]) == [], "99.94 belongs to the other"
+    assert story.tracker.wake_ms == over_ms
+    story.tracker.update(story.book, over_ms)
+    assert names(story.tracker.take_events()) == ["detected"]
+
+
 def test_walls_never_share_a_level() -> None:
     story = Story(bucket_ticks=4)
     events = story.step([(round(99.99 - step / 100, 2), 20.0) for step in range(10)])
