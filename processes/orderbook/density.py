@@ -11,7 +11,8 @@ most once a publish interval: when the book changed, or at ``wake_ms``.
 
 - A wall is a level (or ``bucket_ticks`` neighbouring ticks) within ``range_bps`` of the mid price
   whose size is at least ``k`` times the baseline: the median over ``lookback_s`` of the median
-  level size of its side, sampled once a second. Medians of many levels do not feel the walls.
+  level size of its side, sampled once a second while the book changes. Medians of many levels do
+  not feel the walls.
 - Hysteresis: a wall ends below ``KEEP`` of the threshold it had to reach, and beyond
   ``RANGE_KEEP`` times the range.
 - ``grown``: ``GROWN`` times the lowest size since the last event, also after being eaten.
