@@ -351,7 +351,8 @@ class DensityTracker:
         until_ms = self._now_ms - self._grace_ms
         for wall in due:
             wall.settle(until_ms)
-            wall.has_changed = wall.is_waiting() or wall.fallen_since_ms is not None
+            is_open = wall.first_open_ms() is not None
+            wall.has_changed = is_open or wall.fallen_since_ms is not None
             self._judge(wall, threshold)
 
     def _judge(self, wall: Wall, threshold: Decimal) -> None:

@@ -227,12 +227,8 @@ class Wall:
         """How much of the decreases a trade may still explain."""
         return sum((item.amount for level in self.levels for item in level.decreases), ZERO)
 
-    def is_waiting(self) -> bool:
-        """Whether a trade or a decrease may still find its partner."""
-        return any(level.decreases or level.waiting for level in self.levels)
-
     def first_open_ms(self) -> int | None:
-        """Match time of the first trade or decrease without a partner; None without any."""
+        """Match time of the first trade or decrease that may find a partner; None without any."""
         times = [level.decreases[0].to_ms for level in self.levels if level.decreases]
         times += [trade.match_ms for level in self.levels for trade in level.waiting]
         return min(times, default=None)

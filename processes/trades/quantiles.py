@@ -39,21 +39,22 @@ class SizeOrder:
         """A row was put in between, or most are gone: begin anew next time."""
         self._is_valid = False
 
-    def let_go(self, sizes: Sequence[float], cut: int, until: int) -> None:
+    def let_go(self, sizes: Sequence[float], cut: int, first: int) -> None:
         """
-        Rows before ``until`` are about to be cut off: give up those of them that are held.
+        Give up the rows before ``first``; also to be called before they are cut off.
 
         Args:
             sizes: The column, without its first ``cut`` rows.
             cut: How many rows are cut off already.
-            until: A row, those cut off counted.
+            first: A row, those cut off counted.
         """
-        if self._is_valid and self._first < until < self._end:
-            if until - self._first > self._end - until:
-                self.invalidate()
-                return
-            self._remove(sizes[self._first - cut : until - cut])
-            self._first = until
+        if not self._is_valid or first <= self._first:
+            return
+        if self._first < cut or first - self._first > self._end - first:
+            self.invalidate()
+        else:
+            self._remove(sizes[self._first - cut : first - cut])
+            self._first = first
 
     def move(self, sizes: Sequence[float], cut: int, first: int, end: int) -> None:
         """
@@ -64,14 +65,11 @@ class SizeOrder:
             cut: How many rows were cut off.
             first, end: Rows, those cut off counted.
         """
-        is_mostly_gone = first - self._first > self._end - first
-        if not self._is_valid or self._first < cut or is_mostly_gone:
+        self.let_go(sizes, cut, first)
+        if not self._is_valid:
             self._sizes = _in_order(sizes[first - cut : end - cut])
-        else:
-            if first > self._first:
-                self._remove(sizes[self._first - cut : first - cut])
-            if end > self._end:
-                self._add(sizes[self._end - cut : end - cut])
+        elif end > self._end:
+            self._add(sizes[self._end - cut : end - cut])
         self._first, self._end, self._is_valid = first, end, True
 
     def _remove(self, old: Sequence[float]) -> None:

@@ -19,10 +19,10 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from processes.connector.protocol import BookUpdate, TradeBatch, decode
 from processes.orderbook.actor import OrderbookWorker
 from processes.trades.actor import TradesWorker
 from scripts.benchmarks.frames import DEPTH, LoadSpec, make_load
+from scripts.benchmarks.records import frame_payload, record_of
 from scripts.benchmarks.report import table
 from shared import codec
 from shared.bus import Received
@@ -201,16 +201,11 @@ def _book_of(symbol: str, depth: int) -> Stream:
 
 def _message(frame: bytes, at_s: float) -> MarketMessage:
     """A frame of the load as a record that was sent and received at that time."""
-    start = {126: 4, 127: 10}.get(frame[1], 2)
-    decoded = decode(frame[start:], "linear", _ns(at_s))
-    if isinstance(decoded, BookUpdate):
-        book: BookMessage = decoded.record("live", 1, 1)
-        return replace(book, exchange_ts_ms=_ms(at_s), match_ts_ms=_ms(at_s))
-    assert isinstance(decoded, list)
-    assert isinstance(decoded[0], TradeBatch)
-    batch: TradesMessage = decoded[0].record("live", 1, 1)
-    rows = tuple(replace(trade, match_ts_ms=_ms(at_s)) for trade in batch.trades)
-    return replace(batch, exchange_ts_ms=_ms(at_s), trades=rows)
+    record = record_of(frame_payload(frame), _ns(at_s))
+    if isinstance(record, BookMessage):
+        return replace(record, exchange_ts_ms=_ms(at_s), match_ts_ms=_ms(at_s))
+    rows = tuple(replace(trade, match_ts_ms=_ms(at_s)) for trade in record.trades)
+    return replace(record, exchange_ts_ms=_ms(at_s), trades=rows)
 
 
 def main(words: list[str]) -> int:

@@ -30,10 +30,11 @@ hide_wsaccel()  # before websocket-client is imported: the product does not have
 import websocket  # noqa: E402
 
 from processes.connector.frames import BufferedWebSocket  # noqa: E402
-from processes.connector.protocol import BookUpdate, TradeBatch, decode  # noqa: E402
+from processes.connector.protocol import decode  # noqa: E402
 from processes.orderbook.book import OrderBook  # noqa: E402
 from processes.orderbook.measures import BookMeasures  # noqa: E402
 from processes.trades.window import TradeWindows  # noqa: E402
+from scripts.benchmarks.records import frame_payload, record_of  # noqa: E402
 from shared import codec  # noqa: E402
 from shared.bus import BUNDLE  # noqa: E402
 from shared.config import OrderbookConfig  # noqa: E402
@@ -55,10 +56,10 @@ class Inputs:
     def __init__(self, load: Load) -> None:
         frames = [load.snapshots[SYMBOL], *[frame.data for frame in load.frames]]
         self.stream = b"".join(frames)
-        self.payloads = [_payload(frame) for frame in frames]
-        self.messages: list[BookMessage | TradesMessage] = []
-        for number, payload in enumerate(self.payloads, 1):
-            self.messages.append(_message(decode(payload, "linear", NOW_NS), number))
+        self.payloads = [frame_payload(frame) for frame in frames]
+        self.messages = [
+            record_of(payload, NOW_NS, number) for number, payload in enumerate(self.payloads, 1)
+        ]
         self.books = [m for m in self.messages if isinstance(m, BookMessage)]
         self.trades = [t for m in self.messages if isinstance(m, TradesMessage) for t in m.trades]
         self.topic = market_topic("book", "linear", SYMBOL)
@@ -290,18 +291,6 @@ def measure(parts: Sequence[str], rounds: int) -> list[dict[str, Any]]:
         rows.append({"part": name, "reference_us": min(slow), "ours_us": min(fast),
                      "ratio": min(fast) / min(slow)})  # fmt: skip
     return rows
-
-
-def _payload(frame: bytes) -> bytes:
-    return frame[2:] if frame[1] < 126 else frame[4:]
-
-
-def _message(decoded: object, number: int) -> BookMessage | TradesMessage:
-    if isinstance(decoded, BookUpdate):
-        return decoded.record("live", 1, number)
-    assert isinstance(decoded, list)
-    assert isinstance(decoded[0], TradeBatch)
-    return decoded[0].record("live", 1, number)
 
 
 def _walk(side: Sequence[tuple[float, float]], notional: float) -> float | None:

@@ -12,9 +12,9 @@ import time
 
 import zmq
 
-from processes.connector.protocol import BookUpdate, decode
 from processes.orderbook.book import OrderBook
 from scripts.benchmarks.frames import LoadSpec, make_load
+from scripts.benchmarks.records import frame_payload, record_of
 from scripts.benchmarks.run import ROUND
 from scripts.benchmarks.venue import load_spec, say
 from shared.bus import MARKET_QUEUE
@@ -22,18 +22,15 @@ from shared.codec import decode_market
 from shared.messages import BookMessage
 from shared.topics import market_topic
 
-PAYLOAD_AT = 4
-"""After the header of a frame of 126 bytes to 64 kB."""
-
 
 def books_of(spec: LoadSpec) -> dict[bytes, OrderBook]:
     """The books after their snapshots, by market bus topic."""
     books = {}
     for symbol, frame in make_load(spec).snapshots.items():
-        update = decode(frame[PAYLOAD_AT:], "linear", 0)
-        assert isinstance(update, BookUpdate)
-        book = OrderBook(update.depth)
-        book.apply(update.record("live", 1, 1))
+        snapshot = record_of(frame_payload(frame), 0)
+        assert isinstance(snapshot, BookMessage)
+        book = OrderBook(snapshot.depth)
+        book.apply(snapshot)
         books[market_topic("book", "linear", symbol)] = book
     return books
 

@@ -20,6 +20,7 @@ from processes.connector.client import BATCH
 from processes.orderbook.actor import OrderbookWorker
 from processes.trades.actor import TradesWorker
 from scripts.benchmarks.frames import LoadSpec, make_load
+from scripts.benchmarks.records import frame_payload
 from shared.bus import MarketPublisher, MarketSubscriber
 from shared.specs import Assignment, ConnectorSpec, OrderbookSpec, Stream, TradesSpec
 
@@ -56,11 +57,6 @@ def instructions(work: Callable[[], object]) -> int:
     return count
 
 
-def payload(frame: bytes) -> bytes:
-    """A websocket frame of the load without its header."""
-    return frame[2:] if frame[1] < 126 else frame[4:]
-
-
 class Line:
     """A connector that was given everything but its socket, and its end of the bus."""
 
@@ -75,7 +71,7 @@ class Line:
         )  # fmt: skip
         self.publisher = MarketPublisher(context, f"ipc://{directory}/bus", self.endpoint)
         self.connector._publisher = self.publisher
-        self.read([payload(frame) for frame in LOAD.snapshots.values()])
+        self.read([frame_payload(frame) for frame in LOAD.snapshots.values()])
         for symbol in LOAD.symbols:
             self.connector.client._flowing |= {f"publicTrade.{symbol}", f"orderbook.50.{symbol}"}
 
@@ -86,8 +82,8 @@ class Line:
 
     def read_load(self) -> None:
         """First the snapshots, then everything."""
-        self.read([payload(frame) for frame in LOAD.snapshots.values()])
-        self.read([payload(frame.data) for frame in LOAD.frames])
+        self.read([frame_payload(frame) for frame in LOAD.snapshots.values()])
+        self.read([frame_payload(frame.data) for frame in LOAD.frames])
 
 
 @pytest.fixture

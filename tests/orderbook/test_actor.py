@@ -344,15 +344,20 @@ def test_a_wall_is_told_as_an_event_and_listed_in_the_book() -> None:
     assert listed == {name: event[name] for name in DENSITY}
 
 
+def fall(sold: float) -> tuple[BookMessage, TradesMessage]:
+    """The wall falls to 2; the trade that took part of it."""
+    fell = delta(11, bids=[(99.9, 2.0)])
+    assert fell.match_ts_ms is not None
+    return fell, trades_message(trade(fell.match_ts_ms - 3, "Sell", 99.9, sold))
+
+
 def test_an_eaten_wall_is_told_with_the_trades_that_ate_it() -> None:
     clock = FakeClock()
     worker = make_worker(clock)
     give(worker, snapshot(10, bids=WALL))
-    eaten = delta(11, bids=[(99.9, 2.0)])
-    assert eaten.match_ts_ms is not None
-    sold = trade(eaten.match_ts_ms - 3, "Sell", 99.9, 18.0)
-    assert give(worker, trades_message(sold), BTC_TRADES) == []
-    give(worker, eaten)
+    fell, sold = fall(18.0)
+    assert give(worker, sold, BTC_TRADES) == []
+    give(worker, fell)
     clock.now_s += 0.1
     (event,) = of_kind(due(worker), "density")
     assert (event["event"], event["eaten_ratio"], event["traded_size"]) == ("eaten", 0.9, 18.0)
@@ -388,10 +393,8 @@ def test_a_wall_that_fell_by_trades_is_told_eaten_in_time_in_a_book_that_went_qu
     clock = FakeClock()
     worker = make_worker(clock)
     give(worker, snapshot(10, bids=WALL))
-    fell = delta(11, bids=[(99.9, 2.0)])
-    assert fell.match_ts_ms is not None
-    sold = trade(fell.match_ts_ms - 3, "Sell", 99.9, 11.0)
-    give(worker, trades_message(sold), BTC_TRADES)
+    fell, sold = fall(11.0)
+    give(worker, sold, BTC_TRADES)
     give(worker, fell)
     told = told_after(worker, clock, 10.0)
     assert told.keys() == {"eaten"}
@@ -402,12 +405,10 @@ def test_a_trade_that_explains_a_decrease_is_told_with_the_next_turn() -> None:
     clock = FakeClock()
     worker = make_worker(clock)
     give(worker, snapshot(10, bids=WALL))
-    fell = delta(11, bids=[(99.9, 2.0)])
-    assert fell.match_ts_ms is not None
+    fell, sold = fall(18.0)
     give(worker, fell)
     assert told_after(worker, clock, 0.15) == {}
-    sold = trade(fell.match_ts_ms - 3, "Sell", 99.9, 18.0)
-    give(worker, trades_message(sold), BTC_TRADES)
+    give(worker, sold, BTC_TRADES)
     told = told_after(worker, clock, 1.0)
     assert told.keys() == {"eaten"}
     assert told["eaten"] <= INTERVAL_S, "not only when the grace period is over"
