@@ -258,10 +258,11 @@ class Received(Struct, frozen=True, gc=False):
 class _Route:
     """What a subscriber knows of one topic."""
 
-    __slots__ = ("connector", "sequence", "session")
+    __slots__ = ("connector", "decode", "sequence", "session")
 
-    def __init__(self, connector: str) -> None:
+    def __init__(self, topic: bytes, connector: str) -> None:
         self.connector = connector
+        self.decode = codec.record_decoder(topic)
         self.session: int | None = None
         self.sequence = 0
 
@@ -308,7 +309,7 @@ class MarketSubscriber:
     def subscribe(self, topic: bytes, connector: str) -> None:
         """Receive one topic exactly; ``topic`` ends with its terminator."""
         if topic not in self._routes:
-            self._routes[topic] = _Route(connector)
+            self._routes[topic] = _Route(topic, connector)
             self.socket.subscribe(self._name + topic)
 
     def unsubscribe(self, topic: bytes) -> None:
@@ -325,7 +326,7 @@ class MarketSubscriber:
         that was followed before. Messages of a topic that was unsubscribed while they waited are
         dropped; what cannot be read is counted in ``invalid``.
         """
-        recv, decode, routes = self.socket.recv, codec.decode_record, self._routes
+        recv, routes = self.socket.recv, self._routes
         start, left = len(self._name), limit
         while left > 0:
             try:
@@ -338,13 +339,14 @@ class MarketSubscriber:
                 continue
             for topic, record in bundle:
                 left -= 1
-                try:
-                    message = decode(topic, record)
-                except CodecError:
-                    self.invalid += 1
-                    continue
                 route = routes.get(topic)
                 if route is None:
+                    self._drop(topic, record)
+                    continue
+                try:
+                    message = route.decode(record)
+                except codec.UNREADABLE:
+                    self.invalid += 1
                     continue
                 session, sequence = message.session, message.bus_sequence
                 if session == route.session:
@@ -356,6 +358,13 @@ class MarketSubscriber:
                 if missing:
                     self.lost[route.connector] += missing
                 yield Received(topic, message, missing)
+
+    def _drop(self, topic: bytes, record: bytes) -> None:
+        """What nobody follows: mostly a message of a topic that was unsubscribed meanwhile."""
+        try:
+            codec.decode_record(topic, record)
+        except CodecError:
+            self.invalid += 1
 
     def hang_ups(self) -> list[str]:
         """

@@ -51,6 +51,15 @@ def decode_market(frame: bytes) -> tuple[bytes, MarketMessage]:
     return frame[:end], decode_record(frame[:end], frame[end:])
 
 
+UNREADABLE = (DecodeError, UnicodeDecodeError)
+"""What a decoder of records raises when it cannot read one."""
+
+
+def record_decoder(topic: bytes) -> Callable[[bytes], MarketMessage]:
+    """What decodes the records of a topic; it raises ``UNREADABLE``."""
+    return _DECODERS[topic[:1]]
+
+
 def decode_record(topic: bytes, record: bytes) -> MarketMessage:
     """
     The record of a message with this topic.
@@ -60,7 +69,7 @@ def decode_record(topic: bytes, record: bytes) -> MarketMessage:
     """
     try:
         return _DECODERS[topic[:1]](record)
-    except (DecodeError, UnicodeDecodeError, KeyError) as error:
+    except (*UNREADABLE, KeyError) as error:
         raise CodecError(f"unreadable market message: {type(error).__name__}: {error}") from error
 
 

@@ -549,14 +549,12 @@ class DensityTracker:
     def _payload(self, wall: Wall) -> dict[str, Any]:
         baseline = self._baselines[wall.side].value
         assert baseline is not None, "a wall was found by its baseline"
-        fields = wall.fields()
-        return {
-            **fields,
-            "strength": fields["size"] / baseline,
-            "distance_bps": abs(wall.price - self._mid) / self._mid * BPS,
-            "age_ms": max(0, self._now_ms - wall.first_seen_ms),
-            "uncertain": wall.uncertain,
-        }
+        payload = wall.fields().copy()
+        payload["strength"] = payload["size"] / baseline
+        payload["distance_bps"] = abs(wall.price - self._mid) / self._mid * BPS
+        payload["age_ms"] = max(0, self._now_ms - wall.first_seen_ms)
+        payload["uncertain"] = wall.uncertain
+        return payload
 
 
 def _match_ms(book: OrderBook) -> int:
