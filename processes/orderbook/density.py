@@ -7,7 +7,8 @@ exchange's, in milliseconds: match times of books and trades, and the exchange's
 
 Between publications only the few prices of known walls are looked at, one dictionary look-up each
 per book message. The search for new walls, the thresholds and the events are done by ``update``, at
-most once a publish interval: when the book changed, or at ``wake_ms``.
+most once a publish interval: when the book changed, or at ``wake_ms``. Trades that are newer than
+the book are kept until then: they may have hit a wall that is not found yet.
 
 - A wall is a level (or ``bucket_ticks`` neighbouring ticks) within ``range_bps`` of the mid price
   whose size is at least ``k`` times the baseline: the median over ``lookback_s`` of the median
@@ -29,6 +30,7 @@ most once a publish interval: when the book changed, or at ``wake_ms``.
 
 from array import array
 from bisect import bisect_left, bisect_right, insort
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from decimal import Decimal
 from math import inf
@@ -53,6 +55,8 @@ REFILL_MS = 10_000
 SAMPLE_MS = 1_000
 MAX_SAMPLES = 300
 TRADE_IDS = 4096
+RECENT_TRADES = 256
+"""Messages of trades that are kept for walls yet to be found: more than come between two looks."""
 
 PUSH_MS = {1: 10, 25: 20, 50: 20, 100: 100, 200: 100, 1000: 200}
 """Push period of Bybit's streams by depth."""
@@ -179,15 +183,15 @@ class DensityTracker:
         with_trades: Whether the trades of the symbol are brought at all.
 
     Attributes:
-        tracked: Number of prices that are followed; bring books and trades when it is not zero.
+        tracked: Number of prices that are followed; bring books when it is not zero, trades always.
         wake_ms: The exchange's time at which ``update`` has something to decide even if nothing
             more comes.
     """
 
     __slots__ = (
-        "_band", "_baselines", "_events", "_grace_ms", "_levels", "_match_ms", "_mid", "_now_ms",
-        "_range_kept", "_settings", "_tick", "_trade_ids", "_trades_followed", "_walls", "tracked",
-        "wake_ms",
+        "_band", "_baselines", "_events", "_grace_ms", "_levels", "_lost_until_ms", "_match_ms",
+        "_mid", "_now_ms", "_range_kept", "_recent", "_settings", "_tick", "_trade_ids",
+        "_trades_followed", "_walls", "tracked", "wake_ms",
     )  # fmt: skip
 
     def __init__(
@@ -201,6 +205,7 @@ class DensityTracker:
         self._walls: dict[BookSide, dict[float, Wall]] = {"bid": {}, "ask": {}}
         self._events: list[DensityEvent] = []
         self._trades_followed = with_trades
+        self._recent: deque[tuple[Trade, ...]] = deque(maxlen=RECENT_TRADES)
         self.reset()
 
     def reset(self) -> None:
@@ -209,6 +214,8 @@ class DensityTracker:
         self._baselines = {"bid": Baseline(lookback_s), "ask": Baseline(lookback_s)}
         self._tick = TickGrid()
         self._trade_ids: dict[str, None] = {}
+        self._recent.clear()
+        self._lost_until_ms = 0
         self._forget_all()
         self._match_ms = 0
         self._now_ms = 0
@@ -252,24 +259,28 @@ class DensityTracker:
         Returns:
             Whether any hit a wall, so that ``update`` has something to decide.
         """
+        trades = tuple(trades)
+        self._recent.append(trades)
+        if not self.tracked:
+            return False
         has_hit = False
         for trade in trades:
-            side: BookSide = "ask" if trade.side == "Buy" else "bid"
-            level = self._levels[side].get(trade.price)
+            level = self._levels["ask" if trade.side == "Buy" else "bid"].get(trade.price)
             if level is None or trade.is_block or trade.trade_id in self._trade_ids:
                 continue
-            self._trade_ids[trade.trade_id] = None
-            if len(self._trade_ids) > TRADE_IDS:
-                del self._trade_ids[next(iter(self._trade_ids))]
-            if trade.is_rpi:
-                level.wall.uncertain = True
-            else:
-                level.trade(trade.match_ts_ms, trade.size)
+            if self._hit(level, trade):
                 has_hit = True
         return has_hit
 
-    def on_trades_lost(self) -> None:
-        """Trades are missing: what happens to the present walls can no longer be told surely."""
+    def on_trades_lost(self, until_ms: int = 0) -> None:
+        """
+        Trades are missing: what happens to the present walls can no longer be told surely.
+
+        Args:
+            until_ms: Match time of the first trade after them: walls that are found in an older
+                book are concerned as well.
+        """
+        self._lost_until_ms = until_ms
         for wall in self.walls():
             wall.uncertain = True
 
@@ -307,6 +318,7 @@ class DensityTracker:
             self._judge_side(half.side, has_new_baseline)
         for half in (book.bid_half, book.ask_half):
             self._search(half)
+        self._forget_trades()
         self.wake_ms = min(map(self._wake_ms, self.walls()), default=inf)
 
     @property
@@ -529,14 +541,61 @@ class DensityTracker:
             levels,
             first_seen_ms=self._now_ms,
             since_ms=self._match_ms,
-            uncertain=not self._trades_followed,
+            uncertain=not self._trades_followed or self._misses_trades(self._match_ms),
         )
         for level in wall.levels:
             self._levels[side][level.price] = level
         self._walls[side][price] = wall
         wall.has_changed = False
         self.tracked += len(levels)
+        self._replay_trades(wall)
         self._tell("detected", wall)
+
+    # -- trades ----------------------------------------------------------------------------------
+
+    def _hit(self, level: WallLevel, trade: Trade) -> bool:
+        """A trade at a wall's price, seen for the first time; whether it took from the book."""
+        self._trade_ids[trade.trade_id] = None
+        if len(self._trade_ids) > TRADE_IDS:
+            del self._trade_ids[next(iter(self._trade_ids))]
+        if trade.is_rpi:
+            level.wall.uncertain = True
+            return False
+        level.trade(trade.match_ts_ms, trade.size)
+        return True
+
+    def _replay_trades(self, wall: Wall) -> None:
+        """
+        Attribute what came before the wall was found and is newer than the book that shows it.
+
+        What is of the book's very millisecond has mostly made that book. An id may have hit an
+        earlier wall at the price, which tells nothing about this one.
+        """
+        levels = {level.price: level for level in wall.levels}
+        taker = "Sell" if wall.side == "bid" else "Buy"
+        seen: set[str] = set()
+        for trades in self._recent:
+            for trade in trades:
+                level = levels.get(trade.price)
+                if level is None or trade.side != taker or trade.is_block:
+                    continue
+                if trade.match_ts_ms > wall.since_ms and trade.trade_id not in seen:
+                    seen.add(trade.trade_id)
+                    self._hit(level, trade)
+
+    def _misses_trades(self, since_ms: int) -> bool:
+        """Whether trades after ``since_ms`` were lost, or too many to keep."""
+        if since_ms < self._lost_until_ms:
+            return True
+        recent = self._recent
+        is_full = len(recent) == RECENT_TRADES
+        return is_full and (not recent[0] or recent[0][0].match_ts_ms > since_ms)
+
+    def _forget_trades(self) -> None:
+        """Let go of trades that the book has in it: a wall that is found later has them too."""
+        recent = self._recent
+        while recent and (not recent[0] or recent[0][-1].match_ts_ms <= self._match_ms):
+            recent.popleft()
 
     # -- telling ---------------------------------------------------------------------------------
 

@@ -173,8 +173,8 @@ class FollowedBook:
         densities = self.densities
         if message.source == self.source:
             if lost:
-                densities.on_trades_lost()
-            if densities.tracked and densities.on_trades(message.trades):
+                densities.on_trades_lost(message.trades[0].match_ts_ms if message.trades else 0)
+            if densities.on_trades(message.trades):
                 self.walls_due = 0.0
 
     def update_walls(self, now: float) -> None:

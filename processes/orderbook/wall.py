@@ -200,7 +200,7 @@ class Wall:
         Begin new accounts for what is there now: the wall was eaten, told so, and filled up again.
 
         Args:
-            since_ms: Match time of the book that shows the present sizes.
+            since_ms: Match time of the book that shows the present sizes; later trades wait on.
         """
         self._touch()
         self.peak = self.low = self.size
@@ -210,7 +210,7 @@ class Wall:
         self.fallen_since_ms = self.spent_since_ms = None
         for level in self.levels:
             level.decreases.clear()
-            level.waiting.clear()
+            level.waiting = [trade for trade in level.waiting if trade.match_ms > since_ms]
 
     def make_good(self, amount: Decimal) -> None:
         """Something was traded and put back before the book showed it."""

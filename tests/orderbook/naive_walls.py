@@ -61,6 +61,11 @@ class NaiveWall:
     gone: bool = False
     settled: tuple[tuple[int, int], Accounts] | None = None
 
+    def is_hit_by(self, trade: Trade) -> bool:
+        taker = "Sell" if self.side == "bid" else "Buy"
+        hits = trade.side == taker and trade.price == self.price
+        return hits and not trade.is_rpi and not trade.is_block
+
     def accounts(self, until_ms: int) -> Accounts:
         """The accounts; not computed again when all is older than ``until_ms`` and unchanged."""
         key = (len(self.changes), len(self.trades))
@@ -121,6 +126,7 @@ class NaiveWalls:
         self.walls: list[NaiveWall] = []
         self.samples: dict[str, deque[tuple[int, float]]] = {"bid": deque(), "ask": deque()}
         self.match_ms = 0
+        self.trades: list[Trade] = []
 
     def side(self, name: str) -> dict[float, float]:
         return self.book.bids if name == "bid" else self.book.asks
@@ -143,10 +149,9 @@ class NaiveWalls:
         self.match_ms = raw["cts"]
 
     def on_trade(self, trade: Trade) -> None:
+        self.trades.append(trade)
         for wall in self.walls:
-            taker = "Sell" if wall.side == "bid" else "Buy"
-            hits = trade.side == taker and trade.price == wall.price and not trade.is_rpi
-            if hits and trade.match_ts_ms >= wall.since_ms:
+            if wall.is_hit_by(trade) and trade.match_ts_ms >= wall.since_ms:
                 wall.trades.append(trade)
 
     def update(self, now_ms: int) -> list[tuple[Any, ...]]:
@@ -169,6 +174,7 @@ class NaiveWalls:
                     wall = NaiveWall(name, price, size, self.match_ms, low=size)
                     self.walls.append(wall)
                     events.append(self._event("detected", wall, now_ms))
+                    wall.trades = self._later_trades(wall)
         return events
 
     def _judge(
@@ -236,8 +242,12 @@ class NaiveWalls:
         if wall.told:
             wall.told, wall.spent, wall.fallen = False, None, None
             wall.start, wall.since_ms, wall.settled = size, self.match_ms, None
-            wall.changes, wall.trades = [], []
+            wall.changes, wall.trades = [], self._later_trades(wall)
         self._set_low(wall, size)
+
+    def _later_trades(self, wall: NaiveWall) -> list[Trade]:
+        """What came already and is newer than the book that shows the wall."""
+        return [t for t in self.trades if wall.is_hit_by(t) and t.match_ts_ms > wall.since_ms]
 
     def _set_low(self, wall: NaiveWall, size: Fraction) -> None:
         wall.low = size

@@ -14,6 +14,7 @@ from processes.orderbook.density import (
     ARRIVAL_MS,
     FALL_MS,
     PUSH_MS,
+    RECENT_TRADES,
     REFILL_MS,
     Baseline,
     DensityEvent,
@@ -496,6 +497,82 @@ def test_trades_before_the_wall_was_found_are_not_its_own() -> None:
     story.wait()
     (wall,) = story.tracker.densities()
     assert (wall.traded_size, wall.refilled_size) == (0.0, 0.0)
+
+
+def found_after(trades: Iterable[Trade], *, is_lost: bool = False) -> Story:
+    """A wall of 20 that the book shows at once, and that is found when the trades have come."""
+    story = Story()
+    story.now_ms += STEP_MS
+    story.update_id += 1
+    story.book.apply(story.message([(WALL, 20.0)], ()))
+    if is_lost:
+        story.tracker.on_trades_lost(story.now_ms + 50)
+    for one in trades:
+        story.tracker.on_trades([one])
+    story.tracker.update(story.book, story.now_ms + 60)
+    assert names(story.tracker.take_events()) == ["detected"]
+    return story
+
+
+FOUND_MS = 1_000_000 + STEP_MS
+"""Match time of the book in ``found_after``."""
+
+
+def test_a_trade_that_came_before_the_wall_was_found_counts() -> None:
+    story = found_after([trade(FOUND_MS + 40, "Sell", WALL, 20.0)])
+    (event,) = story.step([(WALL, 0.0)])
+    assert (event.event, event.density.traded_size) == ("eaten", 20.0)
+    assert not event.density.uncertain
+    assert "pulled" not in names(story.wait())
+
+
+@pytest.mark.parametrize(
+    "sold",
+    [
+        {"match_ms": FOUND_MS},
+        {"price": 99.94},
+        {"is_block": True},
+        {"side": "Buy"},
+    ],
+)
+def test_a_trade_before_the_finding_that_cannot_have_hit_the_wall_is_not_its_own(sold: Any) -> None:
+    fields = {"match_ms": FOUND_MS + 40, "price": WALL, "size": 20.0, "side": "Sell"} | sold
+    story = found_after([trade(**fields)])
+    told = [*story.step([(WALL, 0.0)]), *story.wait()]
+    assert [(event.event, event.density.traded_size) for event in told] == [("pulled", 0.0)]
+
+
+def test_a_trade_received_before_and_after_the_finding_counts_once() -> None:
+    sold = trade(FOUND_MS + 40, "Sell", WALL, 8.0)
+    story = found_after([sold, sold])
+    (event,) = [*story.step([(WALL, 4.0)], trades=[sold]), *story.wait()]
+    assert (event.event, event.density.traded_size) == ("pulled", 8.0)
+
+
+def test_retail_price_improvement_before_the_finding_makes_it_uncertain() -> None:
+    story = found_after([trade(FOUND_MS + 40, "Sell", WALL, 8.0, is_rpi=True)])
+    assert [wall.uncertain for wall in story.tracker.densities()] == [True]
+
+
+def test_more_trades_than_are_kept_make_a_new_wall_uncertain() -> None:
+    for number, expected in ((RECENT_TRADES - 1, False), (RECENT_TRADES, True)):
+        story = found_after(trade(FOUND_MS + 40, "Buy", 100.01, 1.0, str(n)) for n in range(number))
+        assert [wall.uncertain for wall in story.tracker.densities()] == [expected]
+
+
+def test_trades_lost_after_the_book_that_shows_a_wall_make_it_uncertain() -> None:
+    story = found_after([], is_lost=True)
+    assert [wall.uncertain for wall in story.tracker.densities()] == [True]
+
+
+def test_a_wall_that_is_filled_up_again_keeps_the_trades_that_its_book_does_not_show_yet() -> None:
+    story = Story()
+    story.step([(WALL, 50.0)])
+    assert names(story.step([(WALL, 5.0)], trades=[story.sold(45.0)])) == ["eaten"]
+    after = trade(story.now_ms + STEP_MS + 50, "Sell", WALL, 60.0)
+    assert names(story.step([(WALL, 60.0)], trades=[after])) == ["grown"]
+    (event,) = story.step([(WALL, 0.0)])
+    assert (event.event, event.density.traded_size) == ("eaten", 60.0)
 
 
 def test_retail_price_improvement_at_the_walls_price_makes_it_uncertain() -> None:
