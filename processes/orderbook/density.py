@@ -183,6 +183,7 @@ class DensityTracker:
         with_trades: Whether the trades of the symbol are brought at all.
 
     Attributes:
+        trades_followed: Whether trades are being brought; walls found without are uncertain.
         tracked: Number of prices that are followed; bring books when it is not zero, trades always.
         wake_ms: The exchange's time at which ``update`` has something to decide even if nothing
             more comes.
@@ -191,7 +192,7 @@ class DensityTracker:
     __slots__ = (
         "_band", "_baselines", "_events", "_grace_ms", "_levels", "_lost_until_ms", "_match_ms",
         "_mid", "_now_ms", "_range_kept", "_recent", "_settings", "_tick", "_trade_ids",
-        "_trades_followed", "_walls", "tracked", "wake_ms",
+        "_walls", "tracked", "trades_followed", "wake_ms",
     )  # fmt: skip
 
     def __init__(
@@ -204,7 +205,7 @@ class DensityTracker:
         self._levels: dict[BookSide, dict[float, WallLevel]] = {"bid": {}, "ask": {}}
         self._walls: dict[BookSide, dict[float, Wall]] = {"bid": {}, "ask": {}}
         self._events: list[DensityEvent] = []
-        self._trades_followed = with_trades
+        self.trades_followed = with_trades
         self._recent: deque[tuple[Trade, ...]] = deque(maxlen=RECENT_TRADES)
         self.reset()
 
@@ -286,7 +287,7 @@ class DensityTracker:
 
     def follow_trades(self, followed: bool) -> None:
         """Whether trades are being brought from now on; walls without them are uncertain."""
-        self._trades_followed = followed
+        self.trades_followed = followed
         if not followed:
             self.on_trades_lost()
 
@@ -541,7 +542,7 @@ class DensityTracker:
             levels,
             first_seen_ms=self._now_ms,
             since_ms=self._match_ms,
-            uncertain=not self._trades_followed or self._misses_trades(self._match_ms),
+            uncertain=not self.trades_followed or self._misses_trades(self._match_ms),
         )
         for level in wall.levels:
             self._levels[side][level.price] = level

@@ -174,6 +174,8 @@ class FollowedBook:
         if message.source == self.source:
             if lost:
                 densities.on_trades_lost(message.trades[0].match_ts_ms if message.trades else 0)
+            if not densities.trades_followed and self.trades_connector is not None:
+                densities.follow_trades(True)  # they flow, before or without word of it
             if densities.on_trades(message.trades):
                 self.walls_due = 0.0
 

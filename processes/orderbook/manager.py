@@ -167,7 +167,7 @@ class OrderBookManager:
                     book.expect_snapshot(now, CONNECTED_DELAY_S)
                 elif book.doubt("disconnected", now, received, retry_in_s=CONNECTED_DELAY_S):
                     changed.append(book)
-            self._follow_trades(connector, True)
+            self._miss_trades(connector)  # until their topics are served
             return changed
         for topic in message.topics:
             changed += self._on_topic_event(topic, message)
@@ -175,17 +175,17 @@ class OrderBookManager:
 
     def on_link_lost(self, connector: str, recv_ts_ns: int) -> list[FollowedBook]:
         """A connector has no websocket any more, or is gone itself; the books that changed."""
-        self._follow_trades(connector, False)
+        self._miss_trades(connector)
         return [
             book
             for book in self._of_connector(connector)
             if book.doubt("disconnected", self.now, recv_ts_ns, retry_in_s=RETRY_MAX_S)
         ]
 
-    def _follow_trades(self, connector: str, followed: bool) -> None:
+    def _miss_trades(self, connector: str) -> None:
         for book in self.books.values():
             if book.trades_connector == connector:
-                book.densities.follow_trades(followed)
+                book.densities.follow_trades(False)
 
     def _on_topic_event(self, topic: str, message: LinkMessage) -> Iterator[FollowedBook]:
         kind, category, symbol = topic.split(".", 2)

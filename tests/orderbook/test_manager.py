@@ -275,6 +275,26 @@ def test_a_link_of_another_source_starts_a_new_generation() -> None:
     assert followed(manager).generation != before
 
 
+@pytest.mark.parametrize(
+    ("news", "is_uncertain"), [("none", True), ("subscribed", False), ("trades", False)]
+)
+def test_a_wall_is_uncertain_until_its_trades_are_served_again(
+    news: str, is_uncertain: bool
+) -> None:
+    manager = managed(BTC, density=DensityConfig(k=3.0))
+    manager.on_link(CONNECTOR, link("connected", session=2))
+    if news == "subscribed":
+        manager.on_link(CONNECTOR, link("subscribed", "trade.linear.BTCUSDT", session=2))
+    elif news == "trades":
+        manager.apply_trades(BTC, trades_message(trade(1, "Buy", 100.5, 1.0), session=2))
+    bids = [(100.0, 1.0), (99.9, 9.0), (99.8, 1.0), (99.7, 1.0)]
+    manager.apply(BTC, snapshot(20, bids=bids, session=2))
+    followed(manager).update_walls(manager.now)
+    walls = manager.get_densities(BTC)
+    assert walls is not None
+    assert [wall.uncertain for wall in walls] == [is_uncertain]
+
+
 def test_link_events_of_unknown_topics_are_ignored() -> None:
     manager = managed(BTC)
     assert manager.on_link(CONNECTOR, link("rejected", "book.spot.NOPE")) == []
