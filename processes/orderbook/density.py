@@ -24,8 +24,8 @@ the book are kept until then: they may have hit a wall that is not found yet.
 - ``pulled``: it fell below its threshold mostly by cancellation. Told when no trade can explain
   the decrease any more. Where the level goes on shrinking all the time it is told ``FALL_MS`` after
   the fall, as uncertain, once what is open cannot turn the verdict.
-- ``removed``: out of range, out of the visible book, dropped with an untrusted book, or no longer
-  large because the baseline rose.
+- ``removed``: out of range, out of the visible book, dropped with an untrusted book or with one
+  that has one side only, or no longer large because the baseline rose.
 """
 
 from array import array
@@ -309,10 +309,11 @@ class DensityTracker:
             now_ms: The exchange's present time.
         """
         bid, ask = book.best_bid, book.best_ask
-        if bid is None or ask is None:
-            return
         self._match_ms = _match_ms(book)
         self._now_ms = max(now_ms, self._match_ms)
+        if bid is None or ask is None:
+            self.drop()  # without a mid price nothing is within range
+            return
         self._mid = mid(bid[0], ask[0])
         for half in (book.bid_half, book.ask_half):
             has_new_baseline = self._baselines[half.side].observe(half, self._now_ms)
@@ -333,8 +334,14 @@ class DensityTracker:
         return events
 
     def densities(self, book: OrderBook | None = None) -> list[Density]:
-        """The walls, nearest first; distances from the mid price of ``book`` if it is given."""
-        if book is not None and book.best_bid and book.best_ask:
+        """
+        The walls, nearest first; distances from the mid price of ``book`` if it is given.
+
+        None of a book that has no mid price.
+        """
+        if book is not None:
+            if book.best_bid is None or book.best_ask is None:
+                return []
             self._mid = mid(book.best_bid[0], book.best_ask[0])
         return [Density(**fields) for fields in self.payloads()]
 

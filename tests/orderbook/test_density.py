@@ -401,6 +401,23 @@ def test_the_walls_of_a_dropped_book_are_removed_as_they_were_last_seen() -> Non
     assert story.tracker.densities() == []
 
 
+def test_the_walls_of_a_book_that_loses_a_side_are_removed() -> None:
+    story = Story()
+    story.step([(WALL, 20.0)])
+    story.wait(1_000)
+    story.step(asks=[(price, 0.0) for price, _ in SMALL_ASKS[1:]])
+    story.now_ms += STEP_MS
+    story.update_id += 1
+    story.book.apply(story.message((), [(SMALL_ASKS[0][0], 0.0)]))
+    story.tracker.on_book(story.book)
+    assert story.tracker.densities(story.book) == []
+    story.tracker.update(story.book, story.now_ms)
+    (event,) = story.tracker.take_events()
+    assert (event.event, event.density.size) == ("removed", 20.0)
+    assert event.density.age_ms == story.now_ms - event.density.first_seen_ms
+    assert (story.tracker.payloads(), story.tracker.tracked) == ([], 0)
+
+
 def test_an_eaten_wall_that_waits_to_be_filled_up_is_forgotten_silently_with_the_book() -> None:
     story = Story()
     story.step([(WALL, 20.0)])
