@@ -53,6 +53,8 @@ GROWN = Decimal("1.25")
 FALL_MS = 5_000
 REFILL_MS = 10_000
 SAMPLE_MS = 1_000
+BACK_MS = 60_000
+"""Time that goes back so far is another time; by less it does when it was guessed forward."""
 MAX_SAMPLES = 300
 TRADE_IDS = 4096
 RECENT_TRADES = 256
@@ -122,7 +124,9 @@ class Baseline:
         """Take a sample of a side's sizes, if the last is old enough; whether ``value`` moved."""
         times, samples, ordered = self._times, self._samples, self._sorted
         if times and now_ms - times[-1] < self._spacing_ms:
-            return False
+            if now_ms >= times[-1] - BACK_MS:
+                return False
+            del times[:], samples[:], ordered[:]
         if half.sizes:
             sample = float(median(half.sizes.values()))
             times.append(now_ms)
@@ -310,7 +314,10 @@ class DensityTracker:
         """
         bid, ask = book.best_bid, book.best_ask
         self._match_ms = _match_ms(book)
-        self._now_ms = max(now_ms, self._match_ms)
+        now_ms = max(now_ms, self._match_ms)
+        if now_ms < self._now_ms - BACK_MS:
+            self.drop()  # what was measured by that time
+        self._now_ms = now_ms
         if bid is None or ask is None:
             self.drop()  # without a mid price nothing is within range
             return
@@ -625,10 +632,11 @@ class DensityTracker:
 
 
 def _match_ms(book: OrderBook) -> int:
-    """Match time of the book's state; its push time where the exchange gives no other."""
+    """Match time of the book's state, never later than its push, which stands in where it lacks."""
     last = book.last
     assert last is not None, "a live book has a last message"
-    return last.exchange_ts_ms if last.match_ts_ms is None else last.match_ts_ms
+    pushed_ms, matched_ms = last.exchange_ts_ms, last.match_ts_ms
+    return pushed_ms if matched_ms is None or matched_ms > pushed_ms else matched_ms
 
 
 def _is_beyond(price: float, half: BookHalf, depth: int) -> bool:

@@ -28,6 +28,9 @@ RETRY_INITIAL_S = 2.0
 RETRY_MAX_S = 30.0
 MAX_QUIET_MS = 60_000
 """The exchange's time is guessed forward no longer than this after a book's last message."""
+MAX_AHEAD_MS = 60_000
+"""The exchange's time runs no further ahead of ours between two messages of a book."""
+MAX_BEHIND_MS = 3_600_000
 
 
 @dataclass
@@ -140,7 +143,7 @@ class FollowedBook:
             lost: Messages of the topic that are missing just before it.
         """
         self.messages += 1
-        self.received_at = now
+        received_at, self.received_at = self.received_at, now
         if (
             self.state != "live"
             or lost
@@ -149,13 +152,18 @@ class FollowedBook:
         ):
             return self._apply_in_doubt(message, now, lost)
         book = self.book
-        update_id = book.update_id
+        last = book.last
+        assert last is not None, "a live book has a last message"
+        step_ms = message.exchange_ts_ms - last.exchange_ts_ms
+        if not 0 <= step_ms <= MAX_AHEAD_MS and self._is_leap(step_ms, now - received_at):
+            self.doubt("bad_time", now, message.recv_ts_ns, message.update_id)
+            return True
         try:
             book.apply(message)
         except Untrusted as error:
             self.doubt(error.reason, now, message.recv_ts_ns, message.update_id)
             return True
-        if message.update_id == update_id and message.depth == 1:
+        if message.update_id == last.update_id and message.depth == 1:
             return False  # the repeat of a quiet level 1 stream, nothing changed
         flow, densities = self.flow, self.densities
         if flow is not None:
@@ -289,6 +297,12 @@ class FollowedBook:
             self.gap = None
 
     # -- the slow path ---------------------------------------------------------------------------
+
+    def _is_leap(self, step_ms: int, elapsed_s: float) -> bool:
+        """Whether the exchange's time cannot have gone so far since the last message."""
+        if self.source == "replay":
+            return False  # at any speed, and with the pauses of the recording
+        return not -MAX_BEHIND_MS <= step_ms <= MAX_AHEAD_MS + elapsed_s * 1_000
 
     def _apply_in_doubt(self, message: BookMessage, now: float, lost: int) -> bool:
         """A message of a book that is not live, or that itself raises a doubt."""

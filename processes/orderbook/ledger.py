@@ -20,6 +20,7 @@ Reason = Literal[
     "too_deep",
     "bad_levels",
     "wrong_depth",
+    "bad_time",
     "bus_gap",
     "disconnected",
     "source_change",
@@ -28,7 +29,8 @@ Reason = Literal[
     "silent",
 ]
 """Why a book is not live. ``starting``: no snapshot yet. ``gap``: an update of the exchange is
-missing; ``bus_gap``: a message between connector and worker is."""
+missing; ``bus_gap``: a message between connector and worker is. ``bad_time``: the exchange's time
+leapt."""
 
 REASONS: tuple[Reason, ...] = get_args(Reason)
 

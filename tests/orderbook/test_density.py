@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from processes.orderbook.book import OrderBook
 from processes.orderbook.density import (
@@ -166,6 +167,25 @@ def test_the_baseline_is_the_median_of_one_sample_a_second_over_the_look_back() 
 
 
 # -- growing, hysteresis ---------------------------------------------------------------------------
+
+
+def test_time_that_goes_far_back_ends_the_walls_and_begins_the_baseline_anew() -> None:
+    story = Story()
+    story.step([(WALL, 20.0)])
+    assert story.step(ms=-50_000) == story.step(ms=50_000) == []
+    assert names(story.step(ms=-61_000)) == ["removed", "detected"]
+    assert story.step([(WALL, 4.0)], trades=[story.sold(16.0)])[0].event == "eaten"
+
+
+def test_a_book_is_never_matched_after_its_push() -> None:
+    story = Story()
+    story.now_ms += STEP_MS
+    story.update_id += 1
+    message = story.message([(WALL, 20.0)], ())
+    story.book.apply(replace(message, match_ts_ms=story.now_ms + 10**9))
+    story.tracker.update(story.book, story.now_ms)
+    story.tracker.take_events()
+    assert names(story.step([(WALL, 4.0)], trades=[story.sold(16.0)])) == ["eaten"]
 
 
 def test_a_wall_that_is_fed_has_grown() -> None:

@@ -9,7 +9,7 @@ from processes.orderbook.followed import FollowedBook
 from processes.orderbook.ledger import Gap
 from processes.orderbook.manager import OrderBookManager
 from shared.config import DensityConfig
-from shared.messages import BookMessage
+from shared.messages import BookMessage, Source
 from tests.orderbook.build import ASKS, BIDS, delta, link, snapshot, trade, trades_message
 
 BTC, ETH = "BTCUSDT", "ETHUSDT"
@@ -183,6 +183,59 @@ def test_a_doubt_is_seen_on_the_very_message_and_only_a_snapshot_ends_it(
     assert manager.apply(BTC, fresh) is True
     assert state(manager) == ("live", None)
     assert state(manager, ETH) == ("live", None)
+
+
+LAST_MS = 1_000_200
+"""Match time of the snapshot of ``managed``."""
+
+
+@pytest.mark.parametrize(
+    ("step_ms", "elapsed_s", "source", "is_leap"),
+    [
+        (60_000, 0.0, "sim", False),
+        (60_001, 0.0, "sim", True),
+        (100_000, 40.0, "live", False),
+        (100_001, 40.0, "live", True),
+        (-3_600_000, 0.0, "sim", False),
+        (-3_600_001, 0.0, "sim", True),
+        (10**12, 0.0, "replay", False),
+        (-4_000_000, 0.0, "replay", False),
+    ],
+)
+def test_a_leap_of_the_exchanges_time_is_a_doubt_and_the_next_snapshot_ends_it(
+    step_ms: int, elapsed_s: float, source: Source, is_leap: bool
+) -> None:
+    manager = OrderBookManager()
+    manager.subscribe(BTC)
+    manager.advance(5.0)
+    manager.apply(BTC, snapshot(10, source=source))
+    manager.advance(5.0 + elapsed_s)
+    far = delta(11, match_ms=LAST_MS + step_ms, source=source)
+    assert manager.apply(BTC, far) == is_leap
+    assert state(manager) == (("stale", "bad_time") if is_leap else ("live", None))
+    manager.apply(BTC, snapshot(20, match_ms=LAST_MS + step_ms, source=source))
+    manager.apply(BTC, delta(21, match_ms=LAST_MS + step_ms + 20, source=source))
+    assert state(manager) == ("live", None)
+
+
+def test_one_message_from_the_future_does_not_stop_the_walls() -> None:
+    manager = managed(BTC, density=DensityConfig(k=3.0))
+    bids = [(100.0, 1.0), (99.9, 1.0), (99.8, 1.0), (99.7, 1.0)]
+    book = followed(manager)
+    manager.apply(BTC, delta(12))
+    manager.apply(BTC, snapshot(15, bids=bids, match_ms=LAST_MS + 10**9))
+    book.update_walls(manager.now)
+    manager.apply(BTC, delta(16, match_ms=LAST_MS + 100))
+    assert state(manager) == ("stale", "bad_time")
+    bids = [(price, 1000 * size) for price, size in bids]
+    manager.apply(BTC, snapshot(17, bids=bids, match_ms=LAST_MS + 200))
+    book.update_walls(manager.now)
+    assert manager.get_densities(BTC) == []
+    manager.apply(BTC, delta(18, [(99.9, 9_000.0)], match_ms=LAST_MS + 300))
+    book.update_walls(manager.now)
+    walls = manager.get_densities(BTC)
+    assert walls is not None
+    assert [(wall.price, wall.strength) for wall in walls] == [(99.9, 9.0)]
 
 
 def test_a_hole_on_the_bus_is_a_gap_like_any_other() -> None:
