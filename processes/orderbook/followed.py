@@ -192,6 +192,10 @@ class FollowedBook:
         last = self.book.last
         if self.state != "live" or last is None:
             return
+        if self.source == "replay":  # at any speed: its time is that of its last message
+            self.densities.update(self.book, last.exchange_ts_ms)
+            self.walls_due = inf
+            return
         quiet_ms = min(int((now - self.received_at) * 1_000), MAX_QUIET_MS)
         self.densities.update(self.book, last.exchange_ts_ms + quiet_ms)
         # A millisecond more, because quiet_ms is rounded down.

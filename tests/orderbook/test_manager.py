@@ -470,6 +470,26 @@ def test_a_replay_may_end_in_silence() -> None:
     assert manager.check_silence() == []
 
 
+def test_the_walls_of_a_slow_replay_wait_for_its_own_time() -> None:
+    """Played at a tenth of its speed, the trade that explains a decrease is a second late."""
+    manager = OrderBookManager(density=DensityConfig(k=3.0))
+    manager.subscribe(BTC)
+    bids = [(100.0, 1.0), (99.9, 20.0), (99.8, 1.0), (99.7, 1.0)]
+    manager.apply(BTC, snapshot(10, bids=bids, source="replay"))
+    book = followed(manager)
+    book.update_walls(0.0)
+    manager.apply(BTC, delta(11, [(99.9, 0.0)], match_ms=LAST_MS + 100, source="replay"))
+    for tenth in range(1, 11):
+        manager.advance(tenth / 10)
+        book.update_walls(manager.now)
+        assert book.walls_due > manager.now
+    sold = trade(LAST_MS + 50, "Sell", 99.9, 20.0)
+    manager.apply_trades(BTC, trades_message(sold, source="replay"))
+    assert book.walls_due <= manager.now
+    book.update_walls(manager.now)
+    assert [event.event for event in book.densities.take_events()] == ["detected", "eaten"]
+
+
 # -- the ledger ------------------------------------------------------------------------------------
 
 
