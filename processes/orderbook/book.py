@@ -239,8 +239,8 @@ class OrderBook:
         """
         Take in one message; a snapshot replaces the book whenever it comes.
 
-        At depth 1 every message is a snapshot, and the same ``update_id`` again says that the
-        venue is alive and nothing changed.
+        At depth 1 every message is a snapshot, and the same ``update_id`` with the same levels
+        again says that the venue is alive and nothing changed.
 
         Raises:
             NoSnapshot: If a delta comes to a book that is not live.

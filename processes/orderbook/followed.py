@@ -163,7 +163,12 @@ class FollowedBook:
         except Untrusted as error:
             self.doubt(error.reason, now, message.recv_ts_ns, message.update_id)
             return True
-        if message.update_id == last.update_id and message.depth == 1:
+        if (
+            message.update_id == last.update_id
+            and message.depth == 1
+            and message.bids == last.bids
+            and message.asks == last.asks
+        ):
             return False  # the repeat of a quiet level 1 stream, nothing changed
         flow, densities = self.flow, self.densities
         if flow is not None:

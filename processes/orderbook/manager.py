@@ -252,9 +252,13 @@ class OrderBookManager:
     def get_imbalance(
         self, symbol: str, levels: int = 10, category: Category = "linear"
     ) -> float | None:
-        """Imbalance of the best ``levels`` levels, in [-1, 1]; None without a live book."""
+        """
+        Imbalance of the best ``levels`` levels, in [-1, 1].
+
+        None without a live book, or for more levels than its stream carries.
+        """
         followed = self._live(symbol, category)
-        if followed is None:
+        if followed is None or levels > followed.book.depth:
             return None
         bids, asks = followed.book.bids(levels), followed.book.asks(levels)
         return imbalance(_total(bids), _total(asks))

@@ -52,6 +52,12 @@ def test_imbalance_counts_as_many_levels_as_asked_for() -> None:
     assert manager.get_imbalance(BTC) == (7 - 15) / 22
 
 
+def test_imbalance_is_unknown_for_more_levels_than_the_stream_carries() -> None:
+    manager = managed(BTC)
+    assert manager.get_imbalance(BTC, levels=50) is not None
+    assert manager.get_imbalance(BTC, levels=51) is None
+
+
 @pytest.mark.parametrize(
     ("side", "bps", "expected"), [("bid", 50, 1.0), ("ask", 80, 8.0), ("bid", 10_000, 7.0)]
 )
@@ -269,6 +275,19 @@ def test_the_repeat_of_a_level_one_snapshot_is_a_sign_of_life_and_no_change() ->
     assert not book.is_changed
     assert book.state == "live"
     manager.apply(BTC, snapshot(14, **quote))
+    assert book.is_changed
+
+
+def test_a_level_one_snapshot_of_a_second_restart_is_a_change() -> None:
+    manager = OrderBookManager()
+    manager.subscribe(BTC, depth=1)
+    manager.apply(BTC, snapshot(1, [(100.0, 1.0)], [(101.0, 1.0)], depth=1))
+    book = followed(manager)
+    book.is_changed = False
+    manager.apply(BTC, snapshot(1, [(100.0, 2.0)], [(101.0, 1.0)], depth=1))
+    assert book.is_changed
+    book.is_changed = False
+    manager.apply(BTC, snapshot(1, [(100.0, 2.0)], [(102.0, 1.0)], depth=1))
     assert book.is_changed
 
 
