@@ -46,7 +46,7 @@ class Market:
 
     __slots__ = (
         "book", "bus_topic", "epoch", "gauges", "generation", "measures", "published_at",
-        "published_state", "sequences", "topics",
+        "published_state", "sequences", "source", "topics",
     )  # fmt: skip
 
     def __init__(self, book: FollowedBook, measures: BookMeasures, bus_topic: bytes) -> None:
@@ -59,6 +59,7 @@ class Market:
         }
         self.generation = 0
         self.epoch = ""
+        self.source = book.source
         self.sequences = dict.fromkeys(self.topics, 0)
         self.published_at = float("-inf")
         self.published_state: tuple[str, str | None, int] | None = None
@@ -69,6 +70,7 @@ class Market:
         """Number the messages of every topic from 1 again."""
         self.generation = self.book.generation
         self.epoch = epoch
+        self.source = self.book.source
         self.sequences = dict.fromkeys(self.topics, 0)
 
 
@@ -271,6 +273,7 @@ class OrderbookWorker(Worker):
         if book.generation != market.generation:
             if market.generation:
                 log.info("source changed", topic=book.topic, source=book.source)
+                yield from self._end_epoch(market, now_ns)
             market.start_epoch(self.next_epoch())
         densities: list[dict[str, Any]] = []
         measures = MEASURES
@@ -306,6 +309,14 @@ class OrderbookWorker(Worker):
             },
         )
 
+    def _end_epoch(self, market: Market, now_ns: int) -> Iterator[Metric]:
+        """What the change of source did to the book of the old one."""
+        book = market.book
+        for event in book.densities.take_events():
+            yield self._density_metric(market, event, now_ns)
+        for note in self.manager.ledger.take_opened(book.category, book.symbol):
+            yield from self._gap_metric(note, now_ns)
+
     def _density_metric(self, market: Market, event: DensityEvent, now_ns: int) -> Metric:
         self._density_cells[event.event].value += 1
         fields = {"event": event.event, **event.density._asdict()}
@@ -318,9 +329,14 @@ class OrderbookWorker(Worker):
             yield self._metric(market, "gap", now_ns, fields)
 
     def _metric(self, market: Market, kind: str, now_ns: int, fields: dict[str, Any]) -> Metric:
-        """A message of one of the market's topics: the common fields, then its own."""
+        """
+        A message of one of the market's topics: the common fields, then its own.
+
+        Until the epoch of a new source begins it is about the book of the old one.
+        """
         book = market.book
-        last = book.book.last if book.state == "live" else None
+        state = book.state if book.generation == market.generation else "stale"
+        last = book.book.last if state == "live" else None
         market.sequences[kind] += 1
         self._published[kind].value += 1
         payload = {
@@ -328,11 +344,11 @@ class OrderbookWorker(Worker):
             "kind": kind,
             "category": book.category,
             "symbol": book.symbol,
-            "source": book.source,
+            "source": market.source,
             "process": self.process,
             "epoch": market.epoch,
             "seq": market.sequences[kind],
-            "state": book.state,
+            "state": state,
             "match_ts_ms": last.match_ts_ms if last else None,
             "exchange_ts_ms": last.exchange_ts_ms if last else None,
             "recv_ts_ns": last.recv_ts_ns if last else None,

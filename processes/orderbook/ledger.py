@@ -115,6 +115,15 @@ class GapLedger:
         """Drop an open gap whose book is followed no longer."""
         del self._open[gap.gap_id]
 
+    def take_opened(self, category: Category, symbol: str) -> list[GapNote]:
+        """What opened of one book since the last call; the other notes stay."""
+        notes, self._notes = self._notes, []
+        taken: list[GapNote] = []
+        for note in notes:
+            is_ours = note.gap.symbol == symbol and note.gap.category == category
+            (taken if is_ours and note.event == "opened" else self._notes).append(note)
+        return taken
+
     def take_notes(self) -> list[GapNote]:
         """What has happened since the last call, in order."""
         notes, self._notes = self._notes, []

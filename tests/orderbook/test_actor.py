@@ -472,6 +472,34 @@ def test_walls_of_a_new_source_are_measured_by_that_source_alone() -> None:
     assert events == [("removed", 20.0), ("detected", 20.0)]
 
 
+@pytest.mark.parametrize("is_told_by_link", [False, True])
+def test_what_a_change_of_source_ends_is_told_in_the_old_epoch(is_told_by_link: bool) -> None:
+    worker = make_worker()
+    (before,) = books(give(worker, snapshot(10, bids=WALL)))
+    metrics = []
+    if is_told_by_link:
+        metrics += give(worker, link("connected", source="live", session=2), LINK)
+    metrics += give(worker, snapshot(5, bids=WALL, source="live", session=2))
+    told = [
+        (p["kind"], p["event"], p["source"], p["epoch"] == before["epoch"], p["state"])
+        for p in (metric.payload for metric in metrics)
+        if p["kind"] != "orderbook"
+    ]
+    assert told == [
+        ("density", "removed", "sim", True, "stale"),
+        ("gap", "opened", "sim", True, "stale"),
+        ("density", "detected", "live", False, "live"),
+        ("gap", "closed", "live", False, "live"),
+    ]
+    numbers = {(p["kind"], p["epoch"] == before["epoch"]): p["seq"] for p in map(payload, metrics)}
+    assert numbers["density", True] == 2
+    assert numbers["density", False] == 1
+
+
+def payload(metric: Metric) -> dict[str, Any]:
+    return metric.payload
+
+
 def test_books_of_a_connector_that_died_before_it_spoke_take_nobody_elses_turn() -> None:
     clock = FakeClock()
     unheard = [
