@@ -175,6 +175,18 @@ class OrderbookWorker(Worker):
             measures = BookMeasures(self.spec.settings, stream.category)
             self._books[topic] = Market(book, measures, topic)
 
+    def farewell(self, topic: bytes) -> Iterator[Metric]:
+        """The last word about a book: it is stale, its walls are gone, its gap has ended."""
+        market = self._books.get(topic)
+        if market is None:
+            return
+        book, now_ns = market.book, self.clock.time_ns()
+        book.forget(self.manager.now)
+        market.published_state = (book.state, book.reason, book.generation)  # no news: it was asked
+        yield from self._market_metrics(market, now_ns)
+        for note in self.manager.ledger.take_notes():
+            yield from self._gap_metric(note, now_ns)
+
     def unassign(self, topic: bytes) -> list[bytes]:
         """Follow a topic no longer; the metric topics of the book, if it was one."""
         trades = self._trades.pop(topic, None)

@@ -299,10 +299,14 @@ class FollowedBook:
         """Seconds in which the book was not live, since it is followed."""
         return self._untrusted_s + (self.not_live_s(now) or 0.0)
 
-    def forget(self) -> None:
-        """The book is followed no longer."""
+    def forget(self, now: float) -> None:
+        """The book is followed no longer: its walls and its gap end, and nothing is in doubt."""
+        self.state, self.reason = "stale", "unsubscribed"
+        self.book.drop()
+        self.densities.drop()
+        self.walls_due = inf
         if self.gap is not None:
-            self._ledger.forget(self.gap)
+            self._ledger.forget(self.gap._replace(duration_s=self.not_live_s(now)))
             self.gap = None
 
     # -- the slow path ---------------------------------------------------------------------------

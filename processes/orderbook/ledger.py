@@ -112,8 +112,9 @@ class GapLedger:
         self._notes.append(GapNote("closed", gap))
 
     def forget(self, gap: Gap) -> None:
-        """Drop an open gap whose book is followed no longer."""
+        """Drop an open gap whose book is followed no longer, which is told as its end."""
         del self._open[gap.gap_id]
+        self._notes.append(GapNote("closed", gap))
 
     def take_opened(self, category: Category, symbol: str) -> list[GapNote]:
         """What opened of one book since the last call; the other notes stay."""

@@ -127,7 +127,7 @@ class OrderBookManager:
         """Follow a book no longer and forget it; whether it was followed."""
         book = self.books.pop((category, symbol), None)
         if book is not None:
-            book.forget()
+            book.forget(self.now)
         return book is not None
 
     # -- messages --------------------------------------------------------------------------------

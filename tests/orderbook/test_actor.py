@@ -532,6 +532,45 @@ def test_an_unassigned_symbol_publishes_nothing_more_and_its_gauges_disappear() 
     assert worker.status()["books"] == {"syncing": 0, "live": 1, "stale": 0}
 
 
+def test_the_farewell_of_a_live_book_ends_its_walls_and_leaves_no_number() -> None:
+    worker = make_worker()
+    (before,) = books(give(worker, snapshot(10, bids=WALL)))
+    metrics = list(worker.farewell(BTC))
+    (event,) = of_kind(metrics, "density")
+    (book,) = books(metrics)
+    assert of_kind(metrics, "gap") == []
+    assert (event["event"], event["price"], event["state"]) == ("removed", 99.9, "stale")
+    assert (book["state"], book["reason"]) == ("stale", "unsubscribed")
+    assert (book["epoch"], book["seq"]) == (before["epoch"], before["seq"] + 1)
+    assert book["densities"] == []
+    assert all(book[name] == value for name, value in MEASURES.items())
+    assert worker.status()["gaps"] == 0
+    worker.unassign(BTC)
+    assert give(worker, snapshot(20)) == []
+
+
+def test_the_farewell_of_a_stale_book_closes_its_gap_without_an_end() -> None:
+    clock = FakeClock()
+    worker = make_worker(clock)
+    give(worker, snapshot(10))
+    (opened,) = of_kind(give(worker, delta(12)), "gap")
+    clock.now_s += 3.0
+    worker.on_turn()
+    (closed,) = of_kind(list(worker.farewell(BTC)), "gap")
+    assert (closed["event"], closed["gap_id"]) == ("closed", opened["gap_id"])
+    assert (closed["reason"], closed["start_ms"]) == ("gap", opened["start_ms"])
+    assert closed["duration_s"] == pytest.approx(3.0)
+    for name in ("closed_ts_ns", "end_ms", "update_id_after", "sequence_after"):
+        assert closed[name] is None
+
+
+def test_there_is_no_farewell_of_what_was_never_published_or_is_no_book() -> None:
+    worker = make_worker()
+    assert list(worker.farewell(BTC)) == []
+    assert list(worker.farewell(BTC_TRADES)) == []
+    assert list(worker.farewell(b"book.linear.NOPE")) == []
+
+
 def test_a_symbol_that_is_assigned_again_starts_a_new_epoch() -> None:
     worker = make_worker()
     (before,) = books(give(worker, snapshot(10)))
