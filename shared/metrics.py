@@ -46,7 +46,7 @@ BookGapReason = Literal[
     "bus_gap", "disconnected", "source_change", "unsubscribed", "rejected", "silent",
 ]  # fmt: skip
 BookReason = Literal[BookGapReason, "process_down"]
-TradesGapReason = Literal["disconnected", "bus_gap", "unsubscribed", "rejected"]
+TradesGapReason = Literal["disconnected", "bus_gap", "unsubscribed", "rejected", "bad_time"]
 TradesReason = Literal[TradesGapReason, "starting", "source_change", "overflow", "process_down"]
 
 

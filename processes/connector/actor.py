@@ -66,6 +66,7 @@ class ConnectorActor(Actor):
             silence_matters=spec.silence_matters,
             on_link=self._publish_link,
             on_ping=self._observe_ping,
+            on_trades_missed=self._skip_trades,
             before_connecting=self._wait_for_workers,
             after_batch=self._flush,
             budget=self._budget,
@@ -210,6 +211,11 @@ class ConnectorActor(Actor):
         publisher.collect(topic, batch.record(source, client.session, sequence))
         if source != "replay":
             self._trade_latency.observe(_latency_s(batch.recv_ts_ns, batch.exchange_ts_ms))
+
+    def _skip_trades(self, symbol: str) -> None:
+        """Leave a number out, so that whoever follows the trades finds the hole and says so."""
+        assert self._publisher is not None
+        self._publisher.next_sequence(market_topic("trade", self.spec.category, symbol))
 
     def _flush(self) -> None:
         assert self._publisher is not None

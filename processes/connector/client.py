@@ -53,6 +53,7 @@ from processes.connector.protocol import (
     parse_topic,
     ping_text,
     trades_topic,
+    trades_topic_in,
 )
 from processes.connector.subscriptions import Event, EventKind, Subscriptions, TopicState
 from shared.clock import Clock, SystemClock
@@ -137,6 +138,7 @@ class BybitWebSocketClient:
         silence_matters: False if no data for a long time is no reason to reconnect.
         on_link: Told about the connection and its streams, on the socket thread.
         on_ping: Told every round-trip time in seconds, on the socket thread.
+        on_trades_missed: Told the symbol when trades of it came in a message that was refused.
         before_connecting: Called once on the socket thread, before the first attempt.
         budget: How many attempts may be made at a live exchange.
         on_attempt: Told on the socket thread before each of these, when it has been counted.
@@ -160,6 +162,7 @@ class BybitWebSocketClient:
         silence_matters: bool = True,
         on_link: LinkHandler | None = None,
         on_ping: Callable[[float], None] | None = None,
+        on_trades_missed: Callable[[str], None] | None = None,
         before_connecting: Callable[[], None] | None = None,
         after_batch: Callable[[], None] | None = None,
         budget: Budget | None = None,
@@ -187,6 +190,7 @@ class BybitWebSocketClient:
         self._on_orderbook = on_orderbook
         self._on_link = on_link or _ignore_link
         self._on_ping = on_ping or _ignore_ping
+        self._on_trades_missed = on_trades_missed or _ignore_missed
         self._before_connecting = before_connecting
         self._after_batch = after_batch or _do_nothing
         self._budget = budget or Budget()
@@ -602,6 +606,7 @@ class BybitWebSocketClient:
                 decoded = decode(raw, category, recv_ts_ns)
             except InvalidFrame as error:
                 self._on_invalid(error, raw)
+                self._tell_missed(raw)
                 continue
             if type(decoded) is BookUpdate:
                 topic = decoded.topic
@@ -624,6 +629,11 @@ class BybitWebSocketClient:
             for batch in batches:
                 if batch.symbol in symbols:
                     self._on_trade(batch.symbol, batch)
+
+    def _tell_missed(self, raw: bytes) -> None:
+        """Say whose trades were in a message that was refused: books show by themselves."""
+        for symbol in self._streams.get(trades_topic_in(raw) or "", ()):
+            self._on_trades_missed(symbol)
 
     def _may_pass(self, topic: str, is_snapshot: bool, raw: bytes) -> bool:
         """Whether data of a topic that does not simply flow is for us; the slow path."""
@@ -679,6 +689,10 @@ def _do_nothing() -> None:
 
 
 def _ignore_ping(_rtt_s: float, /) -> None:
+    pass
+
+
+def _ignore_missed(_symbol: str, /) -> None:
     pass
 
 

@@ -333,6 +333,15 @@ def decode(raw: bytes, category: Category, recv_ts_ns: int) -> Decoded:
     ]
 
 
+_TRADES_TOPIC = re.compile(rb'"topic"\s*:\s*"(publicTrade\.[!-~]{1,64}?)"')
+
+
+def trades_topic_in(raw: bytes) -> str | None:
+    """The topic of a message that is refused and carried trades; None for any other."""
+    named = _TRADES_TOPIC.search(raw)
+    return named[1].decode() if named else None
+
+
 def _trade(row: _Trade) -> Trade:
     return Trade(
         row.match_ts_ms,

@@ -302,13 +302,13 @@ class TradesWorker(Worker):
         }
 
     def _start_generation(self, market: Market, tape: Tape) -> None:
-        """The source changed: nothing of what was published before goes on."""
+        """The tape was replaced: nothing of what was published before goes on."""
         key = (market.category, market.symbol, "trades")
         market.untrusted_before_s = self._untrusted.get(key, 0.0)
         market.generation = tape.generation
         market.start_epoch(self.next_epoch())
-        log.info("source changed", category=market.category, symbol=market.symbol,
-                 source=tape.source, epoch=market.epoch)  # fmt: skip
+        log.info("market begins anew", reason=tape.reason, category=market.category,
+                 symbol=market.symbol, source=tape.source, epoch=market.epoch)  # fmt: skip
 
     def _steady_ns(self) -> int:
         """

@@ -10,7 +10,7 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from processes.trades.ledger import Gap, GapLedger, GapNote
-from processes.trades.tape import TPS_WINDOW_MS, Session, Tape, TradeCounts
+from processes.trades.tape import TPS_WINDOW_MS, Session, Tape, TapeReason, TradeCounts
 from processes.trades.window import DEFAULT_MAX_TRADES, WindowMeasures
 from shared.config import TradesConfig, window_seconds
 from shared.messages import Category, LinkMessage, Source, Trade, TradesMessage
@@ -51,7 +51,7 @@ class TradesAggregator:
     ) -> None:
         self.counts = TradeCounts()
         self.source_changes = 0
-        """How often a tape was replaced because its source changed."""
+        """How often a tape was replaced because its source or the exchange's time changed."""
         self._windows_ms = {name: window_seconds(name) * 1_000 for name in windows}
         self._quantiles = tuple(quantiles)
         self._quantile_names = tuple(map(str, quantiles))
@@ -115,14 +115,18 @@ class TradesAggregator:
         """
         Take in a message of the market bus; the gaps it opened, closed or completed.
 
-        A message of another source than the connector's last drops all that it told before.
+        A message of another source than the connector's last drops all that it told before. One
+        that was sent at an impossible time is refused; if the next agrees with it, everything of
+        this connection begins anew.
 
         Args:
             message: The trades of one symbol.
             symbol, category: Whose, as the topic says.
             lost: How many messages of this topic are missing just before it.
-            our_ns: When it was received, on the clock of ``metrics``; by default ``recv_ts_ns``.
+            our_ns: When it was received, on the clock of ``metrics``, which does not step. Without
+                it ``recv_ts_ns`` serves, by which no time can be told to be impossible.
         """
+        is_steady = our_ns is not None and message.source != "replay"
         our_ns = message.recv_ts_ns if our_ns is None else our_ns
         key = (category, symbol)
         tape = self._tapes.get(key)
@@ -139,6 +143,13 @@ class TradesAggregator:
             notes = self._join(tape, message.session)
             session = tape.session
             assert session is not None
+        if is_steady and not session.clock.fits(message.exchange_ts_ms, our_ns):
+            if not session.confirms_a_jump(message.exchange_ts_ms, our_ns):
+                self.counts.invalid += len(message.trades)
+                return [*notes, *tape.miss("bad_time")]
+            self._begin_anew(session)
+            tape = self._tapes[key]
+            notes += self._join(tape, message.session)
         if session.observe(message.exchange_ts_ms, our_ns):
             for other in self._tapes.values():
                 if other.session is session:
@@ -286,10 +297,19 @@ class TradesAggregator:
         self._sources[connector] = source
         for tape in self._tapes_of(connector):
             if tape.source is not None and tape.source != source:
-                self.source_changes += 1
-                tape = tape.successor()
-                self._tapes[tape.category, tape.symbol] = tape
+                tape = self._replace(tape, "source_change")
             tape.source = source
+
+    def _begin_anew(self, session: Session) -> None:
+        """The exchange's time was wrong: nothing holds that was counted by it."""
+        for tape in self.tapes():
+            if tape.session is session:
+                self._replace(tape, "bad_time").source = tape.source
+
+    def _replace(self, tape: Tape, reason: TapeReason) -> Tape:
+        self.source_changes += 1
+        successor = self._tapes[tape.category, tape.symbol] = tape.successor(reason)
+        return successor
 
     def _join(self, tape: Tape, session_id: int) -> list[GapNote]:
         key = (self._connectors[tape.category, tape.symbol], session_id)

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-GapReason = Literal["disconnected", "bus_gap", "unsubscribed", "rejected"]
+GapReason = Literal["disconnected", "bus_gap", "unsubscribed", "rejected", "bad_time"]
 GapEvent = Literal["opened", "closed", "completed"]
 """``closed``: observed again. ``completed``: the first trade after it is known as well, when it
 was not at the close (a quiet symbol trades long after its link is back)."""

@@ -24,9 +24,12 @@ TPS_WINDOW_MS = 10_000
 """``tps`` counts over this window, configured or not."""
 MAX_AHEAD_MS = 60_000
 """
-A trade matched this much later than its message was sent is an error: it would move the time of
-every window forward for good, and empty them.
+A trade matched this much later than its message was sent is an error, and so is a message sent this
+much later than it is at the exchange: it would move the time of every window forward for good, and
+empty them.
 """
+MAX_BEHIND_MS = 3_600_000
+"""A message sent this much earlier than it is at the exchange: the time before was the error."""
 DEDUP_HORIZON_MS = 300_000
 DEDUP_MAX_IDS = 100_000
 
@@ -69,6 +72,13 @@ class ExchangeClock:
         """The exchange's time when our clock shows ``our_ns``; None when not known."""
         return None if self._offset_ns is None else (our_ns + self._offset_ns) // 1_000_000
 
+    def fits(self, exchange_ts_ms: int, our_ns: int) -> bool:
+        """Whether a message may have been sent at that time; True when no time is known."""
+        if self._offset_ns is None:
+            return True
+        ahead_ms = exchange_ts_ms - (our_ns + self._offset_ns) // 1_000_000
+        return -MAX_BEHIND_MS <= ahead_ms <= MAX_AHEAD_MS
+
     def inherit(self, other: "ExchangeClock") -> None:
         """Take over the time of an earlier connection, unless there is one already."""
         if self._offset_ns is None:
@@ -78,17 +88,31 @@ class ExchangeClock:
 class Session:
     """One websocket connection, as far as trades show it: its time and its last sign of life."""
 
-    __slots__ = ("__weakref__", "clock", "last_message_ms", "session_id")
+    __slots__ = ("__weakref__", "_doubted", "clock", "last_message_ms", "session_id")
 
     def __init__(self, session_id: int) -> None:
         self.session_id = session_id
         self.clock = ExchangeClock()
         self.last_message_ms: int | None = None
+        self._doubted: ExchangeClock | None = None
+        """The time by the last message, when that was not believed."""
+
+    def confirms_a_jump(self, exchange_ts_ms: int, our_ns: int) -> bool:
+        """
+        Whether a message whose time does not fit agrees with the one before, which did not either.
+
+        One such message is an error in it. Two that agree tell that the clock was wrong before, or
+        that ours stood still, as it may while a machine sleeps.
+        """
+        before, self._doubted = self._doubted, ExchangeClock()
+        self._doubted.observe(exchange_ts_ms, our_ns)
+        return before is not None and before.fits(exchange_ts_ms, our_ns)
 
     def observe(self, exchange_ts_ms: int, our_ns: int) -> bool:
         """Take the time from a message; whether it was not known before."""
         is_first = not self.clock.is_known
         self.clock.observe(exchange_ts_ms, our_ns)
+        self._doubted = None
         if self.last_message_ms is None or exchange_ts_ms > self.last_message_ms:
             self.last_message_ms = exchange_ts_ms
         return is_first
@@ -113,12 +137,13 @@ class Tape:
         ledger: GapLedger,
         counts: TradeCounts,
         generation: int = 0,
+        reason: TapeReason = "starting",
     ) -> None:
         self.category: Category = category
         self.symbol = symbol
         self.source: Source | None = None
         self.generation = generation
-        self.reason: TapeReason = "starting" if generation == 0 else "source_change"
+        self.reason: TapeReason = reason
         self.longest_ms = max(windows_ms)
         self._max_trades = max_trades
         retention_ms = max(self.longest_ms, TPS_WINDOW_MS)
@@ -140,8 +165,8 @@ class Tape:
         self._gap: Gap | None = None
         """The latest gap, until the first trade after it is known."""
 
-    def successor(self) -> "Tape":
-        """An empty tape for another source of the same symbol."""
+    def successor(self, reason: TapeReason) -> "Tape":
+        """An empty tape of the same symbol, for which nothing counts that was told before."""
         return Tape(
             self.category,
             self.symbol,
@@ -150,6 +175,7 @@ class Tape:
             ledger=self._ledger,
             counts=self._counts,
             generation=self.generation + 1,
+            reason=reason,
         )
 
     # -- time ------------------------------------------------------------------------------------
@@ -236,6 +262,14 @@ class Tape:
         if self.session is not None and self.coverage.is_observing:
             yield self._open_gap(reason, self.session.last_message_ms or 0)
 
+    def miss(self, reason: GapReason) -> Iterator[GapNote]:
+        """A message that cannot be used: what was traded since the one before is missing."""
+        self.is_stale = True
+        self.reason = reason
+        self._pending_since_ns = None
+        if self.coverage.is_observing:
+            yield self._open_gap(reason, self._last_seen_ms())
+
     def _observe_from(self, at_ms: int, first: Trade | None = None) -> Iterator[GapNote]:
         """See every trade from ``at_ms`` on; ``first`` is the one that proves it, if one does."""
         self.windows.advance(at_ms)
@@ -259,10 +293,12 @@ class Tape:
         notes: Sequence[GapNote] = ()
         if lost or self._gap is not None or not self.coverage.is_observing or self.is_stale:
             notes = list(self._resume_with(message, lost))
+        seen_ms = self._last_seen_ms()
         self.exchange_ts_ms = message.exchange_ts_ms
         self.recv_ts_ns = message.recv_ts_ns
         self.windows.advance(message.exchange_ts_ms)
-        self._take_all(message.trades, message.exchange_ts_ms + MAX_AHEAD_MS)
+        if not self._take_all(message.trades, message.exchange_ts_ms + MAX_AHEAD_MS):
+            notes = [*notes, *self._skip(seen_ms, message.exchange_ts_ms)]
         return notes
 
     def _resume_with(self, message: TradesMessage, lost: int) -> Iterator[GapNote]:
@@ -270,8 +306,10 @@ class Tape:
         assert self.session is not None, "join before apply"
         first = message.trades[0] if message.trades else None
         self.is_stale = False
+        if lost:
+            self._pending_since_ns = None  # not all was seen from there on
         self._settle()
-        if lost and self.coverage.is_observing and self.exchange_ts_ms is not None:
+        if lost and self.coverage.is_observing:
             self.reason = "bus_gap"
             yield self._open_gap("bus_gap", self._last_seen_ms())
         if not self.coverage.is_observing:
@@ -282,6 +320,12 @@ class Tape:
         elif first is not None and self._gap is not None:
             yield self._note("completed", _with_first(self._gap, first))
             self._gap = None
+
+    def _skip(self, since_ms: int, until_ms: int) -> Iterator[GapNote]:
+        """Trades of a message were refused, so that some between two times are missing."""
+        self.reason = "bad_time"
+        yield self._open_gap("bad_time", since_ms)
+        yield from self._observe_from(until_ms)
 
     def add_trade(self, trade: Trade) -> bool:
         """
@@ -296,8 +340,9 @@ class Tape:
             self.coverage.resume(trade.match_ts_ms)
         return self._take(trade)
 
-    def _take_all(self, trades: Sequence[Trade], latest_ms: int) -> None:
-        dropped = self.windows.trades_dropped
+    def _take_all(self, trades: Sequence[Trade], latest_ms: int) -> bool:
+        """Take in the trades of a message; whether none had to be refused."""
+        dropped, refused = self.windows.trades_dropped, self._counts.invalid
         for trade in trades:
             # Not is_plausible: the calls would cost 0.1 us a trade.
             if (
@@ -310,6 +355,7 @@ class Tape:
                 self._counts.invalid += 1
         if self.windows.trades_dropped != dropped:
             self.reason = "overflow"
+        return self._counts.invalid == refused
 
     def _take(self, trade: Trade) -> bool:
         windows, match_ts_ms, last = self.windows, trade.match_ts_ms, self.last_trade
@@ -325,9 +371,8 @@ class Tape:
     # -- gaps ------------------------------------------------------------------------------------
 
     def _last_seen_ms(self) -> int:
-        """Exchange time of the last trade, up to which nothing is missing."""
-        assert self.exchange_ts_ms is not None
-        return self.last_trade.match_ts_ms if self.last_trade else self.exchange_ts_ms
+        """Exchange time of the last trade, up to which nothing is missing; 0 before any message."""
+        return self.last_trade.match_ts_ms if self.last_trade else self.exchange_ts_ms or 0
 
     def _open_gap(self, reason: GapReason, since_ms: int) -> GapNote:
         start_ms = self.coverage.interrupt(since_ms)

@@ -273,6 +273,19 @@ def test_changing_the_source_starts_a_new_session_of_the_new_source(harness: Har
     live.close()
 
 
+def test_trades_that_cannot_be_read_leave_a_hole_in_the_numbers_of_their_topic(
+    venue: Venue, harness: Harness
+) -> None:
+    harness.start(venue.url, BTC, BTC_TRADES)
+    harness.book(1)
+    good = trade_text("BTCUSDT", "BTCUSDT")
+    venue.push(good, good.replace('"p": "100"', '"p": "nan"'), good)
+
+    received = [harness.wait(lambda r: r.topic == BTC_TRADES.topic_bytes) for _ in range(2)]
+
+    assert [0, 1] == [message.lost for message in received]
+
+
 def test_status_and_counters_say_what_happened(venue: Venue, harness: Harness) -> None:
     nope = Stream(kind="book", category="linear", symbol="NOPEUSDT", depth=50)
     venue.refused.add("orderbook.50.NOPEUSDT")

@@ -2,11 +2,12 @@
 
 import dataclasses
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import count, pairwise
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import zmq
 from prometheus_client import generate_latest
@@ -83,6 +84,11 @@ def give(worker: TradesWorker, topic: bytes, message: MarketMessage, lost: int =
 
 def due(worker: TradesWorker, topic: bytes = b"trades.linear.BTCUSDT") -> list[dict[str, Any]]:
     return [metric.payload for metric in worker.publish_due() if metric.topic == topic]
+
+
+def of_bitcoin(metrics: Iterable[Metric], kind: str) -> list[dict[str, Any]]:
+    topic = f"{kind}.linear.BTCUSDT".encode()
+    return [metric.payload for metric in metrics if metric.topic == topic]
 
 
 @pytest.fixture
@@ -540,9 +546,44 @@ def test_a_trade_from_the_far_future_is_refused_and_moves_no_time(clock: FakeClo
     worker = make_worker(clock)
     good = trade(clock)
     absurd = Trade(9_999_999_999_999, "Buy", 100.0, 1.0, "absurd", 6, False, False)
-    give(worker, BTC, trades_message(clock, good, absurd))
-    clock.now_s += 0.25
-    [payload] = due(worker)
+    metrics = give(worker, BTC, trades_message(clock, good, absurd))
+    [payload] = of_bitcoin(metrics, "trades")
     assert payload["trades_total"] == 1
     assert payload["windows"]["10s"]["trades"] == 1
     assert worker.status()["invalid"] == 1
+
+
+def test_a_message_from_the_far_future_is_refused_and_told_as_a_gap(clock: FakeClock) -> None:
+    worker = make_worker(clock)
+    give(worker, BTC, trades_message(clock, trade(clock)))
+    clock.now_s += 1.0
+    ahead = trades_message(clock, trade(clock))
+    ahead = msgspec.structs.replace(ahead, exchange_ts_ms=ahead.exchange_ts_ms + 86_400_000)
+
+    told = give(worker, BTC, ahead)
+
+    [stale], [gap] = of_bitcoin(told, "trades"), of_bitcoin(told, "gap")
+    assert ("stale", "bad_time") == (stale["state"], stale["reason"])
+    assert ("opened", "bad_time") == (gap["event"], gap["reason"])
+    clock.now_s += 1.0
+    give(worker, BTC, trades_message(clock, trade(clock)))
+    [payload] = of_bitcoin(worker.publish_all(), "trades")
+    assert (2, 2) == (payload["trades_total"], payload["windows"]["10s"]["trades"])
+    assert 2.0 > payload["windows"]["10s"]["coverage_s"]
+
+
+def test_time_begins_anew_when_two_messages_agree_that_it_was_wrong(clock: FakeClock) -> None:
+    worker = make_worker(clock)
+    wrong = trades_message(clock, trade(clock))
+    wrong = msgspec.structs.replace(wrong, exchange_ts_ms=wrong.exchange_ts_ms + 86_400_000)
+    give(worker, BTC, wrong)
+    [first] = of_bitcoin(worker.publish_all(), "trades")
+    for _ in range(3):
+        clock.now_s += 0.1
+        give(worker, BTC, trades_message(clock, trade(clock)))
+
+    [payload] = of_bitcoin(worker.publish_all(), "trades")
+
+    assert first["epoch"] != payload["epoch"]
+    assert 2 == payload["windows"]["10s"]["trades"] == payload["trades_total"]
+    assert 0.2 > payload["windows"]["10s"]["coverage_s"]
