@@ -45,6 +45,9 @@ EPOCHS_KEPT = 4
 """A topic with two publishers (``gap``) has two epochs at a time, and each its own numbers."""
 RECEIVE_LIMIT = 1_000
 RETRY_REFUSED_S = 2.0
+HEARTBEAT_MS = 2_000
+HEARTBEAT_TIMEOUT_MS = 6_000
+"""So often ZeroMQ asks whether the line is alive, and so long it waits for anything to come."""
 BPS = 10_000
 
 DensitySide = Literal["bid", "ask"]
@@ -576,6 +579,9 @@ class _Reader:
         # Subscriptions are messages as well: those over this mark would be dropped in silence.
         socket.setsockopt(zmq.SNDHWM, METRIC_QUEUE)
         socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
+        # A line that passes nothing and does not end is one that is lost.
+        socket.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
+        socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, HEARTBEAT_TIMEOUT_MS)
         socket.setsockopt(zmq.MAXMSGSIZE, codec.MAX_FRAME_BYTES)
         if self._keys is not None:
             self._keys.apply(socket)

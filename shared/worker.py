@@ -168,6 +168,11 @@ class Worker(Actor):
     def assign(self, assignment: Assignment) -> None:
         """Follow one more topic; a second time changes nothing."""
 
+    def farewell(self, topic: bytes) -> Iterable[Metric]:
+        """What subscribers are told before a topic is followed no longer: that nothing is known."""
+        del topic
+        return ()
+
     @abstractmethod
     def unassign(self, topic: bytes) -> Iterable[bytes]:
         """Follow a topic no longer; the metric topics that end with it."""
@@ -225,6 +230,7 @@ class Worker(Actor):
         assert self._subscriber is not None
         assert self._publisher is not None
         self._subscriber.unsubscribe(topic)
+        self._publish(self.farewell(topic))
         for metric_topic in self.unassign(topic):
             self._publisher.retire(metric_topic)
 

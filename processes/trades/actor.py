@@ -18,6 +18,7 @@ from processes.trades.tape import Tape
 from shared.bus import Received
 from shared.clock import Clock
 from shared.messages import SCHEMA_VERSION, Category, LinkMessage, TradesMessage
+from shared.shapes import no_trades, stale_head
 from shared.specs import Assignment, TradesSpec
 from shared.telemetry import Samples, Telemetry
 from shared.topics import link_topic, market_topic, metric_topic, topic_text
@@ -163,6 +164,33 @@ class TradesWorker(Worker):
         self._markets[topic] = Market(stream.category, stream.symbol, self.next_epoch())
         self._connectors[link_topic(connector)] = connector
         self.aggregator.subscribe(stream.symbol, stream.category, connector=connector)
+
+    def farewell(self, topic: bytes) -> Iterator[Metric]:
+        """A last message without numbers: subscribers would go on showing those they have."""
+        market = self._markets.get(topic)
+        if market is None:
+            return
+        source, settings = self._tape(market).source, self.spec.settings
+        if source is None:
+            return
+        market.sequence += 1
+        head = stale_head(
+            "trades",
+            market.category,
+            market.symbol,
+            source=source,
+            process=self.process,
+            epoch=market.epoch,
+            seq=market.sequence,
+            publish_ts_ns=self.clock.time_ns(),
+        )
+        fields = no_trades(
+            "unsubscribed",
+            windows=settings.windows,
+            quantiles=settings.quantiles,
+            with_volatility=settings.volatility,
+        )
+        yield Metric(market.topic, head | fields)
 
     def unassign(self, topic: bytes) -> list[bytes]:
         """Follow a symbol no longer; its metric topics, if it was followed."""

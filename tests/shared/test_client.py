@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -373,6 +374,59 @@ def test_when_the_pipeline_goes_nothing_old_remains_and_when_it_comes_back_value
         second.publish_trades(seq=6)
         until(lambda: client.lost == 2)
         client.close()
+
+
+class Relay:
+    """A TCP line to an endpoint, which can stop passing anything without coming to its end."""
+
+    def __init__(self, endpoint: str) -> None:
+        self._port = int(endpoint.rpartition(":")[2])
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.endpoint = f"tcp://127.0.0.1:{self._server.getsockname()[1]}"
+        self.passes = threading.Event()
+        self.passes.set()
+        self._sockets = [self._server]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = self._server.accept()
+                far = socket.create_connection(("127.0.0.1", self._port))
+                self._sockets += (near, far)
+                for ends in ((near, far), (far, near)):
+                    threading.Thread(target=self._pump, args=ends, daemon=True).start()
+
+    def _pump(self, source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65_536):
+                self.passes.wait()
+                target.sendall(data)
+            target.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        self.passes.set()
+        for each in self._sockets:
+            each.close()
+
+
+def test_nothing_old_remains_when_the_line_is_dead_without_an_end(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shared.client.HEARTBEAT_MS", 50)
+    monkeypatch.setattr("shared.client.HEARTBEAT_TIMEOUT_MS", 200)
+    with (
+        contextlib.closing(Relay(pipeline.endpoint)) as relay,
+        PipelineClient(relay.endpoint) as client,
+    ):
+        until(lambda: client.connected and pipeline.status("subscriptions"))
+        pipeline.publish_trades()
+        until(lambda: client.get_tpm("BTCUSDT", "60s") == 4.0)
+        relay.passes.clear()
+        until(lambda: not client.connected)
+        assert client.get_tpm("BTCUSDT", "60s") is None
+        relay.passes.set()
+        until(lambda: client.get_tpm("BTCUSDT", "60s") == 4.0)
 
 
 def test_the_endpoint_is_found_in_the_run_directory(pipeline: Pipeline, tmp_path: Path) -> None:

@@ -321,6 +321,20 @@ def test_an_unassigned_symbol_is_published_no_longer(
     assert 'symbol="BTCUSDT"' not in generate_latest(worker.telemetry.registry).decode()
 
 
+def test_the_last_word_on_an_unassigned_symbol_holds_no_number(
+    worker: TradesWorker, clock: FakeClock
+) -> None:
+    give(worker, BTC, trades_message(clock, trade(clock)))
+    [before] = of_bitcoin(worker.publish_all(), "trades")
+
+    [last] = of_bitcoin(worker.farewell(BTC), "trades")
+
+    assert before.keys() == last.keys()
+    assert ("stale", "unsubscribed") == (last["state"], last["reason"])
+    assert (before["epoch"], before["seq"] + 1) == (last["epoch"], last["seq"])
+    assert {None} == {last["last_price"], last["tps"], last["windows"]["60s"]["trades"]}
+
+
 def test_counters_tell_what_was_taken_in_and_given_out(
     worker: TradesWorker, clock: FakeClock
 ) -> None:
@@ -445,7 +459,9 @@ def test_symbols_are_assigned_and_unassigned_while_it_runs(
     assert payload is not None
     rig.worker.on_command({"type": "unassign", "topic": "trade.linear.ETHUSDT"})
     while payload is not None:
+        last = payload
         _, payload = rig.receive(b"trades.linear.ETHUSDT")
+    assert ("stale", "unsubscribed") == (last["state"], last["reason"])
     rig.topics.clear()
     rig.receive(b"gap.linear.ETHUSDT")
     rig.receive(b"trades.linear.BTCUSDT")
