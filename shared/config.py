@@ -12,6 +12,7 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, get_args
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -288,8 +289,9 @@ def _choices(where: str) -> str:
 
 
 def _check_top(config: Config) -> None:
-    if config.url and not re.fullmatch(r"wss?://[^\s/]+(/\S*)?", config.url):
-        raise ConfigError("url", f"{config.url!r} is not a websocket address", "ws://… or wss://…")
+    if config.url and not _is_websocket_url(config.url):
+        raise ConfigError("url", f"{config.url!r} is not a websocket address",
+                          "ws://HOST[:PORT]/… or wss://…, with {category} or without")  # fmt: skip
     if config.instruments.url and not re.fullmatch(r"https?://[^\s/?#]+/?", config.instruments.url):
         raise ConfigError("instruments.url", f"{config.instruments.url!r} is not an address",
                           "https://HOST, without a path")  # fmt: skip
@@ -297,10 +299,20 @@ def _check_top(config: Config) -> None:
     _check_range("instruments.symbols_max", config.instruments.symbols_max, 1, 3000)
     if len(config.run_dir.encode()) > 80:
         raise ConfigError("run_dir", "the path is too long for sockets", "at most 80 bytes")
-    if config.replay.speed <= 0 or config.replay.speed > 10_000:
+    if not 0 < config.replay.speed <= 10_000:
         raise ConfigError("replay.speed", f"{config.replay.speed:g}", "above 0, at most 10000")
     if config.source == "replay" and not (config.replay.capture or config.url):
         raise ConfigError("replay.capture", "missing", 'a capture file, as source is "replay"')
+
+
+def _is_websocket_url(url: str) -> bool:
+    plain = url.replace("{category}", "linear")
+    try:
+        parts = urlsplit(plain)
+        has_place = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+    return has_place and parts.scheme in ("ws", "wss") and not re.search(r"[\s{}]", plain)
 
 
 def _check_markets(config: Config) -> None:
