@@ -186,6 +186,13 @@ class Trades(MarketMetric, frozen=True):
             "null when the worker is gone."
         ),
     ]
+    untrusted_s: Annotated[
+        Seconds | None,
+        Meta(
+            description="How long trades may have been missed since the epoch began: `trades_total`"
+            " and `cvd` lack those; null when the worker is gone."
+        ),
+    ]
     tps: Annotated[
         Rate | None,
         Meta(description="Trades a second over 10 s; null if nothing of that was observed."),

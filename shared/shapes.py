@@ -108,6 +108,7 @@ def no_trades(
         "last_trade_id": None,
         "trades_total": None,
         "cvd": None,
+        "untrusted_s": None,
         "tps": None,
         "windows": {name: dict(window) for name in windows},
     }

@@ -127,6 +127,8 @@ class Worker(Actor):
         self._metrics_in = metrics_in
         self.lag_s: float | None = None
         """From the websocket to here, of the last message."""
+        self.late_s = 0.0
+        """How old the last message was if it was late: younger ones may wait behind it."""
         self._subscriber: MarketSubscriber | None = None
         self._publisher: MetricPublisher | None = None
         self._pace = Pace()
@@ -246,6 +248,7 @@ class Worker(Actor):
         if lags_s:
             self.lag_s = lags_s[-1]
             self._bus_latency.observe_all(lags_s)
+            self.late_s = self.lag_s if self.lag_s > LATE_S else 0.0
             self.turns.note_lag(self.lag_s)
         self._pace.rest(len(lags_s), self.clock.monotonic())
 

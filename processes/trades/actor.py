@@ -34,7 +34,8 @@ ASK_TICK_S = 0.25
 ASK_INITIAL_S = 0.5
 ASK_MAX_S = 30.0
 """A market whose connector has said nothing yet is asked for, less and less often."""
-WAITED_MAX_NS = 5_000_000_000
+WAITED_MAX_S = 5.0
+WAITED_MAX_NS = int(WAITED_MAX_S * 1e9)
 """
 A message that seems to have waited longer for us, or a negative time, tells of a step of the clock:
 then it counts as received now, which may leave the exchange's time a little behind, never ahead.
@@ -288,7 +289,7 @@ class TradesWorker(Worker):
             return
         if tape.generation != market.generation:
             self._start_generation(market, tape)
-        fields = self.aggregator.metrics(tape, self._steady_ns())
+        fields = self.aggregator.metrics(tape, self._handled_ns())
         market.sequence += 1
         market.published_state = _state(tape)
         if market.is_dirty:
@@ -346,6 +347,10 @@ class TradesWorker(Worker):
         """
         return int(self.clock.monotonic() * 1e9)
 
+    def _handled_ns(self) -> int:
+        """Up to when everything has been handled, by the same clock: not now while we are late."""
+        return self._steady_ns() - (int(self.late_s * 1e9) if self.late_s < WAITED_MAX_S else 0)
+
     def _tape(self, market: Market) -> Tape:
         tape = self.aggregator.tape(market.symbol, market.category)
         assert tape is not None, "every market has a tape"
@@ -381,7 +386,7 @@ class TradesWorker(Worker):
             "untrusted_seconds_total", "Exchange time in which messages may have been missed.",
             ("category", "symbol", "kind"), lambda: list(self._untrusted.items()),
         )  # fmt: skip
-        self._gauges: dict[tuple[str, ...], tuple[float | None, float | None]] = {}
+        self._gauges: dict[tuple[str, ...], tuple[float | None, float | None, float]] = {}
         if self.spec.per_symbol:
             labels = ("category", "symbol", "window")
             telemetry.gauges(
@@ -390,6 +395,10 @@ class TradesWorker(Worker):
             telemetry.gauges(
                 "volume_delta", "Bought minus sold size.", labels, lambda: self._gauge_samples(1)
             )
+            telemetry.gauges(
+                "window_coverage_seconds", "How much of the window was observed.", labels,
+                lambda: self._gauge_samples(2),
+            )  # fmt: skip
 
     def _set_gauges(self, market: Market, tape: Tape, fields: dict[str, Any]) -> None:
         untrusted_s = market.untrusted_before_s + tape.untrusted_s()
@@ -397,10 +406,10 @@ class TradesWorker(Worker):
         if self.spec.per_symbol:
             for name, window in fields["windows"].items():
                 key = (market.category, market.symbol, name)
-                self._gauges[key] = (window["tpm"], window["vol_delta"])
+                self._gauges[key] = (window["tpm"], window["vol_delta"], window["coverage_s"])
 
     def _gauge_samples(self, index: int) -> Samples:
-        """One of the two gauges of every window that has numbers; read by the exporter."""
+        """One of the gauges of every window that has numbers; read by the exporter."""
         for labels, values in list(self._gauges.items()):
             value = values[index]
             if value is not None:

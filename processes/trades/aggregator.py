@@ -251,6 +251,7 @@ class TradesAggregator:
             "last_trade_id": last.trade_id if last else None,
             "trades_total": tape.windows.trades_total,
             "cvd": tape.windows.cvd,
+            "untrusted_s": tape.untrusted_s(),
             "tps": _tps(tape, now_ns),
             "windows": {
                 name: self._window_fields(tape, window_ms, now_ns)

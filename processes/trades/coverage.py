@@ -43,13 +43,29 @@ class Coverage:
 
     def interrupt(self, since_ms: int) -> int:
         """
-        Not observed after ``since_ms``; the start of the hole.
+        Not observed after ``since_ms``; the start of the hole. Call it while observing.
 
-        That is later than asked for when the hole would reach back over an earlier one. Call it
-        while observing.
+        A hole that reaches back over earlier ones takes them in; none reaches back to before
+        observation began.
         """
         assert self.is_observing, "nothing to interrupt"
-        self._open_since_ms = max(since_ms, self._holes[-1][1])
+        self._open_since_ms = since_ms
+        return self.reach_back(since_ms)
+
+    def reach_back(self, since_ms: int) -> int:
+        """The open hole began at ``since_ms`` already, if not earlier; its start."""
+        assert self._open_since_ms is not None, "no hole is open"
+        start_ms = min(self._open_since_ms, since_ms)
+        while self._holes and start_ms < self._holes[-1][1]:
+            hole_start, hole_end = self._holes[-1]
+            if hole_start == _BEGINNING_MS:
+                start_ms = hole_end
+            else:
+                self._holes.pop()
+                self._lost_ms -= hole_end - hole_start
+                start_ms = min(start_ms, hole_start)
+        if self.began:
+            self._open_since_ms = start_ms
         return self._open_since_ms
 
     def lost_ms(self, now_ms: int) -> int:

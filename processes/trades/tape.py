@@ -144,9 +144,9 @@ class Tape:
         self.source: Source | None = None
         self.generation = generation
         self.reason: TapeReason = reason
-        self.longest_ms = max(windows_ms)
+        self.longest_ms = max(*windows_ms, TPS_WINDOW_MS)
         self._max_trades = max_trades
-        retention_ms = max(self.longest_ms, TPS_WINDOW_MS)
+        retention_ms = self.longest_ms
         self.windows = TradeWindows(
             retention_ms=retention_ms, is_inverse=category == "inverse", max_trades=max_trades
         )
@@ -182,27 +182,40 @@ class Tape:
 
     def advance(self, now_ns: int) -> None:
         """Let the exchange's time go on to where it is when our clock shows ``now_ns``."""
-        if self.session is not None:
-            now_ms = self.session.clock.at_ms(now_ns)
-            if now_ms is not None:
-                self.windows.advance(now_ms)
-                self._settle()
+        now_ms = self._exchange_ms(now_ns)
+        if now_ms is not None:
+            self.windows.advance(now_ms)
+            self._settle()
 
     def _settle(self) -> None:
         """Turn a start on our clock into one on the exchange's, once that is known."""
-        if self._pending_since_ns is None or self.session is None:
+        if self._pending_since_ns is None:
             return
-        since_ms = self.session.clock.at_ms(self._pending_since_ns)
+        since_ms = self._exchange_ms(self._pending_since_ns)
         if since_ms is not None:
             self._pending_since_ns = None
             self.windows.advance(since_ms)
             self.coverage.resume(since_ms)
 
+    def _exchange_ms(self, our_ns: int) -> int | None:
+        """
+        The exchange's time when our clock shows ``our_ns``; None when not known.
+
+        Between the messages of a recording no time passes: it may be played at any speed, and in
+        what comes after its end nothing was observed.
+        """
+        if self.session is None:
+            return None
+        if self.source == "replay":
+            return self.session.last_message_ms
+        return self.session.clock.at_ms(our_ns)
+
     # -- state -----------------------------------------------------------------------------------
 
     def state(self, now_ns: int | None = None) -> TapeState:
         """
-        ``stale`` while trades are being missed, ``live`` once the longest window is covered.
+        ``stale`` while trades are being missed, ``live`` once the longest window is covered, and
+        that of ``tps``.
 
         In between, and before anything is known, ``warming``.
         """
@@ -244,7 +257,7 @@ class Tape:
         self.is_stale = False
         if self.coverage.is_observing or self._pending_since_ns is not None:
             return
-        at_ms = self.session.clock.at_ms(our_ns)
+        at_ms = self._exchange_ms(our_ns)
         if at_ms is None:
             self._pending_since_ns = our_ns
         else:
@@ -312,6 +325,8 @@ class Tape:
         if lost and self.coverage.is_observing:
             self.reason = "bus_gap"
             yield self._open_gap("bus_gap", self._last_seen_ms())
+        elif lost and self.coverage.began:
+            self.coverage.reach_back(self._last_seen_ms())
         if not self.coverage.is_observing:
             at_ms = message.exchange_ts_ms
             if first is not None:

@@ -130,6 +130,7 @@ def test_a_metric_has_every_field_of_the_contract(worker: TradesWorker, clock: F
         "last_side": "Buy",
         "trades_total": 1,
         "cvd": 0.5,
+        "untrusted_s": 0.0,
         "tps": 0.1,
     }
     assert windows.keys() == {"10s", "60s", "300s"}
@@ -353,6 +354,7 @@ def test_counters_tell_what_was_taken_in_and_given_out(
         'metric_latency_seconds_count{process="trades-0"} 1.0',
         'trades_per_minute{category="linear",symbol="BTCUSDT",window="60s"} 2.0',
         'volume_delta{category="linear",symbol="BTCUSDT",window="60s"} 3.0',
+        'window_coverage_seconds{category="linear",symbol="BTCUSDT",window="60s"} 0.0',
         'untrusted_seconds_total{category="linear",kind="trades",symbol="BTCUSDT"} 0.0',
     ):
         assert f"bybit_pipeline_{line}" in text
@@ -435,6 +437,22 @@ def test_a_trade_on_the_market_bus_becomes_a_metric(
     _, payload = rig.receive(b"trades.linear.BTCUSDT")
     assert payload is not None
     assert (payload["last_size"], payload["source"], payload["seq"]) == (0.25, "sim", 1)
+    rig.worker.on_stop()
+
+
+def test_windows_end_where_messages_have_been_handled_when_those_come_late(
+    context: zmq.Context[zmq.Socket[bytes]], tmp_path: Path
+) -> None:
+    rig = Rig(context, tmp_path)
+    assert rig.publisher.wait_for_workers([BTC, LINK], 5) == set()
+    clock = FakeClock(rig.worker.clock.time_ns() / 1e9 - 3.0)
+    sent = trades_message(clock, trade(clock))
+    rig.publisher.publish(BTC, sent)
+
+    _, payload = rig.receive(b"trades.linear.BTCUSDT")
+
+    assert payload is not None
+    assert 1_000 > payload["as_of_ms"] - sent.exchange_ts_ms
     rig.worker.on_stop()
 
 

@@ -330,6 +330,22 @@ class TestExchangeTime:
         assert tape.windows.now_ms == T0 + 2_000
         assert metrics(aggregator, 3_000)["windows"]["10s"]["coverage_s"] == 3.0
 
+    @pytest.mark.parametrize("speed", [0.1, 1.0, 50.0])
+    def test_a_recording_says_the_same_at_any_speed_and_nothing_of_what_follows_it(
+        self, aggregator: TradesAggregator, speed: float
+    ) -> None:
+        aggregator.apply_link("", link("subscribed", 0, source="replay"))
+        for at_ms in range(0, 30_000, 500):
+            our_ms = int(at_ms / speed)
+            metrics(aggregator, our_ms - 1)
+            message = trades_message(at_ms, [trade(at_ms)], source="replay", our_ms=our_ms)
+            aggregator.apply(message, "BTCUSDT")
+        for our_ms in (int(29_500 / speed), int(29_500 / speed) + 60_000):
+            measures = metrics(aggregator, our_ms)
+            window = measures["windows"]["10s"]
+            assert T0 + 29_500 == measures["as_of_ms"]
+            assert (20, 10.0) == (window["trades"], window["coverage_s"])
+
     def test_a_replay_at_fifty_times_the_speed_fills_windows_in_exchange_time(
         self, aggregator: TradesAggregator
     ) -> None:
@@ -343,6 +359,16 @@ class TestExchangeTime:
         assert fields["windows"]["60s"]["tpm"] == 60.0
         assert fields["windows"]["60s"]["coverage_s"] == 60.0
         assert fields["windows"]["300s"]["coverage_s"] == 100.0
+
+    def test_a_loss_that_is_found_late_may_lie_on_both_sides_of_an_earlier_hole(
+        self, aggregator: TradesAggregator
+    ) -> None:
+        aggregator.apply_link("", link("subscribed", 0))
+        aggregator.apply(trades_message(70_000, [trade(70_000)]), "BTCUSDT")
+        aggregator.apply_link("", link("unsubscribed", 90_000))
+        aggregator.apply_link("", link("subscribed", 91_000))
+        aggregator.apply(trades_message(92_000, [trade(92_000)]), "BTCUSDT", lost=10)
+        assert metrics(aggregator, 92_000)["windows"]["60s"]["coverage_s"] == 38.0
 
     def test_a_late_message_does_not_turn_time_back(self, aggregator: TradesAggregator) -> None:
         aggregator.apply(trades_message(10_000, [trade(10_000)]), "BTCUSDT")

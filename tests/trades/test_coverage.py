@@ -41,12 +41,22 @@ def test_trades_that_were_dropped_are_not_covered() -> None:
     assert coverage.covered_ms(1_000, 3_000, complete_after_ms=2_900) == 100
 
 
-def test_a_hole_cannot_reach_back_over_an_earlier_one() -> None:
+def test_a_hole_that_reaches_back_over_an_earlier_one_takes_it_in() -> None:
     coverage = Coverage(1_000)
     coverage.resume(500)
     coverage.interrupt(600)
     coverage.resume(700)
-    assert coverage.interrupt(550) == 700
+    assert coverage.interrupt(550) == 550
+    coverage.resume(800)
+    assert coverage.lost_ms(900) == 250
+    assert coverage.covered_ms(1_000, 900, complete_after_ms=0) == 150
+
+
+def test_no_hole_reaches_back_to_before_observation_began() -> None:
+    coverage = Coverage(1_000)
+    coverage.resume(500)
+    assert coverage.interrupt(100) == 500
+    assert coverage.reach_back(200) == 500
 
 
 @settings(max_examples=300, deadline=None)
