@@ -43,7 +43,7 @@ PriceAndSize = tuple[Price, Size]
 
 BookGapReason = Literal[
     "starting", "gap", "duplicate", "desync", "crossed", "too_deep", "bad_levels", "wrong_depth",
-    "bus_gap", "disconnected", "source_change", "unsubscribed", "rejected", "silent",
+    "bus_gap", "disconnected", "source_change", "unsubscribed", "rejected", "silent", "bad_time",
 ]  # fmt: skip
 BookReason = Literal[BookGapReason, "process_down"]
 TradesGapReason = Literal["disconnected", "bus_gap", "unsubscribed", "rejected", "bad_time"]
@@ -399,10 +399,15 @@ class BookGap(MarketMetric, frozen=True, tag_field="stream", tag="book"):
         Meta(description="`u` of the message that raised the doubt; null if none did."),
     ]
     closed_ts_ns: Annotated[
-        Nanos | None, Meta(description="When the snapshot came, our clock; null while open.")
+        Nanos | None,
+        Meta(
+            description="When the snapshot came, our clock; null while open, and when "
+            "the gap ended because the book is followed no longer."
+        ),
     ]
     end_ms: Annotated[
-        Millis | None, Meta(description="Push time of the snapshot after; null while open.")
+        Millis | None,
+        Meta(description="Push time of the snapshot after; null where `closed_ts_ns` is."),
     ]
     update_id_after: Annotated[int | None, Meta(description="Its `u`; null while open.")]
     sequence_after: Annotated[int | None, Meta(description="Its `seq`; null while open.")]

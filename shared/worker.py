@@ -170,10 +170,9 @@ class Worker(Actor):
     def assign(self, assignment: Assignment) -> None:
         """Follow one more topic; a second time changes nothing."""
 
+    @abstractmethod
     def farewell(self, topic: bytes) -> Iterable[Metric]:
         """What subscribers are told before a topic is followed no longer: that nothing is known."""
-        del topic
-        return ()
 
     @abstractmethod
     def unassign(self, topic: bytes) -> Iterable[bytes]:
