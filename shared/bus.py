@@ -14,6 +14,7 @@ hole in the sequence numbers and counts it.
 """
 
 import os
+import stat
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -74,6 +75,9 @@ def bind(socket: "zmq.Socket[bytes]", endpoint: str) -> str:
     Raises:
         TakenError: If the address is in use or cannot be bound.
     """
+    path = endpoint.removeprefix("ipc://")
+    if path != endpoint and os.path.exists(path) and not stat.S_ISSOCK(os.stat(path).st_mode):
+        raise TakenError(f"cannot bind {endpoint}: a file is there that is no socket")
     asked = endpoint.removesuffix(":0") + ":*" if endpoint.endswith(":0") else endpoint
     try:
         socket.bind(asked)

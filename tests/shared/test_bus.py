@@ -330,3 +330,13 @@ def test_a_connector_that_ends_without_a_word_is_named(
     publisher.close()
     assert subscriber.monitor.poll(DEADLINE_MS)
     assert subscriber.hang_ups() == ["connector-linear-0"]
+
+
+def test_a_file_that_is_no_socket_is_left_alone(
+    context: zmq.Context[zmq.Socket[bytes]], tmp_path: Path
+) -> None:
+    file = tmp_path / "notes"
+    file.write_text("keep me")
+    with pytest.raises(TakenError, match="no socket"):
+        bind(context.socket(zmq.XPUB), f"ipc://{file}")
+    assert "keep me" == file.read_text()
