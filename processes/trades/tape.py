@@ -306,12 +306,13 @@ class Tape:
         notes: Sequence[GapNote] = ()
         if lost or self._gap is not None or not self.coverage.is_observing or self.is_stale:
             notes = list(self._resume_with(message, lost))
-        seen_ms = self._last_seen_ms()
+        before, before_ms = self.last_trade, self.exchange_ts_ms or 0
         self.exchange_ts_ms = message.exchange_ts_ms
         self.recv_ts_ns = message.recv_ts_ns
         self.windows.advance(message.exchange_ts_ms)
         if not self._take_all(message.trades, message.exchange_ts_ms + MAX_AHEAD_MS):
-            notes = [*notes, *self._skip(seen_ms, message.exchange_ts_ms)]
+            since_ms = before.match_ts_ms if before else before_ms
+            notes = [*notes, *self._skip(since_ms, message.exchange_ts_ms)]
         return notes
 
     def _resume_with(self, message: TradesMessage, lost: int) -> Iterator[GapNote]:
