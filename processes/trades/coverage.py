@@ -43,17 +43,21 @@ class Coverage:
 
     def interrupt(self, since_ms: int) -> int:
         """
-        Not observed after ``since_ms``; the start of the hole. Call it while observing.
+        Not observed after ``since_ms``; the start of the hole.
 
-        A hole that reaches back over earlier ones takes them in; none reaches back to before
-        observation began.
+        That is later than asked for when the hole would reach back over an earlier one. Call it
+        while observing.
         """
         assert self.is_observing, "nothing to interrupt"
-        self._open_since_ms = since_ms
-        return self.reach_back(since_ms)
+        self._open_since_ms = max(since_ms, self._holes[-1][1])
+        return self._open_since_ms
 
     def reach_back(self, since_ms: int) -> int:
-        """The open hole began at ``since_ms`` already, if not earlier; its start."""
+        """
+        The open hole began at ``since_ms`` already, if not earlier; its start.
+
+        It takes in earlier holes, but no time from before observation began.
+        """
         assert self._open_since_ms is not None, "no hole is open"
         start_ms = min(self._open_since_ms, since_ms)
         while self._holes and start_ms < self._holes[-1][1]:

@@ -273,7 +273,7 @@ class Tape:
         self.reason = reason
         self._pending_since_ns = None
         if self.session is not None and self.coverage.is_observing:
-            yield self._open_gap(reason, self.session.last_message_ms or 0)
+            yield self._open_gap(reason, self.session.last_message_ms)
 
     def miss(self, reason: GapReason) -> Iterator[GapNote]:
         """A message that cannot be used: what was traded since the one before is missing."""
@@ -281,7 +281,7 @@ class Tape:
         self.reason = reason
         self._pending_since_ns = None
         if self.coverage.is_observing:
-            yield self._open_gap(reason, self._last_seen_ms())
+            yield self._open_gap(reason, self._last_seen_ms(), may_reach_back=True)
 
     def _observe_from(self, at_ms: int, first: Trade | None = None) -> Iterator[GapNote]:
         """See every trade from ``at_ms`` on; ``first`` is the one that proves it, if one does."""
@@ -306,7 +306,7 @@ class Tape:
         notes: Sequence[GapNote] = ()
         if lost or self._gap is not None or not self.coverage.is_observing or self.is_stale:
             notes = list(self._resume_with(message, lost))
-        before, before_ms = self.last_trade, self.exchange_ts_ms or 0
+        before, before_ms = self.last_trade, self.exchange_ts_ms
         self.exchange_ts_ms = message.exchange_ts_ms
         self.recv_ts_ns = message.recv_ts_ns
         self.windows.advance(message.exchange_ts_ms)
@@ -325,9 +325,9 @@ class Tape:
         self._settle()
         if lost and self.coverage.is_observing:
             self.reason = "bus_gap"
-            yield self._open_gap("bus_gap", self._last_seen_ms())
-        elif lost and self.coverage.began:
-            self.coverage.reach_back(self._last_seen_ms())
+            yield self._open_gap("bus_gap", self._last_seen_ms(), may_reach_back=True)
+        elif lost and (seen_ms := self._last_seen_ms()) is not None:
+            self.coverage.reach_back(seen_ms)
         if not self.coverage.is_observing:
             at_ms = message.exchange_ts_ms
             if first is not None:
@@ -337,10 +337,10 @@ class Tape:
             yield self._note("completed", _with_first(self._gap, first))
             self._gap = None
 
-    def _skip(self, since_ms: int, until_ms: int) -> Iterator[GapNote]:
+    def _skip(self, since_ms: int | None, until_ms: int) -> Iterator[GapNote]:
         """Trades of a message were refused, so that some between two times are missing."""
         self.reason = "bad_time"
-        yield self._open_gap("bad_time", since_ms)
+        yield self._open_gap("bad_time", since_ms, may_reach_back=True)
         yield from self._observe_from(until_ms)
 
     def add_trade(self, trade: Trade) -> bool:
@@ -386,12 +386,24 @@ class Tape:
 
     # -- gaps ------------------------------------------------------------------------------------
 
-    def _last_seen_ms(self) -> int:
-        """Exchange time of the last trade, up to which nothing is missing; 0 before any message."""
-        return self.last_trade.match_ts_ms if self.last_trade else self.exchange_ts_ms or 0
+    def _last_seen_ms(self) -> int | None:
+        """Exchange time up to which nothing is missing: of the last trade, if there was any."""
+        return self.last_trade.match_ts_ms if self.last_trade else self.exchange_ts_ms
 
-    def _open_gap(self, reason: GapReason, since_ms: int) -> GapNote:
-        start_ms = self.coverage.interrupt(since_ms)
+    def _open_gap(
+        self, reason: GapReason, since_ms: int | None, *, may_reach_back: bool = False
+    ) -> GapNote:
+        """
+        Trades are missing from now on.
+
+        Args:
+            reason: Why.
+            since_ms: Since when; None: since they are observed.
+            may_reach_back: Messages were lost, also before they are observed without a break.
+        """
+        start_ms = self.coverage.interrupt(since_ms or 0)
+        if may_reach_back and since_ms is not None:
+            start_ms = self.coverage.reach_back(since_ms)
         last = self.last_trade
         gap = Gap(
             gap_id=self._ledger.new_id(),

@@ -360,6 +360,20 @@ class TestExchangeTime:
         assert fields["windows"]["60s"]["coverage_s"] == 60.0
         assert fields["windows"]["300s"]["coverage_s"] == 100.0
 
+    def test_a_connection_that_ends_before_its_first_message_takes_nothing_from_before(
+        self, aggregator: TradesAggregator
+    ) -> None:
+        aggregator.apply_link("", link("subscribed", 0))
+        for second in range(60):
+            aggregator.apply(trades_message(second * 1_000, [trade(second * 1_000)]), "BTCUSDT")
+        aggregator.apply_link("", link("disconnected", 59_500))
+        aggregator.apply_link("", link("subscribed", 60_000, session=2))
+        aggregator.apply_link("", link("disconnected", 61_000, session=2))
+        aggregator.apply_link("", link("subscribed", 62_000, session=3))
+        aggregator.apply(trades_message(63_000, [trade(63_000)], session=3), "BTCUSDT")
+        fields = metrics(aggregator, 63_000)
+        assert (57.0, 3.0) == (fields["windows"]["60s"]["coverage_s"], fields["untrusted_s"])
+
     def test_a_loss_that_is_found_late_may_lie_on_both_sides_of_an_earlier_hole(
         self, aggregator: TradesAggregator
     ) -> None:

@@ -41,12 +41,21 @@ def test_trades_that_were_dropped_are_not_covered() -> None:
     assert coverage.covered_ms(1_000, 3_000, complete_after_ms=2_900) == 100
 
 
-def test_a_hole_that_reaches_back_over_an_earlier_one_takes_it_in() -> None:
+def test_a_hole_cannot_reach_back_over_an_earlier_one() -> None:
     coverage = Coverage(1_000)
     coverage.resume(500)
     coverage.interrupt(600)
     coverage.resume(700)
-    assert coverage.interrupt(550) == 550
+    assert coverage.interrupt(550) == 700
+
+
+def test_a_hole_that_is_found_to_reach_back_takes_in_an_earlier_one() -> None:
+    coverage = Coverage(1_000)
+    coverage.resume(500)
+    coverage.interrupt(600)
+    coverage.resume(700)
+    coverage.interrupt(750)
+    assert coverage.reach_back(550) == 550
     coverage.resume(800)
     assert coverage.lost_ms(900) == 250
     assert coverage.covered_ms(1_000, 900, complete_after_ms=0) == 150
