@@ -374,6 +374,25 @@ class TestExchangeTime:
         fields = metrics(aggregator, 63_000)
         assert (57.0, 3.0) == (fields["windows"]["60s"]["coverage_s"], fields["untrusted_s"])
 
+    def test_what_was_lost_before_the_first_message_was_not_observed(
+        self, aggregator: TradesAggregator
+    ) -> None:
+        aggregator.subscribe("ETHUSDT")
+        topics = ("trade.linear.BTCUSDT", "trade.linear.ETHUSDT")
+        aggregator.apply_link("", link("subscribed", 0, topics))
+        aggregator.apply(trades_message(1_000, [trade(1_000)]), "ETHUSDT")
+        aggregator.apply(trades_message(60_000, [trade(60_000)]), "BTCUSDT", lost=5)
+        assert metrics(aggregator, 60_000)["windows"]["60s"]["coverage_s"] == 0.0
+        assert metrics(aggregator, 60_000, "ETHUSDT")["windows"]["60s"]["coverage_s"] == 60.0
+
+    def test_no_market_is_live_before_ten_seconds_that_tps_needs(self) -> None:
+        aggregator = TradesAggregator(["5s"])
+        aggregator.subscribe("BTCUSDT")
+        aggregator.apply_link("", link("subscribed", 0))
+        aggregator.apply(trades_message(0, [trade(0)]), "BTCUSDT")
+        states = [metrics(aggregator, at_ms)["state"] for at_ms in (6_000, 10_000)]
+        assert ["warming", "live"] == states
+
     def test_a_loss_that_is_found_late_may_lie_on_both_sides_of_an_earlier_hole(
         self, aggregator: TradesAggregator
     ) -> None:
