@@ -68,7 +68,7 @@ def decode_record(topic: bytes, record: bytes) -> MarketMessage:
         CodecError: If it is no message of this schema version.
     """
     try:
-        return _DECODERS[topic[:1]](record)
+        return record_decoder(topic)(record)
     except (*UNREADABLE, KeyError) as error:
         raise CodecError(f"unreadable market message: {type(error).__name__}: {error}") from error
 

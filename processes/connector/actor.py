@@ -215,7 +215,7 @@ class ConnectorActor(Actor):
     def _skip_trades(self, symbol: str) -> None:
         """Leave a number out, so that whoever follows the trades finds the hole and says so."""
         assert self._publisher is not None
-        self._publisher.next_sequence(market_topic("trade", self.spec.category, symbol))
+        self._publisher.next_sequence(self._topic("trade", symbol))
 
     def _flush(self) -> None:
         assert self._publisher is not None
