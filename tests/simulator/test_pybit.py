@@ -45,8 +45,9 @@ def test_pybit_receives_trades_and_whole_books_of_two_symbols(
     with running() as server:
         url = server.server.url.format(category="{CHANNEL_TYPE}")
         monkeypatch.setattr(unified_trading, "PUBLIC_WSS", url)
+        # Its socket thread looks whether it shall end once in a ping_timeout.
         client = unified_trading.WebSocket(
-            category, testnet=False, restart_on_error=False, ping_interval=1, ping_timeout=0.5
+            category, testnet=False, restart_on_error=False, ping_interval=4, ping_timeout=3
         )
         try:
             client.orderbook_stream(depth=50, symbol=symbols, callback=on_book)
