@@ -1,5 +1,6 @@
 """``python -m processes.connector SPEC.json``: one Bybit socket, published on the market bus."""
 
+import shared.lean  # noqa: F401, I001 - first
 import sys
 
 from processes.connector.actor import ConnectorActor

@@ -1,5 +1,6 @@
 """``python -m processes.dashboard SPEC.json``: the dashboard."""
 
+import shared.lean  # noqa: F401, I001 - first
 import sys
 
 from processes.dashboard.actor import Dashboard

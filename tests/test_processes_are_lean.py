@@ -1,0 +1,28 @@
+"""What a process must not load: it starts the faster, and takes less memory."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+ROLES = sorted(path.parent.name for path in CHECKOUT.glob("processes/*/__main__.py"))
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_nothing_that_draws_is_loaded(role: str) -> None:
+    """rich and typer are for the supervisor's terminal."""
+    look = (
+        f"import processes.{role}.__main__, sys;"
+        "print('rich.console' in sys.modules, 'typer' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", look], capture_output=True, text=True, timeout=60, cwd=CHECKOUT
+    )
+    assert done.stdout == "False False\n", done.stderr
+
+
+def test_there_are_processes() -> None:
+    """The roles above are those of the pipeline."""
+    assert {"connector", "forwarder", "orderbook", "simulator", "trades"} <= set(ROLES)
