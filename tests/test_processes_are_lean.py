@@ -12,7 +12,7 @@ ROLES = sorted(path.parent.name for path in CHECKOUT.glob("processes/*/__main__.
 
 @pytest.mark.parametrize("role", ROLES)
 def test_nothing_that_draws_is_loaded(role: str) -> None:
-    """rich and typer are for the supervisor's terminal."""
+    """Rich and typer are for the supervisor's terminal."""
     look = (
         f"import processes.{role}.__main__, sys;"
         "print('rich.console' in sys.modules, 'typer' in sys.modules)"
