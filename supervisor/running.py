@@ -39,7 +39,8 @@ def run(plan: Plan) -> int:
     """
     ensure_descriptors(len(plan.processes))
     os.umask(UMASK)  # of our children as well
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # until the supervisor has its own
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)  # until the supervisor has its own
     # Who interrupts between making the lock and minding it would leave it behind.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
     try:

@@ -363,7 +363,7 @@ def test_tls_is_read_and_written_by_two_threads(
 def stop_promptly(client: BybitWebSocketClient) -> None:
     started = time.monotonic()
     assert client.stop()
-    assert time.monotonic() - started < 1.0
+    assert time.monotonic() - started < 3.0
 
 
 def test_stopping_is_prompt_while_data_is_awaited(venue: Venue) -> None:

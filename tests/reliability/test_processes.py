@@ -339,6 +339,31 @@ def test_what_the_machine_does_not_give_is_one_clear_line(
 # -- stopping --------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("module", ["typer", "supervisor.running", "zmq"])
+def test_a_signal_while_modules_are_loaded_ends_it_with_0(
+    tmp_path: Path, module: str, number: int
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, sys\n"
+        "def watch(event, arguments):\n"
+        f"    if event == 'import' and arguments[0] == '{module}':\n"
+        f"        os.kill(os.getpid(), {number:d})\n"
+        "sys.addaudithook(watch)\n"
+    )
+
+    done = subprocess.run(
+        [*COMMAND, "up", "--source", "sim", "--run-dir", str(tmp_path / "run")],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("after_ms", [0, 80, 200, 350, 600, 1000])
 def test_a_signal_at_any_moment_of_the_start_ends_it(start: Start, after_ms: int) -> None:
     pipeline = start("--source", "sim")

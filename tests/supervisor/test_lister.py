@@ -215,5 +215,5 @@ def test_closing_waits_for_nobody() -> None:
         thread.ask(ListRequest(url=url, needs=(LINEAR,)))
         began = time.monotonic()
         thread.close()
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 3
         done.set()

@@ -114,7 +114,7 @@ def test_a_second_signal_stops_at_once(start_pipeline: Start) -> None:
     pipeline.process.send_signal(signal.SIGINT)
 
     assert 0 == pipeline.process.wait(5)
-    assert time.monotonic() - began < 1.0
+    assert time.monotonic() - began < 3.0
     assert not any(child.is_running() for child in children)
     assert not pipeline.run_dir.exists()
 
