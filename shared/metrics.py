@@ -643,6 +643,10 @@ class ConnectorStatus(ProcessMetric, frozen=True, tag_field="role", tag="connect
     rejected: (
         Annotated[dict[str, str], Meta(description="Why, by the exchange's topic.")] | UnsetType
     ) = UNSET
+    refused_topics: (
+        Annotated[list[str], Meta(description="Those of `rejected` that the exchange refused.")]
+        | UnsetType
+    ) = UNSET
     ping_rtt_ms: (
         Annotated[
             Annotated[float, Meta(ge=0, extra_json_schema=_unit("ms"))] | None,

@@ -344,7 +344,11 @@ def gaps(
 def subscribe(
     markets: Markets, run_dir: RunDirectory = None, log_level: LogLevel = "info"
 ) -> int:  # fmt: skip
-    """Add markets to the running pipeline; the others go on undisturbed."""
+    """
+    Add markets to the running pipeline; the others go on undisturbed.
+
+    Ends with 1 if the exchange refuses one, which is not followed then, or has not answered yet.
+    """
     from supervisor.markets import parse_market
     from supervisor.requests import Requests, wait_for_answers, wait_for_patterns
 

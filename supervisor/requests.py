@@ -95,20 +95,19 @@ def wait_for_answers(
 
     After ``EXCHANGE_S`` without an answer a topic is ``pending`` still.
     """
-    asked = [(entry["process"], entry["topic"]) for entry in topics]
+    asked = {entry["bus_topic"]: entry["topic"] for entry in topics}
     deadline = time.monotonic() + EXCHANGE_S
     while True:
-        connectors = {c["process"]: c for c in requests.ask("status")["connectors"]}
-        states = {
-            (process, topic): connectors.get(process, {}).get("topics", {}).get(topic, "pending")
-            for process, topic in asked
-        }
-        if "pending" not in states.values() or time.monotonic() >= deadline:
+        answers = requests.ask("answers", topics=list(asked))["answers"]
+        states = {answer["state"] for answer in answers.values()}
+        if "pending" not in states or time.monotonic() >= deadline:
             break
         time.sleep(0.1)
-    for (process, topic), state in states.items():
-        reasons = connectors.get(process, {}).get("rejected", {})
-        yield topic, state, str(reasons.get(topic, ""))
+    # Contracts of one coin share the topic of their trades.
+    yield from dict.fromkeys(
+        (topic, answers[bus_topic]["state"], answers[bus_topic]["reason"])
+        for bus_topic, topic in asked.items()
+    )
 
 
 def wait_for_patterns(requests: Requests, names: Iterable[str]) -> Iterator[Mapping[str, Any]]:

@@ -103,6 +103,12 @@ class Selection:
         back = {(stream.category, stream.symbol) for stream in named.values()}
         return dataclasses.replace(self, named=tuple(named.values()), left_out=self.left_out - back)
 
+    def without_named(self, streams: Iterable[Stream]) -> "Selection":
+        """Without some of the streams by name; what a pattern stands for stays."""
+        gone = set(streams)
+        named = tuple(stream for stream in self.named if stream not in gone)
+        return dataclasses.replace(self, named=named)
+
     def without_symbol(self, category: Category, symbol: str) -> "Selection":
         """Without a symbol, also where a pattern stands for it."""
         market = (category, symbol)

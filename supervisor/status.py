@@ -28,13 +28,15 @@ class HeartbeatStatus(msgspec.Struct, frozen=True):
     """
     What the supervisor relies on in a heartbeat's status, whatever else it holds.
 
-    ``topics`` and ``rejected`` are a connector's, by the exchange's topic; ``books`` and
-    ``not_live`` an orderbook worker's, by state and by bus topic.
+    ``topics``, ``rejected`` and ``refused_topics`` are a connector's, by the exchange's topic;
+    ``books`` and ``not_live`` an orderbook worker's, by state and by bus topic. Whoever says one
+    of these means this by it.
     """
 
     connected: bool = False
     topics: dict[str, Literal["pending", "confirmed", "delivering", "rejected"]] = {}
     rejected: dict[str, str] = {}
+    refused_topics: list[str] = []
     last_message_ts_ms: int | None = None
     books: dict[str, int] = {}
     not_live: dict[str, float] = {}
@@ -84,7 +86,8 @@ def connector_entries(plan: Plan, views: Iterable[ProcessView]) -> list[dict[str
     """
     The connectors: what they say, laid over what the plan expects of them.
 
-    A topic that its connector does not mention yet is ``pending``.
+    A topic that its connector does not mention yet is ``pending``; one that it still mentions and
+    that the plan has no longer is left out.
     """
     entries = []
     for view in views:
@@ -92,7 +95,9 @@ def connector_entries(plan: Plan, views: Iterable[ProcessView]) -> list[dict[str
             continue
         planned = [exchange_topic(stream) for stream in plan.streams_of(view.process)]
         said = dict(view.status)
-        topics = {**dict.fromkeys(planned, "pending"), **said.pop("topics", {})}
+        states = said.get("topics", {})
+        topics = {topic: states.get(topic, "pending") for topic in planned}
+        rejected = {t: why for t, why in said.get("rejected", {}).items() if t in topics}
         entries.append(
             {
                 "process": view.process,
@@ -104,6 +109,8 @@ def connector_entries(plan: Plan, views: Iterable[ProcessView]) -> list[dict[str
                 "last_message_ts_ms": None,
                 **said,
                 "topics": topics,
+                "rejected": rejected,
+                "refused_topics": [t for t in said.get("refused_topics", ()) if t in topics],
             }
         )
     return entries

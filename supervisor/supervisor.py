@@ -58,6 +58,7 @@ from supervisor.router import INVALID_REASONS, ControlRouter, Letter
 from supervisor.rundir import LOG, RunDir
 from supervisor.source import FallbackRule, Link
 from supervisor.status import HeartbeatStatus
+from supervisor.trial import Answer, Trials
 
 log = structlog.get_logger()
 
@@ -86,6 +87,12 @@ class _Markets(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The arguments of ``subscribe`` and ``unsubscribe``."""
 
     markets: list[str]
+
+
+class _Topics(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The arguments of ``answers``: bus topics."""
+
+    topics: list[str]
 
 
 class Supervisor(Actor):
@@ -141,6 +148,7 @@ class Supervisor(Actor):
         self._looked_at = 0.0
         """A heartbeat has come since the last tick."""
         self._inquiries = Inquiries()
+        self._trials = Trials()
         self._cleanup = contextlib.ExitStack()
         self._declare_counters()
 
@@ -391,6 +399,16 @@ class Supervisor(Actor):
         if keeper is not None:
             keeper.on_heartbeat(now, status)
             self._has_news = True
+            self._drop_refused(keeper.name, status or {})
+
+    def _drop_refused(self, connector: str, status: dict[str, Any]) -> None:
+        """Follow no longer what somebody subscribed and the exchange refuses."""
+        streams = self._trials.take(self.plan, connector, status)
+        if streams:
+            self._subscriptions_refused.value += len(streams)
+            log.warning("refused by the exchange, followed no longer",
+                        topics=[stream.topic for stream in streams])  # fmt: skip
+            self._apply(with_selection(self.plan, self.plan.selection.without_named(streams)))
 
     def _on_resync(self, message: dict[str, Any]) -> None:
         """Pass a worker's wish for a new snapshot on to the connector that has the topic."""
@@ -505,6 +523,10 @@ class Supervisor(Actor):
         if request.command == "status":
             self._look()
             return self.snapshot.status
+        if request.command == "answers":
+            self._look()
+            topics = msgspec.convert(request.arguments, _Topics).topics
+            return {"answers": self._answers(topics)}
         if request.command not in ("subscribe", "unsubscribe"):
             raise msgspec.ValidationError(f"unknown command {request.command!r}")
         words = msgspec.convert(request.arguments, _Markets).markets
@@ -512,6 +534,8 @@ class Supervisor(Actor):
         is_joining = request.command == "subscribe"
         after = subscribe(before, words) if is_joining else unsubscribe(before, words)
         log.info(request.command, markets=words)
+        asked = set(before.selection.named)
+        self._trials.start(s for s in after.selection.named if s not in asked)
         self._apply(after)
         self._keep_patterns()
         markets = markets_of(before, words)
@@ -519,7 +543,11 @@ class Supervisor(Actor):
         changed = abs(len(_symbols(after)) - len(_symbols(before)))
         return {
             "topics": [
-                {"process": plan.connector_of(stream.topic), "topic": exchange_topic(stream)}
+                {
+                    "process": plan.connector_of(stream.topic),
+                    "topic": exchange_topic(stream),
+                    "bus_topic": stream.topic,
+                }
                 for market in markets
                 if not market.is_pattern
                 for stream in streams_of(plan, market)
@@ -528,12 +556,30 @@ class Supervisor(Actor):
             "symbols": changed,
         }
 
+    def _answers(self, topics: Sequence[str]) -> dict[str, Any]:
+        """State and reason of bus topics, as far as the exchange has answered."""
+        streams = {placement.stream.topic: placement for placement in self.plan.placements}
+        entries = {entry["process"]: entry for entry in self.snapshot.status["connectors"]}
+        found = {}
+        for topic in topics:
+            answer = self._trials.answer(topic)
+            placement = streams.get(topic)
+            entry = entries.get(placement.connector) if placement else None
+            if answer is None and placement is not None and entry is not None:
+                name = exchange_topic(placement.stream)
+                answer = Answer(entry["topics"][name], entry["rejected"].get(name, ""))
+            found[topic] = (answer or Answer("pending"))._asdict()
+        return found
+
     # -- counters --------------------------------------------------------------------------------
 
     def _declare_counters(self) -> None:
         telemetry = self.telemetry
         self._resyncs = telemetry.counter(
             "resyncs_routed_total", "Resync requests passed on to connectors."
+        )
+        self._subscriptions_refused = telemetry.counter(
+            "subscriptions_refused_total", "Topics that were asked for at runtime and refused."
         )
         self._fallbacks = telemetry.counter(
             "source_fallbacks_total", "Changes from an exchange out of reach to the simulator."

@@ -133,6 +133,7 @@ class ConnectorActor(Actor):
             "reconnects": sum(counts.reconnects.values()),
             "topics": client.topics(),
             "rejected": client.rejected(),
+            "refused_topics": client.refused(),
             "ping_rtt_ms": None if rtt is None else round(rtt * 1000, 3),
             "last_message_ts_ms": None if last is None else last // 1_000_000,
             "trade_messages": counts.trade_messages,

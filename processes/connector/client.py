@@ -346,6 +346,11 @@ class BybitWebSocketClient:
         with self._lock:
             return self._subscriptions.rejected()
 
+    def refused(self) -> list[str]:
+        """The rejected Bybit topics that the venue itself refused."""
+        with self._lock:
+            return self._subscriptions.refused()
+
     @property
     def late_frames(self) -> int:
         """Data frames dropped because their topic waits for a snapshot or was unsubscribed."""

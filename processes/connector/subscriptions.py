@@ -106,6 +106,8 @@ class _Topic:
     resync_at: float | None = None
     resynced_at: float = float("-inf")
     snapshot_at: float = float("-inf")
+    is_refused: bool = False
+    """Rejected by the venue, and not for want of an answer."""
     reason: str = ""
 
 
@@ -298,6 +300,14 @@ class Subscriptions:
             name: topic.reason for name, topic in self._topics.items() if topic.phase == "rejected"
         }
 
+    def refused(self) -> list[str]:
+        """The rejected topics that the venue itself refused; of the others it said nothing."""
+        return [
+            name
+            for name, topic in self._topics.items()
+            if topic.phase == "rejected" and topic.is_refused
+        ]
+
     # -- answers ---------------------------------------------------------------------------------
 
     def _on_request_answered(self, ack: Ack, now: float) -> None:
@@ -429,6 +439,7 @@ class Subscriptions:
 
     def _reject(self, topic: _Topic, reason: str, text: str) -> None:
         topic.phase = "rejected"
+        topic.is_refused = reason == "refused"
         topic.reason = text[:TEXT_MAX]
         topic.deadline = topic.resync_at = None
         topic.is_announced = False

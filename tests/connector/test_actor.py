@@ -302,6 +302,7 @@ def test_status_and_counters_say_what_happened(venue: Venue, harness: Harness) -
         "publicTrade.BTCUSDT": "delivering",
     }
     assert "handler not found" in status["rejected"]["orderbook.50.NOPEUSDT"]
+    assert status["refused_topics"] == ["orderbook.50.NOPEUSDT"]
     assert abs(status["last_message_ts_ms"] - time.time() * 1000) < 60_000
     with urllib.request.urlopen(f"http://{prometheus}/metrics", timeout=DEADLINE_S) as answer:
         lines = answer.read().decode().splitlines()

@@ -205,6 +205,7 @@ def test_the_named_topic_is_dropped_and_the_rest_sent_again(text: str) -> None:
     subscriptions.on_ack(granted(second), 0.2)
     assert subscriptions.states() == {BTC: "confirmed", NOPE: "rejected", ETH: "confirmed"}
     assert subscriptions.rejected() == {NOPE: text}
+    assert subscriptions.refused() == [NOPE]
     assert Event("rejected", NOPE, "refused", text) in subscriptions.take_events()
 
 
@@ -263,6 +264,7 @@ def test_a_request_without_an_ack_is_sent_again_then_given_up_by_name() -> None:
     subscriptions.on_time(ACK_S * MAX_TRIES)
     assert sent(subscriptions) == []
     assert kinds(subscriptions) == [("unanswered", BTC, "")] * 2 + [("rejected", BTC, "no_ack")]
+    assert subscriptions.refused() == []
     assert subscriptions.unanswered == MAX_TRIES
 
 

@@ -20,6 +20,11 @@ from supervisor.cli import main
 RUN = [sys.executable, "-c", "import sys; from supervisor.cli import main; sys.exit(main())"]
 
 
+PLANNED = {f"{stream}.{symbol}" for symbol in ("BTCUSDT", "ETHUSDT")
+           for stream in ("publicTrade", "orderbook.50")}  # fmt: skip
+"""The topics of a pipeline without any option."""
+
+
 def run(*arguments: str, **options: Any) -> "subprocess.CompletedProcess[str]":
     """Run the command line as a process of its own."""
     return subprocess.run(
@@ -241,7 +246,8 @@ def test_subscribe_says_what_the_exchange_answered(
     capsys: pytest.CaptureFixture[str], start_pipeline: Any
 ) -> None:
     topics = {"publicTrade.SOLUSDT": "confirmed", "orderbook.50.SOLUSDT": "rejected"}
-    said = {"topics": topics, "rejected": {"orderbook.50.SOLUSDT": "error:handler not found"}}
+    rejected = {"orderbook.50.SOLUSDT": "confirmed, but no snapshot comes"}
+    said = {"topics": topics, "rejected": rejected}
     pipeline = start_pipeline(behaviour={"connector-linear-0": {"status": said}})
     pipeline.wait_up()
 
@@ -249,7 +255,8 @@ def test_subscribe_says_what_the_exchange_answered(
 
     out, err = capsys.readouterr()
     assert (1, ["publicTrade.SOLUSDT confirmed"]) == (code, out.splitlines())
-    assert ["orderbook.50.SOLUSDT rejected: error:handler not found"] == err.splitlines()
+    assert ["orderbook.50.SOLUSDT rejected: confirmed, but no snapshot comes"] == err.splitlines()
+    assert "orderbook.50.SOLUSDT" in pipeline.status()["connectors"][0]["topics"]
 
     assert 0 == main(["unsubscribe", "linear:SOLUSDT", "--run-dir", str(pipeline.run_dir)])
     assert "publicTrade.SOLUSDT unsubscribed" in capsys.readouterr().out
@@ -257,6 +264,34 @@ def test_subscribe_says_what_the_exchange_answered(
         capsys, "unsubscribe", "linear:SOLUSDT", "--run-dir", str(pipeline.run_dir)
     )
     assert (64, "linear:SOLUSDT is not subscribed") == (code, line)
+
+
+def test_what_the_exchange_refuses_is_told_and_followed_no_longer(
+    capsys: pytest.CaptureFixture[str], start_pipeline: Any
+) -> None:
+    topics = ["publicTrade.NOPEUSDT", "orderbook.50.NOPEUSDT"]
+    said = {
+        "topics": {**dict.fromkeys(PLANNED, "delivering"), **dict.fromkeys(topics, "rejected")},
+        "rejected": dict.fromkeys(topics, "error:handler not found"),
+        "refused_topics": topics,
+    }
+    pipeline = start_pipeline(behaviour={"connector-linear-0": {"status": said}})
+    pipeline.wait_up()
+
+    code = main(["subscribe", "linear:NOPEUSDT", "--run-dir", str(pipeline.run_dir)])
+
+    out, err = capsys.readouterr()
+    assert (1, "") == (code, out)
+    assert [f"{topic} rejected: error:handler not found" for topic in topics] == err.splitlines()
+    status = pipeline.status()
+    assert status["ready"], status["reasons"]
+    assert PLANNED == set(status["connectors"][0]["topics"])
+    told = pipeline.wait_for(
+        lambda: [c["type"] for c in pipeline.commands("connector-linear-0")][1:]
+    )
+    assert ["unsubscribe"] == told
+    assert ["assign", "unassign"] == [c["type"] for c in pipeline.commands("trades-0")]
+    assert "subscriptions_refused_total 2.0" in pipeline.page("/metrics")[1]
 
 
 def test_a_second_up_is_refused_with_the_pid_of_the_first(steady_pipeline: Any) -> None:

@@ -76,6 +76,19 @@ def test_a_connector_that_has_said_nothing_yet_has_pending_topics_and_no_link(pl
     ] == reasons(plan, *views)
 
 
+def test_a_topic_that_the_plan_has_no_longer_is_not_shown(plan: Plan) -> None:
+    """Until its next heartbeat a connector still speaks of it."""
+    left = "publicTrade.NOPEUSDT"
+    states = {**dict.fromkeys(TOPICS, "delivering"), left: "rejected"}
+    said = {"connected": True, "topics": states, "rejected": {left: "no"}, "refused_topics": [left]}
+    gone = view("connector-linear-0", said)
+
+    [entry] = connector_entries(plan, [gone])
+
+    assert (TOPICS, {}, []) == (list(entry["topics"]), entry["rejected"], entry["refused_topics"])
+    assert [] == reasons(plan, gone)
+
+
 def test_a_process_that_is_down_or_flapping_is_named(plan: Plan) -> None:
     views = [
         view("trades-0", state="restarting", is_up=False),

@@ -199,6 +199,8 @@ def test_every_process_is_a_scrape_target_with_its_counters(start: Start) -> Non
         for target in targets
         for sample in pipeline.counters(target["labels"]["process"])
     }
+    unusable = pipeline.total("supervisor", "control_frames_invalid_total")
+    assert unusable == 0, "every heartbeat can be used"
     for name in COUNTERS:
         present = {name, f"{name}_bucket", f"{name}_count"} & samples
         assert present, f"{name} is not exposed"

@@ -2,12 +2,14 @@
 
 import socket
 from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
 
 import pytest
 
 from tests.system.conftest import Start
 from tests.system.exchange import Exchange
-from tests.system.pipeline import Pipeline, until
+from tests.system.pipeline import Pipeline, kill, until
 from tests.system.test_life import is_live
 
 FAST = """
@@ -117,6 +119,41 @@ def test_a_refused_symbol_is_named_and_the_others_go_on(
     assert code == 503
     assert "NOPEUSDT" in body
     assert "NOPEUSDT" in pipeline.log.read_text()
+
+
+def test_a_symbol_that_is_subscribed_and_refused_leaves_nothing_behind(start: Start) -> None:
+    pipeline = start("--source", "sim", "--symbols", "BTCUSDT", config=FAST)
+    pipeline.wait_ready()
+    processes = [entry["process"] for entry in pipeline.status()["processes"]]
+    topics = pipeline.status()["connectors"][0]["topics"].keys()
+
+    done = pipeline.command("subscribe", "linear:NOPEUSDT", "spot:NOPEUSDT", "linear:SOLUSDT")
+
+    assert done.returncode == 1
+    assert {"publicTrade.SOLUSDT", "orderbook.50.SOLUSDT"} == {
+        line.split()[0] for line in done.stdout.splitlines()
+    }
+    assert done.stderr.count("NOPEUSDT rejected: ") == 4
+    assert "handler not found" in done.stderr
+    farewells = [
+        (kind, category, "NOPEUSDT", "stale", "unsubscribed")
+        for kind in ("orderbook", "trades") for category in ("linear", "spot")
+    ]  # fmt: skip
+    pipeline.first_of_each(*(partial(is_said, farewell) for farewell in farewells))
+    pipeline.command("unsubscribe", "linear:SOLUSDT")
+    until(lambda: pipeline.status()["books"] == {"syncing": 0, "live": 1, "stale": 0}, "one book")
+    status = pipeline.status()
+    assert status["ready"], status["reasons"]
+    assert [entry["process"] for entry in status["processes"]] == processes
+    kill(pipeline.pid("connector-linear-0"))
+    until(lambda: pipeline.http("/readyz")[0] == 200, "ready after a reconnect")
+    assert pipeline.status()["connectors"][0]["topics"].keys() == topics
+
+
+def is_said(wanted: tuple[str, ...], message: dict[str, Any]) -> bool:
+    """A condition: a message that says this."""
+    fields = ("kind", "category", "symbol", "state", "reason")
+    return tuple(message.get(field) for field in fields) == wanted
 
 
 def rejected(pipeline: Pipeline) -> set[str]:
