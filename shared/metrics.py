@@ -591,7 +591,8 @@ class OrderbookStatus(ProcessMetric, frozen=True, tag_field="role", tag="orderbo
         | UnsetType
     ) = UNSET
     gaps: (
-        Annotated[Count, Meta(description="Times that a book was trusted no longer.")] | UnsetType
+        Annotated[Count, Meta(description="Times that a live book was trusted no longer.")]
+        | UnsetType
     ) = UNSET
     resyncs_requested: Annotated[Count, Meta(description="Snapshots asked for.")] | UnsetType = (
         UNSET

@@ -391,7 +391,7 @@ class OrderbookWorker(Worker):
             lambda: [((process, "book"), counts.messages)],
         )  # fmt: skip
         telemetry.counters(
-            "book_gaps_total", "Books that were trusted no longer.", ("process", "reason"),
+            "book_gaps_total", "Live books that were trusted no longer.", ("process", "reason"),
             lambda: [((process, reason), number) for reason, number in counts.doubts.items()],
         )  # fmt: skip
         telemetry.counters(

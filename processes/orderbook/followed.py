@@ -44,6 +44,7 @@ class Counts:
     requested: int = 0
     recovered: int = 0
     doubts: dict[Reason, int] = field(default_factory=lambda: dict.fromkeys(REASONS[1:], 0))
+    """Live books that were trusted no longer, by the first reason."""
 
 
 class FollowedBook:
@@ -235,11 +236,10 @@ class FollowedBook:
         """
         was_live = self.state == "live"
         changed = was_live or self.reason != reason
-        if changed:
-            self.counts.doubts[reason] += 1
         self.reason = reason
         self.is_changed = self.is_changed or changed
         if was_live:
+            self.counts.doubts[reason] += 1
             self.state = "stale"
             self.book.drop()
             self._untrusted_since = now

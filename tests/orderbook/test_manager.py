@@ -339,6 +339,38 @@ def test_a_topic_that_is_served_no_longer_makes_its_book_stale(event: Any) -> No
     assert state(manager, ETH) == ("live", None)
 
 
+def counted(manager: OrderBookManager) -> dict[str, int]:
+    """Doubts by reason, without the zeros."""
+    return {reason: number for reason, number in manager.counts.doubts.items() if number}
+
+
+def test_a_live_book_is_counted_once_however_the_reason_changes_until_it_is_live_again() -> None:
+    manager = managed(BTC)
+    book_topic = "book.linear.BTCUSDT"
+
+    manager.apply(BTC, delta(12))
+    manager.on_link(CONNECTOR, link("unsubscribed", book_topic))  # of the resync
+    manager.apply(BTC, snapshot(20, bids=[(300.0, 1.0)]))
+    manager.on_link(CONNECTOR, link("disconnected"))
+    manager.on_link(CONNECTOR, link("subscribed", source="live"))
+
+    assert state(manager) == ("stale", "source_change")
+    assert counted(manager) == {"gap": 1}
+    manager.apply(BTC, snapshot(30, session=2, source="live"))
+    manager.apply(BTC, delta(32, session=2, source="live"))
+    assert counted(manager) == {"gap": 2}
+
+
+def test_a_book_that_was_never_live_is_not_counted() -> None:
+    manager = OrderBookManager()
+    manager.subscribe(BTC, connector=CONNECTOR)
+    manager.on_link(CONNECTOR, link("disconnected"))
+    manager.on_link(CONNECTOR, link("rejected", "book.linear.BTCUSDT"))
+    manager.apply(BTC, snapshot(20, bids=[(300.0, 1.0)]))
+    assert state(manager) == ("syncing", "crossed")
+    assert counted(manager) == {}
+
+
 def test_a_link_of_another_source_starts_a_new_generation() -> None:
     manager = managed(BTC)
     before = followed(manager).generation
