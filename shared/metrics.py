@@ -594,11 +594,11 @@ class OrderbookStatus(ProcessMetric, frozen=True, tag_field="role", tag="orderbo
         Annotated[Count, Meta(description="Times that a live book was trusted no longer.")]
         | UnsetType
     ) = UNSET
-    resyncs_requested: Annotated[Count, Meta(description="Snapshots asked for.")] | UnsetType = (
-        UNSET
-    )
+    resyncs_requested: (
+        Annotated[Count, Meta(description="Books that a snapshot was asked for.")] | UnsetType
+    ) = UNSET
     resyncs_recovered: (
-        Annotated[Count, Meta(description="Snapshots received after asking.")] | UnsetType
+        Annotated[Count, Meta(description="Those that are live after that.")] | UnsetType
     ) = UNSET
     lost: Annotated[Count, Meta(description="Market messages missed.")] | UnsetType = UNSET
     frames_invalid: (

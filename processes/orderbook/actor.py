@@ -395,7 +395,7 @@ class OrderbookWorker(Worker):
             lambda: [((process, reason), number) for reason, number in counts.doubts.items()],
         )  # fmt: skip
         telemetry.counters(
-            "book_resyncs_total", "Snapshots asked for, and received after asking.",
+            "book_resyncs_total", "Books that a snapshot was asked for, and live after that.",
             ("process", "result"),
             lambda: [((process, "requested"), counts.requested),
                      ((process, "recovered"), counts.recovered)],

@@ -42,7 +42,9 @@ class Counts:
     ignored: int = 0
     """Deltas that came while there was no snapshot to apply them to."""
     requested: int = 0
+    """Books that a snapshot was asked for, each once until it is live, however often asked."""
     recovered: int = 0
+    """Those that are live again, or for the first time."""
     doubts: dict[Reason, int] = field(default_factory=lambda: dict.fromkeys(REASONS[1:], 0))
     """Live books that were trusted no longer, by the first reason."""
 
@@ -62,6 +64,7 @@ class FollowedBook:
 
     __slots__ = (
         "_generations",
+        "_is_asked",
         "_ledger",
         "_resync_attempts",
         "_resync_due",
@@ -130,6 +133,8 @@ class FollowedBook:
         self._untrusted_since: float | None = now
         self._resync_due: float | None = now + START_DELAY_S
         self._resync_attempts = 0
+        self._is_asked = False
+        """A snapshot has been asked for since it is not live."""
         self._open_gap("starting", None, None)
 
     # -- messages --------------------------------------------------------------------------------
@@ -287,7 +292,9 @@ class FollowedBook:
         wait = min(RETRY_MAX_S, RETRY_INITIAL_S * 2.0 ** min(self._resync_attempts, 10))
         self._resync_attempts += 1
         self._resync_due = now + wait
-        self.counts.requested += 1
+        if not self._is_asked:
+            self._is_asked = True
+            self.counts.requested += 1
         return True
 
     def not_live_s(self, now: float) -> float | None:
@@ -358,7 +365,8 @@ class FollowedBook:
         self.gap = None
         self._untrusted_s += duration
         self._untrusted_since = None
-        if self._resync_attempts:
+        if self._is_asked:
+            self._is_asked = False
             self.counts.recovered += 1
         self._resync_attempts = 0
         self._resync_due = None

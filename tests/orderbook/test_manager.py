@@ -432,7 +432,7 @@ def test_a_doubt_asks_at_once_for_that_topic_alone_and_stops_with_the_snapshot()
     manager.advance(2.0)
     assert manager.due_resyncs() == [("book.linear.BTCUSDT", "gap")]
     manager.apply(BTC, snapshot(30))
-    assert (manager.counts.requested, manager.counts.recovered) == (2, 1)
+    assert (manager.counts.requested, manager.counts.recovered) == (1, 1), "asked twice"
     manager.advance(1000.0)
     assert manager.due_resyncs() == []
     manager.apply(BTC, delta(32))
@@ -441,6 +441,30 @@ def test_a_doubt_asks_at_once_for_that_topic_alone_and_stops_with_the_snapshot()
 
 def test_the_first_snapshot_is_no_recovery_when_nobody_asked_for_it() -> None:
     assert managed(BTC).counts.recovered == 0
+
+
+def test_at_a_cold_start_every_book_that_was_asked_for_recovers() -> None:
+    """The worker asks before the connector has connected; its news of that put the clock back."""
+    manager = OrderBookManager()
+    manager.subscribe(BTC, connector=CONNECTOR)
+    manager.advance(0.6)
+    assert manager.due_resyncs() == [("book.linear.BTCUSDT", "starting")]
+    manager.on_link(CONNECTOR, link("connected"))
+    manager.on_link(CONNECTOR, link("subscribed", "book.linear.BTCUSDT"))
+    assert (manager.counts.requested, manager.counts.recovered) == (1, 0)
+    manager.apply(BTC, snapshot(10))
+    assert (manager.counts.requested, manager.counts.recovered) == (1, 1)
+
+
+def test_what_is_asked_again_after_a_reconnect_is_the_same_resync() -> None:
+    manager = managed(BTC)
+    manager.apply(BTC, delta(12))
+    assert manager.due_resyncs()
+    manager.on_link(CONNECTOR, link("connected", session=2))
+    manager.advance(6.0)
+    assert manager.due_resyncs()
+    manager.apply(BTC, snapshot(20, session=2))
+    assert (manager.counts.requested, manager.counts.recovered) == (1, 1)
 
 
 def test_while_the_link_is_down_it_is_given_time_to_come_back_by_itself() -> None:
