@@ -13,8 +13,8 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
+from shared.ports import taken
 from shared.webserver import BoundedServer, ReadOnlyHandler
-from supervisor.ports import taken
 
 JSON = "application/json"
 

@@ -33,6 +33,7 @@ from shared.errors import (
     TakenError,
 )
 from shared.messages import Source
+from shared.ports import check_free, check_free_endpoint, remove_socket_file
 from shared.specs import ProcessSpec
 from shared.telemetry import Samples, Telemetry
 from shared.topics import process_topic
@@ -51,7 +52,6 @@ from supervisor.plan import (
     fill_category,
     with_selection,
 )
-from supervisor.ports import check_free, check_free_endpoint, remove_socket_file
 from supervisor.probe import Prober
 from supervisor.report import Reporter
 from supervisor.router import INVALID_REASONS, ControlRouter, Letter

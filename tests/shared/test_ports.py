@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from shared.errors import TakenError
-from supervisor.ports import check_free, check_free_endpoint, listener, remove_socket_file
+from shared.ports import check_free, check_free_endpoint, listener, remove_socket_file
 
 
 def test_a_port_that_is_listened_on_is_taken_by_a_named_process() -> None:
