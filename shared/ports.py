@@ -1,5 +1,6 @@
 """Whether an address can be bound, and who holds it if not."""
 
+import errno
 import os
 import socket
 from contextlib import suppress
@@ -55,7 +56,13 @@ def taken(key: str, host: str, port: int, error: OSError) -> TakenError:
     pid = listener(port)
     if pid is not None:
         return TakenError(f"{key}: {host}:{port} is taken by process {pid} ({_name(pid)})")
-    return TakenError(f"{key}: {host}:{port} cannot be bound: {error.strerror or error}")
+    return TakenError(f"{key}: {host}:{port} cannot be bound: {_reason(error)}")
+
+
+def _reason(error: OSError) -> str:
+    """The system's words; asyncio puts the address into them once more."""
+    number = error.errno or 0
+    return os.strerror(number) if number in errno.errorcode else error.strerror or str(error)
 
 
 def _name(pid: int) -> str:

@@ -42,7 +42,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="simulate", description="The simulated exchange alone.")
     option = parser.add_argument
     option("--port", type=int, default=0, metavar="N", help="0, the default: any free port")
-    option("--symbols", default="", metavar="A,B", help="exactly these instead of the catalogue")
+    option("--symbols", metavar="A,B", help="exactly these instead of the catalogue")
     option("--category", choices=CATEGORIES, help="of the symbols; or of the capture")
     option("--seed", type=int, default=1, metavar="N", help="same seed, same market")
     option("--rate", type=float, metavar="R", help="about R messages a second over all topics")
@@ -68,7 +68,7 @@ def make_spec(options: argparse.Namespace) -> SimulatorSpec:
     """
     if not 0 <= options.port <= 65535:
         raise OptionError(f"--port {options.port}: allowed: 0 to 65535")
-    named = [symbol for symbol in options.symbols.split(",") if symbol]
+    named = _symbols(options.symbols)
     if options.capture and (named or options.script or options.rate is not None):
         raise OptionError("--capture does not go with --symbols, --rate or --script")
     return SimulatorSpec(
@@ -85,6 +85,17 @@ def make_spec(options: argparse.Namespace) -> SimulatorSpec:
         faults=options.fault,
         script=options.script,
     )
+
+
+def _symbols(text: str | None) -> list[str]:
+    """The symbols in a list with commas; none empty and none twice, as on ``up``."""
+    named = [] if text is None else [symbol.strip() for symbol in text.split(",")]
+    for position, symbol in enumerate(named):
+        if not symbol:
+            raise OptionError("--symbols: one is empty; allowed: such as BTCUSDT,ETHUSDT")
+        if symbol in named[:position]:
+            raise OptionError(f"--symbols: {symbol} is there twice; allowed: each symbol once")
+    return named
 
 
 def _by_category(named: Iterable[str], category: Category | None) -> dict[Category, list[str]]:

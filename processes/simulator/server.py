@@ -31,8 +31,8 @@ from processes.simulator.faults import Faults
 from processes.simulator.feed import Feed, TopicKey, stream_of
 from processes.simulator.protocol import Session
 from shared.clock import Clock, SystemClock
-from shared.errors import TakenError
 from shared.messages import Category
+from shared.ports import taken
 
 log = structlog.get_logger()
 
@@ -163,8 +163,7 @@ class Server:
                 logger=quiet,
             )
         except OSError as error:
-            reason = error.strerror or str(error)
-            raise TakenError(f"cannot listen on {self.host}:{self.port}: {reason}") from error
+            raise taken("port", self.host, self.port, error) from error
         self.port = next(iter(self._server.sockets)).getsockname()[1]
 
     async def run(self, stopping: asyncio.Event) -> None:

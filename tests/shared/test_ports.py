@@ -1,5 +1,6 @@
 """Whether an address is free, and who holds it."""
 
+import errno
 import os
 import socket
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from shared.errors import TakenError
-from shared.ports import check_free, check_free_endpoint, listener, remove_socket_file
+from shared.ports import check_free, check_free_endpoint, listener, remove_socket_file, taken
 
 
 def test_a_port_that_is_listened_on_is_taken_by_a_named_process() -> None:
@@ -20,6 +21,15 @@ def test_a_port_that_is_listened_on_is_taken_by_a_named_process() -> None:
 
     check_free("key", "127.0.0.1", port)
     assert listener(port) is None
+
+
+def test_an_address_that_nobody_holds_is_refused_in_the_words_of_the_system() -> None:
+    """Asyncio's own say the address twice."""
+    refused = OSError(errno.EADDRNOTAVAIL, "error while attempting to bind on address ('h', 1)")
+
+    assert "key: 192.0.2.1:1 cannot be bound: Cannot assign requested address" == str(
+        taken("key", "192.0.2.1", 1, refused)
+    )
 
 
 @pytest.mark.parametrize("endpoint", ["tcp://127.0.0.1:0", "tcp://127.0.0.1:*"])

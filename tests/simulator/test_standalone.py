@@ -93,12 +93,12 @@ def test_without_symbols_the_catalogue_is_served_and_a_category_narrows_named_on
 
 
 def test_a_taken_port_ends_with_73_and_one_line() -> None:
-    """Nothing on stdout."""
+    """Nothing on stdout; the line says who has it."""
     with socket.create_server(("127.0.0.1", 0)) as holder:
         port = holder.getsockname()[1]
         code, out, err = refused("--port", str(port))
     assert (73, "") == (code, out)
-    assert f"127.0.0.1:{port}" in err
+    assert err.startswith(f"simulate: port: 127.0.0.1:{port} is taken by process {os.getpid()} (")
     assert err.count("\n") == 1
 
 
@@ -106,7 +106,8 @@ def test_a_taken_port_ends_with_73_and_one_line() -> None:
     ("arguments", "named"),
     [
         (["--category", "futures"], "--category"),
-        (["--symbols", "btcusdt"], "btcusdt"),
+        (["--symbols", "btcusdt"], "'btcusdt' is not a symbol"),
+        (["--symbols", "BTCUSDT,,ETHUSDT"], "one is empty"),
         (["--capture", "/dev/null"], "/dev/null"),
     ],
 )
@@ -122,6 +123,10 @@ def test_wrong_usage_ends_with_64_and_one_line(arguments: list[str], named: str)
     ("arguments", "named"),
     [
         (["--port", "70000"], "--port"),
+        (["--symbols", ""], "one is empty"),
+        (["--symbols", "BTCUSDT,"], "one is empty"),
+        (["--symbols", "*USDT"], r"'\*USDT' is not a symbol"),
+        (["--symbols", "BTCUSDT, ETHUSDT,BTCUSDT"], "BTCUSDT is there twice"),
         (["--rate", "0"], "rate"),
         (["--speed", "0", "--capture", __file__], "speed"),
         (["--fault", "explode"], "explode"),
@@ -139,6 +144,11 @@ def test_impossible_options_are_refused_before_anything_is_served(
     with pytest.raises(PipelineError, match=named) as refusal:
         make_server(make_spec(make_parser().parse_args(arguments)))
     assert refusal.value.exit_code == 64
+
+
+def test_blanks_around_symbols_are_no_part_of_them() -> None:
+    spec = make_spec(make_parser().parse_args(["--symbols", "BTCUSDT, ETHUSDT"]))
+    assert spec.symbols == {"spot": ["BTCUSDT", "ETHUSDT"], "linear": ["BTCUSDT", "ETHUSDT"]}
 
 
 def test_a_capture_is_played_and_its_end_is_logged(tmp_path: Path) -> None:
