@@ -429,15 +429,18 @@ class TradesGap(MarketMetric, frozen=True, tag_field="stream", tag="trades"):
     event: Annotated[
         Literal["opened", "closed", "completed"],
         Meta(
-            description="`closed`: observed again. `completed`: the first trade after it is known "
-            "as well, if it was not at the close."
+            description="`closed`: observed again, or its epoch ended. `completed`: the first "
+            "trade after it is known as well, if it was not at the close."
         ),
     ]
     gap_id: Annotated[Number, Meta(description="The same in all; counts up in each process.")]
     reason: TradesGapReason
     start_ms: Annotated[Millis, Meta(description="Exchange time up to which nothing is missing.")]
     end_ms: Annotated[
-        Millis | None, Meta(description="Exchange time it is observed again; null while open.")
+        Millis | None,
+        Meta(
+            description="Exchange time it is observed again, or its epoch ended; null while open."
+        ),
     ]
     sequence_before: Annotated[int | None, Meta(description="Of the last trade before, if any.")]
     trade_id_before: Annotated[str | None, Meta(description="Of the last trade before, if any.")]

@@ -46,21 +46,23 @@ class Market:
     """What the worker knows of one symbol besides its tape: topics, numbers, when it is due."""
 
     __slots__ = (
-        "ask_due", "ask_wait_s", "category", "epoch", "gap_sequence", "gap_topic", "generation",
-        "is_dirty", "published_at", "published_state", "sequence", "symbol", "topic",
+        "ask_due", "ask_wait_s", "category", "epoch", "gap_sequence", "gap_topic", "is_dirty",
+        "published_at", "published_state", "sequence", "symbol", "tape", "topic",
         "untrusted_before_s",
     )  # fmt: skip
 
-    def __init__(self, category: Category, symbol: str, epoch: str) -> None:
+    def __init__(self, tape: Tape, epoch: str) -> None:
+        category, symbol = tape.category, tape.symbol
         self.category: Category = category
         self.symbol = symbol
+        self.tape = tape
+        """Of this epoch: the aggregator may have replaced it already."""
         self.topic = metric_topic("trades", category, symbol)
         self.gap_topic = metric_topic("gap", category, symbol)
-        self.generation = 0
         self.published_at = float("-inf")
         self.published_state: tuple[str, str | None] | None = None
         self.untrusted_before_s = 0.0
-        """Untrusted seconds of the tapes before this generation."""
+        """Untrusted seconds of the tapes before this one."""
         self.is_dirty = False
         self.ask_wait_s = ASK_INITIAL_S
         self.ask_due: float | None = None
@@ -162,12 +164,14 @@ class TradesWorker(Worker):
         topic = stream.topic_bytes
         if topic in self._markets:
             return
-        self._markets[topic] = Market(stream.category, stream.symbol, self.next_epoch())
         self._connectors[link_topic(connector)] = connector
         self.aggregator.subscribe(stream.symbol, stream.category, connector=connector)
+        tape = self.aggregator.tape(stream.symbol, stream.category)
+        assert tape is not None, "just subscribed"
+        self._markets[topic] = Market(tape, self.next_epoch())
 
     def farewell(self, topic: bytes) -> Iterator[Metric]:
-        """A last message without numbers: subscribers would go on showing those they have."""
+        """The last word: no numbers, or subscribers would go on showing theirs, and no open gap."""
         market = self._markets.get(topic)
         if market is None:
             return
@@ -192,6 +196,9 @@ class TradesWorker(Worker):
             with_volatility=settings.volatility,
         )
         yield Metric(market.topic, head | fields)
+        notes = self.aggregator.end(market.symbol, market.category, our_ns=self._steady_ns())
+        for note in notes:
+            yield self._gap_metric(market, note, self.clock.time_ns())
 
     def unassign(self, topic: bytes) -> list[bytes]:
         """Follow a symbol no longer; its metric topics, if it was followed."""
@@ -249,14 +256,26 @@ class TradesWorker(Worker):
         return [_gap_fields(gap) for gap in self.aggregator.gaps()]
 
     def _tell(self, notes: Sequence[GapNote]) -> Iterator[Metric]:
-        """What changed in the state of markets, then what became of gaps."""
+        """
+        What changed in the state of markets, then what became of gaps.
+
+        What became of those of a tape that was replaced comes first, while its epoch lasts.
+        """
         now_ns = self.clock.time_ns()
+        of_now: list[tuple[Market, GapNote]] = []
+        for note in notes:
+            gap = note.gap
+            market = self._markets[market_topic("trade", gap.category, gap.symbol)]
+            if note.generation == self._tape(market).generation:
+                of_now.append((market, note))
+            else:
+                yield self._gap_metric(market, note, now_ns)
         for market in self._markets.values():
             tape = self._tape(market)
-            if market.generation != tape.generation or market.published_state != _state(tape):
+            if market.tape is not tape or market.published_state != _state(tape):
                 yield from self._market_metric(market, now_ns)
-        for note in notes:
-            yield self._gap_metric(note, now_ns)
+        for market, note in of_now:
+            yield self._gap_metric(market, note, now_ns)
         _log_gaps(notes)
 
     def publish_due(self) -> Iterator[Metric]:
@@ -287,7 +306,7 @@ class TradesWorker(Worker):
         market.published_at = self.clock.monotonic()
         if tape.source is None:
             return
-        if tape.generation != market.generation:
+        if tape is not market.tape:
             self._start_generation(market, tape)
         fields = self.aggregator.metrics(tape, self._handled_ns())
         market.sequence += 1
@@ -301,10 +320,8 @@ class TradesWorker(Worker):
         head = self._head(market, "trades", market.sequence, now_ns)
         yield Metric(market.topic, head | fields)
 
-    def _gap_metric(self, note: GapNote, now_ns: int) -> Metric:
-        gap = note.gap
-        market = self._markets[market_topic("trade", gap.category, gap.symbol)]
-        tape = self._tape(market)
+    def _gap_metric(self, market: Market, note: GapNote, now_ns: int) -> Metric:
+        tape = market.tape
         market.gap_sequence += 1
         self._gaps_published.value += 1
         payload = self._head(market, "gap", market.gap_sequence, now_ns) | {
@@ -314,7 +331,7 @@ class TradesWorker(Worker):
             "exchange_ts_ms": tape.exchange_ts_ms,
             "recv_ts_ns": tape.recv_ts_ns,
             "event": note.event,
-            **_gap_fields(gap),
+            **_gap_fields(note.gap),
         }
         return Metric(market.gap_topic, payload)
 
@@ -332,9 +349,8 @@ class TradesWorker(Worker):
 
     def _start_generation(self, market: Market, tape: Tape) -> None:
         """The tape was replaced: nothing of what was published before goes on."""
-        key = (market.category, market.symbol, "trades")
-        market.untrusted_before_s = self._untrusted.get(key, 0.0)
-        market.generation = tape.generation
+        market.untrusted_before_s += market.tape.untrusted_s()
+        market.tape = tape
         market.start_epoch(self.next_epoch())
         log.info("market begins anew", reason=tape.reason, category=market.category,
                  symbol=market.symbol, source=tape.source, epoch=market.epoch)  # fmt: skip

@@ -75,9 +75,17 @@ class TradesAggregator:
             tape.source = self._sources.get(connector)
 
     def unsubscribe(self, symbol: str, category: Category = "linear") -> None:
-        """Follow a symbol no longer and forget its trades."""
+        """Follow a symbol no longer and forget its trades; its gap ends where time was last."""
+        self.end(symbol, category)
         self._tapes.pop((category, symbol), None)
         self._connectors.pop((category, symbol), None)
+
+    def end(
+        self, symbol: str, category: Category = "linear", *, our_ns: int | None = None
+    ) -> list[GapNote]:
+        """The trades of a symbol are wanted no longer; the gap that ends with that, if one does."""
+        tape = self._tapes.get((category, symbol))
+        return [] if tape is None else list(tape.end(our_ns))
 
     def tape(self, symbol: str, category: Category = "linear") -> Tape | None:
         """The tape of a symbol, if it is followed."""
@@ -117,7 +125,8 @@ class TradesAggregator:
 
         A message of another source than the connector's last drops all that it told before. One
         that was sent at an impossible time is refused; if the next agrees with it, everything of
-        this connection begins anew.
+        this connection begins anew. The notes about what was dropped are of an older generation
+        than the tape.
 
         Args:
             message: The trades of one symbol.
@@ -132,22 +141,22 @@ class TradesAggregator:
         tape = self._tapes.get(key)
         if tape is None:
             return ()
-        session, notes = tape.session, []
+        session, notes = tape.session, list[GapNote]()
         if (
             session is None
             or session.session_id != message.session
             or tape.source != message.source
         ):
-            self._set_source(self._connectors[key], message.source)
+            notes = self._set_source(self._connectors[key], message.source, our_ns)
             tape = self._tapes[key]
-            notes = self._join(tape, message.session)
+            notes += self._join(tape, message.session)
             session = tape.session
             assert session is not None
         if is_steady and not session.clock.fits(message.exchange_ts_ms, our_ns):
             if not session.confirms_a_jump(message.exchange_ts_ms, our_ns):
                 self.counts.invalid += len(message.trades)
                 return [*notes, *tape.miss("bad_time")]
-            self._begin_anew(session)
+            notes += self._begin_anew(session, message.exchange_ts_ms, our_ns)
             tape = self._tapes[key]
             notes += self._join(tape, message.session)
         if session.observe(message.exchange_ts_ms, our_ns):
@@ -161,8 +170,7 @@ class TradesAggregator:
     ) -> list[GapNote]:
         """Take in what happened to a connector's link; the gaps it opened or closed."""
         our_ns = message.recv_ts_ns if our_ns is None else our_ns
-        self._set_source(connector, message.source)
-        notes: list[GapNote] = []
+        notes = self._set_source(connector, message.source, our_ns)
         if message.event == "disconnected":
             notes += self.interrupt(connector)
         elif message.event == "connected":
@@ -291,21 +299,31 @@ class TradesAggregator:
     def _tapes_of(self, connector: str) -> list[Tape]:
         return [tape for key, tape in self._tapes.items() if self._connectors[key] == connector]
 
-    def _set_source(self, connector: str, source: Source) -> None:
+    def _set_source(self, connector: str, source: Source, our_ns: int) -> list[GapNote]:
         """A connector with another source than before: everything it told before is dropped."""
+        notes: list[GapNote] = []
         if self._sources.get(connector) == source:
-            return
+            return notes
         self._sources[connector] = source
         for tape in self._tapes_of(connector):
             if tape.source is not None and tape.source != source:
+                notes += tape.end(our_ns)
                 tape = self._replace(tape, "source_change")
             tape.source = source
+        return notes
 
-    def _begin_anew(self, session: Session) -> None:
-        """The exchange's time was wrong: nothing holds that was counted by it."""
+    def _begin_anew(self, session: Session, exchange_ts_ms: int, our_ns: int) -> list[GapNote]:
+        """
+        The exchange's time was wrong: nothing holds that was counted by it.
+
+        Or ours stood still, as it may while a machine sleeps: a gap that is open lasted as long.
+        """
+        notes: list[GapNote] = []
         for tape in self.tapes():
             if tape.session is session:
+                notes += tape.end(our_ns, true_ms=exchange_ts_ms)
                 self._replace(tape, "bad_time").source = tape.source
+        return notes
 
     def _replace(self, tape: Tape, reason: TapeReason) -> Tape:
         self.source_changes += 1

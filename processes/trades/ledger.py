@@ -10,8 +10,8 @@ import msgspec
 
 GapReason = Literal["disconnected", "bus_gap", "unsubscribed", "rejected", "bad_time"]
 GapEvent = Literal["opened", "closed", "completed"]
-"""``closed``: observed again. ``completed``: the first trade after it is known as well, when it
-was not at the close (a quiet symbol trades long after its link is back)."""
+"""``closed``: observed again, or the tape has ended. ``completed``: the first trade after it is
+known as well, when it was not at the close (a quiet symbol trades long after its link is back)."""
 
 MAX_GAPS = 10_000
 
@@ -37,10 +37,11 @@ class Gap(NamedTuple):
 
 
 class GapNote(NamedTuple):
-    """Something to tell about a gap."""
+    """Something to tell about a gap, and the ``generation`` of the tape whose gap it is."""
 
     event: GapEvent
     gap: Gap
+    generation: int
 
 
 class GapLedger:

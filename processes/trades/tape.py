@@ -283,6 +283,27 @@ class Tape:
         if self.coverage.is_observing:
             yield self._open_gap(reason, self._last_seen_ms(), may_reach_back=True)
 
+    def end(self, our_ns: int | None, *, true_ms: int | None = None) -> Iterator[GapNote]:
+        """
+        Nothing more is counted here; a gap that is open ends, and what came after stays unknown.
+
+        Args:
+            our_ns: Now; None: when the time was moved on last.
+            true_ms: The exchange's time now, if it is not what was believed. A gap that began
+                later than that began by the wrong time, and ends by it.
+        """
+        if our_ns is not None:
+            self.advance(our_ns)
+        gap, self._gap = self._gap, None
+        if gap is not None and gap.end_ms is None:
+            end_ms = max(gap.start_ms, self.windows.now_ms or 0)
+            if true_ms is not None and true_ms >= gap.start_ms:
+                end_ms = true_ms
+            self.coverage.resume(end_ms)
+            gap = gap._replace(end_ms=end_ms)
+            self._ledger.put(gap)
+            yield GapNote("closed", gap, self.generation)
+
     def _observe_from(self, at_ms: int, first: Trade | None = None) -> Iterator[GapNote]:
         """See every trade from ``at_ms`` on; ``first`` is the one that proves it, if one does."""
         self.windows.advance(at_ms)
@@ -419,7 +440,7 @@ class Tape:
     def _note(self, event: GapEvent, gap: Gap) -> GapNote:
         self._gap = gap
         self._ledger.put(gap)
-        return GapNote(event, gap)
+        return GapNote(event, gap, self.generation)
 
 
 def _with_first(gap: Gap, first: Trade | None) -> Gap:

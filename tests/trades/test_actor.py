@@ -293,6 +293,34 @@ def test_a_changed_source_starts_a_new_epoch_at_once(
     assert (payload["trades_total"], payload["cvd"]) == (1, 7.0)
 
 
+@pytest.mark.parametrize("is_told_by_link", [True, False])
+def test_an_open_gap_is_closed_in_the_epoch_of_its_source(
+    worker: TradesWorker, clock: FakeClock, is_told_by_link: bool
+) -> None:
+    give(worker, BTC, trades_message(clock, trade(clock)))
+    [before] = of_bitcoin(worker.publish_all(), "trades")
+    clock.now_s += 3
+    metrics = give(worker, LINK, link(clock, "disconnected"))
+    clock.now_s += 2
+    if is_told_by_link:
+        metrics += give(worker, LINK, link(clock, "connected", session=2, source="live"))
+    metrics += give(worker, BTC, trades_message(clock, trade(clock), session=2, source="live"))
+    clock.now_s += 1
+    metrics += worker.publish_all()
+
+    told = of_bitcoin(metrics, "gap")
+    assert [("opened", 1), ("closed", 2)] == [(gap["event"], gap["seq"]) for gap in told]
+    for gap in told:
+        assert ("sim", before["epoch"], "stale") == (gap["source"], gap["epoch"], gap["state"])
+        assert before["recv_ts_ns"] == gap["recv_ts_ns"]
+    assert (told[0]["gap_id"], 5.0) == (told[1]["gap_id"], told[1]["duration_s"])
+    [row] = worker.gap_rows()
+    assert row.items() <= told[1].items()
+    bitcoin = [metric.payload for metric in metrics if metric.payload["symbol"] == "BTCUSDT"]
+    is_old = [payload["epoch"] == before["epoch"] for payload in bitcoin]
+    assert sorted(is_old, reverse=True) == is_old, "no word of the old epoch after the new began"
+
+
 def test_two_lives_of_a_worker_and_of_a_symbol_share_no_epoch(clock: FakeClock) -> None:
     epochs = []
     for _ in range(2):
@@ -336,6 +364,22 @@ def test_the_last_word_on_an_unassigned_symbol_holds_no_number(
     assert {None} == {last["last_price"], last["tps"], last["windows"]["60s"]["trades"]}
 
 
+def test_the_last_word_on_an_unassigned_symbol_closes_its_gap(
+    worker: TradesWorker, clock: FakeClock
+) -> None:
+    give(worker, BTC, trades_message(clock, trade(clock)))
+    metrics = give(worker, LINK, link(clock, "unsubscribed", "trade.linear.BTCUSDT"))
+    clock.now_s += 2
+
+    metrics += worker.farewell(BTC)
+    worker.unassign(BTC)
+
+    opened, closed = of_bitcoin(metrics, "gap")
+    assert ("opened", "closed") == (opened["event"], closed["event"])
+    assert (opened["epoch"], 2, 2.0) == (closed["epoch"], closed["seq"], closed["duration_s"])
+    assert [closed["end_ms"]] == [row["end_ms"] for row in worker.gap_rows()]
+
+
 def test_counters_tell_what_was_taken_in_and_given_out(
     worker: TradesWorker, clock: FakeClock
 ) -> None:
@@ -369,8 +413,9 @@ def test_untrusted_seconds_grow_while_trades_are_missed_and_survive_a_new_source
     clock.now_s += 4
     list(worker.publish_due())
     assert f"{sample} 4.0" in generate_latest(worker.telemetry.registry).decode()
+    clock.now_s += 0.5  # of which nothing was published
     give(worker, BTC, trades_message(clock, trade(clock), session=2, source="live"))
-    assert f"{sample} 4.0" in generate_latest(worker.telemetry.registry).decode()
+    assert f"{sample} 4.5" in generate_latest(worker.telemetry.registry).decode()
 
 
 def test_the_status_says_how_many_markets_are_in_which_state(
@@ -612,12 +657,18 @@ def test_time_begins_anew_when_two_messages_agree_that_it_was_wrong(clock: FakeC
     wrong = msgspec.structs.replace(wrong, exchange_ts_ms=wrong.exchange_ts_ms + 86_400_000)
     give(worker, BTC, wrong)
     [first] = of_bitcoin(worker.publish_all(), "trades")
+    metrics = []
     for _ in range(3):
         clock.now_s += 0.1
-        give(worker, BTC, trades_message(clock, trade(clock)))
+        metrics += give(worker, BTC, trades_message(clock, trade(clock)))
 
     [payload] = of_bitcoin(worker.publish_all(), "trades")
+    told = of_bitcoin(metrics, "gap")
 
+    assert [("opened", first["epoch"]), ("closed", first["epoch"])] == [
+        (gap["event"], gap["epoch"]) for gap in told
+    ]
+    assert pytest.approx(0.2, abs=0.01) == told[1]["duration_s"]
     assert first["epoch"] != payload["epoch"]
     assert 2 == payload["windows"]["10s"]["trades"] == payload["trades_total"]
     assert 0.2 > payload["windows"]["10s"]["coverage_s"]

@@ -487,6 +487,74 @@ class TestGaps:
         assert (gap.reason, gap.start_ms, gap.end_ms) == ("bus_gap", T0, T0 + 49)
         assert (gap.sequence_before, gap.sequence_after) == (1, 4)
 
+    @pytest.mark.parametrize("is_told_by_link", [True, False])
+    def test_an_open_gap_ends_with_its_source_at_the_time_of_that_source(
+        self, aggregator: TradesAggregator, is_told_by_link: bool
+    ) -> None:
+        aggregator.apply(trades_message(1_000, [trade(999, sequence=7)]), "BTCUSDT")
+        [opened] = aggregator.apply_link("", link("disconnected", 5_000))
+        a_day = 86_400_000
+        later = trades_message(
+            a_day, [trade(a_day, sequence=90)], session=2, source="live", our_ms=9_000
+        )
+        notes: list[GapNote] = []
+        if is_told_by_link:
+            notes += aggregator.apply_link(
+                "", link("connected", 9_000, [], session=2, source="live")
+            )
+        notes += aggregator.apply(later, "BTCUSDT")
+        [closed] = notes
+        assert ("closed", 0) == (closed.event, closed.generation)
+        assert opened.gap._replace(end_ms=T0 + 9_000) == closed.gap
+        assert [closed.gap] == aggregator.gaps()
+
+    def test_a_gap_of_a_recording_ends_where_its_time_stood_still(
+        self, aggregator: TradesAggregator
+    ) -> None:
+        aggregator.apply(trades_message(1_000, [trade(999)], source="replay"), "BTCUSDT")
+        aggregator.apply_link("", link("disconnected", 5_000, source="replay"))
+        [closed] = aggregator.apply_link("", link("connected", 9_000, session=2, source="live"))
+        assert (T0 + 1_000, T0 + 1_000) == (closed.gap.start_ms, closed.gap.end_ms)
+
+    def test_a_gap_that_is_closed_already_ends_once(self, aggregator: TradesAggregator) -> None:
+        aggregator.apply(trades_message(1_000, [trade(999)]), "BTCUSDT")
+        aggregator.apply_link("", link("disconnected", 5_000))
+        [closed] = aggregator.apply_link("", link("subscribed", 6_000, session=2))
+        notes = aggregator.apply_link("", link("connected", 9_000, session=3, source="live"))
+        message = trades_message(9_100, [trade(9_100)], session=3, source="live")
+        assert [] == [*notes, *aggregator.apply(message, "BTCUSDT")]
+        assert [closed.gap] == aggregator.gaps()
+
+    @pytest.mark.parametrize(
+        ("leap_ms", "ends_ms"),
+        [(28_800_000, 28_802_000), (-28_800_000, 2_000)],
+        ids=["ours stood still", "it was wrong before"],
+    )
+    def test_an_open_gap_ends_where_time_begins_anew_never_before_it_began(
+        self, aggregator: TradesAggregator, leap_ms: int, ends_ms: int
+    ) -> None:
+        notes: list[GapNote] = []
+        for at_ms, leap in ((0, 0), (1_000, leap_ms), (2_000, leap_ms), (3_000, leap_ms)):
+            message = trades_message(at_ms + leap, [trade(at_ms + leap)])
+            notes += aggregator.apply(message, "BTCUSDT", our_ns=our_ns(at_ms))
+        assert ["opened", "closed"] == [note.event for note in notes]
+        assert [0, 0] == [note.generation for note in notes]
+        [gap] = aggregator.gaps()
+        assert gap == notes[1].gap
+        assert ("bad_time", T0, T0 + ends_ms) == (gap.reason, gap.start_ms, gap.end_ms)
+
+    def test_the_gap_of_a_symbol_that_is_followed_no_longer_ends(
+        self, aggregator: TradesAggregator
+    ) -> None:
+        aggregator.apply(trades_message(1_000, [trade(999)]), "BTCUSDT")
+        aggregator.apply_link("", link("unsubscribed", 5_000))
+        aggregator.advance(our_ns(6_000))
+        aggregator.unsubscribe("BTCUSDT")
+        aggregator.subscribe("BTCUSDT")
+        assert [] == aggregator.apply(trades_message(7_000, [trade(7_000)]), "BTCUSDT")
+        [gap] = aggregator.gaps()
+        assert (T0 + 1_000, T0 + 6_000) == (gap.start_ms, gap.end_ms)
+
     def test_a_link_that_fails_again_and_again_is_one_gap(
         self, aggregator: TradesAggregator
     ) -> None:
