@@ -8,9 +8,11 @@ Checks a symbol whenever its book was published, and alerts once until the symbo
 """
 
 import argparse
+import sys
 import time
 
 from shared.client import PipelineClient
+from shared.errors import NoPipelineError
 
 
 def activity(
@@ -58,4 +60,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except NoPipelineError as error:
+        print(f"{error}; scripts/up starts one", file=sys.stderr)
+        sys.exit(error.exit_code)

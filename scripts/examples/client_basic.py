@@ -8,9 +8,11 @@ Run it with the environment that the pipeline is installed in.
 """
 
 import argparse
+import sys
 import time
 
 from shared.client import PipelineClient
+from shared.errors import NoPipelineError
 
 
 def report(client: PipelineClient, symbol: str) -> str:
@@ -50,4 +52,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except NoPipelineError as error:
+        print(f"{error}; scripts/up starts one", file=sys.stderr)
+        sys.exit(error.exit_code)

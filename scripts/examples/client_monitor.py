@@ -10,10 +10,12 @@ are, the exchange's connections, messages lost. Prometheus does this for you as 
 """
 
 import argparse
+import sys
 import time
 from collections.abc import Iterator
 
 from shared.client import PipelineClient
+from shared.errors import NoPipelineError
 
 MAX_AGE_S = 5.0
 """A market is published at least once a second; older than this, something hangs."""
@@ -73,4 +75,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except NoPipelineError as error:
+        print(f"{error}; scripts/up starts one", file=sys.stderr)
+        sys.exit(error.exit_code)

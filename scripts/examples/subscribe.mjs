@@ -26,7 +26,13 @@ const { values: options, positionals } = parseArgs({
 function findEndpoint(runDir) {
   const runtime = process.env.XDG_RUNTIME_DIR;
   const usual = runtime ? `${runtime}/bybit-pipeline` : `/tmp/bybit-pipeline-${process.getuid()}`;
-  return JSON.parse(readFileSync(`${runDir ?? usual}/endpoints.json`, "utf8")).metrics;
+  try {
+    return JSON.parse(readFileSync(`${runDir ?? usual}/endpoints.json`, "utf8")).metrics;
+  } catch (error) {
+    if (error.code !== "ENOENT") throw error;
+    console.error(`no pipeline runs in ${runDir ?? usual}; scripts/up starts one`);
+    process.exit(69);
+  }
 }
 
 const symbols = positionals.length ? positionals : ["BTCUSDT", "ETHUSDT"];

@@ -11,6 +11,7 @@ Two frames a message: topic and msgpack map. Unless a book is live its numbers a
 import argparse
 import json
 import os
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,9 +24,13 @@ import zmq
 def find_endpoint(run_dir: str | None) -> str:
     """Where a pipeline of this machine says that it publishes."""
     runtime = os.environ.get("XDG_RUNTIME_DIR")
-    default = f"{runtime}/bybit-pipeline" if runtime else f"/tmp/bybit-pipeline-{os.getuid()}"
-    endpoints = json.loads((Path(run_dir or default) / "endpoints.json").read_text())
-    return str(endpoints["metrics"])
+    usual = f"{runtime}/bybit-pipeline" if runtime else f"/tmp/bybit-pipeline-{os.getuid()}"
+    path = Path(run_dir or usual) / "endpoints.json"
+    try:
+        return str(json.loads(path.read_text())["metrics"])
+    except FileNotFoundError:
+        print(f"no pipeline runs in {path.parent}; scripts/up starts one", file=sys.stderr)
+        sys.exit(os.EX_UNAVAILABLE)
 
 
 def messages(

@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,13 @@ QUEUE = 1_000
 def find_endpoint(run_dir: str | None) -> str:
     """Where a pipeline of this machine says that it publishes."""
     runtime = os.environ.get("XDG_RUNTIME_DIR")
-    default = f"{runtime}/bybit-pipeline" if runtime else f"/tmp/bybit-pipeline-{os.getuid()}"
-    endpoints = json.loads((Path(run_dir or default) / "endpoints.json").read_text())
-    return str(endpoints["metrics"])
+    usual = f"{runtime}/bybit-pipeline" if runtime else f"/tmp/bybit-pipeline-{os.getuid()}"
+    path = Path(run_dir or usual) / "endpoints.json"
+    try:
+        return str(json.loads(path.read_text())["metrics"])
+    except FileNotFoundError:
+        print(f"no pipeline runs in {path.parent}; scripts/up starts one", file=sys.stderr)
+        sys.exit(os.EX_UNAVAILABLE)
 
 
 async def read(endpoint: str, topics: list[str], queue: asyncio.Queue[Message]) -> None:

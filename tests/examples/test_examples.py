@@ -1,6 +1,7 @@
 """Every example, run for real against a simulated pipeline as its docstring says."""
 
 import ast
+import os
 import re
 import signal
 import subprocess
@@ -176,7 +177,31 @@ def test_client_monitor_tells_of_a_dead_worker_and_of_its_return(
         pipeline.close()
 
 
-@pytest.mark.parametrize("example", sorted(path.name for path in EXAMPLES.glob("*.py")))
+def check_refusal(*command: str | Path) -> None:
+    """One line that says what to start, and the exit code for nothing to talk to."""
+    done = subprocess.run(
+        [str(part) for part in command],
+        capture_output=True, text=True, check=False, timeout=DEADLINE_S,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (os.EX_UNAVAILABLE, "")
+    assert re.fullmatch(r"no pipeline runs in /nowhere\b.*; scripts/up starts one\n", done.stderr)
+
+
+PYTHON_EXAMPLES = sorted(path.name for path in EXAMPLES.glob("*.py"))
+
+
+@pytest.mark.parametrize("example", PYTHON_EXAMPLES)
+def test_without_a_pipeline_it_says_what_to_start(example: str) -> None:
+    """A reader who tries an example first is not met by a traceback."""
+    check_refusal(sys.executable, EXAMPLES / example, "--run-dir", "/nowhere")
+
+
+def test_javascript_subscriber_says_what_to_start(javascript: list[str]) -> None:
+    """The same in JavaScript."""
+    check_refusal(*javascript, "--run-dir", "/nowhere")
+
+
+@pytest.mark.parametrize("example", PYTHON_EXAMPLES)
 def test_docstring_says_how_to_run_it(example: str) -> None:
     """And ``--help`` names the options that tell it where and for how long."""
     text = (EXAMPLES / example).read_text()
