@@ -14,6 +14,7 @@ Options are listed by base coin, so their patterns begin with one: ``BTC-*``.
 import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from typing import get_args
 
 from shared.messages import Category
 
@@ -50,6 +51,20 @@ class Pattern:
 def is_pattern(text: str) -> bool:
     """True if the text is meant as a pattern, right or wrong, and not as one symbol."""
     return "*" in text or "?" in text or text.startswith("top:")
+
+
+def with_capitals(word: str) -> str:
+    """
+    A symbol or pattern as the exchange writes it, from one that a person typed.
+
+    ``btcusdt``, ``spot:btcusdt``, ``*usdt`` and ``top:20:turnover:*usdt`` become ``BTCUSDT`` and so
+    on; categories and the words of a ``top`` stay. Bybit lists no symbol with small letters.
+    """
+    if word in get_args(Category):
+        return word
+    parts = word.split(":")
+    first = parts.index("top") + 3 if "top" in parts else len(parts) - 1
+    return ":".join([*parts[:first], *map(str.upper, parts[first:])])
 
 
 def parse_pattern(text: str, category: Category) -> Pattern:

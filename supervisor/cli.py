@@ -50,6 +50,24 @@ def _running_markets(context: typer.Context) -> list[str]:
     } | {entry["pattern"] for entry in status["patterns"]})  # fmt: skip
 
 
+def _symbols(text: str | None) -> str | None:
+    """Symbols and patterns separated by commas; people need not type capitals."""
+    return text and ",".join(_markets(word.strip() for word in text.split(",")))
+
+
+def _markets(words: Iterable[str] | None) -> list[str]:
+    """The same of a list of symbols, patterns, or either after ``CATEGORY:``."""
+    from shared.patterns import with_capitals
+
+    return list(map(with_capitals, words or ()))
+
+
+def _topic_prefix(text: str) -> str:
+    """The same of ``kind.category.SYMBOL``, or of what it begins with."""
+    parts = text.split(".", 2)
+    return ".".join([*parts[:2], *map(str.upper, parts[2:])])
+
+
 Config = Annotated[Path | None, typer.Option(help="TOML file; options override it.")]
 Category = Annotated[
     str | None,
@@ -57,7 +75,10 @@ Category = Annotated[
         help="spot, linear, inverse or option.", autocompletion=_words("spot linear inverse option")
     ),
 ]
-Symbols = Annotated[str | None, typer.Option(help="Separated by commas; *USDT, top:50:turnover.")]
+Symbols = Annotated[
+    str | None,
+    typer.Option(help="Separated by commas; *USDT, top:50:turnover.", callback=_symbols),
+]
 Depth = Annotated[int | None, typer.Option(help="Levels a side: 1 50 200 1000; option 25 100.")]
 Source = Annotated[
     str | None,
@@ -85,12 +106,18 @@ LogLevel = Annotated[
 RunningMarkets = Annotated[
     list[str],
     typer.Argument(
-        metavar="CATEGORY:SYMBOL...", show_default=False, autocompletion=_running_markets
+        metavar="CATEGORY:SYMBOL...",
+        show_default=False,
+        autocompletion=_running_markets,
+        callback=_markets,
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="As JSON, for programs.")]
 Dashboard = Annotated[bool | None, typer.Option(help="The page in the browser.")]
-Markets = Annotated[list[str], typer.Argument(metavar="CATEGORY:SYMBOL...", show_default=False)]
+Markets = Annotated[
+    list[str],
+    typer.Argument(metavar="CATEGORY:SYMBOL...", show_default=False, callback=_markets),
+]
 
 
 LOG_FORMATS = ("auto", "console", "json")
@@ -239,7 +266,9 @@ def _one_of(name: str, value: str, *allowed: str) -> Any:
 )
 def simulate(
     port: Annotated[int, typer.Option(help="0: any free one.")] = 0,
-    symbols: Annotated[str | None, typer.Option(help="Separated by commas.")] = None,
+    symbols: Annotated[
+        str | None, typer.Option(help="Separated by commas.", callback=_symbols)
+    ] = None,
     category: Category = None,
     seed: Annotated[int | None, typer.Option(help="Same seed, same market.")] = None,
     rate: Annotated[float | None, typer.Option(help="Messages a second over all topics.")] = None,
@@ -409,7 +438,9 @@ def unsubscribe(
     )
 )
 def tail(
-    topic_prefix: Annotated[str, typer.Argument(help="Such as trades.linear.BTCUSDT.")] = "",
+    topic_prefix: Annotated[
+        str, typer.Argument(help="Such as trades.linear.BTCUSDT.", callback=_topic_prefix)
+    ] = "",
     count: Annotated[int | None, typer.Option(min=1, help="Stop after so many.")] = None,
     timeout: Annotated[float | None, typer.Option(min=0, help="Stop after seconds.")] = None,
     as_json: AsJson = False,
@@ -439,7 +470,7 @@ def tail(
 def watch(
     symbols: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[SYMBOL]...", autocompletion=_running_markets),
+        typer.Argument(metavar="[SYMBOL]...", autocompletion=_running_markets, callback=_markets),
     ] = None,
     run_dir: RunDirectory = None,
     log_level: LogLevel = "info",

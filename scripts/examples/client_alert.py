@@ -31,7 +31,7 @@ def activity(
 def main() -> None:
     """Print alerts as they arise."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
-    parser.add_argument("symbols", nargs="*", default=["BTCUSDT", "ETHUSDT"])
+    parser.add_argument("symbols", nargs="*", type=str.upper, default=["BTCUSDT", "ETHUSDT"])
     parser.add_argument("--endpoint", help="of the metrics socket; else found in the run directory")
     parser.add_argument("--run-dir")
     parser.add_argument("--tpm", type=float, default=100.0)

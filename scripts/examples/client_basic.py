@@ -36,7 +36,7 @@ def report(client: PipelineClient, symbol: str) -> str:
 def main() -> None:
     """Print a line a second."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
-    parser.add_argument("symbol", nargs="?", default="BTCUSDT")
+    parser.add_argument("symbol", nargs="?", type=str.upper, default="BTCUSDT")
     parser.add_argument("--endpoint", help="of the metrics socket; else found in the run directory")
     parser.add_argument("--run-dir")
     parser.add_argument("--count", type=int, help="stop after so many lines")

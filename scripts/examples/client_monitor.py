@@ -54,7 +54,7 @@ def problems(client: PipelineClient, symbols: list[str], accepted: list[str]) ->
 def main() -> None:
     """Print a line whenever the state or the loss count changes."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
-    parser.add_argument("symbols", nargs="*", default=["BTCUSDT", "ETHUSDT"])
+    parser.add_argument("symbols", nargs="*", type=str.upper, default=["BTCUSDT", "ETHUSDT"])
     parser.add_argument("--endpoint", help="of the metrics socket; else found in the run directory")
     parser.add_argument("--run-dir")
     parser.add_argument("--accept", nargs="+", default=["live"], help="sources to trust")

@@ -35,7 +35,8 @@ function findEndpoint(runDir) {
   }
 }
 
-const symbols = positionals.length ? positionals : ["BTCUSDT", "ETHUSDT"];
+const typed = positionals.map((symbol) => symbol.toUpperCase());
+const symbols = typed.length ? typed : ["BTCUSDT", "ETHUSDT"];
 const wanted = new Set(symbols.flatMap((s) => [`trades.linear.${s}`, `orderbook.linear.${s}`]));
 const socket = new Subscriber();
 socket.connect(options.endpoint ?? findEndpoint(options["run-dir"]));

@@ -67,7 +67,7 @@ async def show(queue: asyncio.Queue[Message], count: int | None) -> None:
 async def main() -> None:
     """Read and show until there was enough."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
-    parser.add_argument("symbols", nargs="*", default=["BTCUSDT", "ETHUSDT"])
+    parser.add_argument("symbols", nargs="*", type=str.upper, default=["BTCUSDT", "ETHUSDT"])
     parser.add_argument("--endpoint", help="of the metrics socket; else found in the run directory")
     parser.add_argument("--run-dir")
     parser.add_argument("--count", type=int, help="stop after so many messages")

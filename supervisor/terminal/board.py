@@ -167,11 +167,6 @@ class Market:
         return sorted(standing, key=lambda wall: abs(wall["distance_bps"] or 0.0))
 
 
-def _with_capitals(word: str) -> str:
-    category, colon, symbol = word.rpartition(":")
-    return f"{category}{colon}{symbol.upper()}"
-
-
 def decimals(value: float | None) -> int:
     """How many decimals a parsed price has; 0 for None."""
     if value is None:
@@ -191,7 +186,7 @@ class Board:
 
     def __init__(self, markets: Iterable[str] = ()) -> None:
         self.wanted = tuple(markets)
-        self._wanted = frozenset(map(_with_capitals, self.wanted))
+        self._wanted = frozenset(self.wanted)
         self._markets: dict[tuple[str, str], Market] = {}
 
     def update(self, payload: Payload, now: float = 0.0) -> None:

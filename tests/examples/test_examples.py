@@ -52,7 +52,7 @@ def test_plain_subscriber(pipeline: Pipeline) -> None:
 
 def test_plain_subscriber_with_an_endpoint(pipeline: Pipeline) -> None:
     """No run directory needed, as on another machine's end of a tunnel."""
-    lines = run(sys.executable, EXAMPLES / "subscribe.py", "BTCUSDT", "--seconds", "2",
+    lines = run(sys.executable, EXAMPLES / "subscribe.py", "btcusdt", "--seconds", "2",
                 "--endpoint", pipeline.metrics)  # fmt: skip
     assert {line.split()[1] for line in lines} == {
         "orderbook.linear.BTCUSDT", "trades.linear.BTCUSDT",
@@ -75,7 +75,7 @@ def test_plain_subscribers_import_nothing_of_this_project(example: str) -> None:
 
 def test_asyncio_subscriber_tells_the_walls(pipeline: Pipeline) -> None:
     """Events of walls, as many as asked for."""
-    lines = python("subscribe_asyncio.py", pipeline, "--count", "3")
+    lines = python("subscribe_asyncio.py", pipeline, "btcusdt", "ethusdt", "--count", "3")
     assert len(lines) == 3
     pattern = re.compile(
         r"sim (BTC|ETH)USDT (detected|grown|eaten|pulled|removed) (bid|ask) [\d.]+"
@@ -91,7 +91,9 @@ def test_asyncio_subscriber_ends_in_time_without_events(pipeline: Pipeline) -> N
 
 def test_javascript_subscriber(pipeline: Pipeline, javascript: list[str]) -> None:
     """The same numbers in another language."""
-    check_lines(run(*javascript, "--count", "40", "--run-dir", pipeline.run_dir), 40)
+    check_lines(
+        run(*javascript, "btcusdt", "ETHUSDT", "--count", "40", "--run-dir", pipeline.run_dir), 40
+    )
 
 
 def test_javascript_subscriber_ends_in_time(pipeline: Pipeline, javascript: list[str]) -> None:
@@ -101,7 +103,7 @@ def test_javascript_subscriber_ends_in_time(pipeline: Pipeline, javascript: list
 
 def test_client_basic(pipeline: Pipeline) -> None:
     """A line about one symbol with every number."""
-    lines = python("client_basic.py", pipeline, "--count", "3", "--seconds", "0.5")
+    lines = python("client_basic.py", pipeline, "btcusdt", "--count", "3", "--seconds", "0.5")
     assert len(lines) == 3
     assert re.fullmatch(
         r"sim BTCUSDT [\d.]+ / [\d.]+ spread_bps=[\d.e-]+ imbalance=-?[\d.e-]+ bid_depth=[\d.]+"
@@ -118,7 +120,18 @@ def test_client_basic_says_when_there_is_nothing(pipeline: Pipeline) -> None:
 
 def test_client_alert_says_who_is_active_and_one_sided(pipeline: Pipeline) -> None:
     """With a low bar it soon alerts; the numbers are over the bar."""
-    lines = python("client_alert.py", pipeline, "--tpm", "1", "--imbalance", "0.05", "--count", "2")
+    lines = python(
+        "client_alert.py",
+        pipeline,
+        "btcusdt",
+        "ethusdt",
+        "--tpm",
+        "1",
+        "--imbalance",
+        "0.05",
+        "--count",
+        "2",
+    )
     assert len(lines) == 2
     for line in lines:
         match = re.fullmatch(
@@ -138,7 +151,7 @@ def test_client_alert_is_silent_below_the_bar(pipeline: Pipeline) -> None:
 
 def test_client_monitor_is_well_with_what_it_accepts(pipeline: Pipeline) -> None:
     """All books live, all processes up."""
-    lines = python("client_monitor.py", pipeline, "--accept", "sim", "--count", "1")
+    lines = python("client_monitor.py", pipeline, "btcusdt", "--accept", "sim", "--count", "1")
     assert lines == ["all well (source=sim lost=0)"]
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.messages import Category
-from shared.patterns import chosen, is_pattern, parse_pattern, slack
+from shared.patterns import chosen, is_pattern, parse_pattern, slack, with_capitals
 
 
 @pytest.mark.parametrize(
@@ -42,6 +42,28 @@ def test_a_form_of_many_stars_costs_no_time() -> None:
 @pytest.mark.parametrize("text", ["*USDT", "BTC?", "top:5:turnover", "top:x"])
 def test_patterns_are_told_from_symbols(text: str) -> None:
     assert is_pattern(text)
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("btcusdt", "BTCUSDT"),
+        ("BtcUsdt", "BTCUSDT"),
+        ("spot:btcusdt", "spot:BTCUSDT"),
+        ("btc-26mar27-90000-c", "BTC-26MAR27-90000-C"),
+        ("*usdt", "*USDT"),
+        ("linear:*usdt", "linear:*USDT"),
+        ("top:20:turnover", "top:20:turnover"),
+        ("top:20:turnover:*usdt", "top:20:turnover:*USDT"),
+        ("linear:top:20:turnover:*usdt", "linear:top:20:turnover:*USDT"),
+        ("topusdt", "TOPUSDT"),
+        ("spot", "spot"),
+        ("spot:", "spot:"),
+        ("", ""),
+    ],
+)
+def test_people_need_not_type_capitals(typed: str, meant: str) -> None:
+    assert meant == with_capitals(typed)
 
 
 @pytest.mark.parametrize("text", ["BTCUSDT", "BTC-24MAR23", "TOPUSDT", ""])

@@ -24,10 +24,14 @@ def help_of(capsys: pytest.CaptureFixture[str], *command: str) -> str:
     return capsys.readouterr().out
 
 
-def parse(words: list[str]) -> None:
-    """Parse a command line without running it; raises what a person would be told."""
+def parse(words: list[str]) -> dict[str, Any]:
+    """
+    What a command would be given by a command line, which is not run.
+
+    Raises what a person would be told.
+    """
     name, *rest = words
-    typer.main.get_group(app).commands[name].make_context(name, rest)
+    return typer.main.get_group(app).commands[name].make_context(name, rest).params
 
 
 @pytest.mark.parametrize("command", ["", *COMMANDS])
@@ -43,6 +47,31 @@ def test_every_help_has_examples_that_parse(
         assert "bybit-pipeline" == program
         assert command in ("", words[0])
         parse(words)
+
+
+@pytest.mark.parametrize(
+    ("words", "name", "meant"),
+    [
+        ("up --symbols btcusdt,*usdt", "symbols", "BTCUSDT,*USDT"),
+        ("check --symbols ' ethusdt, top:5:turnover:*usdt'", "symbols",
+         "ETHUSDT,top:5:turnover:*USDT"),
+        ("simulate --symbols btcusdt", "symbols", "BTCUSDT"),
+        ("subscribe spot:btcusdt top:5:turnover", "markets", ["spot:BTCUSDT", "top:5:turnover"]),
+        ("unsubscribe linear:*usdt", "markets", ["linear:*USDT"]),
+        ("watch btcusdt spot:ethusdt", "symbols", ["BTCUSDT", "spot:ETHUSDT"]),
+        ("tail trades.linear.btc", "topic_prefix", "trades.linear.BTC"),
+        ("tail book.option.btc-1jan27-0.4-p", "topic_prefix", "book.option.BTC-1JAN27-0.4-P"),
+        ("tail process.trades-0", "topic_prefix", "process.trades-0"),
+    ],
+)  # fmt: skip
+def test_symbols_need_no_capitals_in_any_command(words: str, name: str, meant: Any) -> None:
+    assert meant == parse(shlex.split(words))[name]
+
+
+def test_symbols_that_are_not_given_stay_so() -> None:
+    assert parse(["up"])["symbols"] is None
+    assert not parse(["watch"])["symbols"]
+    assert "" == parse(["tail"])["topic_prefix"]
 
 
 # -- completion --------------------------------------------------------------------------------
