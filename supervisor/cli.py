@@ -479,7 +479,8 @@ def watch(
     Show markets: live on a terminal, one picture otherwise.
 
     One symbol: ladder, walls, windows and the last trades. Several or none: a table that number
-    keys sort; the arrows and Enter open a market. q quits.
+    keys sort; the arrows and Enter open a market. q quits. The one picture ends with 1 if nothing
+    was heard of a market.
     """
     from supervisor.listen import wait_for_endpoints
     from supervisor.terminal import live

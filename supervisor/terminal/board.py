@@ -229,6 +229,14 @@ class Board:
         return [market for _, market in sorted(self._markets.items())]
 
     @property
+    def unheard(self) -> list[str]:
+        """What is wanted and nothing was heard of."""
+        if not self.wanted:
+            return [] if self._markets else ["any market"]
+        heard = {name for market in self.markets for name in (market.symbol, market.name)}
+        return [word for word in self.wanted if word not in heard]
+
+    @property
     def window(self) -> str:
         """The window that tables show: ``60s``, else the first there is."""
         names = next((list(m.trades["windows"]) for m in self._markets.values()

@@ -44,7 +44,7 @@ def watch_picture(
         keys = "q quit" if choices.opened is None else "esc back  q quit"
         return market_picture(market, now, keys=keys, width=width, height=height)
     if not len(board):
-        names = ", ".join(board.wanted) or "any market"
+        names = ", ".join(board.unheard)
         return [fitted(Text(f"nothing heard of {names} yet  q quit", style="yellow"), width)]
     head = Text("bybit-pipeline  ", style="bold")
     sources = sorted({market.source_lately(now) for market in board.markets})
@@ -53,6 +53,8 @@ def watch_picture(
         if source in WARNINGS:
             head.append(f" {WARNINGS[source]} ", style="bold red")
     head.append(f"  {len(board)} markets  ", style="dim")
+    if board.unheard:
+        head.append(f"nothing heard of {', '.join(board.unheard)} yet", style="yellow")
     hint = Text("q quit  1-9 sort  r reverse  ↑ ↓ enter one market", style="dim")
     lines = [fitted(head, width), fitted(hint, width)]
     table = market_lines(board, choices, now, width=width, height=height - len(lines))

@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterable
 import structlog
 from rich.console import Console
 
-from shared.errors import NoPipelineError
+from shared.errors import NoPipelineError, PipelineError
 from supervisor.http import Snapshot
 from supervisor.listen import Listener
 from supervisor.rundir import is_alive
 from supervisor.terminal import has_terminal
-from supervisor.terminal.board import Board
+from supervisor.terminal.board import SILENT_S, Board
 from supervisor.terminal.events import Feed
 from supervisor.terminal.ladder import watch_picture
 from supervisor.terminal.markets import Choices
@@ -35,6 +35,8 @@ DRAIN_S = 0.1
 DRAIN_MAX = 40
 """At most so many times the listener is emptied between two looks at the keys."""
 JOIN_S = 2.0
+LISTEN_S = 1.0
+"""How long one picture takes: every market is published at least once a second."""
 
 
 class LiveView:
@@ -152,14 +154,13 @@ def watch(endpoint: str, markets: Iterable[str], *, pid: int, keys: str | None =
 
     Raises:
         NoPipelineError: If the pipeline stops while it is watched.
+        PipelineError: If the one picture lacks a market of which nothing was heard.
     """
     board = Board(markets)
     with Listener(endpoint, list(MARKET_KINDS), keys=keys) as listener:
         if not has_terminal():
-            _listen(listener, board, 1.0)
-            console = Console(width=10_000, soft_wrap=True)
-            for line in board.plain():
-                console.print(line)
+            _listen(listener, board)
+            _print(board)
             return
         with Screen() as screen:
             choices = Choices()
@@ -177,8 +178,23 @@ def watch(endpoint: str, markets: Iterable[str], *, pid: int, keys: str | None =
         raise NoPipelineError("the pipeline has stopped")
 
 
-def _listen(listener: Listener, board: Board, seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while (left := deadline - time.monotonic()) > 0:
+def _listen(listener: Listener, board: Board) -> None:
+    """Listen for ``LISTEN_S``, and up to ``SILENT_S`` while nothing is heard of a wanted market."""
+    began = time.monotonic()
+
+    def left_s() -> float:
+        return began + (SILENT_S if board.unheard else LISTEN_S) - time.monotonic()
+
+    while (left := left_s()) > 0:
         for _, payload in listener.receive(int(left * 1000) + 1):
             board.update(payload, time.monotonic())
+
+
+def _print(board: Board) -> None:
+    if len(board):
+        console = Console(width=10_000, soft_wrap=True)
+        for line in board.plain():
+            console.print(line)
+    if board.unheard:
+        hint = "; bybit-pipeline watch shows what the pipeline has" if board.wanted else ""
+        raise PipelineError(f"nothing heard of {', '.join(board.unheard)}{hint}")

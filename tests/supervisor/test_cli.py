@@ -339,8 +339,10 @@ class Metrics:
         number = 0
         while not self._stopping.wait(0.01):
             number += 1
-            for topic in (b"trades.linear.BTCUSDT", b"orderbook.linear.BTCUSDT"):
-                payload = {"seq": number, "epoch": "e", "last_price": None}
+            for kind in ("trades", "orderbook"):
+                payload = {"kind": kind, "category": "linear", "symbol": "BTCUSDT", "seq": number,
+                           "epoch": "e", "last_price": None}  # fmt: skip
+                topic = f"{kind}.linear.BTCUSDT".encode()
                 self._socket.send_multipart([topic, codec.encode_map(payload)])
 
     def close(self) -> None:
@@ -407,6 +409,33 @@ def test_tail_ends_quietly_when_its_reader_has_had_enough(metrics: Metrics) -> N
         process.stdout.close()
         assert 0 == process.wait(5)
         assert b"" == process.stderr.read()
+
+
+# -- watch in a pipe ---------------------------------------------------------------------------
+
+
+def test_watch_prints_the_markets_that_are_wanted(metrics: Metrics) -> None:
+    done = run("watch", "btcusdt", "--run-dir", metrics.run_dir)
+
+    assert (0, "") == (done.returncode, done.stderr)
+    assert ["market", "linear:BTCUSDT"] == [line.split()[0] for line in done.stdout.splitlines()]
+
+
+def test_watch_says_of_which_markets_nothing_is_heard(metrics: Metrics) -> None:
+    done = run("watch", "NOPE", "--run-dir", metrics.run_dir)
+
+    [line] = done.stderr.splitlines()
+    assert (1, "") == (done.returncode, done.stdout)
+    assert "nothing heard of NOPE; bybit-pipeline watch shows what the pipeline has" == line
+
+
+def test_watch_shows_the_others_all_the_same(metrics: Metrics) -> None:
+    done = run("watch", "spot:BTCUSDT", "linear:BTCUSDT", "NOPE", "--run-dir", metrics.run_dir)
+
+    [line] = done.stderr.splitlines()
+    assert 1 == done.returncode
+    assert "linear:BTCUSDT" in done.stdout
+    assert line.startswith("nothing heard of spot:BTCUSDT, NOPE;")
 
 
 # -- simulate ----------------------------------------------------------------------------------

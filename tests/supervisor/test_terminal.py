@@ -236,6 +236,16 @@ def test_the_tape_has_each_trade_once_newest_first() -> None:
 
 def test_a_symbol_that_nothing_is_heard_of_is_named() -> None:
     assert "nothing heard of FOO yet" in picture(Board(["FOO"]))
+    assert "nothing heard of any market yet" in picture(Board())
+
+
+def test_it_is_named_beside_others_that_are_heard() -> None:
+    ether = {**BOOK, "symbol": "ETHUSDT"}
+    wanted = ("BTCUSDT", "linear:ETHUSDT", "spot:BTCUSDT", "FOO")
+    board = board_of(BOOK, ether, markets=wanted)
+
+    assert "2 markets  nothing heard of spot:BTCUSDT, FOO yet" in picture(board)
+    assert "nothing heard" not in picture(board_of(BOOK, ether))
 
 
 # -- the whole pipeline ------------------------------------------------------------------------
