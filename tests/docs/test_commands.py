@@ -256,6 +256,14 @@ def test_nothing_is_excused_that_is_not_there() -> None:
         assert any(re.match(pattern, command) for command in found), pattern
 
 
+def test_every_kind_of_process_is_in_the_architecture() -> None:
+    """A newcomer who wonders what a folder is finds it there."""
+    text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    folders = sorted(path.parent.name for path in (ROOT / "processes").glob("*/__main__.py"))
+    assert folders
+    assert [f for f in folders if f"(../processes/{f})" not in text] == []
+
+
 LINK = re.compile(r"\]\(([^)#\s]+)?(?:#([^)\s]+))?\)")
 
 
