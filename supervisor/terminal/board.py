@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from rich.text import Text
 
 from shared import codec
+from shared.config import window_seconds
 from shared.errors import CodecError
 from supervisor.terminal.cells import Cell, Column, grid, number, source_text, styled
 
@@ -24,6 +25,9 @@ FORGET_S = 60.0
 SOURCE_S = 2.0
 """How old a source may be that is only mentioned in a head."""
 TAPE_MAX = 200
+PARTIAL_S = 0.5
+"""A window that lacks less is not worth a mark."""
+TPS_WINDOW_S = 10
 
 Payload = Mapping[str, Any]
 Nothing: Payload = {}
@@ -146,6 +150,18 @@ class Market:
         """The measures of one window; empty if there are none."""
         found: Payload = (self.trades.get("windows") or Nothing).get(name, Nothing)
         return found
+
+    def is_partial(self, name: str) -> bool:
+        """True while a window has not been observed for its whole length."""
+        covered = self.window(name).get("coverage_s")
+        return covered is not None and covered < window_seconds(name) - PARTIAL_S
+
+    @property
+    def is_tps_partial(self) -> bool:
+        """The same of ``tps``, whose window may not be among those that are published."""
+        windows = self.trades.get("windows") or Nothing
+        own = next((name for name in windows if window_seconds(name) == TPS_WINDOW_S), None)
+        return self.trades.get("state") != "live" if own is None else self.is_partial(own)
 
     def imbalance(self, levels: str) -> float | None:
         """The imbalance of the best levels."""

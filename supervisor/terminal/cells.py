@@ -127,6 +127,11 @@ def delta(value: float | None) -> Text:
     return Text(amount(value, is_signed=True), style=style)
 
 
+def at_least(text: str) -> Text:
+    """A count of which a part was not observed."""
+    return Text(f"≥{text}", style="yellow")
+
+
 def rate(value: float | None) -> str:
     """Something a second."""
     return NONE if value is None else f"{value:,.1f}" if value < 100 else f"{value:,.0f}"

@@ -14,10 +14,10 @@ from supervisor.terminal.cells import (
     Cell,
     Column,
     amount,
+    at_least,
     balance,
     bar,
     clock_time,
-    delta,
     duration,
     fitted,
     grid,
@@ -26,7 +26,7 @@ from supervisor.terminal.cells import (
     source_text,
     styled,
 )
-from supervisor.terminal.markets import Choices, market_lines
+from supervisor.terminal.markets import Choices, delta_text, market_lines, tpm_text
 
 LADDER_MIN, LADDER_MAX = 40, 76
 SIDE_MIN = 30
@@ -101,13 +101,19 @@ def _head(market: Market, now: float, keys: str, width: int) -> list[Text]:
         ("weighted", number(book.get("weighted_mid"), market.price_digits + 2)),
         ("spread bps", number(book.get("spread_bps"), 2)),
         ("cvd", amount(market.trades.get("cvd"), is_signed=True)),
-        ("tps", rate(market.trades.get("tps"))),
+        ("tps", _tps(market)),
     ):
         more = Text(f"  {title} ", style="dim").append(text)
         if second.cell_len + more.cell_len + 2 + len(keys) <= width:
             second.append(more)
     second.append(" " * max(2, width - second.cell_len - len(keys)) + keys, style="dim")
     return [first, second]
+
+
+def _tps(market: Market) -> str | Text:
+    value = market.trades.get("tps")
+    text = rate(value)
+    return at_least(text) if value is not None and market.is_tps_partial else text
 
 
 # -- ladder ------------------------------------------------------------------------------------
@@ -203,25 +209,25 @@ _WINDOW_COLUMNS = (
 def _windows(market: Market, width: int) -> list[Text]:
     rows: list[Sequence[Cell]] = []
     for name, window in (market.trades.get("windows") or {}).items():
-        share, seen = window.get("buy_share"), window.get("coverage_s")
+        share = window.get("buy_share")
         rows.append([
-            name, number(window.get("tpm"), 0), delta(window.get("vol_delta")),
+            name, tpm_text(market, name), delta_text(market, name),
             NONE if share is None else f"{share:.0%}",
             balance(None if share is None else 2 * share - 1),
             number(window.get("vwap"), market.price_digits + 1),
             amount(window.get("volume")), market.price(window.get("low")),
             market.price(window.get("high")), amount(window.get("turnover")),
-            _seen(name, seen),
+            _seen(market, name),
         ])  # fmt: skip
     return grid(_WINDOW_COLUMNS, rows, width)
 
 
-def _seen(name: str, seconds: float | None) -> Text:
+def _seen(market: Market, name: str) -> Text:
     """How much of a window has been observed; yellow while that is not all."""
+    seconds = market.window(name).get("coverage_s")
     if seconds is None:
         return Text(NONE)
-    is_whole = seconds >= float(name.rstrip("s")) - 0.5
-    return Text(f"{seconds:.0f}s", style="" if is_whole else "yellow")
+    return Text(f"{seconds:.0f}s", style="yellow" if market.is_partial(name) else "")
 
 
 _WALL_COLUMNS = (

@@ -13,6 +13,7 @@ from supervisor.terminal.cells import (
     Cell,
     Column,
     amount,
+    at_least,
     balance,
     delta,
     fitted,
@@ -51,8 +52,9 @@ def fields(board: Board, now: float) -> list[Field]:
         Field(Column("spread bps", **right, rank=1),
               lambda m: number(m.book.get("spread_bps"), 2),
               lambda m: m.book.get("spread_bps")),
-        Field(Column("tpm", **right, least=6), lambda m: _tpm(m, window), tpm),
-        Field(Column(f"Δ {window}", **right, least=9), lambda m: _delta(m, window), volume_delta),
+        Field(Column("tpm", **right, least=6), lambda m: tpm_text(m, window), tpm),
+        Field(Column(f"Δ {window}", **right, least=9), lambda m: delta_text(m, window),
+              volume_delta),
         Field(Column(f"imb {levels}", **right, least=5),
               lambda m: number(m.imbalance(levels), 2, is_signed=True),
               lambda m: m.imbalance(levels)),
@@ -197,24 +199,19 @@ def _price(market: Market) -> Text:
     return Text(market.price(market.trades.get("last_price")), style=style)
 
 
-def _is_partial(market: Market, window: str) -> bool:
-    """True while the window has not been observed for its whole length."""
-    covered = market.window(window).get("coverage_s")
-    return covered is not None and covered < float(window.rstrip("s")) - 0.5
-
-
-def _tpm(market: Market, window: str) -> Text:
+def tpm_text(market: Market, window: str) -> Text:
     """Trades a minute; of a window that is partly observed it is a lower bound."""
     value = market.window(window).get("tpm")
-    if value is not None and _is_partial(market, window):
-        return Text(f"≥{value:,.0f}", style="yellow")
+    if value is not None and market.is_partial(window):
+        return at_least(number(value, 0))
     return Text(number(value, 0), style="bold" if value else "")
 
 
-def _delta(market: Market, window: str) -> Text:
+def delta_text(market: Market, window: str) -> Text:
+    """Volume delta; of a window that is partly observed it is about so much."""
     value = market.window(window).get("vol_delta")
     text = delta(value)
-    if value is not None and _is_partial(market, window):
+    if value is not None and market.is_partial(window):
         return Text.assemble(("~", "yellow"), text)
     return text
 

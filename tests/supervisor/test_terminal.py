@@ -110,9 +110,10 @@ def test_the_table_shows_the_nearest_wall_of_each_side() -> None:
     assert "83,766.2" not in row
 
 
-def test_a_window_not_yet_seen_whole_is_said_to_be_a_part() -> None:
+@pytest.mark.parametrize("name", ["60s", "5m", "1h"])
+def test_a_window_not_yet_seen_whole_is_said_to_be_a_part(name: str) -> None:
     window = {**WINDOW, "coverage_s": 12.0}
-    [_, row] = table(board_of(BOOK, {**TRADES, "windows": {"60s": window}}))
+    [_, row] = table(board_of(BOOK, {**TRADES, "windows": {name: window}}))
 
     assert {"≥1,234", "~-1.500"} <= set(row.split())
 
@@ -232,6 +233,30 @@ def test_the_tape_has_each_trade_once_newest_first() -> None:
     tape = [line.split()[-3:] for line in picture(board).splitlines() if ".123" in line]
 
     assert [["buy", "83,770.0", "7.000"], ["sell", "83,766.3", "0.012"]] == tape
+
+
+def numbers_of(trades: dict[str, Any]) -> tuple[str, list[str]]:
+    """``tps`` and the words of the windows' lines in the picture of one market."""
+    lines = picture(board_of(BOOK, {**TRADES, **trades}, markets=("BTCUSDT",)), width=240)
+    [tps] = [line.split("tps ")[1].split()[0] for line in lines.splitlines() if "tps " in line]
+    names = (f"{name} " for name in trades["windows"])
+    words = [line[line.index(name) :].split()[:3] for name in names
+             for line in lines.splitlines() if f"   {name}" in line]  # fmt: skip
+    return tps, [word for line in words for word in line]
+
+
+def test_what_was_seen_in_part_is_marked_in_the_picture_of_one_market_too() -> None:
+    short, long = {**WINDOW, "coverage_s": 9.8}, {**WINDOW, "coverage_s": 12.0}
+    warming = {"state": "warming", "windows": {"10s": short, "1m": long}}
+    assert ("8.6", ["10s", "1,234", "-1.500", "1m", "≥1,234", "~-1.500"]) == numbers_of(warming)
+
+    starting = {"state": "warming", "windows": {"10s": {**WINDOW, "coverage_s": 3.0}}}
+    assert ("≥8.6", ["10s", "≥1,234", "~-1.500"]) == numbers_of(starting)
+
+
+@pytest.mark.parametrize(("state", "tps"), [("warming", "≥8.6"), ("live", "8.6")])
+def test_tps_goes_by_the_state_where_its_window_is_not_published(state: str, tps: str) -> None:
+    assert tps == numbers_of({"state": state, "windows": {"60s": WINDOW}})[0]
 
 
 def test_a_symbol_that_nothing_is_heard_of_is_named() -> None:
