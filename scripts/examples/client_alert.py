@@ -65,3 +65,5 @@ if __name__ == "__main__":
     except NoPipelineError as error:
         print(f"{error}; scripts/up starts one", file=sys.stderr)
         sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        pass  # the way to end it

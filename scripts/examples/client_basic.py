@@ -15,8 +15,13 @@ from shared.client import PipelineClient
 from shared.errors import NoPipelineError
 
 
+def rounded(value: float | None) -> str:
+    """A number for people; what is not known is no number."""
+    return "unknown" if value is None else f"{value:.2f}"
+
+
 def report(client: PipelineClient, symbol: str) -> str:
-    """One line about a symbol; what is not known is ``None``."""
+    """One line about a symbol."""
     book = client.get_snapshot(symbol)
     if book is None:
         return f"{symbol}: nothing received yet"
@@ -24,11 +29,11 @@ def report(client: PipelineClient, symbol: str) -> str:
         return f"{symbol}: no trusted book ({book.reason})"
     return (
         f"{book.source} {symbol} {book.best_bid} / {book.best_ask}"
-        f" spread_bps={book.spread_bps}"
-        f" imbalance={client.get_imbalance(symbol, levels=10)}"
-        f" bid_depth={client.get_aggregated_depth(symbol, 'bid', range_bps=50)}"
-        f" tpm={client.get_tpm(symbol, '60s')}"
-        f" vol_delta={client.get_vol_delta(symbol, '60s')}"
+        f" spread_bps={rounded(book.spread_bps)}"
+        f" imbalance={rounded(client.get_imbalance(symbol, levels=10))}"
+        f" bid_depth={rounded(client.get_aggregated_depth(symbol, 'bid', range_bps=50))}"
+        f" tpm={rounded(client.get_tpm(symbol, '60s'))}"
+        f" vol_delta={rounded(client.get_vol_delta(symbol, '60s'))}"
         f" walls={len(client.get_densities(symbol) or ())}"
     )
 
@@ -57,3 +62,5 @@ if __name__ == "__main__":
     except NoPipelineError as error:
         print(f"{error}; scripts/up starts one", file=sys.stderr)
         sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        pass  # the way to end it

@@ -9,6 +9,7 @@ Two frames a message: topic and msgpack map. Unless a book is live its numbers a
 """
 
 import argparse
+import contextlib
 import json
 import os
 import sys
@@ -84,4 +85,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with contextlib.suppress(KeyboardInterrupt):
+        main()

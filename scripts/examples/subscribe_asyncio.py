@@ -9,6 +9,7 @@ Messages go through a queue to a second task, so that slow work does not hold up
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import sys
@@ -90,4 +91,5 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(main())

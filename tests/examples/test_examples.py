@@ -106,8 +106,8 @@ def test_client_basic(pipeline: Pipeline) -> None:
     lines = python("client_basic.py", pipeline, "btcusdt", "--count", "3", "--seconds", "0.5")
     assert len(lines) == 3
     assert re.fullmatch(
-        r"sim BTCUSDT [\d.]+ / [\d.]+ spread_bps=[\d.e-]+ imbalance=-?[\d.e-]+ bid_depth=[\d.]+"
-        r" tpm=[\d.]+ vol_delta=-?[\d.e-]+ walls=\d+",
+        r"sim BTCUSDT [\d.]+ / [\d.]+ spread_bps=\d+\.\d\d imbalance=-?\d\.\d\d"
+        r" bid_depth=\d+\.\d\d tpm=\d+\.\d\d vol_delta=-?\d+\.\d\d walls=\d+",
         lines[-1],
     ), lines
 
@@ -212,6 +212,24 @@ def test_without_a_pipeline_it_says_what_to_start(example: str) -> None:
 def test_javascript_subscriber_says_what_to_start(javascript: list[str]) -> None:
     """The same in JavaScript."""
     check_refusal(*javascript, "--run-dir", "/nowhere")
+
+
+@pytest.mark.parametrize("example", PYTHON_EXAMPLES)
+def test_ctrl_c_ends_it_without_a_traceback(example: str, pipeline: Pipeline) -> None:
+    """The way in which every reader ends it."""
+    command = [sys.executable, str(EXAMPLES / example), "--run-dir", str(pipeline.run_dir)]
+    options = {
+        "client_alert.py": ["--tpm", "1", "--imbalance", "0.01"],
+        "client_monitor.py": ["--accept", "sim"],
+    }
+    process = subprocess.Popen(
+        [*command, *options.get(example, [])], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=DEADLINE_S)
+    assert (process.returncode, errors) == (0, b"")
 
 
 @pytest.mark.parametrize("example", PYTHON_EXAMPLES)
