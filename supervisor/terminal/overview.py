@@ -168,16 +168,17 @@ def process_lines(
     if len(processes) > height - 1:
         processes = sorted(processes, key=lambda p: p["state"] == "up")[: height - 2]
         more = len(status["processes"]) - len(processes)
-    rows = [_process_row(p, connectors.get(p["process"]), rates, wall_s) for p in processes]
+    rows = [
+        _process_row(process, _doing(process, connectors, status, wall_s), rates)
+        for process in processes
+    ]
     lines = grid(_PROCESS_COLUMNS, rows, width)
     if more:
         lines.append(Text(f"… {more} more", style="dim"))
     return lines
 
 
-def _process_row(
-    process: Mapping[str, Any], connector: Mapping[str, Any] | None, rates: Rates, wall_s: float
-) -> list[Cell]:
+def _process_row(process: Mapping[str, Any], doing: Text, rates: Rates) -> list[Cell]:
     name, counts, rss = process["process"], process["counts"], process["rss_bytes"]
     lag_s, cpu, lost = counts.get("lag_s"), rates.cpu(name), counts.get("lost")
     restarts = process["restarts"]
@@ -191,8 +192,20 @@ def _process_row(
         duration(process["uptime_s"]),
         number(None if cpu is None else cpu * 100, 0),
         number(None if rss is None else rss / 2**20, 0),
-        _link(connector, wall_s) if connector is not None else _work(counts),
+        doing,
     ]
+
+
+def _doing(
+    process: Mapping[str, Any], connectors: Mapping[str, Any], status: Status, wall_s: float
+) -> Text:
+    """What a process does, in its own terms."""
+    connector = connectors.get(process["process"])
+    if connector is not None:
+        return _link(connector, wall_s)
+    if process["role"] == "dashboard":
+        return Text(status.get("dashboard") or "", style="dim")
+    return _work(process["counts"])
 
 
 def _link(connector: Mapping[str, Any], wall_s: float) -> Text:

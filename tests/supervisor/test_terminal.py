@@ -380,6 +380,15 @@ def test_a_pipeline_that_stops_says_so() -> None:
     assert "stopping" in shown(status(), is_stopping=True)[0]
 
 
+def test_the_address_of_the_page_stands_beside_its_process() -> None:
+    state = status(processes=[process("dashboard")], dashboard="http://127.0.0.1:9480")
+    [line] = [line for line in shown(state, width=80) if line.startswith("dashboard ")]
+    assert line.endswith("http://127.0.0.1:9480")
+
+    starting = status(processes=[process("dashboard", state="starting")], dashboard=None)
+    assert any(line.startswith("dashboard ") for line in shown(starting))
+
+
 # -- rates -------------------------------------------------------------------------------------
 
 
