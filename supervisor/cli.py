@@ -140,7 +140,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EX_OK
     except Exception as error:
         if hasattr(error, "format_message"):
-            return _fail(words, f"{error.format_message().rstrip('.')}; see --help", EX_USAGE)
+            text = error.format_message().removeprefix("Invalid value: ").rstrip(".")
+            return _fail(words, f"{text}; see --help", EX_USAGE)
         return _fail(words, f"bug: {type(error).__name__}: {error}", EX_SOFTWARE)
     return result if isinstance(result, int) else EX_OK
 
@@ -296,7 +297,11 @@ def keys(
     directory: Annotated[Path | None, typer.Option("--dir", help="Where they are kept.")] = None,
     client: Annotated[str | None, typer.Option(help="Allow one more client, by name.")] = None,
 ) -> None:
-    """Make the keys of the metrics socket, or those of one more client; see docs/security.md."""
+    """
+    Make the keys of the metrics socket, or of one more client.
+
+    See docs/security.md.
+    """
     from shared.keys import default_keys_dir, make_client_keys, make_server_keys
 
     where = Path(os.path.abspath(directory or default_keys_dir()))
@@ -346,7 +351,11 @@ def gaps(
     as_json: AsJson = False,
     log_level: LogLevel = "info",
 ) -> int:
-    """List the intervals in which a topic could not be trusted, oldest first."""
+    """
+    List when which topic could not be trusted.
+
+    The oldest interval first. Ends with 1 if not every worker answered.
+    """
     from supervisor.requests import Requests
 
     with Requests(_run_dir(run_dir, log_level)) as requests:
@@ -374,7 +383,7 @@ def subscribe(
     markets: Markets, run_dir: RunDirectory = None, log_level: LogLevel = "info"
 ) -> int:  # fmt: skip
     """
-    Add markets to the running pipeline; the others go on undisturbed.
+    Add markets; the others go on undisturbed.
 
     Ends with 1 if the exchange refuses one, which is not followed then, or has not answered yet.
     """
@@ -413,7 +422,7 @@ def subscribe(
 def unsubscribe(
     markets: RunningMarkets, run_dir: RunDirectory = None, log_level: LogLevel = "info"
 ) -> None:  # fmt: skip
-    """Remove markets from the running pipeline; the others go on undisturbed."""
+    """Remove markets; the others go on undisturbed."""
     from supervisor.markets import parse_market
     from supervisor.requests import Requests
 
@@ -448,10 +457,11 @@ def tail(
     log_level: LogLevel = "info",
 ) -> int:
     """
-    Print metric messages: lines for people on a terminal, else one JSON object a line.
+    Print metric messages as they come.
 
-    Ends with 0 after --count messages, or when --timeout is over and no count was asked for; with
-    1 if the time is over before the count.
+    Lines for people on a terminal, else one JSON object a line. Ends with 0 after --count messages,
+    or when --timeout is over and no count was asked for; with 1 if the time is over before the
+    count.
     """
     from supervisor.listen import print_tail
 

@@ -74,6 +74,13 @@ def test_symbols_that_are_not_given_stay_so() -> None:
     assert "" == parse(["tail"])["topic_prefix"]
 
 
+def test_what_every_command_does_is_said_in_full(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = help_of(capsys).partition("Commands:\n")[2].partition("\n\n")[0].splitlines()
+
+    assert COMMANDS == sorted(line.split()[0] for line in lines)
+    assert [] == [line for line in lines if not line.endswith(".") or line.endswith("...")]
+
+
 # -- completion --------------------------------------------------------------------------------
 
 
