@@ -106,7 +106,7 @@ LogLevel = Annotated[
 RunningMarkets = Annotated[
     list[str],
     typer.Argument(
-        metavar="CATEGORY:SYMBOL...",
+        metavar="CATEGORY:SYMBOL",
         show_default=False,
         autocompletion=_running_markets,
         callback=_markets,
@@ -116,7 +116,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="As JSON, for programs.")]
 Dashboard = Annotated[bool | None, typer.Option(help="The page in the browser.")]
 Markets = Annotated[
     list[str],
-    typer.Argument(metavar="CATEGORY:SYMBOL...", show_default=False, callback=_markets),
+    typer.Argument(metavar="CATEGORY:SYMBOL", show_default=False, callback=_markets),
 ]
 
 
@@ -480,7 +480,9 @@ def tail(
 def watch(
     symbols: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[SYMBOL]...", autocompletion=_running_markets, callback=_markets),
+        typer.Argument(
+            metavar="[CATEGORY:]SYMBOL", autocompletion=_running_markets, callback=_markets
+        ),
     ] = None,
     run_dir: RunDirectory = None,
     log_level: LogLevel = "info",
