@@ -91,7 +91,9 @@ class BookMessage(Record, frozen=True):
     asks: tuple[Level, ...]
 
 
-LinkEvent = Literal["connected", "disconnected", "subscribed", "unsubscribed", "rejected"]
+LinkEvent = Literal[
+    "connected", "disconnected", "subscribed", "unsubscribed", "rejected", "missed"
+]  # fmt: skip
 
 
 class LinkMessage(Record, frozen=True):
@@ -99,9 +101,10 @@ class LinkMessage(Record, frozen=True):
     ``link.CONNECTOR``: what happened to a connector's websocket, or to some of its topics.
 
     ``connected`` and ``disconnected`` concern every topic of the connector and leave ``topics``
-    empty. ``subscribed`` (the exchange confirmed; data flows from here on), ``unsubscribed`` and
-    ``rejected`` name bus topics such as ``trade.linear.BTCUSDT``. ``reason`` is empty or a short
-    word from a closed set (see ``processes.connector``).
+    empty. ``subscribed`` (data flows from here on, as the exchange confirmed), ``unsubscribed``,
+    ``rejected`` and ``missed`` (trades that came here may be among what could not be read;
+    ``subscribed`` follows when that is over) name bus topics such as ``trade.linear.BTCUSDT``.
+    ``reason`` is empty or a short word from a closed set (see ``processes.connector``).
     """
 
     schema_version: Literal[1]

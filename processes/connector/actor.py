@@ -8,7 +8,7 @@ timers. It never touches the publisher while the socket thread lives.
 
 Reasons on the link: of ``disconnected`` the words of ``connection.FAILURE_REASONS``; of
 ``unsubscribed`` ``asked`` or ``resync``; of ``rejected`` ``refused``, ``no_ack``, ``no_data`` or
-``full`` (see ``subscriptions.Event``).
+``full`` (see ``subscriptions.Event``); of ``missed`` one of ``protocol.INVALID_REASONS``.
 """
 
 import os
@@ -66,7 +66,6 @@ class ConnectorActor(Actor):
             silence_matters=spec.silence_matters,
             on_link=self._publish_link,
             on_ping=self._observe_ping,
-            on_trades_missed=self._skip_trades,
             before_connecting=self._wait_for_workers,
             after_batch=self._flush,
             budget=self._budget,
@@ -212,11 +211,6 @@ class ConnectorActor(Actor):
         publisher.collect(topic, batch.record(source, client.session, sequence))
         if source != "replay":
             self._trade_latency.observe(_latency_s(batch.recv_ts_ns, batch.exchange_ts_ms))
-
-    def _skip_trades(self, symbol: str) -> None:
-        """Leave a number out, so that whoever follows the trades finds the hole and says so."""
-        assert self._publisher is not None
-        self._publisher.next_sequence(self._topic("trade", symbol))
 
     def _flush(self) -> None:
         assert self._publisher is not None

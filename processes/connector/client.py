@@ -52,8 +52,8 @@ from processes.connector.protocol import (
     decode,
     parse_topic,
     ping_text,
+    trades_in,
     trades_topic,
-    trades_topic_in,
 )
 from processes.connector.subscriptions import Event, EventKind, Subscriptions, TopicState
 from shared.clock import Clock, SystemClock
@@ -77,6 +77,8 @@ BUDGET_LOOK_S = 1.0
 LOG_EVERY_S = 10.0
 """At most one line in this time about invalid frames of one reason."""
 SHOWN_BYTES = 160
+MISSED_S = 1.0
+"""Trades that were missed are said to flow once nothing more was missed for so long."""
 DEPTH_MAX = 9999
 
 StreamKey = tuple[Kind, str]
@@ -138,7 +140,6 @@ class BybitWebSocketClient:
         silence_matters: False if no data for a long time is no reason to reconnect.
         on_link: Told about the connection and its streams, on the socket thread.
         on_ping: Told every round-trip time in seconds, on the socket thread.
-        on_trades_missed: Told the symbol when trades of it came in a message that was refused.
         before_connecting: Called once on the socket thread, before the first attempt.
         budget: How many attempts may be made at a live exchange.
         on_attempt: Told on the socket thread before each of these, when it has been counted.
@@ -162,7 +163,6 @@ class BybitWebSocketClient:
         silence_matters: bool = True,
         on_link: LinkHandler | None = None,
         on_ping: Callable[[float], None] | None = None,
-        on_trades_missed: Callable[[str], None] | None = None,
         before_connecting: Callable[[], None] | None = None,
         after_batch: Callable[[], None] | None = None,
         budget: Budget | None = None,
@@ -190,7 +190,6 @@ class BybitWebSocketClient:
         self._on_orderbook = on_orderbook
         self._on_link = on_link or _ignore_link
         self._on_ping = on_ping or _ignore_ping
-        self._on_trades_missed = on_trades_missed or _ignore_missed
         self._before_connecting = before_connecting
         self._after_batch = after_batch or _do_nothing
         self._budget = budget or Budget()
@@ -217,6 +216,13 @@ class BybitWebSocketClient:
         self._seen_messages = 0
         self._seen_at = 0.0
         self._notices: deque[Notice] = deque()
+        self._missed: dict[StreamKey, None] = {}
+        """Trades that were said to be missed and have not been said to flow again."""
+        self._missed_topics: list[str] = []
+        """The topics of the last time, unless some were said to flow since."""
+        self._missed_at = 0.0
+        self._missed_after = 0
+        """Messages with trades before the last time."""
         self._logged: dict[str, tuple[float, int]] = {}
         self._threads: list[threading.Thread] = []
         self._stopping = threading.Event()
@@ -312,8 +318,8 @@ class BybitWebSocketClient:
         """Tell the link handler once more that a symbol's trades flow; False if they do not."""
         topic = trades_topic(self.category, symbol)
         with self._lock:
-            is_served = self._subscriptions.states().get(topic) in ("confirmed", "delivering")
-            if is_served and symbol in self._streams.get(topic, {}):
+            is_served = topic in self._served_trades()
+            if is_served and symbol in self._streams[topic]:
                 self._notices.append(Notice("subscribed", "", [("trade", symbol)]))
                 return True
         return False
@@ -372,6 +378,7 @@ class BybitWebSocketClient:
                 self._check_silence(now)
                 self._subscriptions.on_time(now)
                 self._flush()
+                self._check_missed(now)
 
     # -- on a caller's thread, with the lock -----------------------------------------------------
 
@@ -422,6 +429,26 @@ class BybitWebSocketClient:
             self._seen_messages, self._seen_at = messages, now
         elif self._silence_matters and now - self._seen_at > self._settings.silence_timeout_s:
             self._abort("silence")
+
+    def _check_missed(self, now: float) -> None:
+        """Say of trades that were missed that they flow, if a while has passed without more."""
+        if self._missed and now - self._missed_at >= MISSED_S:
+            flowing = self._streams_of(self._served_trades())
+            again = [stream for stream in flowing if stream in self._missed]
+            self._missed.clear()
+            self._missed_topics = []
+            if again:
+                self._notices.append(Notice("subscribed", "", again))
+
+    def _served_trades(self) -> list[str]:
+        """The topics of trades that the exchange has confirmed."""
+        return [
+            topic
+            for topic, state in self._subscriptions.states().items()
+            if state in ("confirmed", "delivering")
+            and topic in self._streams
+            and parse_topic(topic).kind == "trade"
+        ]
 
     def _flush(self) -> None:
         """Send the requests that are due, log what happened, keep what must be announced."""
@@ -579,29 +606,32 @@ class BybitWebSocketClient:
     def _read(self, connection: Connection) -> Exception:
         """Receive, decode and call back until the connection ends; what ended it."""
         receive, websocket = connection.websocket.receive, connection.websocket
-        binary_messages = 0
         has_data = False
         while True:
             try:
                 messages = receive()
             except NETWORK_ERRORS as error:
                 return error
-            if messages:
+            if messages or websocket.binaries:
                 before = self.counts.trade_messages + self.counts.book_messages
-                recv_ts_ns = websocket.recv_ts_ns
-                for start in range(0, len(messages), BATCH):
-                    self._on_messages(messages[start : start + BATCH], recv_ts_ns)
+                recv_ts_ns, done = websocket.recv_ts_ns, 0
+                for place, binary in websocket.binaries:
+                    self._on_read(messages[done:place], recv_ts_ns)
+                    self._on_refused(InvalidFrame("binary", "a binary message"), binary)
+                    done = place
+                self._on_read(messages[done:] if done else messages, recv_ts_ns)
                 if self.counts.trade_messages + self.counts.book_messages != before:
                     self.last_message_ts_ns = recv_ts_ns
                     if not has_data:
                         has_data = True
                         self._backoff.reset()
-            if websocket.binary_messages != binary_messages:
-                binary_messages += 1
-                self._on_invalid(InvalidFrame("binary", "a binary message"), b"")
             if self._notices:
                 self._announce()
             self.pace.rest(len(messages), self._clock.monotonic())
+
+    def _on_read(self, messages: Sequence[bytes], recv_ts_ns: int) -> None:
+        for start in range(0, len(messages), BATCH):
+            self._on_messages(messages[start : start + BATCH], recv_ts_ns)
 
     def _on_messages(self, messages: Sequence[bytes], recv_ts_ns: int) -> None:
         """At most ``BATCH`` websocket messages of one read; the hot path."""
@@ -610,8 +640,7 @@ class BybitWebSocketClient:
             try:
                 decoded = decode(raw, category, recv_ts_ns)
             except InvalidFrame as error:
-                self._on_invalid(error, raw)
-                self._tell_missed(raw)
+                self._on_refused(error, raw)
                 continue
             if type(decoded) is BookUpdate:
                 topic = decoded.topic
@@ -635,10 +664,28 @@ class BybitWebSocketClient:
                 if batch.symbol in symbols:
                     self._on_trade(batch.symbol, batch)
 
-    def _tell_missed(self, raw: bytes) -> None:
-        """Say whose trades were in a message that was refused: books show by themselves."""
-        for symbol in self._streams.get(trades_topic_in(raw) or "", ()):
-            self._on_trades_missed(symbol)
+    def _on_refused(self, error: InvalidFrame, raw: bytes) -> None:
+        """Count a message, and say whose trades it may have held: books show by themselves."""
+        self._on_invalid(error, raw)
+        with self._lock:
+            wanted = [topic for topic in self._streams if topic.startswith("publicTrade.")]
+        topics = trades_in(raw, wanted)
+        if not topics:
+            return
+        with self._lock:
+            self._missed_at = self._clock.monotonic()
+            is_news = self.counts.trade_messages != self._missed_after
+            if not is_news and topics == self._missed_topics:
+                return  # it was said, and nobody has seen trades since
+            served = set(self._served_trades())
+            missed = dict.fromkeys(self._streams_of([t for t in topics if t in served]))
+            if not missed or not (is_news or missed.keys() - self._missed.keys()):
+                return
+            self._missed |= missed
+            self._missed_topics = topics
+            self._missed_after = self.counts.trade_messages
+        self._announce()
+        self._on_link("missed", error.reason, list(missed))
 
     def _may_pass(self, topic: str, is_snapshot: bool, raw: bytes) -> bool:
         """Whether data of a topic that does not simply flow is for us; the slow path."""
@@ -678,6 +725,11 @@ class BybitWebSocketClient:
         """Tell about streams, in order and before the data that follows."""
         while self._notices:
             notice = self._notices.popleft()
+            if self._missed and notice.event == "subscribed":
+                with self._lock:
+                    self._missed_topics = []
+                    for stream in notice.streams:
+                        self._missed.pop(stream, None)
             self._on_link(notice.event, notice.reason, notice.streams)
 
 
@@ -694,10 +746,6 @@ def _do_nothing() -> None:
 
 
 def _ignore_ping(_rtt_s: float, /) -> None:
-    pass
-
-
-def _ignore_missed(_symbol: str, /) -> None:
     pass
 
 

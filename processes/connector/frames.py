@@ -76,8 +76,11 @@ class BufferedWebSocket(websocket.WebSocket):
         Wall clock of the last socket read that brought bytes. All messages that one ``receive``
         returns were complete then, so they share it.
         """
-        self.binary_messages = 0
-        """Binary messages so far; they are counted and dropped, since Bybit sends none."""
+        self.binaries: list[tuple[int, bytes]] = []
+        """
+        Binary messages of the last ``receive``, each with the number of text messages before it.
+        Bybit sends none.
+        """
         self._time_ns = time_ns
         self._buffer = bytearray(BUFFER_BYTES)
         self._view = memoryview(self._buffer)
@@ -114,6 +117,8 @@ class BufferedWebSocket(websocket.WebSocket):
             websocket.WebSocketException: The connection ended, or the server broke the protocol.
             OSError: The connection broke.
         """
+        if self.binaries:
+            self.binaries = []
         if self._failure is not None:
             raise self._failure
         size = self._read_some()
@@ -149,10 +154,12 @@ class BufferedWebSocket(websocket.WebSocket):
         if start < end:
             try:
                 while self._start < end and (stop := self._whole_frame()) is not None:
-                    message = self._read_frame()
+                    opcode, message = self._read_frame()
                     assert self._start == stop, "the library read exactly one frame"
-                    if message is not None:
+                    if opcode == ABNF.OPCODE_TEXT:
                         append(message)
+                    elif opcode == ABNF.OPCODE_BINARY:
+                        self.binaries.append((len(messages), message))
             except _EXPECTED as error:
                 self._failure = error
         return messages
@@ -189,8 +196,8 @@ class BufferedWebSocket(websocket.WebSocket):
             raise FrameTooLarge(size + self._fragments_bytes)
         return start + header + size if have >= header + size else None
 
-    def _read_frame(self) -> bytes | None:
-        """Read one complete frame the library's way; the message that it completes, if any."""
+    def _read_frame(self) -> tuple[int | None, bytes]:
+        """Read one complete frame the library's way; opcode and bytes of what it completes."""
         frame: ABNF = self.frame_buffer.recv_frame()
         assert isinstance(frame.data, bytes), "received data is bytes"
         if frame.opcode == ABNF.OPCODE_PING:
@@ -199,21 +206,17 @@ class BufferedWebSocket(websocket.WebSocket):
             self._on_close(frame.data)
         elif frame.opcode != ABNF.OPCODE_PONG:
             return self._on_data_frame(frame)
-        return None
+        return None, b""
 
-    def _on_data_frame(self, frame: ABNF) -> bytes | None:
+    def _on_data_frame(self, frame: ABNF) -> tuple[int | None, bytes]:
         self.cont_frame.validate(frame)
         self.cont_frame.add(frame)
         if not frame.fin:
             self._fragments_bytes += len(frame.data)
-            return None
+            return None, b""
         self._fragments_bytes = 0
         opcode, whole = self.cont_frame.extract(frame)
-        if opcode == ABNF.OPCODE_BINARY:
-            self.binary_messages += 1
-            return None
-        message: bytes = whole.data
-        return message
+        return opcode, whole.data
 
     def _on_close(self, payload: bytes) -> None:
         code = int.from_bytes(payload[:2], "big") if payload else _NO_STATUS

@@ -333,13 +333,49 @@ def decode(raw: bytes, category: Category, recv_ts_ns: int) -> Decoded:
     ]
 
 
-_TRADES_TOPIC = re.compile(rb'"topic"\s*:\s*"(publicTrade\.[!-~]{1,64}?)"')
+class _Outline(Struct):
+    topic: str | None = None
+    data: msgspec.Raw = msgspec.Raw(b"")
 
 
-def trades_topic_in(raw: bytes) -> str | None:
-    """The topic of a message that is refused and carried trades; None for any other."""
-    named = _TRADES_TOPIC.search(raw)
-    return named[1].decode() if named else None
+_decode_outline = msgspec.json.Decoder(_Outline).decode
+_TOPIC = re.compile(rb'"topic"\s*:\s*"([^"\\\x00-\x1f]*"?)')
+"""A topic with the quote at its end, or as much of it as can be read."""
+
+
+def trades_in(raw: bytes, topics: list[str]) -> list[str]:
+    """
+    Of which of these topics a refused message may have held trades.
+
+    Of that which can be seen in it. Where only its beginning can, of every one that begins so, and
+    of all where nothing can, unless the message is whole: then it is of another topic or about an
+    operation. A book says by its own numbers what it misses.
+    """
+    seen = [_readable(named[1]) for named in _TOPIC.finditer(raw)]
+    if seen:
+        named = [topic for topic in topics if any(f'{topic}"'.startswith(text) for text in seen)]
+        if named:
+            return named
+    if any(text.startswith("orderbook.") for text in seen) or _is_without_trades(raw):
+        return []
+    return topics
+
+
+def _readable(text: bytes) -> str:
+    """The beginning of a text that is UTF-8."""
+    try:
+        return text.decode()
+    except UnicodeDecodeError as error:
+        return text[: error.start].decode()
+
+
+def _is_without_trades(raw: bytes) -> bool:
+    """Whether a message is whole and of a topic, or without one and without a list of data."""
+    try:
+        outline = _decode_outline(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+    return outline.topic is not None or not bytes(outline.data).startswith(b"[")
 
 
 def _trade(row: _Trade) -> Trade:

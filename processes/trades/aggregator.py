@@ -180,6 +180,9 @@ class TradesAggregator:
             for tape in self._named(message.topics):
                 notes += self._join(tape, message.session)
                 notes += tape.resume(our_ns)
+        elif message.event == "missed":
+            for tape in self._named(message.topics):
+                notes += tape.miss("bus_gap")
         else:
             for tape in self._named(message.topics):
                 notes += tape.interrupt(message.event)

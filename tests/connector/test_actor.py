@@ -273,7 +273,7 @@ def test_changing_the_source_starts_a_new_session_of_the_new_source(harness: Har
     live.close()
 
 
-def test_trades_that_cannot_be_read_leave_a_hole_in_the_numbers_of_their_topic(
+def test_trades_that_cannot_be_read_are_told_between_those_that_can(
     venue: Venue, harness: Harness
 ) -> None:
     harness.start(venue.url, BTC, BTC_TRADES)
@@ -281,9 +281,14 @@ def test_trades_that_cannot_be_read_leave_a_hole_in_the_numbers_of_their_topic(
     good = trade_text("BTCUSDT", "BTCUSDT")
     venue.push(good, good.replace('"p": "100"', '"p": "nan"'), good)
 
-    received = [harness.wait(lambda r: r.topic == BTC_TRADES.topic_bytes) for _ in range(2)]
+    def is_trades(received: Received) -> bool:
+        return received.topic == BTC_TRADES.topic_bytes
 
-    assert [0, 1] == [message.lost for message in received]
+    before = harness.wait(is_trades)
+    assert ("trade.linear.BTCUSDT",) == harness.link("missed", "number").topics
+    after = harness.wait(is_trades)
+    assert [0, 0] == [before.lost, after.lost]
+    assert ("trade.linear.BTCUSDT",) == harness.link("subscribed").topics
 
 
 def test_status_and_counters_say_what_happened(venue: Venue, harness: Harness) -> None:

@@ -18,7 +18,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import ServerConnection, serve
 
-from processes.connector.client import CHECK_S, BybitWebSocketClient
+from processes.connector.client import CHECK_S, MISSED_S, BybitWebSocketClient
 from processes.connector.protocol import BookUpdate, TradeBatch
 from shared.config import ConnectorConfig
 from shared.messages import Category
@@ -278,6 +278,117 @@ def test_invalid_frames_are_counted_by_reason_and_skipped(
     counted = {reason: n for reason, n in feed.client.counts.invalid.items() if n}
     assert counted == {"json": 1, "number": 2, "topic": 1, "binary": 1, "control": 1}
     assert feed.client.counts.connects == 1
+
+
+def trades_feed(venue: Venue, make_feed: MakeFeed) -> Feed:
+    """A client of the trades of two symbols and the book of one, all of them served."""
+    feed = make_feed(venue.url)
+    feed.client.subscribe_trades("BTCUSDT", "ETHUSDT")
+    feed.client.subscribe_orderbook("BTCUSDT", 50)
+    feed.client.start()
+    feed.wait("book", "BTCUSDT", 1)
+    return feed
+
+
+def in_order(feed: Feed, *kinds: str) -> list[Any]:
+    """What was called back about trades and what is missed, without books and the beginning."""
+    told = [entry for entry in feed.seen if entry[0] in ("trade", "missed", *kinds)]
+    return [entry[0] if entry[0] == "trade" else entry for entry in told]
+
+
+BOTH = ("trade BTCUSDT", "trade ETHUSDT")
+
+
+@pytest.mark.parametrize(
+    ("unreadable", "reason", "missed"),
+    [
+        ("{", "json", BOTH),
+        ("[]", "schema", BOTH),
+        (b"\x00\x01", "binary", BOTH),
+        (trade_text("ETHUSDT", "ETHUSDT").encode(), "binary", BOTH[1:]),
+        (trade_text("ETHUSDT", "ETHUSDT")[:60], "json", BOTH[1:]),
+        (trade_text("ETHUSDT", "ETHUSDT")[:16], "json", BOTH),
+    ],
+)
+def test_what_may_have_held_trades_is_told_in_its_place(
+    venue: Venue, make_feed: MakeFeed, unreadable: str | bytes, reason: str, missed: tuple[str, ...]
+) -> None:
+    feed = trades_feed(venue, make_feed)
+    good = trade_text("BTCUSDT", "BTCUSDT")
+    venue.push(good, unreadable, good, book_text("BTCUSDT", 2, kind="delta"))
+    feed.wait("book", "BTCUSDT", 2)
+    assert in_order(feed) == ["trade", ("missed", reason, *missed), "trade"]
+
+
+@pytest.mark.parametrize(
+    "harmless",
+    [
+        '{"op":"what"}',
+        '{"success":"maybe","ret_msg":"pong?"}',
+        book_text("BTCUSDT", 2, kind="delta")[:-9],
+        book_text("BTCUSDT", 2, kind="delta").replace('"100"', '"nan"'),
+        book_text("BTCUSDT", 2, kind="delta")[:-9].encode(),
+        book_text("XRPUSDT", 1),
+        trade_text("XRPUSDT", "XRPUSDT").replace('"100"', '"nan"'),
+        '{"topic":"tickers.BTCUSDT","type":"snapshot","ts":1790134716101,"data":{}}',
+    ],
+)
+def test_what_held_no_trades_of_ours_is_not_told(
+    venue: Venue, make_feed: MakeFeed, harmless: str | bytes
+) -> None:
+    feed = trades_feed(venue, make_feed)
+    venue.push(harmless, book_text("BTCUSDT", 3, kind="delta"))
+    feed.wait("book", "BTCUSDT", 3)
+    assert 1 == sum(feed.client.counts.invalid.values())
+    assert in_order(feed) == []
+
+
+def test_more_that_is_missed_is_told_when_trades_have_come_between(
+    venue: Venue, make_feed: MakeFeed
+) -> None:
+    feed = trades_feed(venue, make_feed)
+    good = trade_text("BTCUSDT", "BTCUSDT")
+    venue.push("{", "[", b"x", good, "{", "{", book_text("BTCUSDT", 2, kind="delta"))
+    feed.wait("book", "BTCUSDT", 2)
+    assert in_order(feed) == [("missed", "json", *BOTH), "trade", ("missed", "json", *BOTH)]
+
+
+def test_trades_that_were_missed_are_said_to_flow_once_nothing_more_is(
+    venue: Venue, make_feed: MakeFeed
+) -> None:
+    feed = trades_feed(venue, make_feed)
+    for number in range(2, 8):
+        venue.push("{", book_text("BTCUSDT", number, kind="delta"))
+        feed.wait("book", "BTCUSDT", number)
+        time.sleep(MISSED_S / 3)
+    assert feed.seen.count(("subscribed", "", *BOTH)) == 0
+    feed.wait("subscribed", "", *BOTH)
+    venue.push("{")
+    until(lambda: feed.count("missed") == 2)
+    feed.client.unsubscribe_trades("BTCUSDT")
+    feed.wait("subscribed", "", BOTH[1])
+
+
+def test_more_that_is_missed_is_told_when_trades_were_said_to_flow_between(
+    venue: Venue, make_feed: MakeFeed
+) -> None:
+    feed = trades_feed(venue, make_feed)
+    venue.push("{")
+    feed.wait("missed", "json", *BOTH)
+    assert feed.client.announce_trades("ETHUSDT")
+    feed.wait("subscribed", "", BOTH[1])
+    venue.push("{")
+    until(lambda: feed.count("missed") == 2)
+
+
+def test_what_is_missed_ends_with_the_connection(venue: Venue, make_feed: MakeFeed) -> None:
+    feed = trades_feed(venue, make_feed)
+    venue.push("{")
+    feed.wait("missed", "json", *BOTH)
+    venue.connections[0].socket.shutdown(socket.SHUT_RDWR)
+    feed.wait("book", "BTCUSDT", 2)
+    venue.push("{")
+    until(lambda: feed.count("missed") == 2)
 
 
 def test_a_message_above_the_limit_ends_the_connection(

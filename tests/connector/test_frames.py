@@ -209,10 +209,12 @@ def test_a_whole_message_inside_a_fragmented_one_fails_the_connection(pair: Pair
         pair.client.receive()
 
 
-def test_binary_messages_are_counted_and_dropped(pair: Pair) -> None:
-    data = frame(b"x", BINARY) + frame(b"a", BINARY, final=False) + frame(b"b", CONTINUATION)
-    assert pair.feed(data + frame(b"text")) == [b"text"]
-    assert pair.client.binary_messages == 2
+def test_binary_messages_come_apart_with_their_place_among_the_others(pair: Pair) -> None:
+    data = frame(b"a", BINARY, final=False) + frame(b"b", CONTINUATION)
+    assert pair.feed(frame(b"x", BINARY) + frame(b"one") + data + frame(b"two")) == [b"one", b"two"]
+    assert pair.client.binaries == [(0, b"x"), (1, b"ab")]
+    assert pair.feed(frame(b"three")) == [b"three"]
+    assert pair.client.binaries == []
 
 
 def test_a_close_frame_ends_the_connection_after_the_messages_before_it(pair: Pair) -> None:

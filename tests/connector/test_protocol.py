@@ -1,6 +1,7 @@
 """Frames as Bybit sends them, and as it should not."""
 
 import json
+import string
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from processes.connector.protocol import (
     ping_text,
     refused_topic,
     request_text,
+    trades_in,
     trades_topic,
 )
 from shared.messages import Category, Trade
@@ -416,6 +418,75 @@ def test_a_damaged_byte_never_escapes(data: st.DataObject) -> None:
         raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
     decoded = decode_or_none(bytes(raw), "linear")
     assert isinstance(decoded, BookUpdate | list | None)
+
+
+# -- what a refused message may have held -------------------------------------------------------
+
+BOOK_TEXT = json.dumps(book_frame()).encode()
+TRADE_TEXT = json.dumps(trade_frame()).encode()
+ALPHANUMERIC = (string.ascii_letters + string.digits).encode()
+TOPICS = ["publicTrade.BTCUSDT", "publicTrade.BTCUSDC", "publicTrade.ETHUSDT"]
+
+
+@pytest.mark.parametrize(
+    ("raw", "missed"),
+    [
+        (TRADE_TEXT[:-9], TOPICS[:1]),
+        (TRADE_TEXT.replace(b"Buy", b"\xff"), TOPICS[:1]),
+        (TRADE_TEXT.replace(b"0.001", b"nan"), TOPICS[:1]),
+        (b'{"topic" :\n"publicTrade.BTCUSDT"', TOPICS[:1]),
+        (BOOK_TEXT[:-9] + TRADE_TEXT[:-9], TOPICS[:1]),
+        (b'{"topic":"publicTrade.BTC', TOPICS[:2]),
+        (b'{"topic":"publicTrade.BTC\\u0055SDT","ts":1}', TOPICS[:2]),
+        (b'{"topic":"publicTrade.BTC\xffSDT"}', TOPICS[:2]),
+        (b'{"topic":"publicTrade.E', TOPICS[2:]),
+    ],
+)  # fmt: skip
+def test_trades_are_missed_of_the_topics_that_can_be_seen(raw: bytes, missed: list[str]) -> None:
+    assert missed == trades_in(raw, TOPICS)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"", b" ", b"{", b"nope", b"[]", b"7", b"null", b'"x"', b"\x00\x01", b"\x1f\x8b\x08\xff",
+        b"[" * 5_000, b'{"data":' + b"[" * 5_000 + b"]" * 5_000 + b"}",
+        b'{"top', b'{"topic', b'{"topic":', b'{"topic":"', b'{"topic":"\xff\xfe"}',
+        b'{"topic":"order',
+        b'{"\xff":1,"data":[]}', TRADE_TEXT[30:], BOOK_TEXT[40:],
+        TRADE_TEXT.replace(b"topic", b"t\xffpic"),
+        TRADE_TEXT.replace(b"topic", b"tpoic"), TRADE_TEXT.replace(b'"publicTrade.BTCUSDT"', b"7"),
+        TRADE_TEXT[:-9].replace(b"publicTrade", b"publicTrad\x7f"),
+        TRADE_TEXT[:-9].replace(b"BTC", b"XXX"),
+    ],
+)  # fmt: skip
+def test_trades_of_every_topic_are_missed_where_nothing_can_be_seen(raw: bytes) -> None:
+    assert TOPICS == trades_in(raw, TOPICS)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        BOOK_TEXT[:-9], BOOK_TEXT[:40], BOOK_TEXT.replace(b"delta", b"\xff"),
+        BOOK_TEXT.replace(b"0.194", b"nan"), b'{"topic":"orderbook.50.BTC',
+        TRADE_TEXT.replace(b"BTC", b"XXX").replace(b"0.001", b"nan"), b"{}",
+        b'{"topic":"tickers.BTCUSDT","data":[1]}', b'{"topic":"","type":"delta","ts":1}',
+        b'{"op":"what"}', b'{"op":"pong","args":["1"],"x":"\xff"}', b'{"success":"maybe"}',
+        b'{"success":true,"ret_msg":"hello","data":{"failTopics":[]},"type":"NEWS"}',
+    ],
+)  # fmt: skip
+def test_no_trades_are_missed_with_a_book_another_topic_or_an_operation(raw: bytes) -> None:
+    assert [] == trades_in(raw, TOPICS)
+
+
+@given(at=st.integers(0, len(TRADE_TEXT) - 1), noise=st.binary(max_size=200))
+def test_a_message_of_trades_that_breaks_off_anywhere_is_missed_whatever_follows(
+    at: int, noise: bytes
+) -> None:
+    """Unless that makes another topic of it."""
+    broken = TRADE_TEXT[:at] + noise.translate(None, ALPHANUMERIC)
+    if decode_or_none(broken, "linear") is None:
+        assert TOPICS[0] in trades_in(broken, TOPICS)
 
 
 # -- topics and requests -------------------------------------------------------------------------

@@ -399,6 +399,18 @@ def test_a_wall_is_uncertain_until_its_trades_are_served_again(
     assert [wall.uncertain for wall in walls] == [is_uncertain]
 
 
+def test_walls_are_uncertain_while_trades_may_be_missing() -> None:
+    manager = managed(BTC, density=DensityConfig(k=3.0))
+    bids = [(100.0, 1.0), (99.9, 9.0), (99.8, 1.0), (99.7, 1.0)]
+    manager.apply(BTC, snapshot(20, bids=bids))
+    followed(manager).update_walls(manager.now)
+    manager.on_link(CONNECTOR, link("missed", "trade.linear.BTCUSDT"))
+    walls = manager.get_densities(BTC)
+    assert walls is not None
+    assert state(manager) == ("live", None)
+    assert [wall.uncertain for wall in walls] == [True]
+
+
 def test_link_events_of_unknown_topics_are_ignored() -> None:
     manager = managed(BTC)
     assert manager.on_link(CONNECTOR, link("rejected", "book.spot.NOPE")) == []

@@ -15,7 +15,7 @@ import msgspec
 import websocket
 
 from processes.connector.frames import BufferedWebSocket
-from processes.connector.protocol import BookUpdate, InvalidFrame, TradeBatch, decode
+from processes.connector.protocol import BookUpdate, InvalidFrame, TradeBatch, decode, trades_in
 from processes.forwarder.cache import parse_message
 from shared import codec
 from shared.config import make_config
@@ -26,6 +26,7 @@ from supervisor.markets import parse_market
 from supervisor.plan import make_plan
 from supervisor.status import HeartbeatStatus
 
+TOPICS = ["publicTrade.BTCUSDT", "publicTrade.ETHUSDT"]
 CATEGORIES: tuple[Category, ...] = ("linear", "spot", "inverse", "option")
 
 
@@ -65,7 +66,8 @@ def frames(data: bytes) -> None:
 
 
 def venue(data: bytes) -> None:
-    """One message of the exchange: numbers that are numbers, or refused."""
+    """One message of the exchange: numbers that are numbers, or refused; as text and as binary."""
+    assert set(trades_in(data[1:], TOPICS)) <= set(TOPICS)
     category = CATEGORIES[data[0] % 4] if data else "linear"
     try:
         decoded = decode(data[1:], category, 1)

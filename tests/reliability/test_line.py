@@ -106,7 +106,7 @@ SKIPPED = {
     "a binary message": ("binary", frame(b"\x00\x01", BINARY)),
     "fragmented binary": (
         "binary",
-        frame(b"{", BINARY, final=False) + frame(b"}", CONTINUATION),
+        frame(b"{", BINARY, final=False) + frame(b"x", CONTINUATION),
     ),
     "16 MiB": ("json", frame(b" " * (16 << 20))),
     "nothing but brackets": ("schema", frame(b"[" * 200_000)),
@@ -152,6 +152,56 @@ def test_a_hostile_message_is_counted_and_skipped(rig: Rig, name: str) -> None:
     assert pid == rig.pipeline.pid(CONNECTOR)
     assert sessions == rig.by_reason("connector_reconnects_total"), "the connection is kept"
     assert rig.truth.wrong == []
+
+
+HELD_NO_TRADES = (
+    "deep nesting", "wrong types", "an empty topic", "a topic in fragments", "nan", "infinity",
+    "a topic nobody asked for", "a negative size", "a huge number",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SKIPPED)
+def test_trades_that_a_hostile_message_may_have_held_are_a_gap_of_their_symbols(
+    rig: Rig, name: str
+) -> None:
+    rig.until_live()
+    until_traded(rig)
+
+    rig.link.insert(SKIPPED[name][1])
+
+    expected = {"BTCUSDT"} if name == "a trade at nan" else {"BTCUSDT", "ETHUSDT"}
+    if name in HELD_NO_TRADES:
+        rig.link.insert(SKIPPED["a trade at nan"][1])
+        expected = {"BTCUSDT"}
+    opened: dict[int, str] = {}
+    closed: set[int] = set()
+
+    def is_over() -> bool:
+        gaps = [message for message in rig.listen() if message.get("stream") == "trades"]
+        for gap in gaps:
+            if gap["event"] == "opened":
+                assert "bus_gap" == gap["reason"]
+                opened[gap["gap_id"]] = gap["symbol"]
+            elif gap["gap_id"] in opened and gap["event"] == "closed":
+                closed.add(gap["gap_id"])
+        return len(opened) >= len(expected) and opened.keys() == closed
+
+    until(is_over, "a gap that closes", 10)
+    assert expected == set(opened.values())
+    assert 0 == rig.pipeline.total("trades-0", "bus_messages_lost_total")
+
+
+def until_traded(rig: Rig) -> None:
+    """Wait until both symbols have traded."""
+    last = dict.fromkeys(("BTCUSDT", "ETHUSDT"))
+
+    def is_known() -> bool:
+        for message in rig.listen():
+            if message["kind"] == "trades":
+                last[message["symbol"]] = message["last_price"]
+        return None not in last.values()
+
+    until(is_known, "trades of both", 10)
 
 
 REPLACED = {

@@ -555,6 +555,46 @@ class TestGaps:
         [gap] = aggregator.gaps()
         assert (T0 + 1_000, T0 + 6_000) == (gap.start_ms, gap.end_ms)
 
+    @pytest.mark.parametrize("is_quiet", [True, False])
+    def test_what_may_be_missing_is_a_gap_until_the_next_trade_or_the_word_that_they_flow(
+        self, aggregator: TradesAggregator, is_quiet: bool
+    ) -> None:
+        aggregator.apply(trades_message(1_000, [trade(999, sequence=7)]), "BTCUSDT")
+        [opened] = aggregator.apply_link("", link("missed", 5_000))
+        assert ("opened", "bus_gap", T0 + 999) == (
+            opened.event, opened.gap.reason, opened.gap.start_ms,
+        )  # fmt: skip
+        assert "stale" == metrics(aggregator, 5_100)["state"]
+        assert [] == aggregator.apply_link("", link("missed", 5_200))
+        if is_quiet:
+            [closed] = aggregator.apply_link("", link("subscribed", 6_000))
+        else:
+            [closed] = aggregator.apply(trades_message(6_001, [trade(6_000)]), "BTCUSDT")
+        assert ("closed", T0 + 6_000) == (closed.event, closed.gap.end_ms)
+        fields = metrics(aggregator, 7_000)
+        assert ("warming", 5.001) == (fields["state"], fields["untrusted_s"])
+
+    def test_what_may_be_missing_before_a_first_trade_is_a_gap_since_observation_began(
+        self, aggregator: TradesAggregator
+    ) -> None:
+        aggregator.subscribe("ETHUSDT")
+        aggregator.apply_link("", link("subscribed", 0))
+        aggregator.apply(trades_message(1_000, [trade(1_000)]), "ETHUSDT")
+        [opened] = aggregator.apply_link("", link("missed", 5_000))
+        assert (T0, None) == (opened.gap.start_ms, opened.gap.trade_id_before)
+
+    def test_what_may_be_missing_is_not_forgotten_when_the_connection_ends(
+        self, aggregator: TradesAggregator
+    ) -> None:
+        aggregator.subscribe("ETHUSDT")
+        aggregator.apply(trades_message(1_000, [trade(1_000)]), "BTCUSDT")
+        aggregator.apply_link("", link("missed", 5_000))
+        aggregator.apply(trades_message(5_500, [trade(5_500)]), "ETHUSDT")
+        [of_the_other] = aggregator.apply_link("", link("disconnected", 6_000))
+        assert "ETHUSDT" == of_the_other.gap.symbol
+        [closed] = aggregator.apply_link("", link("subscribed", 7_000, session=2))
+        assert (T0 + 1_000, T0 + 7_000) == (closed.gap.start_ms, closed.gap.end_ms)
+
     def test_a_link_that_fails_again_and_again_is_one_gap(
         self, aggregator: TradesAggregator
     ) -> None:
