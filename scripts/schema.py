@@ -153,8 +153,8 @@ _RULES: dict[str, list[Schema]] = {
     "BookGap": [
         _when({"event": {"const": "opened"}}, _all(_AFTER_GAP, NULL)),
         _when(
-            {"event": {"const": "closed"}},
-            _all(("closed_ts_ns", "end_ms", "update_id_after", "duration_s"), NOT_NULL),
+            {"closed_ts_ns": NOT_NULL},
+            _all(("end_ms", "update_id_after", "duration_s"), NOT_NULL),
         ),
     ],
     "TradesGap": [

@@ -12,8 +12,8 @@ from typing import Any
 GAPS_MAX = 200
 
 FIELDS = (
-    "stream", "category", "symbol", "gap_id", "reason", "opened_ts_ns", "closed_ts_ns", "start_ms",
-    "end_ms", "duration_s", "update_id_before", "update_id_after",
+    "stream", "category", "symbol", "source", "gap_id", "reason", "opened_ts_ns", "closed_ts_ns",
+    "start_ms", "end_ms", "duration_s", "update_id_before", "update_id_after",
 )  # fmt: skip
 
 
@@ -33,14 +33,15 @@ class Ledger:
         """Take in a ``gap.*`` message or an entry of a worker's ledger."""
         gap = {key: payload.get(key) for key in FIELDS}
         gap |= {"version": version, "is_superseded": False, "noted_ms": now_ms}
+        gap["is_open"] = payload.get("event", "opened") == "opened" and _end(gap) == (None, None)
         for known in self._gaps:
             if _is_same(known, gap):
                 known |= gap | {"noted_ms": known["noted_ms"]}
                 return
-        if gap["closed_ts_ns"] is None:
+        if gap["is_open"]:
             for known in self._gaps:
-                if _topic(known) == _topic(gap) and known["closed_ts_ns"] is None:
-                    known.update(is_superseded=True, version=version)
+                if _topic(known) == _topic(gap) and known["is_open"]:
+                    known.update(is_open=False, is_superseded=True, version=version)
         self._last_id += 1
         self._gaps.append({"id": self._last_id, **gap})
 
@@ -53,6 +54,11 @@ def _topic(gap: Mapping[str, Any]) -> tuple[Any, ...]:
     return gap["stream"], gap["category"], gap["symbol"]
 
 
+def _end(gap: Mapping[str, Any]) -> tuple[Any, Any]:
+    """When it ended: trades know the exchange's time alone."""
+    return gap["closed_ts_ns"], gap["end_ms"]
+
+
 def _is_same(known: Mapping[str, Any], gap: Mapping[str, Any]) -> bool:
     """The same number of the same topic, and no end that contradicts it: numbers start anew."""
     return (
@@ -60,5 +66,5 @@ def _is_same(known: Mapping[str, Any], gap: Mapping[str, Any]) -> bool:
         and known["gap_id"] == gap["gap_id"]
         and known["opened_ts_ns"] == gap["opened_ts_ns"]
         and not known["is_superseded"]
-        and known["closed_ts_ns"] in (None, gap["closed_ts_ns"])
+        and (known["is_open"] or _end(known) == _end(gap))
     )

@@ -54,6 +54,14 @@ def gap(gap_id: int, opened_ns: int | None, closed_ns: int | None = None, **more
     }  # fmt: skip
 
 
+def trades_gap(gap_id: int, event: str, end_ms: int | None = None) -> Payload:
+    return {
+        **head("gap", "BTCUSDT", gap_id), "stream": "trades", "gap_id": gap_id, "event": event,
+        "reason": "disconnected", "start_ms": 1_000, "end_ms": end_ms,
+        "duration_s": None if end_ms is None else (end_ms - 1_000) / 1_000,
+    }  # fmt: skip
+
+
 def density(seq: int, event: str = "detected") -> Payload:
     return {
         **head("density", "BTCUSDT", seq), "event": event, "side": "bid", "price": 99.0,

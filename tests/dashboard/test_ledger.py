@@ -1,7 +1,7 @@
 """Which messages speak of the same gap."""
 
 from processes.dashboard.ledger import Ledger
-from tests.dashboard.payloads import gap
+from tests.dashboard.payloads import gap, trades_gap
 
 
 def noted(*payloads: dict[str, object]) -> list[tuple[object, ...]]:
@@ -41,3 +41,23 @@ def test_the_ledger_is_bounded() -> None:
         ledger.note(gap(number, number, number), version=number, now_ms=0)
 
     assert [7, 8, 9] == [entry["gap_id"] for entry in ledger.since(-1)]
+
+
+def is_open(*payloads: dict[str, object]) -> list[bool]:
+    ledger = Ledger()
+    for version, payload in enumerate(payloads):
+        ledger.note(payload, version=version, now_ms=version)
+    return [entry["is_open"] for entry in ledger.since(-1)]
+
+
+def test_a_gap_of_trades_ends_by_the_time_of_the_exchange_alone() -> None:
+    opened, closed = trades_gap(1, "opened"), trades_gap(1, "closed", 3_000)
+
+    assert [True] == is_open(opened)
+    assert [False] == is_open(opened, closed)
+    assert [False] == is_open(opened, closed, trades_gap(1, "completed", 3_000))
+    assert [False, True] == is_open(opened, closed, trades_gap(2, "opened"))
+
+
+def test_a_gap_of_a_book_that_is_followed_no_longer_is_not_open() -> None:
+    assert [False] == is_open(gap(1, 5, event="opened"), gap(1, 5, event="closed"))

@@ -12,7 +12,7 @@ import pytest
 from processes.dashboard.board import Board
 from processes.dashboard.server import Server
 from tests.dashboard.browser import Browser, wait
-from tests.dashboard.payloads import book, process, trades
+from tests.dashboard.payloads import book, process, trades, trades_gap
 from tests.system.pipeline import Payload, Pipeline, kill
 
 pytestmark = pytest.mark.timeout(120)
@@ -202,6 +202,23 @@ def test_a_killed_worker_shows_within_two_seconds(page: Browser, pipeline: Pipel
                f" > 0 && document.querySelector('#processes [data-process=orderbook-0]')"
                f".dataset.pid != {victim}")  # fmt: skip
     page.until("document.querySelectorAll('#gaps tbody tr').length >= 3")
+
+
+def test_a_gap_of_trades_that_has_ended_is_not_shown_as_open(chromium: Browser) -> None:
+    server = Server("127.0.0.1", 0, Board("60s", "10"), now_ms)
+    with server.lock:
+        server.board.live(now_ms())
+        server.board.take(trades_gap(1, "opened"), now_ms())
+        server.board.take(trades_gap(1, "closed", 4_000), now_ms())
+        server.news()
+    try:
+        chromium.open(server.url)
+        chromium.until("document.querySelector('#gaps-count').textContent === '0 open, 1 closed'")
+        row = chromium.evaluate("document.querySelector('#gaps tbody tr').textContent")
+        assert row.endswith("disconnected3.0 s"), row
+    finally:
+        chromium.open("about:blank")
+        server.close()
 
 
 def test_a_quiet_book_is_old_and_yet_heard_of(chromium: Browser) -> None:

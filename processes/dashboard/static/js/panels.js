@@ -37,14 +37,15 @@ const GAP_COLUMNS = [
 
 function gapLength(gap, model) {
   if (gap.is_superseded) return "worker ended";
-  if (gap.closed_ts_ns !== null) return duration(gap.duration_s);
+  if (!gap.is_open) return gap.duration_s === null ? "followed no longer" : duration(gap.duration_s);
   return `open, ${duration(Math.max(0, (model.nowMs - beganMs(gap)) / 1000))}`;
 }
 
-/** When a gap began; one that the worker was born with is known by its end. */
+/** When a gap began; one that the worker was born with is known by its end, one of trades by the exchange's time. */
 function beganMs(gap) {
   if (gap.opened_ts_ns !== null) return gap.opened_ts_ns / 1e6;
   if (gap.closed_ts_ns !== null && gap.duration_s !== null) return gap.closed_ts_ns / 1e6 - gap.duration_s * 1000;
+  if (gap.stream === "trades" && gap.source !== "replay") return gap.start_ms;
   return gap.noted_ms;
 }
 
@@ -82,7 +83,7 @@ export function renderProcesses(model) {
 
 export function renderGaps(model) {
   const gaps = [...model.gaps.values()].reverse();
-  const open = gaps.filter((gap) => gap.closed_ts_ns === null && !gap.is_superseded);
+  const open = gaps.filter((gap) => gap.is_open);
   const closed = gaps.filter((gap) => !open.includes(gap));
   fill($("gaps"), GAP_COLUMNS, [...open, ...closed].slice(0, GAPS_SHOWN), model, (row, gap) => {
     row.classList.toggle("open", open.includes(gap));
