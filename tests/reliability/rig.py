@@ -102,7 +102,14 @@ class Rig:
 
         with contextlib.suppress(AssertionError):
             until(lambda: self.link.open_lines, "a connection", timeout_s)
-        until(is_live, f"live again: {states}", timeout_s)
+        try:
+            until(is_live, "live again", timeout_s)
+        except AssertionError as error:
+            log = "".join(self.pipeline.log.read_text().splitlines(keepends=True)[-30:])
+            raise AssertionError(
+                f"{error}; books: {states}, {self.link.open_lines} lines open, "
+                f"connectors: {self.pipeline.status()['connectors']}, log:\n{log}"
+            ) from None
 
     def by_reason(self, name: str) -> Counter[str]:
         """The connector's counter of this name by its label ``reason``."""
