@@ -67,7 +67,9 @@ class WindowMeasures(NamedTuple):
     """``sum(price * size)``; on inverse ``sum(size)``, a contract being 1 USD."""
     vwap: float | None
     """``turnover / volume``; on inverse ``sum(size) / sum(size / price)``, the price at which the
-    same contracts would have changed the same amount of coin. None without trades."""
+    same contracts would have changed the same amount of coin. None without trades. A quotient has
+    no last digit, so on inverse one exactly between two floats, which takes a price above 2^53, may
+    go to the one that is not even."""
     high: float | None
     low: float | None
 

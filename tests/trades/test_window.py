@@ -263,17 +263,21 @@ def test_sums_stay_exact_when_they_outgrow_64_bits(size: float, is_inverse: bool
         assert windows.measures(50) == expected
 
 
-decimals = st.builds(
-    lambda digits, places: float(Decimal(digits).scaleb(-places)),
-    st.integers(1, 999_999_999_999_999),
-    st.integers(-3, 15),
-)
+def decimals(fewest_places: int) -> st.SearchStrategy[float]:
+    """Floats of at most 15 digits."""
+    return st.builds(
+        lambda digits, places: float(Decimal(digits).scaleb(-places)),
+        st.integers(1, 999_999_999_999_999),
+        st.integers(fewest_places, 15),
+    )
+
+
 small_decimals = st.builds(lambda digits: digits / 100, st.integers(1, 500))
 prints = st.builds(
     Print,
     st.integers(0, 400),
-    decimals | small_decimals,
-    decimals | small_decimals,
+    decimals(0) | small_decimals,  # above 2^53 it may lie half way between two floats: see vwap
+    decimals(-3) | small_decimals,
     st.booleans(),
 )
 steps = st.lists(prints | st.integers(0, 500), max_size=60)
@@ -324,7 +328,7 @@ def test_a_capped_store_equals_brute_force_after_what_it_dropped(
         assert windows.measures(30).high == brute_force(held, 30, now).high
 
 
-@given(value=decimals)
+@given(value=decimals(-3))
 def test_a_decimal_becomes_units_and_back_without_loss(value: float) -> None:
     scale = DecimalScale()
     if scale.units(value) is None:
