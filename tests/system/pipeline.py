@@ -1,10 +1,12 @@
 """A running pipeline as its users see it: a command, a metrics socket, files, HTTP."""
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -24,12 +26,12 @@ Payload = dict[str, Any]
 def until(condition: Callable[[], Any], what: str, timeout_s: float = 20.0) -> Any:
     """The first true answer of ``condition``, asked every 20 ms."""
     deadline = time.monotonic() + timeout_s
-    tick = zmq.Poller()
+    tick = threading.Event()
     while time.monotonic() < deadline:
         answer = condition()
         if answer:
             return answer
-        tick.poll(20)
+        tick.wait(0.02)
     raise AssertionError(f"not within {timeout_s:g} s: {what}")
 
 
@@ -171,7 +173,8 @@ class Pipeline:
         """Make sure nothing of it runs on."""
         if self.process.poll() is None:
             for child in psutil.Process(self.process.pid).children(recursive=True):
-                child.kill()
+                with contextlib.suppress(psutil.NoSuchProcess):  # it may just have ended
+                    child.kill()
             self.process.kill()
             self.process.wait()
         self._context.destroy(linger=0)
