@@ -15,9 +15,9 @@ from typing import Any
 
 import msgspec
 
-from shared import metrics
-from shared.messages import BookMessage, LinkMessage, Trade, TradesMessage
-from shared.shapes import BOOK_MEASURES, WINDOW_MEASURES
+from bybit_pipeline.shared import metrics
+from bybit_pipeline.shared.messages import BookMessage, LinkMessage, Trade, TradesMessage
+from bybit_pipeline.shared.shapes import BOOK_MEASURES, WINDOW_MEASURES
 
 ROOT = Path(__file__).resolve().parents[1]
 SCHEMAS = ROOT / "docs" / "schema"

@@ -22,13 +22,20 @@ from typing import Any, ClassVar, NoReturn
 import structlog
 import zmq
 
-from shared import logs
-from shared.bus import LINGER_MS
-from shared.clock import Clock, SystemClock
-from shared.control import HEARTBEAT_S, ControlLink
-from shared.errors import EX_FAILED, EX_OK, EX_SOFTWARE, EX_USAGE, ConfigError, PipelineError
-from shared.specs import AnySpec, ProcessSpec, read_spec
-from shared.telemetry import Telemetry
+from bybit_pipeline.shared import logs
+from bybit_pipeline.shared.bus import LINGER_MS
+from bybit_pipeline.shared.clock import Clock, SystemClock
+from bybit_pipeline.shared.control import HEARTBEAT_S, ControlLink
+from bybit_pipeline.shared.errors import (
+    EX_FAILED,
+    EX_OK,
+    EX_SOFTWARE,
+    EX_USAGE,
+    ConfigError,
+    PipelineError,
+)
+from bybit_pipeline.shared.specs import AnySpec, ProcessSpec, read_spec
+from bybit_pipeline.shared.telemetry import Telemetry
 
 log = structlog.get_logger()
 
@@ -90,7 +97,7 @@ class Actor:
         """Make the sockets and timers; the process is announced ready when this returns."""
 
     def on_command(self, command: dict[str, Any]) -> None:
-        """Act on a command of the supervisor (see ``shared.control``); ``stop`` is handled here."""
+        """Act on a command of the supervisor (``control``); ``stop`` is handled here."""
 
     def on_stop(self) -> None:
         """Close what ``on_start`` made."""

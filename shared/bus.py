@@ -23,10 +23,10 @@ import zmq
 from msgspec import Struct
 from zmq.utils.monitor import recv_monitor_message
 
-from shared import codec
-from shared.errors import CodecError, TakenError
-from shared.messages import MarketMessage
-from shared.topics import TERMINATOR, topic_text
+from bybit_pipeline.shared import codec
+from bybit_pipeline.shared.errors import CodecError, TakenError
+from bybit_pipeline.shared.messages import MarketMessage
+from bybit_pipeline.shared.topics import TERMINATOR, topic_text
 
 LINGER_MS = 500
 BUNDLE = 64

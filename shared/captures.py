@@ -20,8 +20,8 @@ from typing import IO, Any, Final, NamedTuple
 
 import msgspec
 
-from shared.errors import EX_USAGE, PipelineError
-from shared.messages import Category
+from bybit_pipeline.shared.errors import EX_USAGE, PipelineError
+from bybit_pipeline.shared.messages import Category
 
 SUFFIXES: Final = (".jsonl", ".data")
 INVERSE_SYMBOL: Final = re.compile(r"[A-Z0-9]+USD([FGHJKMNQUVXZ]\d\d)?")

@@ -30,13 +30,13 @@ from typing import Any, Literal, NamedTuple, Self, cast
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
-from shared import codec
-from shared.bus import METRIC_QUEUE, RECONNECT_MS
-from shared.config import own_run_dir
-from shared.errors import CodecError, NoPipelineError
-from shared.keys import ClientKeys, read_client_keys
-from shared.messages import Category, Level, Source
-from shared.topics import metric_topic
+from bybit_pipeline.shared import codec
+from bybit_pipeline.shared.bus import METRIC_QUEUE, RECONNECT_MS
+from bybit_pipeline.shared.config import own_run_dir
+from bybit_pipeline.shared.errors import CodecError, NoPipelineError
+from bybit_pipeline.shared.keys import ClientKeys, read_client_keys
+from bybit_pipeline.shared.messages import Category, Level, Source
+from bybit_pipeline.shared.topics import metric_topic
 
 MARKET_KINDS = ("trades", "orderbook", "density", "gap")
 MAX_WAITING = 10_000

@@ -15,8 +15,8 @@ import msgpack
 from msgspec import DecodeError
 from msgspec.msgpack import Decoder, Encoder
 
-from shared.errors import CodecError
-from shared.messages import BookMessage, LinkMessage, MarketMessage, TradesMessage
+from bybit_pipeline.shared.errors import CodecError
+from bybit_pipeline.shared.messages import BookMessage, LinkMessage, MarketMessage, TradesMessage
 
 MAX_FRAME_BYTES = 32 * 1024 * 1024
 

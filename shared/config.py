@@ -16,10 +16,10 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from shared.errors import ConfigError, NoPipelineError
-from shared.messages import Category
-from shared.patterns import SYMBOL, is_pattern, parse_pattern
-from shared.private import directory_fault
+from bybit_pipeline.shared.errors import ConfigError, NoPipelineError
+from bybit_pipeline.shared.messages import Category
+from bybit_pipeline.shared.patterns import SYMBOL, is_pattern, parse_pattern
+from bybit_pipeline.shared.private import directory_fault
 
 SourceChoice = Literal["auto", "live", "sim", "replay"]
 Network = Literal["mainnet", "testnet"]
@@ -48,7 +48,7 @@ class MarketConfig(_Section, frozen=True):
 
     category: Category = "linear"
     symbols: tuple[str, ...] = DEFAULT_SYMBOLS
-    """Symbols, and patterns for symbols; see ``shared.patterns``."""
+    """Symbols, and patterns for symbols; see ``bybit_pipeline.shared.patterns``."""
     depth: int = 50
     streams: tuple[StreamChoice, ...] = ("trades", "orderbook")
 
@@ -130,7 +130,7 @@ class SecurityConfig(_Section, frozen=True):
     curve: bool = False
     """Encrypted, and only for clients whose key is allowed."""
     keys: str = ""
-    """Directory of the key files; empty: ``shared.keys.default_keys_dir``."""
+    """Directory of the key files; empty: ``bybit_pipeline.shared.keys.default_keys_dir``."""
 
 
 class PrometheusConfig(_Section, frozen=True):

@@ -32,9 +32,9 @@ from typing import Any
 
 import zmq
 
-from shared import codec
-from shared.bus import LINGER_MS, RECONNECT_MS
-from shared.errors import CodecError
+from bybit_pipeline.shared import codec
+from bybit_pipeline.shared.bus import LINGER_MS, RECONNECT_MS
+from bybit_pipeline.shared.errors import CodecError
 
 HEARTBEAT_S = 1.0
 CONTROL_QUEUE = 10_000

@@ -21,8 +21,8 @@ from pathlib import Path
 import zmq
 from zmq.utils import z85
 
-from shared.errors import ConfigError, TakenError
-from shared.private import directory_fault, readers_fault, writers_fault
+from bybit_pipeline.shared.errors import ConfigError, TakenError
+from bybit_pipeline.shared.private import directory_fault, readers_fault, writers_fault
 
 WHERE = "security.keys"
 LOCAL = "local"

@@ -104,7 +104,7 @@ class LinkMessage(Record, frozen=True):
     empty. ``subscribed`` (data flows from here on, as the exchange confirmed), ``unsubscribed``,
     ``rejected`` and ``missed`` (trades that came here may be among what could not be read;
     ``subscribed`` follows when that is over) name bus topics such as ``trade.linear.BTCUSDT``.
-    ``reason`` is empty or a short word from a closed set (see ``processes.connector``).
+    ``reason`` is empty or a short word from a closed set of the connector.
     """
 
     schema_version: Literal[1]

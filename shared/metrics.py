@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from shared.messages import Category, Side, Source
+from bybit_pipeline.shared.messages import Category, Side, Source
 
 
 def _unit(unit: str) -> dict[str, Any]:

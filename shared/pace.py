@@ -9,7 +9,7 @@ once. Above, the rest grows with the rate, until some fifty messages come togeth
 
 import time
 
-from shared.telemetry import Telemetry
+from bybit_pipeline.shared.telemetry import Telemetry
 
 BUSY_PER_S = 5_500.0
 """Messages a second from which on resting pays."""

@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import get_args
 
-from shared.messages import Category
+from bybit_pipeline.shared.messages import Category
 
 TOP_MAX = 1000
 SYMBOL = re.compile(r"[A-Z0-9][A-Z0-9._-]{0,63}")

@@ -6,7 +6,7 @@ import socket
 from contextlib import suppress
 from pathlib import Path
 
-from shared.errors import TakenError
+from bybit_pipeline.shared.errors import TakenError
 
 LISTENING = "0A"
 

@@ -8,7 +8,7 @@ says that nothing is known of it when that worker has died (contract section 3).
 from collections.abc import Iterable
 from typing import Any
 
-from shared.messages import SCHEMA_VERSION, Category, Source
+from bybit_pipeline.shared.messages import SCHEMA_VERSION, Category, Source
 
 BOOK_MEASURES: dict[str, Any] = {
     "best_bid": None,

@@ -1,7 +1,7 @@
 """
 What the supervisor tells each process it starts: one JSON file a process in the run directory.
 
-``python -m processes.trades SPEC.json`` runs any process by hand with such a file.
+``python -m bybit_pipeline.processes.trades SPEC.json`` runs any process by hand with such a file.
 """
 
 from pathlib import Path
@@ -9,11 +9,16 @@ from typing import Literal, TypeVar
 
 import msgspec
 
-from shared.config import ConnectorConfig, DensityConfig, OrderbookConfig, TradesConfig
-from shared.errors import ConfigError
-from shared.logs import LogFormat, LogLevel
-from shared.messages import Category, Source
-from shared.topics import market_topic
+from bybit_pipeline.shared.config import (
+    ConnectorConfig,
+    DensityConfig,
+    OrderbookConfig,
+    TradesConfig,
+)
+from bybit_pipeline.shared.errors import ConfigError
+from bybit_pipeline.shared.logs import LogFormat, LogLevel
+from bybit_pipeline.shared.messages import Category, Source
+from bybit_pipeline.shared.topics import market_topic
 
 
 class Stream(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,7 +78,7 @@ class ConnectorSpec(ProcessSpec, kw_only=True):
     streams: list[Stream]
     settings: ConnectorConfig = ConnectorConfig()
     share: int = 60
-    """Connections it may open in 5 minutes; see ``processes.connector.budget``."""
+    """Connections it may open in 5 minutes; see ``bybit_pipeline.processes.connector.budget``."""
     silence_matters: bool = True
     """False in a replay, which falls silent at its end."""
 

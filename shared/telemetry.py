@@ -26,7 +26,7 @@ from prometheus_client.core import (
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
-from shared.webserver import BoundedServer, ReadOnlyHandler
+from bybit_pipeline.shared.webserver import BoundedServer, ReadOnlyHandler
 
 PREFIX = "bybit_pipeline_"
 

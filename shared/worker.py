@@ -13,13 +13,19 @@ from typing import Any, NamedTuple
 import msgspec
 import structlog
 
-from shared.actor import Actor
-from shared.bus import BUNDLE, MARKET_QUEUE, MarketSubscriber, MetricPublisher, Received
-from shared.clock import Clock
-from shared.pace import Pace
-from shared.specs import Assignment, ProcessSpec
-from shared.telemetry import Telemetry
-from shared.topics import link_topic, market_topic, parse_topic
+from bybit_pipeline.shared.actor import Actor
+from bybit_pipeline.shared.bus import (
+    BUNDLE,
+    MARKET_QUEUE,
+    MarketSubscriber,
+    MetricPublisher,
+    Received,
+)
+from bybit_pipeline.shared.clock import Clock
+from bybit_pipeline.shared.pace import Pace
+from bybit_pipeline.shared.specs import Assignment, ProcessSpec
+from bybit_pipeline.shared.telemetry import Telemetry
+from bybit_pipeline.shared.topics import link_topic, market_topic, parse_topic
 
 log = structlog.get_logger()
 

@@ -2,7 +2,7 @@
 One child process: start, signals, exit, and what it uses of the machine.
 
 Every child is a session of its own, so that Ctrl-C on the terminal reaches only the supervisor,
-and gets the reading end of the supervisor's lifeline (see ``shared.actor``). Knows nothing of
+and gets the reading end of the supervisor's lifeline (see ``Actor``). Knows nothing of
 roles, heartbeats or restarts.
 """
 
@@ -40,7 +40,7 @@ class Child:
     A running process, from construction until ``poll`` gives its exit.
 
     Args:
-        command: What to run after the Python interpreter, such as ``-m processes.trades SPEC``.
+        command: What to run after the Python interpreter, such as ``-m MODULE SPEC.json``.
         lifeline: The supervisor's.
         log: A file to append its output to; None sends it to our stderr.
     """

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from shared.errors import EX_FAILED, EX_OK, EX_SOFTWARE, EX_USAGE, PipelineError
+from bybit_pipeline.shared.errors import EX_FAILED, EX_OK, EX_SOFTWARE, EX_USAGE, PipelineError
 
 if TYPE_CHECKING:
-    from supervisor.plan import Plan
+    from bybit_pipeline.supervisor.plan import Plan
 
 app = typer.Typer(
     pretty_exceptions_enable=False,
@@ -37,7 +37,7 @@ def _words(text: str) -> Callable[[], list[str]]:
 
 def _running_markets(context: typer.Context) -> list[str]:
     """``category:SYMBOL`` of what the running pipeline has; nothing if there is none."""
-    from supervisor.requests import Requests
+    from bybit_pipeline.supervisor.requests import Requests
 
     try:
         with Requests(_run_dir(context.params.get("run_dir"), "info")) as requests:
@@ -57,7 +57,7 @@ def _symbols(text: str | None) -> str | None:
 
 def _markets(words: Iterable[str] | None) -> list[str]:
     """The same of a list of symbols, patterns, or either after ``CATEGORY:``."""
-    from shared.patterns import with_capitals
+    from bybit_pipeline.shared.patterns import with_capitals
 
     return list(map(with_capitals, words or ()))
 
@@ -213,7 +213,7 @@ def up(
     On a terminal it is shown live; q quits, 1 to 9 sort the markets.
     """
     plan = _plan(locals())
-    from supervisor.running import run
+    from bybit_pipeline.supervisor.running import run
 
     return run(plan)
 
@@ -236,15 +236,15 @@ def check(
     options = locals()
     del options["as_json"]
     plan = _plan(options)
-    from supervisor.text import plan_lines, plan_map
+    from bybit_pipeline.supervisor.text import plan_lines, plan_map
 
     _print(plan_map(plan) if as_json else None, plan_lines(plan))
 
 
 def _plan(given: dict[str, Any]) -> "Plan":
     """The plan of the options that ``up`` and ``check`` share."""
-    from supervisor.options import Options, resolve
-    from supervisor.plan import make_plan
+    from bybit_pipeline.supervisor.options import Options, resolve
+    from bybit_pipeline.supervisor.plan import make_plan
 
     log_format = _one_of("log-format", given.pop("log_format"), *LOG_FORMATS)
     log_level = _one_of("log-level", given.pop("log_level"), *LOG_LEVELS)
@@ -284,7 +284,7 @@ def simulate(
     words = [f"--{name}={value}" for name, value in options.items() if value is not None]
     words += [f"--fault={value}" for value in fault or ()]
     sys.stdout.flush()
-    os.execv(sys.executable, [sys.executable, "-m", "processes.simulator", *words])
+    os.execv(sys.executable, [sys.executable, "-m", "bybit_pipeline.processes.simulator", *words])
 
 
 @app.command(
@@ -302,7 +302,7 @@ def keys(
 
     See docs/security.md.
     """
-    from shared.keys import default_keys_dir, make_client_keys, make_server_keys
+    from bybit_pipeline.shared.keys import default_keys_dir, make_client_keys, make_server_keys
 
     where = Path(os.path.abspath(directory or default_keys_dir()))
     if client is None:
@@ -331,11 +331,11 @@ def status(
     log_level: LogLevel = "info",
 ) -> None:
     """Show the running pipeline."""
-    from supervisor.requests import Requests
+    from bybit_pipeline.supervisor.requests import Requests
 
     with Requests(_run_dir(run_dir, log_level)) as requests:
         answer = requests.ask("status")
-    from supervisor.text import status_lines
+    from bybit_pipeline.supervisor.text import status_lines
 
     _print(answer if as_json else None, status_lines(answer))
 
@@ -356,11 +356,11 @@ def gaps(
 
     The oldest interval first. Ends with 1 if not every worker answered.
     """
-    from supervisor.requests import Requests
+    from bybit_pipeline.supervisor.requests import Requests
 
     with Requests(_run_dir(run_dir, log_level)) as requests:
         answer = requests.ask("gaps")
-    from supervisor.text import gap_lines
+    from bybit_pipeline.supervisor.text import gap_lines
 
     if answer["gaps"] or as_json:
         _print(answer["gaps"] if as_json else None, gap_lines(answer["gaps"]))
@@ -387,8 +387,8 @@ def subscribe(
 
     Ends with 1 if the exchange refuses one, which is not followed then, or has not answered yet.
     """
-    from supervisor.markets import parse_market
-    from supervisor.requests import Requests, wait_for_answers, wait_for_patterns
+    from bybit_pipeline.supervisor.markets import parse_market
+    from bybit_pipeline.supervisor.requests import Requests, wait_for_answers, wait_for_patterns
 
     for word in markets:
         parse_market(word)
@@ -423,8 +423,8 @@ def unsubscribe(
     markets: RunningMarkets, run_dir: RunDirectory = None, log_level: LogLevel = "info"
 ) -> None:  # fmt: skip
     """Remove markets; the others go on undisturbed."""
-    from supervisor.markets import parse_market
-    from supervisor.requests import Requests
+    from bybit_pipeline.supervisor.markets import parse_market
+    from bybit_pipeline.supervisor.requests import Requests
 
     for word in markets:
         parse_market(word)
@@ -463,7 +463,7 @@ def tail(
     or when --timeout is over and no count was asked for; with 1 if the time is over before the
     count.
     """
-    from supervisor.listen import print_tail
+    from bybit_pipeline.supervisor.listen import print_tail
 
     return print_tail(
         _run_dir(run_dir, log_level), topic_prefix, count=count, timeout_s=timeout, as_json=as_json
@@ -494,8 +494,8 @@ def watch(
     keys sort; the arrows and Enter open a market. q quits. The one picture ends with 1 if nothing
     was heard of a market.
     """
-    from supervisor.listen import wait_for_endpoints
-    from supervisor.terminal import live
+    from bybit_pipeline.supervisor.listen import wait_for_endpoints
+    from bybit_pipeline.supervisor.terminal import live
 
     endpoints = wait_for_endpoints(_run_dir(run_dir, log_level))
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -512,15 +512,15 @@ def _print(answer: Any, lines: Iterable[str]) -> None:
 
         print(json.dumps(answer, indent=2))
         return
-    from supervisor.terminal.paint import show
+    from bybit_pipeline.supervisor.terminal.paint import show
 
     show(lines)
 
 
 def _run_dir(given: Path | None, log_level: str) -> str:
     """The run directory that a command is about; every command takes ``--log-level``."""
-    from shared.config import own_run_dir
-    from supervisor.options import absolute_run_dir
+    from bybit_pipeline.shared.config import own_run_dir
+    from bybit_pipeline.supervisor.options import absolute_run_dir
 
     _one_of("log-level", log_level, *LOG_LEVELS)
     return absolute_run_dir(given or own_run_dir())

@@ -11,14 +11,14 @@ from collections import Counter
 
 import structlog
 
-from shared.config import ConnectorConfig, InstrumentsConfig
-from shared.messages import Category
-from shared.telemetry import Samples, Telemetry
-from supervisor.lister import ListAnswer, Lister, ListRequest
-from supervisor.listing import FAILURES, Listing, ListingError, vanished
-from supervisor.plan import Plan, fill_category
-from supervisor.selection import Choice, Selection
-from supervisor.source import Link
+from bybit_pipeline.shared.config import ConnectorConfig, InstrumentsConfig
+from bybit_pipeline.shared.messages import Category
+from bybit_pipeline.shared.telemetry import Samples, Telemetry
+from bybit_pipeline.supervisor.lister import ListAnswer, Lister, ListRequest
+from bybit_pipeline.supervisor.listing import FAILURES, Listing, ListingError, vanished
+from bybit_pipeline.supervisor.plan import Plan, fill_category
+from bybit_pipeline.supervisor.selection import Choice, Selection
+from bybit_pipeline.supervisor.source import Link
 
 log = structlog.get_logger()
 

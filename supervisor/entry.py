@@ -8,7 +8,7 @@ import signal
 import sys
 from typing import NoReturn
 
-from shared.errors import EX_OK
+from bybit_pipeline.shared.errors import EX_OK
 
 
 def main() -> int:
@@ -16,7 +16,7 @@ def main() -> int:
     if sys.argv[1:2] == ["up"]:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, _leave)  # until the run has its own
-    from supervisor import cli
+    from bybit_pipeline.supervisor import cli
 
     return cli.main()
 

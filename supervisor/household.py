@@ -11,10 +11,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from shared.specs import DashboardSpec, ForwarderSpec, write_spec
-from supervisor.child import Child, Lifeline
-from supervisor.keeper import Keeper
-from supervisor.plan import (
+from bybit_pipeline.shared.specs import DashboardSpec, ForwarderSpec, write_spec
+from bybit_pipeline.supervisor.child import Child, Lifeline
+from bybit_pipeline.supervisor.keeper import Keeper
+from bybit_pipeline.supervisor.plan import (
     DASHBOARD,
     FORWARDER,
     Plan,
@@ -36,7 +36,7 @@ Send = Callable[[str, Mapping[str, Any]], None]
 
 def module_command(role: str) -> Sequence[str]:
     """How Python runs a child of this role."""
-    return ("-m", f"processes.{role}")
+    return ("-m", f"bybit_pipeline.processes.{role}")
 
 
 class Household:

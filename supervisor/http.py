@@ -2,7 +2,7 @@
 The supervisor's HTTP: counters, scrape targets, status, health and readiness.
 
 Serves what the supervisor's loop left in a ``Snapshot``; never waits for the loop. Reading only
-(see ``shared.webserver``).
+(see ``bybit_pipeline.shared.webserver``).
 """
 
 import json
@@ -13,8 +13,8 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
-from shared.ports import taken
-from shared.webserver import BoundedServer, ReadOnlyHandler
+from bybit_pipeline.shared.ports import taken
+from bybit_pipeline.shared.webserver import BoundedServer, ReadOnlyHandler
 
 JSON = "application/json"
 

@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol
 
 import structlog
 
-from supervisor.policy import ExitReason, RestartHistory, RestartPolicy, exit_reason
+from bybit_pipeline.supervisor.policy import ExitReason, RestartHistory, RestartPolicy, exit_reason
 
 log = structlog.get_logger()
 

@@ -15,11 +15,11 @@ from typing import Any
 import msgspec
 import zmq
 
-from shared import codec
-from shared.errors import EX_FAILED, EX_OK, CodecError, NoPipelineError
-from shared.keys import read_client_keys
-from supervisor.requests import read_endpoints
-from supervisor.rundir import holder, is_alive
+from bybit_pipeline.shared import codec
+from bybit_pipeline.shared.errors import EX_FAILED, EX_OK, CodecError, NoPipelineError
+from bybit_pipeline.shared.keys import read_client_keys
+from bybit_pipeline.supervisor.requests import read_endpoints
+from bybit_pipeline.supervisor.rundir import holder, is_alive
 
 QUEUE = 10_000
 UP_S = 10.0
@@ -186,6 +186,9 @@ def print_tail(
 
 
 def _show(topic: str, payload: dict[str, Any]) -> None:
-    from supervisor.terminal.paint import message_line, show  # rich is only wanted on a terminal
+    from bybit_pipeline.supervisor.terminal.paint import (  # rich is only wanted on a terminal
+        message_line,
+        show,
+    )
 
     show([message_line(topic, payload)])

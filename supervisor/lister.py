@@ -21,9 +21,9 @@ from urllib.parse import urlsplit
 
 import structlog
 
-from shared.config import LOOPBACK
-from supervisor.listing import Failure, Listing, ListingError, Need, ask
-from supervisor.probe import is_answered
+from bybit_pipeline.shared.config import LOOPBACK
+from bybit_pipeline.supervisor.listing import Failure, Listing, ListingError, Need, ask
+from bybit_pipeline.supervisor.probe import is_answered
 
 log = structlog.get_logger()
 

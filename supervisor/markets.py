@@ -1,7 +1,7 @@
 """
 ``CATEGORY:SYMBOL`` words of the command line, and the plan that they ask for. Pure.
 
-In the place of the symbol may be a pattern (``shared.patterns``); where all markets are of one
+In the place of the symbol may be a pattern (see ``shared.patterns``); where all markets are of one
 category a pattern may stand alone. What joins a running pipeline gets the streams and the depth of
 the first market table of its category, else the defaults.
 """
@@ -9,13 +9,13 @@ the first market table of its category, else the defaults.
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from shared.config import CATEGORIES, DEPTHS, MarketConfig
-from shared.errors import EX_USAGE, PipelineError
-from shared.messages import Category
-from shared.patterns import SYMBOL, is_pattern, parse_pattern
-from shared.specs import Stream
-from supervisor.plan import Plan, with_selection
-from supervisor.selection import make_choice, make_stream
+from bybit_pipeline.shared.config import CATEGORIES, DEPTHS, MarketConfig
+from bybit_pipeline.shared.errors import EX_USAGE, PipelineError
+from bybit_pipeline.shared.messages import Category
+from bybit_pipeline.shared.patterns import SYMBOL, is_pattern, parse_pattern
+from bybit_pipeline.shared.specs import Stream
+from bybit_pipeline.supervisor.plan import Plan, with_selection
+from bybit_pipeline.supervisor.selection import make_choice, make_stream
 
 
 class MarketError(PipelineError):

@@ -11,10 +11,10 @@ from collections import Counter
 from collections.abc import Collection, Iterator
 from typing import Any, NamedTuple
 
-from shared.shapes import no_book, no_trades, stale_head
-from shared.specs import Stream
-from shared.topics import metric_topic
-from supervisor.plan import Plan, role_of
+from bybit_pipeline.shared.shapes import no_book, no_trades, stale_head
+from bybit_pipeline.shared.specs import Stream
+from bybit_pipeline.shared.topics import metric_topic
+from bybit_pipeline.supervisor.plan import Plan, role_of
 
 REASON = "process_down"
 SECOND_S = 0.3

@@ -2,7 +2,7 @@
 From a configuration file and command line options to a valid configuration.
 
 Decides which of the two wins (the option), what an option leaves open, and what a capture to be
-played implies. What a configuration may hold is decided in ``shared.config``.
+played implies. What a configuration may hold is decided in ``bybit_pipeline.shared.config``.
 """
 
 import os
@@ -13,8 +13,8 @@ from typing import Any
 
 import msgspec
 
-from shared.captures import CaptureError, CaptureInfo, describe_capture
-from shared.config import (
+from bybit_pipeline.shared.captures import CaptureError, CaptureInfo, describe_capture
+from bybit_pipeline.shared.config import (
     DEFAULT_SYMBOLS,
     DEPTHS,
     Config,
@@ -22,9 +22,14 @@ from shared.config import (
     make_config,
     read_config,
 )
-from shared.errors import ConfigError
-from shared.keys import default_keys_dir, read_allowed, read_client_keys, read_server_keys
-from shared.patterns import is_pattern, parse_pattern
+from bybit_pipeline.shared.errors import ConfigError
+from bybit_pipeline.shared.keys import (
+    default_keys_dir,
+    read_allowed,
+    read_client_keys,
+    read_server_keys,
+)
+from bybit_pipeline.shared.patterns import is_pattern, parse_pattern
 
 RUN_DIR_MAX_BYTES = 80
 DEFAULT_DEPTH = 50

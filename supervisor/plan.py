@@ -18,12 +18,12 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from shared.bus import ipc_endpoint
-from shared.config import Config
-from shared.errors import ConfigError
-from shared.logs import LogFormat, LogLevel
-from shared.messages import Category, Source
-from shared.specs import (
+from bybit_pipeline.shared.bus import ipc_endpoint
+from bybit_pipeline.shared.config import Config
+from bybit_pipeline.shared.errors import ConfigError
+from bybit_pipeline.shared.logs import LogFormat, LogLevel
+from bybit_pipeline.shared.messages import Category, Source
+from bybit_pipeline.shared.specs import (
     Assignment,
     ConnectorSpec,
     DashboardSpec,
@@ -34,7 +34,7 @@ from shared.specs import (
     Stream,
     TradesSpec,
 )
-from supervisor.selection import Selection, configured_selection
+from bybit_pipeline.supervisor.selection import Selection, configured_selection
 
 LIVE_URLS = {
     "mainnet": "wss://stream.bybit.com/v5/public/{category}",

@@ -11,7 +11,7 @@ night. Reads no clock and starts nothing; ``supervisor`` does.
 from dataclasses import dataclass, field
 from typing import Literal
 
-from shared.errors import FINAL_EXIT_CODES
+from bybit_pipeline.shared.errors import FINAL_EXIT_CODES
 
 ExitReason = Literal["exit", "signal", "hung"]
 

@@ -10,15 +10,15 @@ from collections.abc import Iterable, Iterator
 from importlib import metadata
 from typing import Any, get_args
 
-from shared.clock import Clock
-from shared.messages import SCHEMA_VERSION, Source
-from shared.telemetry import Samples, Telemetry
-from supervisor.child import usage
-from supervisor.http import Snapshot
-from supervisor.keeper import Keeper
-from supervisor.plan import Plan
-from supervisor.policy import ExitReason
-from supervisor.status import (
+from bybit_pipeline.shared.clock import Clock
+from bybit_pipeline.shared.messages import SCHEMA_VERSION, Source
+from bybit_pipeline.shared.telemetry import Samples, Telemetry
+from bybit_pipeline.supervisor.child import usage
+from bybit_pipeline.supervisor.http import Snapshot
+from bybit_pipeline.supervisor.keeper import Keeper
+from bybit_pipeline.supervisor.plan import Plan
+from bybit_pipeline.supervisor.policy import ExitReason
+from bybit_pipeline.supervisor.status import (
     ProcessView,
     book_counts,
     connector_entries,

@@ -12,10 +12,10 @@ from typing import Any
 
 import zmq
 
-from shared import codec
-from shared.bus import ipc_endpoint
-from shared.errors import CodecError, NoPipelineError, PipelineError
-from supervisor.rundir import ENDPOINTS, holder
+from bybit_pipeline.shared import codec
+from bybit_pipeline.shared.bus import ipc_endpoint
+from bybit_pipeline.shared.errors import CodecError, NoPipelineError, PipelineError
+from bybit_pipeline.supervisor.rundir import ENDPOINTS, holder
 
 ANSWER_S = 3.0
 EXCHANGE_S = 8.0

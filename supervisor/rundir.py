@@ -14,9 +14,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from shared.errors import NoPipelineError, TakenError
-from shared.private import directory_fault
-from supervisor.plan import PROCESS_NAME
+from bybit_pipeline.shared.errors import NoPipelineError, TakenError
+from bybit_pipeline.shared.private import directory_fault
+from bybit_pipeline.supervisor.plan import PROCESS_NAME
 
 LOCK = "lock"
 ENDPOINTS = "endpoints.json"

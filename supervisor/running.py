@@ -8,13 +8,13 @@ from contextlib import ExitStack
 
 import structlog
 
-from shared import logs
-from shared.errors import EX_OK, PipelineError
-from shared.private import UMASK
-from supervisor.plan import Plan
-from supervisor.rundir import LOG, RunDir
-from supervisor.supervisor import Supervisor
-from supervisor.terminal import has_terminal
+from bybit_pipeline.shared import logs
+from bybit_pipeline.shared.errors import EX_OK, PipelineError
+from bybit_pipeline.shared.private import UMASK
+from bybit_pipeline.supervisor.plan import Plan
+from bybit_pipeline.supervisor.rundir import LOG, RunDir
+from bybit_pipeline.supervisor.supervisor import Supervisor
+from bybit_pipeline.supervisor.terminal import has_terminal
 
 log = structlog.get_logger()
 
@@ -110,7 +110,9 @@ def _divert_log(stack: ExitStack, run_dir: RunDir) -> None:
 
 
 def _show(stack: ExitStack, supervisor: Supervisor) -> None:
-    from supervisor.terminal.live import LiveView  # rich is only wanted on a terminal
+    from bybit_pipeline.supervisor.terminal.live import (
+        LiveView,  # rich is only wanted on a terminal
+    )
 
     view = LiveView(lambda: supervisor.snapshot, keys=supervisor.plan.keys)
     view.start()

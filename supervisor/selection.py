@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from shared.config import MarketConfig, StreamChoice
-from shared.messages import Category
-from shared.patterns import Pattern, chosen, is_pattern, parse_pattern
-from shared.specs import Stream
-from supervisor.listing import Listing, Need
+from bybit_pipeline.shared.config import MarketConfig, StreamChoice
+from bybit_pipeline.shared.messages import Category
+from bybit_pipeline.shared.patterns import Pattern, chosen, is_pattern, parse_pattern
+from bybit_pipeline.shared.specs import Stream
+from bybit_pipeline.supervisor.listing import Listing, Need
 
 State = Literal["resolved", "outdated", "unresolved"]
 

@@ -16,8 +16,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from supervisor.plan import Plan, category_of, exchange_topic, fill_category
-from supervisor.policy import ExitReason
+from bybit_pipeline.supervisor.plan import Plan, category_of, exchange_topic, fill_category
+from bybit_pipeline.supervisor.policy import ExitReason
 
 NOT_LIVE_S = 10.0
 REASON_NAMES_MAX = 5

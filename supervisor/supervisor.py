@@ -20,10 +20,10 @@ import structlog
 import zmq
 from prometheus_client import GCCollector, ProcessCollector
 
-from shared.actor import Actor
-from shared.bus import MetricPublisher
-from shared.clock import Clock
-from shared.errors import (
+from bybit_pipeline.shared.actor import Actor
+from bybit_pipeline.shared.bus import MetricPublisher
+from bybit_pipeline.shared.clock import Clock
+from bybit_pipeline.shared.errors import (
     EX_CANTCREAT,
     EX_OK,
     EX_UNAVAILABLE,
@@ -32,19 +32,19 @@ from shared.errors import (
     PipelineError,
     TakenError,
 )
-from shared.messages import Source
-from shared.ports import check_free, check_free_endpoint, remove_socket_file
-from shared.specs import ProcessSpec
-from shared.telemetry import Samples, Telemetry
-from shared.topics import process_topic
-from supervisor.child import Lifeline
-from supervisor.discovery import Discovery
-from supervisor.household import Household, endpoint_of, module_command
-from supervisor.http import Snapshot, StatusServer
-from supervisor.inquiry import Inquiries
-from supervisor.markets import markets_of, streams_of, subscribe, unsubscribe
-from supervisor.obituary import Obituaries
-from supervisor.plan import (
+from bybit_pipeline.shared.messages import Source
+from bybit_pipeline.shared.ports import check_free, check_free_endpoint, remove_socket_file
+from bybit_pipeline.shared.specs import ProcessSpec
+from bybit_pipeline.shared.telemetry import Samples, Telemetry
+from bybit_pipeline.shared.topics import process_topic
+from bybit_pipeline.supervisor.child import Lifeline
+from bybit_pipeline.supervisor.discovery import Discovery
+from bybit_pipeline.supervisor.household import Household, endpoint_of, module_command
+from bybit_pipeline.supervisor.http import Snapshot, StatusServer
+from bybit_pipeline.supervisor.inquiry import Inquiries
+from bybit_pipeline.supervisor.markets import markets_of, streams_of, subscribe, unsubscribe
+from bybit_pipeline.supervisor.obituary import Obituaries
+from bybit_pipeline.supervisor.plan import (
     FORWARDER,
     SIMULATOR,
     Plan,
@@ -52,13 +52,13 @@ from supervisor.plan import (
     fill_category,
     with_selection,
 )
-from supervisor.probe import Prober
-from supervisor.report import Reporter
-from supervisor.router import INVALID_REASONS, ControlRouter, Letter
-from supervisor.rundir import LOG, RunDir
-from supervisor.source import FallbackRule, Link
-from supervisor.status import HeartbeatStatus
-from supervisor.trial import Answer, Trials
+from bybit_pipeline.supervisor.probe import Prober
+from bybit_pipeline.supervisor.report import Reporter
+from bybit_pipeline.supervisor.router import INVALID_REASONS, ControlRouter, Letter
+from bybit_pipeline.supervisor.rundir import LOG, RunDir
+from bybit_pipeline.supervisor.source import FallbackRule, Link
+from bybit_pipeline.supervisor.status import HeartbeatStatus
+from bybit_pipeline.supervisor.trial import Answer, Trials
 
 log = structlog.get_logger()
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from supervisor.plan import (
+from bybit_pipeline.supervisor.plan import (
     DASHBOARD,
     FORWARDER,
     SIMULATOR,

@@ -10,8 +10,8 @@ or lost it with the connection, stays, and is asked for again.
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from shared.specs import Stream
-from supervisor.plan import Plan, exchange_topic
+from bybit_pipeline.shared.specs import Stream
+from bybit_pipeline.supervisor.plan import Plan, exchange_topic
 
 ACCEPTED = ("confirmed", "delivering")
 REFUSALS_MAX = 1_000

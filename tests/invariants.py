@@ -11,13 +11,13 @@ import json
 import time
 from collections import Counter, deque
 
-from processes.connector.protocol import BookUpdate, decode
-from processes.orderbook.density import Density, DensityEvent
-from processes.orderbook.manager import OrderBookManager
-from processes.orderbook.measures import BookMeasures
-from processes.simulator.synthetic import SyntheticFeed, listing
-from processes.trades.aggregator import TradesAggregator
-from shared.messages import TradesMessage
+from bybit_pipeline.processes.connector.protocol import BookUpdate, decode
+from bybit_pipeline.processes.orderbook.density import Density, DensityEvent
+from bybit_pipeline.processes.orderbook.manager import OrderBookManager
+from bybit_pipeline.processes.orderbook.measures import BookMeasures
+from bybit_pipeline.processes.simulator.synthetic import SyntheticFeed, listing
+from bybit_pipeline.processes.trades.aggregator import TradesAggregator
+from bybit_pipeline.shared.messages import TradesMessage
 from tests.naive import Message, NaiveBook, window
 
 SYMBOLS = ("BTCUSDT", "ETHUSDT", "SOLUSDT", "XRPUSDT", "DOGEUSDT", "LINKUSDT")

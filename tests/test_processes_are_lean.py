@@ -14,7 +14,7 @@ ROLES = sorted(path.parent.name for path in CHECKOUT.glob("processes/*/__main__.
 def test_nothing_that_draws_is_loaded(role: str) -> None:
     """Rich and typer are for the supervisor's terminal."""
     look = (
-        f"import processes.{role}.__main__, sys;"
+        f"import bybit_pipeline.processes.{role}.__main__, sys;"
         "print('rich.console' in sys.modules, 'typer' in sys.modules)"
     )
     done = subprocess.run(

@@ -1,11 +1,11 @@
-"""``python -m processes.connector SPEC.json``: one Bybit socket, published on the market bus."""
+"""``python -m bybit_pipeline.processes.connector SPEC.json``: one Bybit websocket on the bus."""
 
-import shared.lean  # noqa: F401, I001 - first
+import bybit_pipeline.shared.lean  # noqa: F401, I001 - first
 import sys
 
-from processes.connector.actor import ConnectorActor
-from shared.actor import main
-from shared.specs import ConnectorSpec
+from bybit_pipeline.processes.connector.actor import ConnectorActor
+from bybit_pipeline.shared.actor import main
+from bybit_pipeline.shared.specs import ConnectorSpec
 
 if __name__ == "__main__":
     sys.exit(main(ConnectorActor, ConnectorSpec))

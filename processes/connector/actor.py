@@ -21,21 +21,17 @@ from typing import Any, ClassVar
 import msgspec
 import structlog
 
-from processes.connector.budget import Budget, read_attempts, write_attempts
-from processes.connector.client import CHECK_S, BybitWebSocketClient, StreamKey
-from processes.connector.protocol import BookUpdate, Kind, TradeBatch
-from processes.connector.subscriptions import TOPIC_STATES
-from shared.actor import Actor
-from shared.bus import MarketPublisher
-from shared.clock import Clock
-from shared.messages import (
-    SCHEMA_VERSION,
-    LinkEvent,
-    LinkMessage,
-)
-from shared.specs import ConnectorSpec, Stream
-from shared.telemetry import Samples, Telemetry
-from shared.topics import link_topic, market_topic, parse_topic
+from bybit_pipeline.processes.connector.budget import Budget, read_attempts, write_attempts
+from bybit_pipeline.processes.connector.client import CHECK_S, BybitWebSocketClient, StreamKey
+from bybit_pipeline.processes.connector.protocol import BookUpdate, Kind, TradeBatch
+from bybit_pipeline.processes.connector.subscriptions import TOPIC_STATES
+from bybit_pipeline.shared.actor import Actor
+from bybit_pipeline.shared.bus import MarketPublisher
+from bybit_pipeline.shared.clock import Clock
+from bybit_pipeline.shared.messages import SCHEMA_VERSION, LinkEvent, LinkMessage
+from bybit_pipeline.shared.specs import ConnectorSpec, Stream
+from bybit_pipeline.shared.telemetry import Samples, Telemetry
+from bybit_pipeline.shared.topics import link_topic, market_topic, parse_topic
 
 log = structlog.get_logger()
 

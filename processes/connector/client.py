@@ -28,9 +28,9 @@ from typing import NamedTuple, Protocol
 
 import structlog
 
-from processes.connector.backoff import Backoff
-from processes.connector.budget import Budget
-from processes.connector.connection import (
+from bybit_pipeline.processes.connector.backoff import Backoff
+from bybit_pipeline.processes.connector.budget import Budget
+from bybit_pipeline.processes.connector.connection import (
     CONNECT_TIMEOUT_S,
     FAILURE_REASONS,
     NETWORK_ERRORS,
@@ -39,7 +39,7 @@ from processes.connector.connection import (
     failure_reason,
     parse_url,
 )
-from processes.connector.protocol import (
+from bybit_pipeline.processes.connector.protocol import (
     INVALID_REASONS,
     Ack,
     BookUpdate,
@@ -55,12 +55,17 @@ from processes.connector.protocol import (
     trades_in,
     trades_topic,
 )
-from processes.connector.subscriptions import Event, EventKind, Subscriptions, TopicState
-from shared.clock import Clock, SystemClock
-from shared.config import ConnectorConfig
-from shared.errors import EX_SOFTWARE
-from shared.messages import Category, LinkEvent, Source
-from shared.pace import Pace
+from bybit_pipeline.processes.connector.subscriptions import (
+    Event,
+    EventKind,
+    Subscriptions,
+    TopicState,
+)
+from bybit_pipeline.shared.clock import Clock, SystemClock
+from bybit_pipeline.shared.config import ConnectorConfig
+from bybit_pipeline.shared.errors import EX_SOFTWARE
+from bybit_pipeline.shared.messages import Category, LinkEvent, Source
+from bybit_pipeline.shared.pace import Pace
 
 log = structlog.get_logger()
 

@@ -20,7 +20,11 @@ from urllib.parse import urlsplit
 
 import websocket
 
-from processes.connector.frames import BufferedWebSocket, ClosedByServer, FrameTooLarge
+from bybit_pipeline.processes.connector.frames import (
+    BufferedWebSocket,
+    ClosedByServer,
+    FrameTooLarge,
+)
 
 CONNECT_TIMEOUT_S = 10.0
 

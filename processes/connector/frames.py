@@ -23,7 +23,7 @@ from contextlib import suppress
 import websocket
 from websocket import ABNF
 
-from processes.connector.protocol import MAX_FRAME_BYTES
+from bybit_pipeline.processes.connector.protocol import MAX_FRAME_BYTES
 
 BUFFER_BYTES = 256 * 1024
 TICK_S = 0.25

@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Literal, NamedTuple
 
-from processes.connector.protocol import (
+from bybit_pipeline.processes.connector.protocol import (
     MAX_ARGS,
     MAX_ARGS_CHARS,
     Ack,

@@ -1,11 +1,11 @@
-"""``python -m processes.dashboard SPEC.json``: the dashboard."""
+"""``python -m bybit_pipeline.processes.dashboard SPEC.json``: the dashboard."""
 
-import shared.lean  # noqa: F401, I001 - first
+import bybit_pipeline.shared.lean  # noqa: F401, I001 - first
 import sys
 
-from processes.dashboard.actor import Dashboard
-from shared.actor import main
-from shared.specs import DashboardSpec
+from bybit_pipeline.processes.dashboard.actor import Dashboard
+from bybit_pipeline.shared.actor import main
+from bybit_pipeline.shared.specs import DashboardSpec
 
 if __name__ == "__main__":
     sys.exit(main(Dashboard, DashboardSpec))

@@ -13,16 +13,16 @@ import structlog
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
-from processes.dashboard.board import Board
-from processes.dashboard.server import REFUSALS, Server
-from shared import codec
-from shared.actor import Actor
-from shared.bus import RECONNECT_MS
-from shared.clock import Clock
-from shared.errors import CodecError
-from shared.keys import read_client_keys
-from shared.specs import DashboardSpec
-from shared.telemetry import Samples, Telemetry
+from bybit_pipeline.processes.dashboard.board import Board
+from bybit_pipeline.processes.dashboard.server import REFUSALS, Server
+from bybit_pipeline.shared import codec
+from bybit_pipeline.shared.actor import Actor
+from bybit_pipeline.shared.bus import RECONNECT_MS
+from bybit_pipeline.shared.clock import Clock
+from bybit_pipeline.shared.errors import CodecError
+from bybit_pipeline.shared.keys import read_client_keys
+from bybit_pipeline.shared.specs import DashboardSpec
+from bybit_pipeline.shared.telemetry import Samples, Telemetry
 
 log = structlog.get_logger()
 

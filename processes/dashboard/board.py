@@ -18,9 +18,9 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from processes.dashboard.history import History, Point
-from processes.dashboard.ledger import Ledger
-from shared.config import window_seconds
+from bybit_pipeline.processes.dashboard.history import History, Point
+from bybit_pipeline.processes.dashboard.ledger import Ledger
+from bybit_pipeline.shared.config import window_seconds
 
 FeedState = Literal["starting", "live", "lost", "silent"]
 """Of the metrics socket: ``lost`` is a broken connection, ``silent`` one on which nothing comes."""

@@ -22,9 +22,9 @@ from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 
-from processes.dashboard.board import Board, Cursor
-from shared.errors import TakenError
-from shared.webserver import Answer, BoundedServer, ReadOnlyHandler, error_answer
+from bybit_pipeline.processes.dashboard.board import Board, Cursor
+from bybit_pipeline.shared.errors import TakenError
+from bybit_pipeline.shared.webserver import Answer, BoundedServer, ReadOnlyHandler, error_answer
 
 STATIC = Path(__file__).parent / "static"
 STREAMS_MAX = 16

@@ -22,15 +22,15 @@ from typing import ClassVar
 import structlog
 import zmq
 
-from processes.forwarder.cache import LastValues, Message, parse_message
-from processes.forwarder.gate import REFUSALS, Gate, Refusal
-from shared.actor import Actor
-from shared.bus import LINGER_MS, METRIC_QUEUE, MetricInbox, bind, plain_send
-from shared.clock import Clock
-from shared.errors import TakenError
-from shared.pace import Pace
-from shared.specs import ForwarderSpec
-from shared.telemetry import Telemetry
+from bybit_pipeline.processes.forwarder.cache import LastValues, Message, parse_message
+from bybit_pipeline.processes.forwarder.gate import REFUSALS, Gate, Refusal
+from bybit_pipeline.shared.actor import Actor
+from bybit_pipeline.shared.bus import LINGER_MS, METRIC_QUEUE, MetricInbox, bind, plain_send
+from bybit_pipeline.shared.clock import Clock
+from bybit_pipeline.shared.errors import TakenError
+from bybit_pipeline.shared.pace import Pace
+from bybit_pipeline.shared.specs import ForwarderSpec
+from bybit_pipeline.shared.telemetry import Telemetry
 
 log = structlog.get_logger()
 

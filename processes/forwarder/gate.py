@@ -13,8 +13,8 @@ import structlog
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
-from shared.errors import ConfigError
-from shared.keys import clients_dir, read_allowed, read_server_keys
+from bybit_pipeline.shared.errors import ConfigError
+from bybit_pipeline.shared.keys import clients_dir, read_allowed, read_server_keys
 
 log = structlog.get_logger()
 

@@ -15,18 +15,18 @@ from typing import Any, ClassVar
 
 import structlog
 
-from processes.orderbook.density import EVENTS, DensityEvent
-from processes.orderbook.followed import STATES, BookState, FollowedBook
-from processes.orderbook.ledger import GapNote
-from processes.orderbook.manager import Key, OrderBookManager
-from processes.orderbook.measures import MEASURES, BookMeasures
-from shared.bus import Received
-from shared.clock import Clock
-from shared.messages import SCHEMA_VERSION, BookMessage, LinkMessage, TradesMessage
-from shared.specs import Assignment, OrderbookSpec
-from shared.telemetry import Samples, Telemetry
-from shared.topics import link_topic, market_topic, metric_topic
-from shared.worker import Metric, Turns, Worker
+from bybit_pipeline.processes.orderbook.density import EVENTS, DensityEvent
+from bybit_pipeline.processes.orderbook.followed import STATES, BookState, FollowedBook
+from bybit_pipeline.processes.orderbook.ledger import GapNote
+from bybit_pipeline.processes.orderbook.manager import Key, OrderBookManager
+from bybit_pipeline.processes.orderbook.measures import MEASURES, BookMeasures
+from bybit_pipeline.shared.bus import Received
+from bybit_pipeline.shared.clock import Clock
+from bybit_pipeline.shared.messages import SCHEMA_VERSION, BookMessage, LinkMessage, TradesMessage
+from bybit_pipeline.shared.specs import Assignment, OrderbookSpec
+from bybit_pipeline.shared.telemetry import Samples, Telemetry
+from bybit_pipeline.shared.topics import link_topic, market_topic, metric_topic
+from bybit_pipeline.shared.worker import Metric, Turns, Worker
 
 log = structlog.get_logger()
 

@@ -38,11 +38,11 @@ from operator import itemgetter
 from statistics import median
 from typing import Any, Literal, NamedTuple
 
-from processes.orderbook.book import BookHalf, BookSide, OrderBook
-from processes.orderbook.measures import BPS, band, mid
-from processes.orderbook.wall import Wall, WallLevel, exact
-from shared.config import DensityConfig
-from shared.messages import Trade
+from bybit_pipeline.processes.orderbook.book import BookHalf, BookSide, OrderBook
+from bybit_pipeline.processes.orderbook.measures import BPS, band, mid
+from bybit_pipeline.processes.orderbook.wall import Wall, WallLevel, exact
+from bybit_pipeline.shared.config import DensityConfig
+from bybit_pipeline.shared.messages import Trade
 
 EventName = Literal["detected", "grown", "eaten", "pulled", "removed"]
 EVENTS: tuple[EventName, ...] = ("detected", "grown", "eaten", "pulled", "removed")

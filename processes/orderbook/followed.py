@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Literal
 
-from processes.orderbook.book import OrderBook, Untrusted
-from processes.orderbook.density import DensityTracker
-from processes.orderbook.ledger import REASONS, Gap, GapLedger, Reason
-from processes.orderbook.measures import OrderFlow
-from processes.orderbook.silence import SilenceJudge
-from shared.messages import BookMessage, Category, Source, TradesMessage
+from bybit_pipeline.processes.orderbook.book import OrderBook, Untrusted
+from bybit_pipeline.processes.orderbook.density import DensityTracker
+from bybit_pipeline.processes.orderbook.ledger import REASONS, Gap, GapLedger, Reason
+from bybit_pipeline.processes.orderbook.measures import OrderFlow
+from bybit_pipeline.processes.orderbook.silence import SilenceJudge
+from bybit_pipeline.shared.messages import BookMessage, Category, Source, TradesMessage
 
 BookState = Literal["syncing", "live", "stale"]
 STATES: tuple[BookState, ...] = ("syncing", "live", "stale")

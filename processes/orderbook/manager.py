@@ -10,9 +10,9 @@ from collections.abc import Iterable, Iterator
 from itertools import count
 from typing import NamedTuple, cast
 
-from processes.orderbook.book import BookSide
-from processes.orderbook.density import Density, DensityTracker
-from processes.orderbook.followed import (
+from bybit_pipeline.processes.orderbook.book import BookSide
+from bybit_pipeline.processes.orderbook.density import Density, DensityTracker
+from bybit_pipeline.processes.orderbook.followed import (
     CONNECTED_DELAY_S,
     RETRY_MAX_S,
     STATES,
@@ -21,8 +21,8 @@ from processes.orderbook.followed import (
     Counts,
     FollowedBook,
 )
-from processes.orderbook.ledger import GapLedger, Reason
-from processes.orderbook.measures import (
+from bybit_pipeline.processes.orderbook.ledger import GapLedger, Reason
+from bybit_pipeline.processes.orderbook.measures import (
     BPS,
     Curve,
     OrderFlow,
@@ -31,8 +31,8 @@ from processes.orderbook.measures import (
     mid,
     spread_bps,
 )
-from shared.config import DensityConfig, OrderbookConfig
-from shared.messages import BookMessage, Category, Level, LinkMessage, TradesMessage
+from bybit_pipeline.shared.config import DensityConfig, OrderbookConfig
+from bybit_pipeline.shared.messages import BookMessage, Category, Level, LinkMessage, TradesMessage
 
 Key = tuple[Category, str]
 

@@ -17,10 +17,10 @@ from itertools import accumulate
 from operator import mul, truediv
 from typing import Any
 
-from processes.orderbook.book import BookHalf, OrderBook
-from shared.config import OrderbookConfig
-from shared.messages import Category, Level
-from shared.shapes import BOOK_MEASURES
+from bybit_pipeline.processes.orderbook.book import BookHalf, OrderBook
+from bybit_pipeline.shared.config import OrderbookConfig
+from bybit_pipeline.shared.messages import Category, Level
+from bybit_pipeline.shared.shapes import BOOK_MEASURES
 
 BPS = 10_000.0
 

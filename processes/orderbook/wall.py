@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from decimal import Decimal
 from typing import Any
 
-from processes.orderbook.book import BookSide
+from bybit_pipeline.processes.orderbook.book import BookSide
 
 ZERO = Decimal(0)
 

@@ -13,13 +13,13 @@ from typing import Any, ClassVar
 
 import structlog
 
-from processes.simulator.build import make_server
-from processes.simulator.faults import describe
-from processes.simulator.server import ServerThread
-from shared.actor import Actor
-from shared.clock import Clock
-from shared.specs import SimulatorSpec
-from shared.telemetry import Telemetry
+from bybit_pipeline.processes.simulator.build import make_server
+from bybit_pipeline.processes.simulator.faults import describe
+from bybit_pipeline.processes.simulator.server import ServerThread
+from bybit_pipeline.shared.actor import Actor
+from bybit_pipeline.shared.clock import Clock
+from bybit_pipeline.shared.specs import SimulatorSpec
+from bybit_pipeline.shared.telemetry import Telemetry
 
 log = structlog.get_logger()
 

@@ -5,17 +5,17 @@ from collections.abc import Iterable, Mapping
 
 import structlog
 
-from processes.simulator.catalogue import instrument_named
-from processes.simulator.faults import Faults, parse_fault
-from processes.simulator.feed import Feed
-from processes.simulator.playback import PlaybackFeed
-from processes.simulator.script import read_script
-from processes.simulator.server import Server
-from processes.simulator.synthetic import SyntheticFeed, listing
-from shared.clock import Clock, SystemClock
-from shared.errors import EX_USAGE, PipelineError
-from shared.messages import Category
-from shared.specs import SimulatorSpec
+from bybit_pipeline.processes.simulator.catalogue import instrument_named
+from bybit_pipeline.processes.simulator.faults import Faults, parse_fault
+from bybit_pipeline.processes.simulator.feed import Feed
+from bybit_pipeline.processes.simulator.playback import PlaybackFeed
+from bybit_pipeline.processes.simulator.script import read_script
+from bybit_pipeline.processes.simulator.server import Server
+from bybit_pipeline.processes.simulator.synthetic import SyntheticFeed, listing
+from bybit_pipeline.shared.clock import Clock, SystemClock
+from bybit_pipeline.shared.errors import EX_USAGE, PipelineError
+from bybit_pipeline.shared.messages import Category
+from bybit_pipeline.shared.specs import SimulatorSpec
 
 log = structlog.get_logger()
 

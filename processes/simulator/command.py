@@ -15,14 +15,14 @@ from typing import NoReturn, get_args
 
 import structlog
 
-from processes.simulator.actor import Simulator
-from processes.simulator.build import OptionError, make_server
-from processes.simulator.catalogue import categories_of
-from processes.simulator.server import Server
-from shared import actor, logs
-from shared.errors import EX_OK, EX_SOFTWARE, PipelineError
-from shared.messages import Category
-from shared.specs import SimulatorSpec
+from bybit_pipeline.processes.simulator.actor import Simulator
+from bybit_pipeline.processes.simulator.build import OptionError, make_server
+from bybit_pipeline.processes.simulator.catalogue import categories_of
+from bybit_pipeline.processes.simulator.server import Server
+from bybit_pipeline.shared import actor, logs
+from bybit_pipeline.shared.errors import EX_OK, EX_SOFTWARE, PipelineError
+from bybit_pipeline.shared.messages import Category
+from bybit_pipeline.shared.specs import SimulatorSpec
 
 log = structlog.get_logger()
 

@@ -48,7 +48,7 @@ from typing import Any, Final
 
 import msgspec
 
-from processes.simulator.feed import TopicKey, stream_of
+from bybit_pipeline.processes.simulator.feed import TopicKey, stream_of
 
 DEFAULT_EVERY: Final[Mapping[str, int]] = {
     "drop": 100,

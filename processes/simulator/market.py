@@ -17,9 +17,9 @@ from collections.abc import Iterable
 from random import Random
 from typing import Final, NamedTuple, Protocol
 
-from processes.simulator.catalogue import Instrument
-from processes.simulator.ladder import Book, Ladder
-from shared.messages import Category, Side
+from bybit_pipeline.processes.simulator.catalogue import Instrument
+from bybit_pipeline.processes.simulator.ladder import Book, Ladder
+from bybit_pipeline.shared.messages import Category, Side
 
 InstrumentKey = tuple[Category, str]
 

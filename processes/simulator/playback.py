@@ -17,16 +17,16 @@ from typing import Any, Final
 
 import msgspec
 
-from processes.simulator.catalogue import base_coin
-from processes.simulator.feed import Listed, Outgoing, TopicKey
-from shared.captures import (
+from bybit_pipeline.processes.simulator.catalogue import base_coin
+from bybit_pipeline.processes.simulator.feed import Listed, Outgoing, TopicKey
+from bybit_pipeline.shared.captures import (
     CaptureInfo,
     CaptureLine,
     CaptureReader,
     book_topic_parts,
     describe_capture,
 )
-from shared.messages import Category
+from bybit_pipeline.shared.messages import Category
 
 START_DELAY_MS: Final = 500
 MESSAGES_PER_POLL: Final = 1_000

@@ -20,9 +20,9 @@ from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 import msgspec
 
-from processes.simulator.faults import Fault
-from processes.simulator.feed import Feed, Listed
-from shared.messages import Category
+from bybit_pipeline.processes.simulator.faults import Fault
+from bybit_pipeline.processes.simulator.feed import Feed, Listed
+from bybit_pipeline.shared.messages import Category
 
 PREFIX: Final = "/v5/market/"
 LIMIT_DEFAULT: Final = 500

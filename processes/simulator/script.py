@@ -41,10 +41,10 @@ from typing import Literal
 
 import msgspec
 
-from processes.simulator.catalogue import DecimalStep, Instrument
-from processes.simulator.ladder import Ladder
-from processes.simulator.market import InstrumentKey, Match, State
-from shared.messages import Category, Side
+from bybit_pipeline.processes.simulator.catalogue import DecimalStep, Instrument
+from bybit_pipeline.processes.simulator.ladder import Ladder
+from bybit_pipeline.processes.simulator.market import InstrumentKey, Match, State
+from bybit_pipeline.shared.messages import Category, Side
 
 BookSide = Literal["bid", "ask"]
 

@@ -26,13 +26,13 @@ from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 from websockets.protocol import State
 
-from processes.simulator import rest
-from processes.simulator.faults import Faults
-from processes.simulator.feed import Feed, TopicKey, stream_of
-from processes.simulator.protocol import Session
-from shared.clock import Clock, SystemClock
-from shared.messages import Category
-from shared.ports import taken
+from bybit_pipeline.processes.simulator import rest
+from bybit_pipeline.processes.simulator.faults import Faults
+from bybit_pipeline.processes.simulator.feed import Feed, TopicKey, stream_of
+from bybit_pipeline.processes.simulator.protocol import Session
+from bybit_pipeline.shared.clock import Clock, SystemClock
+from bybit_pipeline.shared.messages import Category
+from bybit_pipeline.shared.ports import taken
 
 log = structlog.get_logger()
 
@@ -148,7 +148,7 @@ class Server:
 
     async def start(self) -> None:
         """Listen; ``port`` is the real one afterwards."""
-        quiet = logging.getLogger("processes.simulator.websockets")
+        quiet = logging.getLogger("bybit_pipeline.processes.simulator.websockets")
         quiet.setLevel(logging.CRITICAL)  # handshakes that break off are the visitor's business
         try:
             self._server = await serve(

@@ -11,18 +11,18 @@ from collections.abc import Iterable, Mapping
 from random import Random
 from typing import Final
 
-from processes.simulator.catalogue import (
+from bybit_pipeline.processes.simulator.catalogue import (
     Instrument,
     base_coin,
     catalogue,
     daily_turnover,
     instrument_named,
 )
-from processes.simulator.feed import Listed, Outgoing, TopicKey
-from processes.simulator.frames import book_frame, trade_frames
-from processes.simulator.ladder import Window
-from processes.simulator.market import InstrumentKey, Market, Match, State, book_rate
-from processes.simulator.script import (
+from bybit_pipeline.processes.simulator.feed import Listed, Outgoing, TopicKey
+from bybit_pipeline.processes.simulator.frames import book_frame, trade_frames
+from bybit_pipeline.processes.simulator.ladder import Window
+from bybit_pipeline.processes.simulator.market import InstrumentKey, Market, Match, State, book_rate
+from bybit_pipeline.processes.simulator.script import (
     AnyAction,
     Delist,
     List,
@@ -30,7 +30,7 @@ from processes.simulator.script import (
     MarketAction,
     ScriptedFlow,
 )
-from shared.messages import Category
+from bybit_pipeline.shared.messages import Category
 
 PUSH_PERIOD_MS: Final[Mapping[str, Mapping[int, int]]] = {
     **{

@@ -12,17 +12,17 @@ from typing import Any, ClassVar
 
 import structlog
 
-from processes.trades.aggregator import TradesAggregator
-from processes.trades.ledger import Gap, GapNote
-from processes.trades.tape import Tape
-from shared.bus import Received
-from shared.clock import Clock
-from shared.messages import SCHEMA_VERSION, Category, LinkMessage, TradesMessage
-from shared.shapes import no_trades, stale_head
-from shared.specs import Assignment, TradesSpec
-from shared.telemetry import Samples, Telemetry
-from shared.topics import link_topic, market_topic, metric_topic, topic_text
-from shared.worker import Metric, Turns, Worker
+from bybit_pipeline.processes.trades.aggregator import TradesAggregator
+from bybit_pipeline.processes.trades.ledger import Gap, GapNote
+from bybit_pipeline.processes.trades.tape import Tape
+from bybit_pipeline.shared.bus import Received
+from bybit_pipeline.shared.clock import Clock
+from bybit_pipeline.shared.messages import SCHEMA_VERSION, Category, LinkMessage, TradesMessage
+from bybit_pipeline.shared.shapes import no_trades, stale_head
+from bybit_pipeline.shared.specs import Assignment, TradesSpec
+from bybit_pipeline.shared.telemetry import Samples, Telemetry
+from bybit_pipeline.shared.topics import link_topic, market_topic, metric_topic, topic_text
+from bybit_pipeline.shared.worker import Metric, Turns, Worker
 
 log = structlog.get_logger()
 

@@ -9,13 +9,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from weakref import WeakValueDictionary
 
-from processes.trades.ledger import Gap, GapLedger, GapNote
-from processes.trades.tape import TPS_WINDOW_MS, Session, Tape, TapeReason, TradeCounts
-from processes.trades.window import DEFAULT_MAX_TRADES, WindowMeasures
-from shared.config import TradesConfig, window_seconds
-from shared.messages import Category, LinkMessage, Source, Trade, TradesMessage
-from shared.shapes import WINDOW_MEASURES
-from shared.topics import Topic, parse_topic
+from bybit_pipeline.processes.trades.ledger import Gap, GapLedger, GapNote
+from bybit_pipeline.processes.trades.tape import (
+    TPS_WINDOW_MS,
+    Session,
+    Tape,
+    TapeReason,
+    TradeCounts,
+)
+from bybit_pipeline.processes.trades.window import DEFAULT_MAX_TRADES, WindowMeasures
+from bybit_pipeline.shared.config import TradesConfig, window_seconds
+from bybit_pipeline.shared.messages import Category, LinkMessage, Source, Trade, TradesMessage
+from bybit_pipeline.shared.shapes import WINDOW_MEASURES
+from bybit_pipeline.shared.topics import Topic, parse_topic
 
 DEFAULTS = TradesConfig()
 

@@ -10,12 +10,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from processes.trades.coverage import Coverage
-from processes.trades.exact import PLAUSIBLE_MAX, PLAUSIBLE_MIN, is_plausible
-from processes.trades.ledger import Gap, GapEvent, GapLedger, GapNote, GapReason
-from processes.trades.recent_ids import RecentIds
-from processes.trades.window import TradeWindows
-from shared.messages import Category, Source, Trade, TradesMessage
+from bybit_pipeline.processes.trades.coverage import Coverage
+from bybit_pipeline.processes.trades.exact import PLAUSIBLE_MAX, PLAUSIBLE_MIN, is_plausible
+from bybit_pipeline.processes.trades.ledger import Gap, GapEvent, GapLedger, GapNote, GapReason
+from bybit_pipeline.processes.trades.recent_ids import RecentIds
+from bybit_pipeline.processes.trades.window import TradeWindows
+from bybit_pipeline.shared.messages import Category, Source, Trade, TradesMessage
 
 TapeState = Literal["live", "warming", "stale"]
 TapeReason = GapReason | Literal["starting", "source_change", "overflow"]

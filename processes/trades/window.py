@@ -18,9 +18,9 @@ from bisect import bisect_right
 from collections.abc import MutableSequence, Sequence
 from typing import NamedTuple
 
-from processes.trades.exact import PLAUSIBLE_MAX, PLAUSIBLE_MIN, DecimalScale
-from processes.trades.quantiles import SizeOrder
-from processes.trades.volatility import PriceSamples
+from bybit_pipeline.processes.trades.exact import PLAUSIBLE_MAX, PLAUSIBLE_MIN, DecimalScale
+from bybit_pipeline.processes.trades.quantiles import SizeOrder
+from bybit_pipeline.processes.trades.volatility import PriceSamples
 
 DEFAULT_MAX_TRADES = 200_000
 """666 trades a second over five minutes: some 20 MB for a symbol, and 30 for the ids."""

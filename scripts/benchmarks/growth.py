@@ -19,17 +19,17 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from processes.orderbook.actor import OrderbookWorker
-from processes.trades.actor import TradesWorker
+from bybit_pipeline.processes.orderbook.actor import OrderbookWorker
+from bybit_pipeline.processes.trades.actor import TradesWorker
+from bybit_pipeline.shared import codec
+from bybit_pipeline.shared.bus import Received
+from bybit_pipeline.shared.messages import BookMessage, MarketMessage, Trade, TradesMessage
+from bybit_pipeline.shared.specs import Assignment, OrderbookSpec, Stream, TradesSpec
+from bybit_pipeline.shared.topics import market_topic
+from bybit_pipeline.shared.worker import Metric
 from scripts.benchmarks.frames import DEPTH, LoadSpec, make_load
 from scripts.benchmarks.records import frame_payload, record_of
 from scripts.benchmarks.report import table
-from shared import codec
-from shared.bus import Received
-from shared.messages import BookMessage, MarketMessage, Trade, TradesMessage
-from shared.specs import Assignment, OrderbookSpec, Stream, TradesSpec
-from shared.topics import market_topic
-from shared.worker import Metric
 
 SYMBOLS = (10, 100, 600)
 DEPTHS = (50, 200, 1000)

@@ -29,17 +29,17 @@ hide_wsaccel()  # before websocket-client is imported: the product does not have
 
 import websocket  # noqa: E402
 
-from processes.connector.frames import BufferedWebSocket  # noqa: E402
-from processes.connector.protocol import decode  # noqa: E402
-from processes.orderbook.book import OrderBook  # noqa: E402
-from processes.orderbook.measures import BookMeasures  # noqa: E402
-from processes.trades.window import TradeWindows  # noqa: E402
+from bybit_pipeline.processes.connector.frames import BufferedWebSocket  # noqa: E402
+from bybit_pipeline.processes.connector.protocol import decode  # noqa: E402
+from bybit_pipeline.processes.orderbook.book import OrderBook  # noqa: E402
+from bybit_pipeline.processes.orderbook.measures import BookMeasures  # noqa: E402
+from bybit_pipeline.processes.trades.window import TradeWindows  # noqa: E402
+from bybit_pipeline.shared import codec  # noqa: E402
+from bybit_pipeline.shared.bus import BUNDLE  # noqa: E402
+from bybit_pipeline.shared.config import OrderbookConfig  # noqa: E402
+from bybit_pipeline.shared.messages import BookMessage, TradesMessage  # noqa: E402
+from bybit_pipeline.shared.topics import market_topic  # noqa: E402
 from scripts.benchmarks.records import frame_payload, record_of  # noqa: E402
-from shared import codec  # noqa: E402
-from shared.bus import BUNDLE  # noqa: E402
-from shared.config import OrderbookConfig  # noqa: E402
-from shared.messages import BookMessage, TradesMessage  # noqa: E402
-from shared.topics import market_topic  # noqa: E402
 
 MESSAGES = 5_000
 SYMBOL = "BTCUSDT"

@@ -12,15 +12,15 @@ import time
 
 import zmq
 
-from processes.orderbook.book import OrderBook
+from bybit_pipeline.processes.orderbook.book import OrderBook
+from bybit_pipeline.shared.bus import MARKET_QUEUE
+from bybit_pipeline.shared.codec import decode_market
+from bybit_pipeline.shared.messages import BookMessage
+from bybit_pipeline.shared.topics import market_topic
 from scripts.benchmarks.frames import LoadSpec, make_load
 from scripts.benchmarks.records import frame_payload, record_of
 from scripts.benchmarks.run import ROUND
 from scripts.benchmarks.venue import load_spec, say
-from shared.bus import MARKET_QUEUE
-from shared.codec import decode_market
-from shared.messages import BookMessage
-from shared.topics import market_topic
 
 
 def books_of(spec: LoadSpec) -> dict[bytes, OrderBook]:

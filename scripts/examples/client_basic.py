@@ -11,8 +11,8 @@ import argparse
 import sys
 import time
 
-from shared.client import PipelineClient
-from shared.errors import NoPipelineError
+from bybit_pipeline.shared.client import PipelineClient
+from bybit_pipeline.shared.errors import NoPipelineError
 
 
 def rounded(value: float | None) -> str:

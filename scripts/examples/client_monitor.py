@@ -14,8 +14,8 @@ import sys
 import time
 from collections.abc import Iterator
 
-from shared.client import PipelineClient
-from shared.errors import NoPipelineError
+from bybit_pipeline.shared.client import PipelineClient
+from bybit_pipeline.shared.errors import NoPipelineError
 
 MAX_AGE_S = 5.0
 """A market is published at least once a second; older than this, something hangs."""

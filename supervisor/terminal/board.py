@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 
 from rich.text import Text
 
-from shared import codec
-from shared.config import window_seconds
-from shared.errors import CodecError
-from supervisor.terminal.cells import Cell, Column, grid, number, source_text, styled
+from bybit_pipeline.shared import codec
+from bybit_pipeline.shared.config import window_seconds
+from bybit_pipeline.shared.errors import CodecError
+from bybit_pipeline.supervisor.terminal.cells import Cell, Column, grid, number, source_text, styled
 
 NONE = "–"
 SILENT_S = 3.0

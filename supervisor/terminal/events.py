@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from rich.text import Text
 
-from supervisor.terminal.cells import amount, clock_time, fitted
+from bybit_pipeline.supervisor.terminal.cells import amount, clock_time, fitted
 
 EVENTS_MAX = 200
 WALL_EVENTS = {"detected": "yellow", "eaten": "magenta", "pulled": "cyan"}

@@ -5,8 +5,8 @@ from typing import Any
 
 from rich.text import Text
 
-from supervisor.terminal.board import Board, Market, Tick
-from supervisor.terminal.cells import (
+from bybit_pipeline.supervisor.terminal.board import Board, Market, Tick
+from bybit_pipeline.supervisor.terminal.cells import (
     BUY,
     NONE,
     SELL,
@@ -26,7 +26,7 @@ from supervisor.terminal.cells import (
     source_text,
     styled,
 )
-from supervisor.terminal.markets import Choices, delta_text, market_lines, tpm_text
+from bybit_pipeline.supervisor.terminal.markets import Choices, delta_text, market_lines, tpm_text
 
 LADDER_MIN, LADDER_MAX = 40, 76
 SIDE_MIN = 30

@@ -13,18 +13,18 @@ from collections.abc import Callable, Iterable
 import structlog
 from rich.console import Console
 
-from shared.errors import NoPipelineError, PipelineError
-from supervisor.http import Snapshot
-from supervisor.listen import Listener
-from supervisor.rundir import is_alive
-from supervisor.terminal import has_terminal
-from supervisor.terminal.board import SILENT_S, Board
-from supervisor.terminal.events import Feed
-from supervisor.terminal.ladder import watch_picture
-from supervisor.terminal.markets import Choices
-from supervisor.terminal.overview import overview
-from supervisor.terminal.rates import Rates
-from supervisor.terminal.screen import Screen
+from bybit_pipeline.shared.errors import NoPipelineError, PipelineError
+from bybit_pipeline.supervisor.http import Snapshot
+from bybit_pipeline.supervisor.listen import Listener
+from bybit_pipeline.supervisor.rundir import is_alive
+from bybit_pipeline.supervisor.terminal import has_terminal
+from bybit_pipeline.supervisor.terminal.board import SILENT_S, Board
+from bybit_pipeline.supervisor.terminal.events import Feed
+from bybit_pipeline.supervisor.terminal.ladder import watch_picture
+from bybit_pipeline.supervisor.terminal.markets import Choices
+from bybit_pipeline.supervisor.terminal.overview import overview
+from bybit_pipeline.supervisor.terminal.rates import Rates
+from bybit_pipeline.supervisor.terminal.screen import Screen
 
 log = structlog.get_logger()
 

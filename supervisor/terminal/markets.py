@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 from rich.text import Text
 
-from supervisor.terminal.board import Board, Market
-from supervisor.terminal.cells import (
+from bybit_pipeline.supervisor.terminal.board import Board, Market
+from bybit_pipeline.supervisor.terminal.cells import (
     BUY,
     NONE,
     SELL,

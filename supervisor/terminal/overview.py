@@ -10,8 +10,8 @@ from typing import Any
 
 from rich.text import Text
 
-from supervisor.terminal.board import Board
-from supervisor.terminal.cells import (
+from bybit_pipeline.supervisor.terminal.board import Board
+from bybit_pipeline.supervisor.terminal.cells import (
     NONE,
     WARNINGS,
     Cell,
@@ -25,9 +25,9 @@ from supervisor.terminal.cells import (
     source_text,
     styled,
 )
-from supervisor.terminal.events import Feed
-from supervisor.terminal.markets import Choices, market_lines
-from supervisor.terminal.rates import Rates
+from bybit_pipeline.supervisor.terminal.events import Feed
+from bybit_pipeline.supervisor.terminal.markets import Choices, market_lines
+from bybit_pipeline.supervisor.terminal.rates import Rates
 
 BAR = 30
 REASONS_MAX = 3

@@ -12,7 +12,14 @@ from rich.console import Console
 from rich.highlighter import RegexHighlighter
 from rich.theme import Theme
 
-from supervisor.terminal.cells import NONE, amount, clock_time, duration, number, rate
+from bybit_pipeline.supervisor.terminal.cells import (
+    NONE,
+    amount,
+    clock_time,
+    duration,
+    number,
+    rate,
+)
 
 
 class Words(RegexHighlighter):

@@ -15,14 +15,14 @@ from typing import Any
 import pytest
 import zmq
 
-from processes.connector.actor import ConnectorActor
-from processes.connector.client import BATCH
-from processes.orderbook.actor import OrderbookWorker
-from processes.trades.actor import TradesWorker
+from bybit_pipeline.processes.connector.actor import ConnectorActor
+from bybit_pipeline.processes.connector.client import BATCH
+from bybit_pipeline.processes.orderbook.actor import OrderbookWorker
+from bybit_pipeline.processes.trades.actor import TradesWorker
+from bybit_pipeline.shared.bus import MarketPublisher, MarketSubscriber
+from bybit_pipeline.shared.specs import Assignment, ConnectorSpec, OrderbookSpec, Stream, TradesSpec
 from scripts.benchmarks.frames import LoadSpec, make_load
 from scripts.benchmarks.records import frame_payload
-from shared.bus import MarketPublisher, MarketSubscriber
-from shared.specs import Assignment, ConnectorSpec, OrderbookSpec, Stream, TradesSpec
 
 LOAD = make_load(LoadSpec(symbols=4, messages=1_000))
 NAME = "connector-linear-0"

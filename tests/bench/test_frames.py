@@ -4,11 +4,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from processes.connector.protocol import BookUpdate, TradeBatch, decode
-from processes.orderbook.book import OrderBook
+from bybit_pipeline.processes.connector.protocol import BookUpdate, TradeBatch, decode
+from bybit_pipeline.processes.orderbook.book import OrderBook
+from bybit_pipeline.shared.messages import BookMessage
 from scripts.benchmarks.frames import DEPTH, Frame, Load, LoadSpec, make_load
 from scripts.benchmarks.venue import Round, load_spec
-from shared.messages import BookMessage
 
 NOW_MS = b"1791365008335"
 

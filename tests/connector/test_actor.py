@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 import zmq
 
-from shared.bus import MarketSubscriber, Received, ipc_endpoint
-from shared.codec import decode_map, encode_map
-from shared.config import ConnectorConfig
-from shared.messages import (
+from bybit_pipeline.shared.bus import MarketSubscriber, Received, ipc_endpoint
+from bybit_pipeline.shared.codec import decode_map, encode_map
+from bybit_pipeline.shared.config import ConnectorConfig
+from bybit_pipeline.shared.messages import (
     BookMessage,
     Category,
     LinkEvent,
@@ -27,8 +27,8 @@ from shared.messages import (
     Trade,
     TradesMessage,
 )
-from shared.specs import ConnectorSpec, Stream, write_spec
-from shared.topics import link_topic
+from bybit_pipeline.shared.specs import ConnectorSpec, Stream, write_spec
+from bybit_pipeline.shared.topics import link_topic
 from tests.connector.venue import DEADLINE_S, Venue, book_text, trade_text, until
 
 NAME = "connector-linear-0"
@@ -71,7 +71,7 @@ class Harness:
         source: Source = "live",
         listens: bool = True,
         settings: ConnectorConfig = QUICK,
-        program: Sequence[str] = ("-m", "processes.connector"),
+        program: Sequence[str] = ("-m", "bybit_pipeline.processes.connector"),
     ) -> None:
         category: Category = streams[0].category if streams else "linear"
         spec = ConnectorSpec(
@@ -385,8 +385,8 @@ def test_logs_tell_the_life_story_and_nothing_per_message(venue: Venue, harness:
 BUGGY = """
 import sys
 from processes.connector.actor import ConnectorActor
-from shared.actor import main
-from shared.specs import ConnectorSpec
+from bybit_pipeline.shared.actor import main
+from bybit_pipeline.shared.specs import ConnectorSpec
 
 def broken(*_):
     raise KeyError("a bug of ours")

@@ -2,7 +2,7 @@
 
 from random import Random
 
-from processes.connector.backoff import JITTER_RATIO, Backoff
+from bybit_pipeline.processes.connector.backoff import JITTER_RATIO, Backoff
 
 
 def test_waits_double_up_to_the_maximum() -> None:

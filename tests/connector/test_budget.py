@@ -11,10 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from processes.connector import budget as budget_module
-from processes.connector.budget import PERIOD_S, Budget, read_attempts, write_attempts
-from processes.connector.client import BybitWebSocketClient
-from shared.config import ConnectorConfig
+from bybit_pipeline.processes.connector import budget as budget_module
+from bybit_pipeline.processes.connector.budget import (
+    PERIOD_S,
+    Budget,
+    read_attempts,
+    write_attempts,
+)
+from bybit_pipeline.processes.connector.client import BybitWebSocketClient
+from bybit_pipeline.shared.config import ConnectorConfig
 
 
 @given(

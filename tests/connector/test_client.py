@@ -18,10 +18,10 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import ServerConnection, serve
 
-from processes.connector.client import CHECK_S, MISSED_S, BybitWebSocketClient
-from processes.connector.protocol import BookUpdate, TradeBatch
-from shared.config import ConnectorConfig
-from shared.messages import Category
+from bybit_pipeline.processes.connector.client import CHECK_S, MISSED_S, BybitWebSocketClient
+from bybit_pipeline.processes.connector.protocol import BookUpdate, TradeBatch
+from bybit_pipeline.shared.config import ConnectorConfig
+from bybit_pipeline.shared.messages import Category
 from tests.connector.venue import DEADLINE_S, Venue, book_text, trade_text, until
 
 QUICK = ConnectorConfig(
@@ -394,7 +394,7 @@ def test_what_is_missed_ends_with_the_connection(venue: Venue, make_feed: MakeFe
 def test_a_message_above_the_limit_ends_the_connection(
     venue: Venue, make_feed: MakeFeed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("processes.connector.frames.MAX_FRAME_BYTES", 100_000)
+    monkeypatch.setattr("bybit_pipeline.processes.connector.frames.MAX_FRAME_BYTES", 100_000)
     feed = make_feed(venue.url)
     feed.client.start()
     feed.wait("connected", "")
@@ -522,7 +522,7 @@ def test_stopping_is_prompt_while_a_name_is_looked_up(monkeypatch: pytest.Monkey
 def test_a_handshake_that_takes_too_long_altogether_is_given_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("processes.connector.client.CONNECT_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("bybit_pipeline.processes.connector.client.CONNECT_TIMEOUT_S", 0.2)
     done = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as server:
         feed = Feed(f"ws://127.0.0.1:{server.getsockname()[1]}/")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from processes.connector.connection import Connection, failure_reason, parse_url
+from bybit_pipeline.processes.connector.connection import Connection, failure_reason, parse_url
 
 DEADLINE_S = 10.0
 

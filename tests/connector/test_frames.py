@@ -12,9 +12,13 @@ import websocket
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from processes.connector import frames
-from processes.connector.frames import BufferedWebSocket, ClosedByServer, FrameTooLarge
-from processes.connector.protocol import MAX_FRAME_BYTES
+from bybit_pipeline.processes.connector import frames
+from bybit_pipeline.processes.connector.frames import (
+    BufferedWebSocket,
+    ClosedByServer,
+    FrameTooLarge,
+)
+from bybit_pipeline.processes.connector.protocol import MAX_FRAME_BYTES
 
 TEXT, BINARY, CONTINUATION, CLOSE, PING, PONG = 1, 2, 0, 8, 9, 10
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from processes.connector.protocol import (
+from bybit_pipeline.processes.connector.protocol import (
     INVALID_REASONS,
     MAX_FRAME_BYTES,
     Ack,
@@ -29,7 +29,7 @@ from processes.connector.protocol import (
     trades_in,
     trades_topic,
 )
-from shared.messages import Category, Trade
+from bybit_pipeline.shared.messages import Category, Trade
 
 RECV_NS = 1_790_134_716_200_000_000
 TRADE_ID = "68bc1c35-dcc0-58e8-a4c5-f59a6b790814"

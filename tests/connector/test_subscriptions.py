@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from processes.connector.protocol import MAX_ARGS, Ack, InvalidFrame, Op
-from processes.connector.subscriptions import (
+from bybit_pipeline.processes.connector.protocol import MAX_ARGS, Ack, InvalidFrame, Op
+from bybit_pipeline.processes.connector.subscriptions import (
     MAX_TRIES,
     RESYNC_INTERVAL_S,
     RESYNC_SETTLE_S,

@@ -11,7 +11,7 @@ from typing import Any
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import ServerConnection, serve
 
-from processes.connector.protocol import parse_topic
+from bybit_pipeline.processes.connector.protocol import parse_topic
 
 DEADLINE_S = 10.0
 

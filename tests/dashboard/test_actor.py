@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import zmq
 
-from processes.dashboard import actor as actor_module
-from processes.dashboard.actor import Dashboard, preferred
-from processes.dashboard.board import Cursor
-from shared.codec import encode_map
-from shared.errors import EX_CANTCREAT, TakenError
-from shared.specs import DashboardSpec
+from bybit_pipeline.processes.dashboard import actor as actor_module
+from bybit_pipeline.processes.dashboard.actor import Dashboard, preferred
+from bybit_pipeline.processes.dashboard.board import Cursor
+from bybit_pipeline.shared.codec import encode_map
+from bybit_pipeline.shared.errors import EX_CANTCREAT, TakenError
+from bybit_pipeline.shared.specs import DashboardSpec
 from tests.dashboard.browser import wait
 from tests.dashboard.payloads import book, density, gap
 

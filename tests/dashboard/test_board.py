@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from processes.dashboard.board import (
+from bybit_pipeline.processes.dashboard.board import (
     CHARTED_MARKETS_MAX,
     ROUNDS_BEFORE_GONE,
     SILENT_MS,

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from processes.dashboard.board import Board
-from processes.dashboard.server import Server
+from bybit_pipeline.processes.dashboard.board import Board
+from bybit_pipeline.processes.dashboard.server import Server
 from tests.dashboard.browser import Browser, wait
 from tests.dashboard.payloads import book, process, trades, trades_gap
 from tests.system.pipeline import Payload, Pipeline, kill

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from processes.dashboard import server as server_module
-from processes.dashboard.board import Board
-from processes.dashboard.server import STREAMS_MAX, Server
+from bybit_pipeline.processes.dashboard import server as server_module
+from bybit_pipeline.processes.dashboard.board import Board
+from bybit_pipeline.processes.dashboard.server import STREAMS_MAX, Server
 from tests.dashboard.browser import wait
 from tests.dashboard.payloads import book
 

@@ -18,15 +18,15 @@ import pytest
 import zmq
 from jsonschema import Draft202012Validator
 
-import processes.orderbook.ledger
-import processes.trades.ledger
-import processes.trades.tape
-import supervisor.keeper
-from processes.orderbook.density import EVENTS
+import bybit_pipeline.processes.orderbook.ledger
+import bybit_pipeline.processes.trades.ledger
+import bybit_pipeline.processes.trades.tape
+import bybit_pipeline.supervisor.keeper
+from bybit_pipeline.processes.orderbook.density import EVENTS
+from bybit_pipeline.shared import metrics
+from bybit_pipeline.shared.shapes import BOOK_MEASURES, WINDOW_MEASURES
+from bybit_pipeline.supervisor.obituary import REASON
 from scripts import schema as maker
-from shared import metrics
-from shared.shapes import BOOK_MEASURES, WINDOW_MEASURES
-from supervisor.obituary import REASON
 from tests.system.pipeline import Payload, Pipeline, kill
 
 CONFIG = """
@@ -137,7 +137,7 @@ def test_every_message_is_as_the_schema_says(messages: list[tuple[str, Payload]]
 def test_typed_records_read_every_message_without_losing_a_field(
     messages: list[tuple[str, Payload]],
 ) -> None:
-    """A Python subscriber may decode with the records of ``shared.metrics``."""
+    """A Python subscriber may decode with the records of ``bybit_pipeline.shared.metrics``."""
     decoders = {kind: msgspec.msgpack.Decoder(type_) for kind, type_ in metrics.KINDS.items()}
     for _, payload in messages:
         record = decoders[payload["kind"]].decode(msgpack.packb(payload))
@@ -238,14 +238,17 @@ def test_schema_files_and_tables_are_made_from_the_records() -> None:
 
 def test_closed_sets_are_those_of_the_processes() -> None:
     """A new reason, state or event is documented."""
-    orderbook, trades = processes.orderbook.ledger, processes.trades.ledger
+    orderbook, trades = (
+        bybit_pipeline.processes.orderbook.ledger,
+        bybit_pipeline.processes.trades.ledger,
+    )
     book_reasons = set(get_args(orderbook.Reason))
     assert book_reasons == set(get_args(metrics.BookGapReason))
     assert book_reasons | {REASON} == set(get_args(metrics.BookReason))
     assert set(get_args(trades.GapReason)) == set(get_args(metrics.TradesGapReason))
     tape_reasons = {
         name
-        for part in get_args(processes.trades.tape.TapeReason)
+        for part in get_args(bybit_pipeline.processes.trades.tape.TapeReason)
         for name in get_args(part) or [part]
     }
     assert tape_reasons | {REASON} == set(get_args(metrics.TradesReason))
@@ -261,4 +264,6 @@ def test_closed_sets_are_those_of_the_processes() -> None:
         wall = field.type
         assert msgspec.json.schema(density[field.name]).items() <= msgspec.json.schema(wall).items()
     states = msgspec.json.schema(metrics.SupervisorStatus)["$defs"]["SupervisorStatus"]
-    assert set(get_args(supervisor.keeper.State)) == set(states["properties"]["state"]["enum"])
+    assert set(get_args(bybit_pipeline.supervisor.keeper.State)) == set(
+        states["properties"]["state"]["enum"]
+    )

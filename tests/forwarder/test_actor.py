@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 import zmq
 
-from processes.forwarder.actor import Forwarder
-from shared.bus import MetricPublisher
-from shared.codec import decode_map, encode_bundle
-from shared.errors import EX_CANTCREAT
-from shared.specs import ForwarderSpec, write_spec
+from bybit_pipeline.processes.forwarder.actor import Forwarder
+from bybit_pipeline.shared.bus import MetricPublisher
+from bybit_pipeline.shared.codec import decode_map, encode_bundle
+from bybit_pipeline.shared.errors import EX_CANTCREAT
+from bybit_pipeline.shared.specs import ForwarderSpec, write_spec
 
 DEADLINE_MS = 10_000
 BTC = b"trades.linear.BTCUSDT"
@@ -182,7 +182,12 @@ def test_a_taken_port_ends_the_process_with_one_line_that_names_it(
     spec = make_spec(tmp_path, f"tcp://127.0.0.1:{port}")
     write_spec(spec, tmp_path / "forwarder.json")
     done = subprocess.run(
-        [sys.executable, "-m", "processes.forwarder", str(tmp_path / "forwarder.json")],
+        [
+            sys.executable,
+            "-m",
+            "bybit_pipeline.processes.forwarder",
+            str(tmp_path / "forwarder.json"),
+        ],
         capture_output=True,
         text=True,
         timeout=60,

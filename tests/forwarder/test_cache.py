@@ -3,7 +3,7 @@
 import msgpack
 import pytest
 
-from processes.forwarder.cache import (
+from bybit_pipeline.processes.forwarder.cache import (
     MAX_PAYLOAD_BYTES,
     MAX_TOPIC_BYTES,
     LastValues,

@@ -77,7 +77,7 @@ def test_the_container_copies_what_there_is_and_what_the_package_needs() -> None
     ]
 
     assert [path for path in copied if not (ROOT / path).exists()] == []
-    packages = re.search(r"^packages = \[(.+)\]$", (ROOT / "pyproject.toml").read_text(), re.M)
+    packages = re.search(r"^only-include = \[(.+)\]$", (ROOT / "pyproject.toml").read_text(), re.M)
     assert packages is not None
     assert set(re.findall(r'"(\w+)"', packages[1])) <= set(copied)
     assert {"pyproject.toml", "constraints.txt"} <= set(copied)

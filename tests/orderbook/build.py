@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from shared.messages import (
+from bybit_pipeline.shared.messages import (
     BookMessage,
     Level,
     LinkEvent,

@@ -13,17 +13,17 @@ import zmq
 from msgspec.structs import replace
 from prometheus_client import generate_latest
 
-from processes.orderbook.actor import OrderbookWorker
-from processes.orderbook.density import ARRIVAL_MS, FALL_MS, PUSH_MS
-from processes.orderbook.measures import MEASURES
-from shared.bus import MarketPublisher, MetricInbox, Received
-from shared.clock import Clock, SystemClock
-from shared.codec import decode_map, encode_map
-from shared.config import DensityConfig, OrderbookConfig
-from shared.messages import BookMessage, LinkMessage, MarketMessage, TradesMessage
-from shared.specs import Assignment, OrderbookSpec, Stream
-from shared.topics import link_topic, market_topic
-from shared.worker import TICKS_MAX, TOGETHER, Metric
+from bybit_pipeline.processes.orderbook.actor import OrderbookWorker
+from bybit_pipeline.processes.orderbook.density import ARRIVAL_MS, FALL_MS, PUSH_MS
+from bybit_pipeline.processes.orderbook.measures import MEASURES
+from bybit_pipeline.shared.bus import MarketPublisher, MetricInbox, Received
+from bybit_pipeline.shared.clock import Clock, SystemClock
+from bybit_pipeline.shared.codec import decode_map, encode_map
+from bybit_pipeline.shared.config import DensityConfig, OrderbookConfig
+from bybit_pipeline.shared.messages import BookMessage, LinkMessage, MarketMessage, TradesMessage
+from bybit_pipeline.shared.specs import Assignment, OrderbookSpec, Stream
+from bybit_pipeline.shared.topics import link_topic, market_topic
+from bybit_pipeline.shared.worker import TICKS_MAX, TOGETHER, Metric
 from tests.naive import NaiveBook, read_capture
 from tests.orderbook.build import (
     ASKS,

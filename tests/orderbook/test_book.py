@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from processes.orderbook.book import (
+from bybit_pipeline.processes.orderbook.book import (
     BadLevels,
     BookError,
     CrossedBook,
@@ -20,7 +20,7 @@ from processes.orderbook.book import (
     TooDeep,
     WrongDepth,
 )
-from shared.messages import BookMessage
+from bybit_pipeline.shared.messages import BookMessage
 from tests.naive import NaiveBook, read_capture
 from tests.orderbook.build import ASKS, BIDS, delta, recorded_book, snapshot
 

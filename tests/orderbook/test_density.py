@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from processes.orderbook.book import OrderBook
-from processes.orderbook.density import (
+from bybit_pipeline.processes.orderbook.book import OrderBook
+from bybit_pipeline.processes.orderbook.density import (
     ARRIVAL_MS,
     FALL_MS,
     PUSH_MS,
@@ -22,9 +22,9 @@ from processes.orderbook.density import (
     DensityTracker,
     TickGrid,
 )
-from processes.orderbook.wall import Wall
-from shared.config import DensityConfig
-from shared.messages import Level, Trade
+from bybit_pipeline.processes.orderbook.wall import Wall
+from bybit_pipeline.shared.config import DensityConfig
+from bybit_pipeline.shared.messages import Level, Trade
 from tests.naive import read_capture
 from tests.orderbook.build import delta, recorded_book, recorded_trades, snapshot, trade
 from tests.orderbook.naive_walls import NaiveWalls

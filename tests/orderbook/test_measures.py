@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from processes.orderbook.book import OrderBook
-from processes.orderbook.measures import (
+from bybit_pipeline.processes.orderbook.book import OrderBook
+from bybit_pipeline.processes.orderbook.measures import (
     MEASURES,
     BookMeasures,
     OrderFlow,
@@ -21,8 +21,8 @@ from processes.orderbook.measures import (
     spread_bps,
     weighted_mid,
 )
-from shared.config import OrderbookConfig
-from shared.messages import Category, Level
+from bybit_pipeline.shared.config import OrderbookConfig
+from bybit_pipeline.shared.messages import Category, Level
 from tests.naive import read_capture
 from tests.orderbook.build import delta, recorded_book, snapshot
 

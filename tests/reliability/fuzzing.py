@@ -14,17 +14,23 @@ from typing import Any
 import msgspec
 import websocket
 
-from processes.connector.frames import BufferedWebSocket
-from processes.connector.protocol import BookUpdate, InvalidFrame, TradeBatch, decode, trades_in
-from processes.forwarder.cache import parse_message
-from shared import codec
-from shared.config import make_config
-from shared.errors import CodecError, ConfigError, PipelineError
-from shared.messages import Category
-from supervisor import router
-from supervisor.markets import parse_market
-from supervisor.plan import make_plan
-from supervisor.status import HeartbeatStatus
+from bybit_pipeline.processes.connector.frames import BufferedWebSocket
+from bybit_pipeline.processes.connector.protocol import (
+    BookUpdate,
+    InvalidFrame,
+    TradeBatch,
+    decode,
+    trades_in,
+)
+from bybit_pipeline.processes.forwarder.cache import parse_message
+from bybit_pipeline.shared import codec
+from bybit_pipeline.shared.config import make_config
+from bybit_pipeline.shared.errors import CodecError, ConfigError, PipelineError
+from bybit_pipeline.shared.messages import Category
+from bybit_pipeline.supervisor import router
+from bybit_pipeline.supervisor.markets import parse_market
+from bybit_pipeline.supervisor.plan import make_plan
+from bybit_pipeline.supervisor.status import HeartbeatStatus
 
 TOPICS = ["publicTrade.BTCUSDT", "publicTrade.ETHUSDT"]
 CATEGORIES: tuple[Category, ...] = ("linear", "spot", "inverse", "option")

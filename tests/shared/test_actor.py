@@ -11,15 +11,15 @@ from typing import Any
 import pytest
 import zmq
 
-from shared.codec import decode_map, encode_map
-from shared.errors import EX_CONFIG, EX_OK, EX_SOFTWARE, EX_UNAVAILABLE, EX_USAGE
-from shared.specs import ProcessSpec, write_spec
+from bybit_pipeline.shared.codec import decode_map, encode_map
+from bybit_pipeline.shared.errors import EX_CONFIG, EX_OK, EX_SOFTWARE, EX_UNAVAILABLE, EX_USAGE
+from bybit_pipeline.shared.specs import ProcessSpec, write_spec
 
 CHILD = """
 import sys
 from shared import actor
-from shared.errors import NoPipelineError
-from shared.specs import ProcessSpec
+from bybit_pipeline.shared.errors import NoPipelineError
+from bybit_pipeline.shared.specs import ProcessSpec
 
 class Child(actor.Actor):
     role = "test"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import zmq
 
-from shared.bus import (
+from bybit_pipeline.shared.bus import (
     BUNDLE,
     BURST,
     MarketPublisher,
@@ -18,10 +18,10 @@ from shared.bus import (
     bind,
     ipc_endpoint,
 )
-from shared.codec import decode_map, decode_market, encode_bundle
-from shared.errors import TakenError
-from shared.messages import TradesMessage
-from shared.topics import market_topic
+from bybit_pipeline.shared.codec import decode_map, decode_market, encode_bundle
+from bybit_pipeline.shared.errors import TakenError
+from bybit_pipeline.shared.messages import TradesMessage
+from bybit_pipeline.shared.topics import market_topic
 
 BTC = market_topic("trade", "linear", "BTCUSDT")
 BTC_PERP = market_topic("trade", "linear", "BTCUSDTPERP")

@@ -7,7 +7,12 @@ from typing import Any
 
 import pytest
 
-from shared.captures import CaptureError, CaptureReader, capture_name, describe_capture
+from bybit_pipeline.shared.captures import (
+    CaptureError,
+    CaptureReader,
+    capture_name,
+    describe_capture,
+)
 
 LINEAR_BOOK = {
     "topic": "orderbook.50.AAAUSDT", "type": "snapshot", "ts": 2000,

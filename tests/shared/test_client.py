@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 import zmq
 
-from processes.forwarder.actor import Forwarder
-from shared.bus import MetricPublisher
-from shared.client import MAX_WAITING, Density, Metric, PipelineClient, Snapshot
-from shared.codec import encode_bundle
-from shared.errors import EX_UNAVAILABLE, NoPipelineError
-from shared.specs import ForwarderSpec
+from bybit_pipeline.processes.forwarder.actor import Forwarder
+from bybit_pipeline.shared.bus import MetricPublisher
+from bybit_pipeline.shared.client import MAX_WAITING, Density, Metric, PipelineClient, Snapshot
+from bybit_pipeline.shared.codec import encode_bundle
+from bybit_pipeline.shared.errors import EX_UNAVAILABLE, NoPipelineError
+from bybit_pipeline.shared.specs import ForwarderSpec
 
 Context = zmq.Context[zmq.Socket[bytes]]
 DEADLINE_S = 10.0
@@ -413,8 +413,8 @@ class Relay:
 def test_nothing_old_remains_when_the_line_is_dead_without_an_end(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("shared.client.HEARTBEAT_MS", 50)
-    monkeypatch.setattr("shared.client.HEARTBEAT_TIMEOUT_MS", 200)
+    monkeypatch.setattr("bybit_pipeline.shared.client.HEARTBEAT_MS", 50)
+    monkeypatch.setattr("bybit_pipeline.shared.client.HEARTBEAT_TIMEOUT_MS", 200)
     with (
         contextlib.closing(Relay(pipeline.endpoint)) as relay,
         PipelineClient(relay.endpoint) as client,

@@ -15,7 +15,7 @@ def test_durations_contain_the_time_in_which_the_machine_slept() -> None:
     if subprocess.run([*ASLEEP, "true"], capture_output=True, check=False).returncode:
         pytest.skip("no right to make a time namespace")
     look = (
-        "import time; from shared.clock import SystemClock;"
+        "import time; from bybit_pipeline.shared.clock import SystemClock;"
         "print(round(SystemClock().monotonic() - time.monotonic()))"
     )
 

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.codec import decode_map, decode_market, encode_map, encode_record
-from shared.errors import CodecError
-from shared.messages import BookMessage, LinkMessage, Trade, TradesMessage
-from shared.topics import link_topic, market_topic
+from bybit_pipeline.shared.codec import decode_map, decode_market, encode_map, encode_record
+from bybit_pipeline.shared.errors import CodecError
+from bybit_pipeline.shared.messages import BookMessage, LinkMessage, Trade, TradesMessage
+from bybit_pipeline.shared.topics import link_topic, market_topic
 
 numbers = st.floats(min_value=0, max_value=1e15, allow_nan=False)
 integers = st.integers(min_value=0, max_value=2**62)

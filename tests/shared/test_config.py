@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from shared.config import Config, make_config, read_config, window_seconds
-from shared.errors import ConfigError
+from bybit_pipeline.shared.config import Config, make_config, read_config, window_seconds
+from bybit_pipeline.shared.errors import ConfigError
 
 
 def test_an_empty_file_gives_the_defaults() -> None:

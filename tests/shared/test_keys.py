@@ -7,8 +7,8 @@ import pytest
 import zmq
 from zmq.utils import z85
 
-from shared.errors import ConfigError, TakenError
-from shared.keys import (
+from bybit_pipeline.shared.errors import ConfigError, TakenError
+from bybit_pipeline.shared.keys import (
     default_keys_dir,
     make_client_keys,
     make_server_keys,

@@ -2,8 +2,8 @@
 
 import pytest
 
-from shared.pace import BUSY_PER_S, ENOUGH, LOOK_S, REST_MAX_S, Pace
-from shared.telemetry import Telemetry
+from bybit_pipeline.shared.pace import BUSY_PER_S, ENOUGH, LOOK_S, REST_MAX_S, Pace
+from bybit_pipeline.shared.telemetry import Telemetry
 
 
 def rests(rate_per_s: float, messages: int, seconds: float = 1.0) -> set[float]:

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.messages import Category
-from shared.patterns import chosen, is_pattern, parse_pattern, slack, with_capitals
+from bybit_pipeline.shared.messages import Category
+from bybit_pipeline.shared.patterns import chosen, is_pattern, parse_pattern, slack, with_capitals
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from shared.errors import TakenError
-from shared.ports import check_free, check_free_endpoint, listener, remove_socket_file, taken
+from bybit_pipeline.shared.errors import TakenError
+from bybit_pipeline.shared.ports import (
+    check_free,
+    check_free_endpoint,
+    listener,
+    remove_socket_file,
+    taken,
+)
 
 
 def test_a_port_that_is_listened_on_is_taken_by_a_named_process() -> None:

@@ -7,8 +7,8 @@ import urllib.request
 import pytest
 from prometheus_client import generate_latest
 
-from shared.telemetry import Telemetry
-from shared.webserver import CONNECTIONS_MAX
+from bybit_pipeline.shared.telemetry import Telemetry
+from bybit_pipeline.shared.webserver import CONNECTIONS_MAX
 
 
 def exposed(telemetry: Telemetry) -> str:

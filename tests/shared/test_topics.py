@@ -2,7 +2,14 @@
 
 import pytest
 
-from shared.topics import Topic, link_topic, market_topic, metric_topic, parse_topic, topic_text
+from bybit_pipeline.shared.topics import (
+    Topic,
+    link_topic,
+    market_topic,
+    metric_topic,
+    parse_topic,
+    topic_text,
+)
 
 
 def test_an_option_symbol_with_a_dot_survives_parsing() -> None:

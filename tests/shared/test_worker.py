@@ -2,7 +2,7 @@
 
 import pytest
 
-from shared.worker import LATE_S, STRETCH_MAX, TOGETHER, Turns
+from bybit_pipeline.shared.worker import LATE_S, STRETCH_MAX, TOGETHER, Turns
 
 INTERVALS_S = (0.1, 0.25, 0.45, 10.0)
 

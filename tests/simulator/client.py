@@ -8,12 +8,12 @@ from typing import Any
 
 import websocket
 
-from processes.simulator.catalogue import catalogue
-from processes.simulator.faults import Faults
-from processes.simulator.feed import Feed
-from processes.simulator.server import Server, ServerThread
-from processes.simulator.synthetic import SyntheticFeed
-from shared.messages import Category
+from bybit_pipeline.processes.simulator.catalogue import catalogue
+from bybit_pipeline.processes.simulator.faults import Faults
+from bybit_pipeline.processes.simulator.feed import Feed
+from bybit_pipeline.processes.simulator.server import Server, ServerThread
+from bybit_pipeline.processes.simulator.synthetic import SyntheticFeed
+from bybit_pipeline.shared.messages import Category
 from tests.simulator.test_catalogue import TODAY
 
 DEADLINE_S = 10.0

@@ -4,15 +4,15 @@ import datetime as dt
 
 import pytest
 
-from processes.simulator.catalogue import (
+from bybit_pipeline.processes.simulator.catalogue import (
     DecimalStep,
     catalogue,
     categories_of,
     instrument_named,
     option_price,
 )
-from processes.simulator.synthetic import listing
-from shared.messages import Category
+from bybit_pipeline.processes.simulator.synthetic import listing
+from bybit_pipeline.shared.messages import Category
 
 TODAY = dt.date(2026, 8, 9)
 

@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 from prometheus_client import generate_latest
 
-from processes.simulator.actor import Simulator
-from processes.simulator.feed import Outgoing
-from processes.simulator.synthetic import SyntheticFeed
-from shared.specs import SimulatorSpec
+from bybit_pipeline.processes.simulator.actor import Simulator
+from bybit_pipeline.processes.simulator.feed import Outgoing
+from bybit_pipeline.processes.simulator.synthetic import SyntheticFeed
+from bybit_pipeline.shared.specs import SimulatorSpec
 from tests.simulator.client import Connection
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from processes.simulator.faults import (
+from bybit_pipeline.processes.simulator.faults import (
     CORRUPTIONS,
     DEFAULT_EVERY,
     Faults,
@@ -15,7 +15,7 @@ from processes.simulator.faults import (
     make_fault,
     parse_fault,
 )
-from processes.simulator.feed import TopicKey
+from bybit_pipeline.processes.simulator.feed import TopicKey
 
 BOOK: TopicKey = ("linear", "orderbook.50.BTCUSDT")
 OTHER: TopicKey = ("linear", "orderbook.50.ETHUSDT")
@@ -171,7 +171,7 @@ def test_faults_can_be_changed_while_running() -> None:
 
 def test_every_fault_has_a_default_and_is_documented() -> None:
     """In the module's docstring, which is what the command line points to."""
-    import processes.simulator.faults as module
+    import bybit_pipeline.processes.simulator.faults as module
 
     for name in DEFAULT_EVERY:
         assert make_fault(name).every >= 1

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from processes.simulator import rest
-from processes.simulator.feed import TopicKey
-from processes.simulator.playback import START_DELAY_MS, PlaybackFeed
-from shared.captures import CaptureReader
+from bybit_pipeline.processes.simulator import rest
+from bybit_pipeline.processes.simulator.feed import TopicKey
+from bybit_pipeline.processes.simulator.playback import START_DELAY_MS, PlaybackFeed
+from bybit_pipeline.shared.captures import CaptureReader
 from tests.naive import NaiveBook, read_capture
 
 NOW_MS = 1_900_000_000_000

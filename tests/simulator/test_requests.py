@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from processes.simulator.protocol import Reply, Session
-from shared.messages import Category
+from bybit_pipeline.processes.simulator.protocol import Reply, Session
+from bybit_pipeline.shared.messages import Category
 
 TOPICS = {"publicTrade.BTCUSDT", "publicTrade.ETHUSDT", "orderbook.50.BTCUSDT"}
 CONTRACTS: tuple[Category, ...] = ("linear", "inverse")

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from processes.simulator import rest
-from processes.simulator.catalogue import instrument_named
-from processes.simulator.faults import REST_HOWS, make_fault
-from processes.simulator.script import parse_script
-from processes.simulator.server import ServerThread
-from processes.simulator.synthetic import SyntheticFeed
+from bybit_pipeline.processes.simulator import rest
+from bybit_pipeline.processes.simulator.catalogue import instrument_named
+from bybit_pipeline.processes.simulator.faults import REST_HOWS, make_fault
+from bybit_pipeline.processes.simulator.script import parse_script
+from bybit_pipeline.processes.simulator.server import ServerThread
+from bybit_pipeline.processes.simulator.synthetic import SyntheticFeed
 from tests.simulator.client import Connection, full_feed, running
 from tests.simulator.test_catalogue import TODAY
 

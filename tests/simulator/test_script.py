@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from processes.simulator.catalogue import instrument_named
-from processes.simulator.script import ScriptError, parse_script
-from processes.simulator.synthetic import SyntheticFeed
+from bybit_pipeline.processes.simulator.catalogue import instrument_named
+from bybit_pipeline.processes.simulator.script import ScriptError, parse_script
+from bybit_pipeline.processes.simulator.synthetic import SyntheticFeed
 from tests.naive import NaiveBook
 
 START_MS = 1_786_310_817_000

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 import websocket
 
-from processes.simulator.catalogue import instrument_named
-from processes.simulator.faults import Faults
-from processes.simulator.feed import TopicKey
-from processes.simulator.playback import PlaybackFeed
-from processes.simulator.server import Server, ServerThread
-from processes.simulator.synthetic import SyntheticFeed
-from shared.captures import CaptureReader
-from shared.errors import TakenError
+from bybit_pipeline.processes.simulator.catalogue import instrument_named
+from bybit_pipeline.processes.simulator.faults import Faults
+from bybit_pipeline.processes.simulator.feed import TopicKey
+from bybit_pipeline.processes.simulator.playback import PlaybackFeed
+from bybit_pipeline.processes.simulator.server import Server, ServerThread
+from bybit_pipeline.processes.simulator.synthetic import SyntheticFeed
+from bybit_pipeline.shared.captures import CaptureReader
+from bybit_pipeline.shared.errors import TakenError
 from tests.naive import NaiveBook
 from tests.simulator.client import DEADLINE_S, OPTION, Connection, running
 from tests.simulator.test_catalogue import TODAY

@@ -1,4 +1,4 @@
-"""``python -m processes.simulator`` as users and the pipeline start it."""
+"""``python -m bybit_pipeline.processes.simulator`` as users and the pipeline start it."""
 
 import json
 import os
@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 import websocket
 
-from processes.simulator.build import make_server
-from processes.simulator.command import make_parser, make_spec
-from shared.errors import PipelineError
-from shared.specs import SimulatorSpec, write_spec
+from bybit_pipeline.processes.simulator.build import make_server
+from bybit_pipeline.processes.simulator.command import make_parser, make_spec
+from bybit_pipeline.shared.errors import PipelineError
+from bybit_pipeline.shared.specs import SimulatorSpec, write_spec
 
 DEADLINE_S = 20.0
-COMMAND = (sys.executable, "-m", "processes.simulator")
+COMMAND = (sys.executable, "-m", "bybit_pipeline.processes.simulator")
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 

@@ -7,10 +7,14 @@ from typing import Any
 
 import pytest
 
-from processes.simulator.catalogue import instrument_named
-from processes.simulator.feed import TopicKey
-from processes.simulator.synthetic import LEVEL_1_REPEAT_MS, PUSH_PERIOD_MS, SyntheticFeed
-from shared.messages import Category
+from bybit_pipeline.processes.simulator.catalogue import instrument_named
+from bybit_pipeline.processes.simulator.feed import TopicKey
+from bybit_pipeline.processes.simulator.synthetic import (
+    LEVEL_1_REPEAT_MS,
+    PUSH_PERIOD_MS,
+    SyntheticFeed,
+)
+from bybit_pipeline.shared.messages import Category
 from tests.naive import NaiveBook
 
 TODAY = dt.date(2026, 8, 9)

@@ -14,8 +14,8 @@ from typing import Any
 import psutil
 import pytest
 
-from shared.errors import NoPipelineError
-from supervisor.requests import Requests, read_endpoints
+from bybit_pipeline.shared.errors import NoPipelineError
+from bybit_pipeline.supervisor.requests import Requests, read_endpoints
 
 FAKE = Path(__file__).with_name("fake_child.py")
 DEADLINE_S = 15.0

@@ -116,13 +116,13 @@ def is_due(path: Path, does: dict[str, Any]) -> bool:
 
 def supervise() -> int:
     """``RUN_DIR TABLES TIMES``: run a supervisor whose children are all fakes."""
-    from shared import logs
-    from shared.config import make_config
-    from shared.errors import PipelineError
-    from supervisor import keeper
-    from supervisor.plan import make_plan
-    from supervisor.rundir import RunDir
-    from supervisor.supervisor import Supervisor
+    from bybit_pipeline.shared import logs
+    from bybit_pipeline.shared.config import make_config
+    from bybit_pipeline.shared.errors import PipelineError
+    from bybit_pipeline.supervisor import keeper
+    from bybit_pipeline.supervisor.plan import make_plan
+    from bybit_pipeline.supervisor.rundir import RunDir
+    from bybit_pipeline.supervisor.supervisor import Supervisor
 
     for name, value in json.loads(sys.argv[4]).items():
         setattr(keeper, name, value)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from supervisor.child import Child, Lifeline, usage, wants_time
+from bybit_pipeline.supervisor.child import Child, Lifeline, usage, wants_time
 from tests.system.pipeline import until
 
 LOOP = "while True: pass"

@@ -14,10 +14,14 @@ from typing import Any
 import pytest
 import zmq
 
-from shared import codec
-from supervisor.cli import main
+from bybit_pipeline.shared import codec
+from bybit_pipeline.supervisor.cli import main
 
-RUN = [sys.executable, "-c", "import sys; from supervisor.cli import main; sys.exit(main())"]
+RUN = [
+    sys.executable,
+    "-c",
+    "import sys; from bybit_pipeline.supervisor.cli import main; sys.exit(main())",
+]
 
 
 PLANNED = {f"{stream}.{symbol}" for symbol in ("BTCUSDT", "ETHUSDT")
@@ -167,7 +171,7 @@ def test_the_traceback_is_there_for_who_asks(capsys: pytest.CaptureFixture[str])
 def test_a_bug_is_one_line_and_70(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("supervisor.options.resolve", lambda _: 1 / 0)
+    monkeypatch.setattr("bybit_pipeline.supervisor.options.resolve", lambda _: 1 / 0)
 
     assert (70, "bug: ZeroDivisionError: division by zero") == refused(capsys, "check")
 
@@ -212,7 +216,7 @@ def test_without_a_pipeline_there_is_nothing_to_talk_to(
 def test_a_pipeline_that_does_not_answer_is_nothing_to_talk_to(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("supervisor.requests.ANSWER_S", 0.1)
+    monkeypatch.setattr("bybit_pipeline.supervisor.requests.ANSWER_S", 0.1)
     (tmp_path / "lock").write_text(f"{os.getpid()}\n")
 
     code, line = refused(capsys, "status", "--run-dir", str(tmp_path))

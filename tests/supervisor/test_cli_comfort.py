@@ -12,10 +12,14 @@ from typing import Any
 import pytest
 import typer
 
-from supervisor.cli import app, main
-from supervisor.terminal.paint import Words, message_line, show
+from bybit_pipeline.supervisor.cli import app, main
+from bybit_pipeline.supervisor.terminal.paint import Words, message_line, show
 
-RUN = [sys.executable, "-c", "import sys; from supervisor.cli import main; sys.exit(main())"]
+RUN = [
+    sys.executable,
+    "-c",
+    "import sys; from bybit_pipeline.supervisor.cli import main; sys.exit(main())",
+]
 COMMANDS = sorted(typer.main.get_group(app).commands)
 
 
@@ -147,7 +151,7 @@ def test_without_gaps_there_is_nothing_on_stdout(
     capsys: pytest.CaptureFixture[str], steady_pipeline: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answer: dict[str, Any] = {"gaps": [], "silent": []}
-    monkeypatch.setattr("supervisor.requests.Requests.ask", lambda *_: answer)
+    monkeypatch.setattr("bybit_pipeline.supervisor.requests.Requests.ask", lambda *_: answer)
 
     assert 0 == main(["gaps", "--run-dir", str(steady_pipeline.run_dir)])
     assert ("", "no gaps\n") == capsys.readouterr()
@@ -166,7 +170,8 @@ def test_in_a_pipe_there_is_no_colour(capsys: pytest.CaptureFixture[str]) -> Non
 
 def test_on_a_terminal_states_have_colours_and_long_lines_stay_whole() -> None:
     ours, theirs = pty.openpty()
-    code = "from supervisor.terminal.paint import show; show(['books  1 stale ' + 'x' * 200])"
+    code = "from bybit_pipeline.supervisor.terminal.paint import show;"
+    code += "show(['books  1 stale ' + 'x' * 200])"
     subprocess.run(
         [sys.executable, "-c", code], stdout=theirs, stdin=theirs, check=True,
         env={**os.environ, "TERM": "xterm", "COLUMNS": "80"},

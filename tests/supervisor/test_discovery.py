@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 import structlog.testing
 
-from shared.config import ConnectorConfig, InstrumentsConfig, make_config
-from shared.telemetry import Telemetry
-from supervisor.discovery import Discovery
-from supervisor.lister import ListAnswer, Lister, ListRequest
-from supervisor.listing import Failure, Listing, ListingError, Need
-from supervisor.markets import subscribe, unsubscribe
-from supervisor.plan import Plan, make_plan, with_selection
+from bybit_pipeline.shared.config import ConnectorConfig, InstrumentsConfig, make_config
+from bybit_pipeline.shared.telemetry import Telemetry
+from bybit_pipeline.supervisor.discovery import Discovery
+from bybit_pipeline.supervisor.lister import ListAnswer, Lister, ListRequest
+from bybit_pipeline.supervisor.listing import Failure, Listing, ListingError, Need
+from bybit_pipeline.supervisor.markets import subscribe, unsubscribe
+from bybit_pipeline.supervisor.plan import Plan, make_plan, with_selection
 
 LINEAR = Need("linear")
 SETTINGS = InstrumentsConfig(refresh_s=300.0, symbols_max=100)

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from shared.config import make_config
-from supervisor.child import Child, Lifeline
-from supervisor.household import Household
-from supervisor.keeper import SILENT_S
-from supervisor.markets import subscribe
-from supervisor.plan import make_plan
+from bybit_pipeline.shared.config import make_config
+from bybit_pipeline.supervisor.child import Child, Lifeline
+from bybit_pipeline.supervisor.household import Household
+from bybit_pipeline.supervisor.keeper import SILENT_S
+from bybit_pipeline.supervisor.markets import subscribe
+from bybit_pipeline.supervisor.plan import make_plan
 
 WITH_DASHBOARD = make_config({"source": "live", "dashboard": {"enabled": True, "port": 0}})
 SLEEPER = ("-c", "import select, sys; select.select([int(sys.argv[3])], [], [])")

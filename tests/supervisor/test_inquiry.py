@@ -1,6 +1,6 @@
 """When a question to all workers is answered, and with what."""
 
-from supervisor.inquiry import OPEN_MAX, PATIENCE_S, Inquiries
+from bybit_pipeline.supervisor.inquiry import OPEN_MAX, PATIENCE_S, Inquiries
 
 
 def gap(start_ms: int | None) -> dict[str, object]:

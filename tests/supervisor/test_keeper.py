@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from supervisor.keeper import READY_S, SILENT_S, STARVED_RATIO, Keeper
+from bybit_pipeline.supervisor.keeper import READY_S, SILENT_S, STARVED_RATIO, Keeper
 
 
 class FakeProcess:

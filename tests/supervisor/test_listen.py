@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import zmq
 
-from shared import codec
-from shared.errors import NoPipelineError
-from supervisor.listen import Listener, wait_for_endpoints
+from bybit_pipeline.shared import codec
+from bybit_pipeline.shared.errors import NoPipelineError
+from bybit_pipeline.supervisor.listen import Listener, wait_for_endpoints
 
 DEADLINE_MS = 5_000
 

@@ -9,9 +9,9 @@ from contextlib import contextmanager, suppress
 
 import pytest
 
-from supervisor import lister
-from supervisor.lister import ListAnswer, Lister, ListRequest, get_list, get_lists
-from supervisor.listing import ListingError, Need
+from bybit_pipeline.supervisor import lister
+from bybit_pipeline.supervisor.lister import ListAnswer, Lister, ListRequest, get_list, get_lists
+from bybit_pipeline.supervisor.listing import ListingError, Need
 from tests.simulator.client import running
 from tests.supervisor.test_listing import page
 

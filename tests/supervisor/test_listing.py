@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from supervisor.listing import PAGES_MAX, Listing, ListingError, Need, ask, vanished
+from bybit_pipeline.supervisor.listing import PAGES_MAX, Listing, ListingError, Need, ask, vanished
 
 LINEAR = Need("linear")
 

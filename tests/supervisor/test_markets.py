@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from shared.config import make_config
-from supervisor.listing import Listing
-from supervisor.markets import MarketError, parse_market, subscribe, unsubscribe
-from supervisor.plan import Plan, exchange_topic, make_plan, with_selection
+from bybit_pipeline.shared.config import make_config
+from bybit_pipeline.supervisor.listing import Listing
+from bybit_pipeline.supervisor.markets import MarketError, parse_market, subscribe, unsubscribe
+from bybit_pipeline.supervisor.plan import Plan, exchange_topic, make_plan, with_selection
 
 
 @pytest.fixture

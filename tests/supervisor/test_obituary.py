@@ -4,12 +4,12 @@ from typing import Any
 
 import pytest
 
-from processes.trades.aggregator import TradesAggregator
-from processes.trades.window import WindowMeasures
-from shared.config import make_config
-from shared.shapes import WINDOW_MEASURES, no_trades
-from supervisor.obituary import AGAIN_S, SECOND_S, Metric, Obituaries
-from supervisor.plan import Plan, make_plan
+from bybit_pipeline.processes.trades.aggregator import TradesAggregator
+from bybit_pipeline.processes.trades.window import WindowMeasures
+from bybit_pipeline.shared.config import make_config
+from bybit_pipeline.shared.shapes import WINDOW_MEASURES, no_trades
+from bybit_pipeline.supervisor.obituary import AGAIN_S, SECOND_S, Metric, Obituaries
+from bybit_pipeline.supervisor.plan import Plan, make_plan
 
 SYMBOLS = ["BTCUSDT", "ETHUSDT"]
 

@@ -8,12 +8,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from shared.captures import CaptureInfo
-from shared.config import Config, MarketConfig, make_config, read_config
-from shared.errors import ConfigError
-from shared.keys import make_server_keys
-from supervisor.options import Options, absolute_run_dir, recorded_markets, resolve
-from supervisor.plan import make_plan
+from bybit_pipeline.shared.captures import CaptureInfo
+from bybit_pipeline.shared.config import Config, MarketConfig, make_config, read_config
+from bybit_pipeline.shared.errors import ConfigError
+from bybit_pipeline.shared.keys import make_server_keys
+from bybit_pipeline.supervisor.options import Options, absolute_run_dir, recorded_markets, resolve
+from bybit_pipeline.supervisor.plan import make_plan
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.config import Config, make_config
-from shared.errors import ConfigError
-from shared.specs import (
+from bybit_pipeline.shared.config import Config, make_config
+from bybit_pipeline.shared.errors import ConfigError
+from bybit_pipeline.shared.specs import (
     ConnectorSpec,
     DashboardSpec,
     ForwarderSpec,
@@ -20,7 +20,7 @@ from shared.specs import (
     Stream,
     TradesSpec,
 )
-from supervisor.plan import (
+from bybit_pipeline.supervisor.plan import (
     Plan,
     change,
     exchange_topic,
@@ -28,7 +28,7 @@ from supervisor.plan import (
     with_streams,
     without_streams,
 )
-from supervisor.selection import make_stream
+from bybit_pipeline.supervisor.selection import make_stream
 
 RUN_DIR = "/run/x"
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from supervisor.policy import Decision, RestartHistory, RestartPolicy, exit_reason
+from bybit_pipeline.supervisor.policy import Decision, RestartHistory, RestartPolicy, exit_reason
 
 POLICY = RestartPolicy(
     delay_initial_s=0.5, delay_max_s=30.0, intensity=5, period_s=60.0, stable_s=60.0

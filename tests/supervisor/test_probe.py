@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from websockets.sync.server import ServerConnection, serve
 
-from supervisor.probe import Prober, growing_pauses, is_answered
+from bybit_pipeline.supervisor.probe import Prober, growing_pauses, is_answered
 
 SPOT = '{"success":true,"ret_msg":"pong","conn_id":"x","op":"ping"}'
 OPTION = '{"args":["1672916271846"],"op":"pong"}'

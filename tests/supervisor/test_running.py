@@ -16,7 +16,11 @@ from typing import Any
 
 import pytest
 
-RUN = [sys.executable, "-c", "import sys; from supervisor.cli import main; sys.exit(main())"]
+RUN = [
+    sys.executable,
+    "-c",
+    "import sys; from bybit_pipeline.supervisor.cli import main; sys.exit(main())",
+]
 DEADLINE_S = 20.0
 
 
@@ -128,7 +132,7 @@ def test_without_a_terminal_there_are_json_lines_on_stderr(tmp_path: Path) -> No
 INTERRUPTED = """
 import os, signal, sys
 from supervisor import rundir
-from supervisor.cli import main
+from bybit_pipeline.supervisor.cli import main
 
 number, lock = signal.Signals[sys.argv.pop()], rundir._lock
 

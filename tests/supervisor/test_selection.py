@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from shared.config import make_config
-from supervisor.listing import Listing, Need
-from supervisor.plan import change, make_plan, with_selection
-from supervisor.selection import Choice, Selection, configured_selection
+from bybit_pipeline.shared.config import make_config
+from bybit_pipeline.supervisor.listing import Listing, Need
+from bybit_pipeline.supervisor.plan import change, make_plan, with_selection
+from bybit_pipeline.supervisor.selection import Choice, Selection, configured_selection
 
 LINEAR = Need("linear")
 RANKED = Need("linear", has_turnover=True)

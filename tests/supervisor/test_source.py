@@ -2,7 +2,7 @@
 
 import pytest
 
-from supervisor.source import FallbackRule, Link
+from bybit_pipeline.supervisor.source import FallbackRule, Link
 
 
 def test_it_is_due_when_the_exchange_was_out_of_reach_for_long_enough() -> None:

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from shared.config import make_config
-from supervisor.plan import Plan, make_plan
-from supervisor.status import (
+from bybit_pipeline.shared.config import make_config
+from bybit_pipeline.supervisor.plan import Plan, make_plan
+from bybit_pipeline.supervisor.status import (
     NOT_LIVE_S,
     ProcessView,
     book_counts,

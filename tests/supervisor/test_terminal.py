@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.text import Text
 
-from shared import codec
-from supervisor.terminal.board import SOURCE_S, Board, decimals
-from supervisor.terminal.cells import (
+from bybit_pipeline.shared import codec
+from bybit_pipeline.supervisor.terminal.board import SOURCE_S, Board, decimals
+from bybit_pipeline.supervisor.terminal.cells import (
     Column,
     amount,
     balance,
@@ -19,11 +19,11 @@ from supervisor.terminal.cells import (
     number,
     source_text,
 )
-from supervisor.terminal.events import Feed
-from supervisor.terminal.ladder import watch_picture
-from supervisor.terminal.markets import DOWN, UP, Choices, market_lines
-from supervisor.terminal.overview import overview, shares
-from supervisor.terminal.rates import Rates
+from bybit_pipeline.supervisor.terminal.events import Feed
+from bybit_pipeline.supervisor.terminal.ladder import watch_picture
+from bybit_pipeline.supervisor.terminal.markets import DOWN, UP, Choices, market_lines
+from bybit_pipeline.supervisor.terminal.overview import overview, shares
+from bybit_pipeline.supervisor.terminal.rates import Rates
 
 WALL = {"side": "bid", "price": 83766.0, "size": 40.5, "strength": 9.2, "distance_bps": 0.4,
         "eaten_ratio": 0.25, "pulled_ratio": 0.0, "age_ms": 12_000}  # fmt: skip

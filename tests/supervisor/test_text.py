@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from shared.config import make_config
-from supervisor.plan import make_plan
-from supervisor.text import duration_text, plan_lines, status_lines
+from bybit_pipeline.shared.config import make_config
+from bybit_pipeline.supervisor.plan import make_plan
+from bybit_pipeline.supervisor.text import duration_text, plan_lines, status_lines
 
 
 def status(**changes: Any) -> dict[str, Any]:

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from shared.config import make_config
-from shared.specs import Stream
-from supervisor import trial
-from supervisor.markets import subscribe, unsubscribe
-from supervisor.plan import Plan, exchange_topic, make_plan, with_selection
-from supervisor.trial import Answer, Trials
+from bybit_pipeline.shared.config import make_config
+from bybit_pipeline.shared.specs import Stream
+from bybit_pipeline.supervisor import trial
+from bybit_pipeline.supervisor.markets import subscribe, unsubscribe
+from bybit_pipeline.supervisor.plan import Plan, exchange_topic, make_plan, with_selection
+from bybit_pipeline.supervisor.trial import Answer, Trials
 
 LINEAR, SPOT = "connector-linear-0", "connector-spot-0"
 BOOK, TRADES = "orderbook.50.NOPEUSDT", "publicTrade.NOPEUSDT"

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from processes.simulator.catalogue import instrument_named
-from processes.simulator.script import parse_script
-from processes.simulator.server import ServerThread
-from processes.simulator.synthetic import SyntheticFeed
+from bybit_pipeline.processes.simulator.catalogue import instrument_named
+from bybit_pipeline.processes.simulator.script import parse_script
+from bybit_pipeline.processes.simulator.server import ServerThread
+from bybit_pipeline.processes.simulator.synthetic import SyntheticFeed
 from tests.simulator.client import running
 from tests.simulator.test_catalogue import TODAY
 from tests.system.conftest import Start

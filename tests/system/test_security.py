@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import zmq
 
-from shared.client import PipelineClient
-from shared.errors import NoPipelineError, TakenError
-from shared.keys import make_client_keys, make_server_keys
-from supervisor.rundir import RunDir
+from bybit_pipeline.shared.client import PipelineClient
+from bybit_pipeline.shared.errors import NoPipelineError, TakenError
+from bybit_pipeline.shared.keys import make_client_keys, make_server_keys
+from bybit_pipeline.supervisor.rundir import RunDir
 from tests.system.conftest import Start
 
 NOBODY = 65534

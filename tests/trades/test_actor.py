@@ -12,14 +12,21 @@ import pytest
 import zmq
 from prometheus_client import generate_latest
 
-from processes.trades.actor import TradesWorker
-from shared.bus import MarketPublisher, MetricInbox, Received
-from shared.codec import decode_map
-from shared.config import TradesConfig
-from shared.messages import LinkEvent, LinkMessage, MarketMessage, Source, Trade, TradesMessage
-from shared.specs import Assignment, Stream, TradesSpec
-from shared.topics import link_topic, market_topic, parse_topic, topic_text
-from shared.worker import LATE_S, TICKS_MAX, TOGETHER, Metric
+from bybit_pipeline.processes.trades.actor import TradesWorker
+from bybit_pipeline.shared.bus import MarketPublisher, MetricInbox, Received
+from bybit_pipeline.shared.codec import decode_map
+from bybit_pipeline.shared.config import TradesConfig
+from bybit_pipeline.shared.messages import (
+    LinkEvent,
+    LinkMessage,
+    MarketMessage,
+    Source,
+    Trade,
+    TradesMessage,
+)
+from bybit_pipeline.shared.specs import Assignment, Stream, TradesSpec
+from bybit_pipeline.shared.topics import link_topic, market_topic, parse_topic, topic_text
+from bybit_pipeline.shared.worker import LATE_S, TICKS_MAX, TOGETHER, Metric
 
 T0 = 1_700_000_000_000
 DEADLINE_S = 10

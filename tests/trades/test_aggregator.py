@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from processes.trades.aggregator import TradesAggregator
-from processes.trades.ledger import GapNote
-from shared.messages import (
+from bybit_pipeline.processes.trades.aggregator import TradesAggregator
+from bybit_pipeline.processes.trades.ledger import GapNote
+from bybit_pipeline.shared.messages import (
     Category,
     LinkEvent,
     LinkMessage,

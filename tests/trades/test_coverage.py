@@ -3,7 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from processes.trades.coverage import Coverage
+from bybit_pipeline.processes.trades.coverage import Coverage
 
 ALL_HELD = -(1 << 62)
 

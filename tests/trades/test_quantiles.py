@@ -5,7 +5,7 @@ from math import ceil
 
 import pytest
 
-from processes.trades.quantiles import LONG, SizeOrder
+from bybit_pipeline.processes.trades.quantiles import LONG, SizeOrder
 
 RANKS = (0.01, 0.5, 0.9, 1.0)
 

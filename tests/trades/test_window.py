@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from processes.trades import quantiles
-from processes.trades.exact import DecimalScale, is_plausible
-from processes.trades.window import TradeWindows, WindowMeasures
+from bybit_pipeline.processes.trades import quantiles
+from bybit_pipeline.processes.trades.exact import DecimalScale, is_plausible
+from bybit_pipeline.processes.trades.window import TradeWindows, WindowMeasures
 
 
 class Print(NamedTuple):

@@ -1,0 +1,8 @@
+"""``python -m bybit_pipeline``: the command line."""
+
+import sys
+
+from bybit_pipeline.supervisor.entry import main
+
+if __name__ == "__main__":
+    sys.exit(main())
