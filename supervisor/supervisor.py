@@ -37,14 +37,18 @@ from bybit_pipeline.shared.ports import check_free, check_free_endpoint, remove_
 from bybit_pipeline.shared.specs import ProcessSpec
 from bybit_pipeline.shared.telemetry import Samples, Telemetry
 from bybit_pipeline.shared.topics import process_topic
-from bybit_pipeline.supervisor.child import Lifeline
-from bybit_pipeline.supervisor.discovery import Discovery
-from bybit_pipeline.supervisor.household import Household, endpoint_of, module_command
-from bybit_pipeline.supervisor.http import Snapshot, StatusServer
-from bybit_pipeline.supervisor.inquiry import Inquiries
-from bybit_pipeline.supervisor.markets import markets_of, streams_of, subscribe, unsubscribe
-from bybit_pipeline.supervisor.obituary import Obituaries
-from bybit_pipeline.supervisor.plan import (
+from bybit_pipeline.supervisor.children.children import Children, endpoint_of, module_command
+from bybit_pipeline.supervisor.children.last_will import LastWill
+from bybit_pipeline.supervisor.children.process import Lifeline
+from bybit_pipeline.supervisor.children.run_dir import LOG, RunDir
+from bybit_pipeline.supervisor.plan.discovery import Discovery
+from bybit_pipeline.supervisor.plan.market_args import (
+    markets_of,
+    streams_of,
+    subscribe,
+    unsubscribe,
+)
+from bybit_pipeline.supervisor.plan.plan import (
     FORWARDER,
     SIMULATOR,
     Plan,
@@ -52,13 +56,14 @@ from bybit_pipeline.supervisor.plan import (
     fill_category,
     with_selection,
 )
-from bybit_pipeline.supervisor.probe import Prober
-from bybit_pipeline.supervisor.report import Reporter
-from bybit_pipeline.supervisor.router import INVALID_REASONS, ControlRouter, Letter
-from bybit_pipeline.supervisor.rundir import LOG, RunDir
-from bybit_pipeline.supervisor.source import FallbackRule, Link
-from bybit_pipeline.supervisor.status import HeartbeatStatus
-from bybit_pipeline.supervisor.trial import Answer, Trials
+from bybit_pipeline.supervisor.source.fallback import FallbackRule, Link
+from bybit_pipeline.supervisor.source.probe import Prober
+from bybit_pipeline.supervisor.status.gather import Gather
+from bybit_pipeline.supervisor.status.pending import Answer, PendingSubscriptions
+from bybit_pipeline.supervisor.status.router import INVALID_REASONS, ControlRouter, Envelope
+from bybit_pipeline.supervisor.status.server import Snapshot, StatusServer
+from bybit_pipeline.supervisor.status.snapshot import Reporter
+from bybit_pipeline.supervisor.status.status import HeartbeatStatus
 
 log = structlog.get_logger()
 
@@ -128,10 +133,10 @@ class Supervisor(Actor):
         self._run_dir = run_dir
         self._log = run_dir.path / LOG if log_children else None
         self._lifeline = Lifeline()
-        self._household = Household(
+        self._household = Children(
             plan, self._send, lifeline=self._lifeline, log=self._log, command=command
         )
-        self._obituaries = Obituaries(f"{self.clock.time_ns() // 1_000_000:x}")
+        self._obituaries = LastWill(f"{self.clock.time_ns() // 1_000_000:x}")
         self._forwarder_starts = 0
         self._endpoints: dict[str, Any] | None = None
         """As written to ``endpoints.json``; None before everything was up for the first time."""
@@ -147,8 +152,8 @@ class Supervisor(Actor):
         self._has_news = False
         self._looked_at = 0.0
         """A heartbeat has come since the last tick."""
-        self._inquiries = Inquiries()
-        self._trials = Trials()
+        self._inquiries = Gather()
+        self._trials = PendingSubscriptions()
         self._cleanup = contextlib.ExitStack()
         self._declare_counters()
 
@@ -365,7 +370,7 @@ class Supervisor(Actor):
                 case _:
                     self._router.invalid["type"] += 1
 
-    def _on_ready(self, letter: Letter) -> None:
+    def _on_ready(self, letter: Envelope) -> None:
         now = self.clock.monotonic()
         keeper = self._household.on_ready(letter.sender.decode(), letter.message, now)
         if keeper is None:
@@ -382,7 +387,7 @@ class Supervisor(Actor):
             self._change_source(source, endpoint_of(keeper, "websocket"))
         self._look()
 
-    def _on_beat(self, letter: Letter) -> None:
+    def _on_beat(self, letter: Envelope) -> None:
         """Take a sign of life; also one whose status cannot be used, which is dropped."""
         keeper = self._household.keepers.get(letter.sender.decode())
         status: dict[str, Any] | None = letter.message.get("status") or {}
@@ -487,7 +492,7 @@ class Supervisor(Actor):
             return _refusal(message, str(error), EX_USAGE)
         return {"type": "reply", "id": request.id, "ok": True, "result": result}
 
-    def _ask_for_gaps(self, letter: Letter) -> None:
+    def _ask_for_gaps(self, letter: Envelope) -> None:
         """Pass the question on to the workers; ``_answer_inquiries`` answers it."""
         try:
             request = msgspec.convert(letter.message, _Request)
@@ -507,7 +512,7 @@ class Supervisor(Actor):
             self._send(worker, {"type": "gaps", "id": number})
         self._answer_inquiries()
 
-    def _on_gaps(self, letter: Letter) -> None:
+    def _on_gaps(self, letter: Envelope) -> None:
         number, gaps = letter.message.get("id"), letter.message.get("gaps")
         if not self._inquiries.take(number, letter.sender.decode(), gaps):
             self._router.invalid["content"] += 1

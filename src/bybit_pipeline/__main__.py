@@ -2,7 +2,7 @@
 
 import sys
 
-from bybit_pipeline.supervisor.entry import main
+from bybit_pipeline.supervisor.cli.entry import main
 
 if __name__ == "__main__":
     sys.exit(main())

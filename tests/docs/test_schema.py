@@ -21,11 +21,11 @@ from jsonschema import Draft202012Validator
 import bybit_pipeline.processes.orderbook.ledger
 import bybit_pipeline.processes.trades.ledger
 import bybit_pipeline.processes.trades.tape
-import bybit_pipeline.supervisor.keeper
+import bybit_pipeline.supervisor.children.child
 from bybit_pipeline.processes.orderbook.density import EVENTS
 from bybit_pipeline.shared import metrics
 from bybit_pipeline.shared.shapes import BOOK_MEASURES, WINDOW_MEASURES
-from bybit_pipeline.supervisor.obituary import REASON
+from bybit_pipeline.supervisor.children.last_will import REASON
 from scripts import schema as maker
 from tests.system.pipeline import Payload, Pipeline, kill
 
@@ -264,6 +264,6 @@ def test_closed_sets_are_those_of_the_processes() -> None:
         wall = field.type
         assert msgspec.json.schema(density[field.name]).items() <= msgspec.json.schema(wall).items()
     states = msgspec.json.schema(metrics.SupervisorStatus)["$defs"]["SupervisorStatus"]
-    assert set(get_args(bybit_pipeline.supervisor.keeper.State)) == set(
+    assert set(get_args(bybit_pipeline.supervisor.children.child.State)) == set(
         states["properties"]["state"]["enum"]
     )

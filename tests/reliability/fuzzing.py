@@ -27,10 +27,10 @@ from bybit_pipeline.shared import codec
 from bybit_pipeline.shared.config import make_config
 from bybit_pipeline.shared.errors import CodecError, ConfigError, PipelineError
 from bybit_pipeline.shared.messages import Category
-from bybit_pipeline.supervisor import router
-from bybit_pipeline.supervisor.markets import parse_market
-from bybit_pipeline.supervisor.plan import make_plan
-from bybit_pipeline.supervisor.status import HeartbeatStatus
+from bybit_pipeline.supervisor.plan.market_args import parse_market
+from bybit_pipeline.supervisor.plan.plan import make_plan
+from bybit_pipeline.supervisor.status import router
+from bybit_pipeline.supervisor.status.status import HeartbeatStatus
 
 TOPICS = ["publicTrade.BTCUSDT", "publicTrade.ETHUSDT"]
 CATEGORIES: tuple[Category, ...] = ("linear", "spot", "inverse", "option")
@@ -110,7 +110,7 @@ def bus(data: bytes) -> None:
 def control(data: bytes) -> None:
     """A frame on the control plane, up to where the supervisor acts on it."""
     letter = router._read([b"trades-0", data])
-    if not isinstance(letter, router.Letter):
+    if not isinstance(letter, router.Envelope):
         return
     with suppress(msgspec.ValidationError):
         msgspec.convert(letter.message.get("status") or {}, HeartbeatStatus)

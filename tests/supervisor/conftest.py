@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from bybit_pipeline.shared.errors import NoPipelineError
-from bybit_pipeline.supervisor.requests import Requests, read_endpoints
+from bybit_pipeline.supervisor.cli.control_client import Requests, read_endpoints
 
 FAKE = Path(__file__).with_name("fake_child.py")
 DEADLINE_S = 15.0

@@ -119,13 +119,13 @@ def supervise() -> int:
     from bybit_pipeline.shared import logs
     from bybit_pipeline.shared.config import make_config
     from bybit_pipeline.shared.errors import PipelineError
-    from bybit_pipeline.supervisor import keeper
-    from bybit_pipeline.supervisor.plan import make_plan
-    from bybit_pipeline.supervisor.rundir import RunDir
+    from bybit_pipeline.supervisor.children import child
+    from bybit_pipeline.supervisor.children.run_dir import RunDir
+    from bybit_pipeline.supervisor.plan.plan import make_plan
     from bybit_pipeline.supervisor.supervisor import Supervisor
 
     for name, value in json.loads(sys.argv[4]).items():
-        setattr(keeper, name, value)
+        setattr(child, name, value)
     logs.configure("supervisor")
     try:
         run_dir = RunDir.take(sys.argv[2])

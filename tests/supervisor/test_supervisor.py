@@ -19,7 +19,7 @@ import pytest
 import zmq
 from websockets.sync.server import Server, ServerConnection, serve
 
-from tests.supervisor.test_lister import server
+from tests.supervisor.plan.test_instruments_client import server
 
 Start = Callable[..., Any]
 """Starts a pipeline of fake children; see ``conftest.Pipeline``."""

@@ -1,0 +1,1 @@
+"""Supervised processes: starting, watching, restarting and stopping them."""

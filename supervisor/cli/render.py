@@ -1,0 +1,268 @@
+"""What ``check``, ``status`` and ``subscribe`` print: plain lines for people."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from bybit_pipeline.supervisor.plan.plan import (
+    DASHBOARD,
+    FORWARDER,
+    SIMULATOR,
+    Plan,
+    category_of,
+    exchange_topic,
+    fill_category,
+    role_of,
+)
+
+NONE = "-"
+TOPICS_PER_LINE = 4
+
+
+def plan_lines(plan: Plan) -> Iterator[str]:
+    """The plan: every process, its topics, its endpoints."""
+    config = plan.config
+    yield from _columns(
+        [
+            ["source", _source_text(plan)],
+            ["network", config.network],
+            ["run_dir", plan.run_dir],
+            ["control", plan.control_endpoint],
+            ["metrics", config.metrics.endpoint],
+            ["keys", plan.keys or "none: for this machine only"],
+            ["http", f"http://{config.prometheus.host}:{config.prometheus.port}"],
+            *([["dashboard", _dashboard_url(plan)]] if config.dashboard.enabled else []),
+            *([["patterns", _patterns_text(plan)]] if plan.selection.choices else []),
+        ]
+    )
+    for process in ("supervisor", *plan.processes):
+        yield ""
+        yield from _process_lines(plan, process)
+
+
+def plan_map(plan: Plan) -> dict[str, Any]:
+    """The plan for programs: the same facts under stable names."""
+    config = plan.config
+    return {
+        "source": config.source,
+        "url": plan.url or None,
+        "network": config.network,
+        "run_dir": plan.run_dir,
+        "control": plan.control_endpoint,
+        "metrics": config.metrics.endpoint,
+        "http": f"http://{config.prometheus.host}:{config.prometheus.port}",
+        "dashboard": _dashboard_url(plan) if config.dashboard.enabled else None,
+        "patterns": [choice.name for choice in plan.selection.choices],
+        "instruments": plan.rest_url or None,
+        "processes": [_process_map(plan, process) for process in ("supervisor", *plan.processes)],
+    }
+
+
+_FACTS = ("connects", "feeds", "gathers", "listens", "publishes", "serves")
+
+
+def _process_map(plan: Plan, process: str) -> dict[str, Any]:
+    role = role_of(process)
+    topics: list[str] = []
+    if role == "connector":
+        topics = list(dict.fromkeys(exchange_topic(s) for s in plan.streams_of(process)))
+    elif role in ("trades", "orderbook"):
+        topics = [a.stream.topic for a in plan.assignments_of(process)]
+    facts = dict(_process_facts(plan, process))
+    return {
+        "process": process,
+        "role": role,
+        **{label: facts.get(label) for label in _FACTS},
+        "topics": topics,
+    }
+
+
+def _patterns_text(plan: Plan) -> str:
+    names = " ".join(choice.name for choice in plan.selection.choices)
+    where = plan.rest_url or "the simulator"
+    return f"{names}: resolved while it runs, from the list of {where}"
+
+
+def _source_text(plan: Plan) -> str:
+    if plan.config.source == "auto":
+        patience = plan.config.connector.fallback_after_s
+        return f"auto: {plan.url}, or simulated data if it is out of reach for {patience:g} s"
+    where = plan.url or plan.config.replay.capture or "the embedded simulator"
+    return f"{plan.config.source}: {where}"
+
+
+def _dashboard_url(plan: Plan) -> str:
+    host, port = plan.config.dashboard.host, plan.config.dashboard.port
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def _process_lines(plan: Plan, process: str) -> Iterator[str]:
+    yield process
+    for label, text in _process_facts(plan, process):
+        yield f"  {label:<9} {text}"
+
+
+def _process_facts(plan: Plan, process: str) -> Iterator[tuple[str, str]]:
+    role = role_of(process)
+    if role == "connector":
+        yield "connects", fill_category(plan.url, category_of(process)) or "to the simulator"
+        yield "publishes", plan.market_endpoint(process)
+        yield "feeds", plan.feed_endpoint(process)
+        topics = list(dict.fromkeys(exchange_topic(s) for s in plan.streams_of(process)))
+        yield from _topic_facts(topics)
+    elif role in ("trades", "orderbook"):
+        yield "publishes", plan.metrics_in
+        yield from _topic_facts([a.stream.topic for a in plan.assignments_of(process)])
+    elif process == FORWARDER:
+        yield "gathers", plan.metrics_in
+        yield "publishes", plan.config.metrics.endpoint
+    elif process == DASHBOARD:
+        yield "gathers", plan.config.metrics.endpoint
+        yield "serves", _dashboard_url(plan)
+    elif process == SIMULATOR:
+        yield "serves", plan.config.replay.capture or "a made market"
+    else:
+        yield "listens", plan.control_endpoint
+        yield "serves", f"http://{plan.config.prometheus.host}:{plan.config.prometheus.port}"
+
+
+def _topic_facts(topics: Sequence[str]) -> Iterator[tuple[str, str]]:
+    for start in range(0, len(topics), TOPICS_PER_LINE):
+        label = f"topics {len(topics)}" if start == 0 else ""
+        yield label, " ".join(topics[start : start + TOPICS_PER_LINE])
+    if not topics:
+        yield "topics 0", "idle until something is subscribed"
+
+
+def status_lines(status: Mapping[str, Any]) -> Iterator[str]:
+    """The status of a running pipeline."""
+    yield from _columns(
+        [
+            ["source", _loud(status["source"])],
+            ["ready", "yes" if status["ready"] else "no"],
+            ["version", status["version"]],
+            ["network", status["network"]],
+            ["metrics", status["metrics"]],
+            ["http", f"http://{status['http']}"],
+            *([["dashboard", status["dashboard"]]] if status.get("dashboard") else []),
+            ["books", ", ".join(f"{n} {state}" for state, n in status["books"].items() if n)
+             or NONE],
+        ]
+    )  # fmt: skip
+    for reason in status["reasons"]:
+        yield f"  not ready: {reason}"
+    if status.get("patterns"):
+        yield ""
+        yield from _columns([_PATTERN_HEAD, *map(_pattern_row, status["patterns"])])
+    yield ""
+    yield from _columns([_PROCESS_HEAD, *map(_process_row, status["processes"])])
+    if status["connectors"]:
+        yield ""
+        yield from _columns([_CONNECTOR_HEAD, *map(_connector_row, status["connectors"])])
+    for connector in status["connectors"]:
+        rejected = [t for t, state in connector["topics"].items() if state == "rejected"]
+        reasons = connector.get("rejected", {})
+        for topic in rejected:
+            yield f"  rejected: {topic} on {connector['process']}: {reasons.get(topic, '')}"
+
+
+_PATTERN_HEAD = ["PATTERN", "STATE", "SYMBOLS", "AS OF (UTC)", "REASON"]
+_PROCESS_HEAD = [
+    "PROCESS",
+    "STATE",
+    "PID",
+    "UPTIME",
+    "RESTARTS",
+    "CPU S",
+    "RSS MB",
+    "LAG MS",
+    "LOST",
+]
+_CONNECTOR_HEAD = ["CONNECTOR", "LINK", "TOPICS", "RECONNECTS", "PING MS", "URL"]
+
+
+def _pattern_row(entry: Mapping[str, Any]) -> list[str]:
+    resolved_ms = entry["resolved_ts_ms"]
+    return [
+        entry["pattern"],
+        entry["state"],
+        str(len(entry["symbols"])),
+        NONE if resolved_ms is None else _time_text(resolved_ms)[:-4],
+        _text(entry["reason"]),
+    ]
+
+
+def _process_row(process: Mapping[str, Any]) -> list[str]:
+    counts, rss = process["counts"], process["rss_bytes"]
+    lag_s = counts.get("lag_s")
+    return [
+        process["process"],
+        process["state"],
+        _text(process["pid"]),
+        duration_text(process["uptime_s"]),
+        _text(process["restarts"]),
+        _text(process["cpu_seconds"]),
+        NONE if rss is None else f"{rss / 2**20:.0f}",
+        NONE if lag_s is None else f"{lag_s * 1000:.1f}",
+        _text(counts.get("lost")),
+    ]
+
+
+def _connector_row(connector: Mapping[str, Any]) -> list[str]:
+    states = list(connector["topics"].values())
+    counts = {state: states.count(state) for state in dict.fromkeys(states)}
+    ping = connector["ping_rtt_ms"]
+    return [
+        connector["process"],
+        "connected" if connector["connected"] else "DOWN",
+        ", ".join(f"{number} {state}" for state, number in counts.items()) or NONE,
+        _text(connector["reconnects"]),
+        NONE if ping is None else f"{ping:.1f}",
+        connector["url"],
+    ]
+
+
+def duration_text(seconds: float | None) -> str:
+    """Seconds as ``1:02:03``."""
+    return NONE if seconds is None else str(timedelta(seconds=int(seconds)))
+
+
+def _loud(source: str) -> str:
+    return source if source == "live" else f"{source.upper()}: NOT live market data"
+
+
+def _text(value: Any) -> str:
+    return NONE if value is None else str(value)
+
+
+_GAP_HEAD = ["STREAM", "MARKET", "REASON", "FROM (EXCHANGE TIME)", "SECONDS", "BEFORE", "AFTER"]
+
+
+def gap_lines(gaps: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """The gap ledger: one line a gap, numbers are update ids of books and sequences of trades."""
+    yield from _columns([_GAP_HEAD, *map(_gap_row, gaps)])
+
+
+def _gap_row(gap: Mapping[str, Any]) -> list[str]:
+    start_ms, seconds = gap.get("start_ms"), gap.get("duration_s")
+    number = "update_id" if gap["stream"] == "book" else "sequence"
+    return [
+        str(gap["stream"]),
+        f"{gap['category']}:{gap['symbol']}",
+        str(gap["reason"]),
+        NONE if start_ms is None else _time_text(start_ms),
+        "open" if gap.get("end_ms") is None else f"{seconds:.3f}",
+        *(str(gap.get(f"{number}_{side}") or NONE) for side in ("before", "after")),
+    ]
+
+
+def _time_text(ms: int) -> str:
+    """Milliseconds since 1970 as UTC."""
+    return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+
+
+def _columns(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
+    for row in rows:
+        padded = [text.ljust(width) for text, width in zip(row, widths, strict=False)]
+        yield "  ".join([*padded, row[-1]]).rstrip()

@@ -1,0 +1,1 @@
+"""Which process does what, and which markets are followed."""

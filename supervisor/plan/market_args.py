@@ -1,0 +1,147 @@
+"""
+``CATEGORY:SYMBOL`` words of the command line, and the plan that they ask for. Pure.
+
+In the place of the symbol may be a pattern (see ``shared.patterns``); where all markets are of one
+category a pattern may stand alone. What joins a running pipeline gets the streams and the depth of
+the first market table of its category, else the defaults.
+"""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from bybit_pipeline.shared.config import CATEGORIES, DEPTHS, MarketConfig
+from bybit_pipeline.shared.errors import EX_USAGE, PipelineError
+from bybit_pipeline.shared.messages import Category
+from bybit_pipeline.shared.patterns import SYMBOL, is_pattern, parse_pattern
+from bybit_pipeline.shared.specs import Stream
+from bybit_pipeline.supervisor.plan.plan import Plan, with_selection
+from bybit_pipeline.supervisor.plan.universe import make_choice, make_stream
+
+
+class MarketError(PipelineError):
+    """A word that is not a market, or not one that the pipeline has."""
+
+    exit_code = EX_USAGE
+
+
+class Market(NamedTuple):
+    """What a word means."""
+
+    category: Category
+    name: str
+    """A symbol or a pattern."""
+
+    @property
+    def is_pattern(self) -> bool:
+        """True if it stands for what the exchange lists."""
+        return is_pattern(self.name)
+
+    def __str__(self) -> str:
+        return f"{self.category}:{self.name}"
+
+
+def parse_market(word: str, *, categories: Iterable[Category] = ("linear",)) -> Market:
+    """
+    What ``CATEGORY:SYMBOL``, ``CATEGORY:PATTERN`` or ``PATTERN`` means.
+
+    Args:
+        word: As typed.
+        categories: Those of the pipeline; a pattern alone is of the only one.
+
+    Raises:
+        MarketError: If it is not of that form, or its category is not clear.
+    """
+    first, _, rest = word.partition(":")
+    if is_pattern(word) and first not in CATEGORIES:
+        known = sorted(set(categories))
+        if len(known) != 1:
+            raise MarketError(f"{word!r} may be of {' or '.join(known) or 'any category'}; "
+                              f"allowed: CATEGORY:PATTERN such as linear:{word}")  # fmt: skip
+        first, rest = known[0], word
+    for category in CATEGORIES:
+        if category == first and (SYMBOL.fullmatch(rest) or _is_valid_pattern(rest, category)):
+            return Market(category, rest)
+    raise MarketError(
+        f"{word!r} is not a market; allowed: CATEGORY:SYMBOL such as linear:BTCUSDT, "
+        f"or CATEGORY:PATTERN such as 'linear:*USDT', CATEGORY one of {', '.join(CATEGORIES)}"
+    )
+
+
+def _is_valid_pattern(text: str, category: Category) -> bool:
+    if not is_pattern(text):
+        return False
+    try:
+        parse_pattern(text, category)
+    except ValueError as error:
+        raise MarketError(str(error)) from error
+    return True
+
+
+def subscribe(plan: Plan, words: Iterable[str]) -> Plan:
+    """
+    The plan with more markets; what it has already stays as it is.
+
+    Raises:
+        MarketError: If a word is not a market.
+    """
+    selection = plan.selection
+    for market in markets_of(plan, words):
+        table = _table(plan, market.category)
+        if market.is_pattern:
+            selection = selection.with_choice(make_choice(table, market.name))
+        else:
+            selection = selection.with_named(_streams(table, market.name))
+    return with_selection(plan, selection)
+
+
+def unsubscribe(plan: Plan, words: Iterable[str]) -> Plan:
+    """
+    The plan without some markets; a pattern leaves what is subscribed by name.
+
+    Raises:
+        MarketError: If a word is not a market, or the plan does not have it.
+    """
+    selection = plan.selection
+    for market in markets_of(plan, words):
+        patterns = [choice.name for choice in plan.selection.choices]
+        is_there = str(market) in patterns if market.is_pattern else streams_of(plan, market)
+        if not is_there:
+            hint = f"; patterns that are: {', '.join(patterns)}" if market.is_pattern else ""
+            raise MarketError(f"{market} is not subscribed{hint if patterns else ''}")
+        if market.is_pattern:
+            selection = selection.without_choice(str(market))
+        else:
+            selection = selection.without_symbol(*market)
+    return with_selection(plan, selection)
+
+
+def markets_of(plan: Plan, words: Iterable[str]) -> list[Market]:
+    """
+    What words mean to this pipeline.
+
+    Raises:
+        MarketError: If a word is not a market.
+    """
+    categories = [market.category for market in plan.config.market]
+    return [parse_market(word, categories=categories) for word in words]
+
+
+def streams_of(plan: Plan, market: Market) -> list[Stream]:
+    """The streams that the plan has of one symbol."""
+    streams = (placement.stream for placement in plan.placements)
+    return [stream for stream in streams if (stream.category, stream.symbol) == market]
+
+
+def _table(plan: Plan, category: Category) -> MarketConfig:
+    fitting = (market for market in plan.config.market if market.category == category)
+    default = MarketConfig(category=category, depth=_default_depth(category))
+    return next(fitting, default)
+
+
+def _streams(table: MarketConfig, symbol: str) -> list[Stream]:
+    return [make_stream(kind, table.category, symbol, table.depth) for kind in table.streams]
+
+
+def _default_depth(category: Category) -> int:
+    depths = DEPTHS[category]
+    return MarketConfig().depth if MarketConfig().depth in depths else depths[0]

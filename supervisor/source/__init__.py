@@ -1,0 +1,1 @@
+"""The choice between live and simulated data."""

@@ -1,0 +1,1 @@
+"""The state of a pipeline, and the answers to requests about it."""

@@ -1,0 +1,88 @@
+"""
+The supervisor's end of the control plane: one ROUTER for all children and command lines.
+
+Checks that a frame is a control message and that a child speaks for itself; whatever is not is
+counted and dropped, so that nobody can bring the supervisor down by what they send. What messages
+mean is in ``bybit_pipeline.shared.control``.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal, NamedTuple, get_args
+
+import zmq
+
+from bybit_pipeline.shared import codec
+from bybit_pipeline.shared.bus import LINGER_MS, bind
+from bybit_pipeline.shared.control import CONTROL_QUEUE
+from bybit_pipeline.shared.errors import CodecError
+
+InvalidReason = Literal["frames", "unreadable", "type", "sender", "content"]
+INVALID_REASONS: tuple[InvalidReason, ...] = get_args(InvalidReason)
+MESSAGE_BYTES_MAX = 8 * 1024 * 1024
+RECEIVE_LIMIT = 10_000
+"""Messages taken in one turn, so that a flood cannot keep the loop from its timers."""
+
+
+class Envelope(NamedTuple):
+    """One control message and whom to answer."""
+
+    sender: bytes
+    message: dict[str, Any]
+
+
+class ControlRouter:
+    """
+    Receives from everybody, sends to anybody.
+
+    ``invalid`` counts dropped frames by reason: not two frames, not a msgpack map, without a
+    known ``type``, with a ``process`` that is not the sender, or with fields that do not fit.
+    """
+
+    def __init__(self, context: "zmq.Context[zmq.Socket[bytes]]", endpoint: str) -> None:
+        self.socket = context.socket(zmq.ROUTER)
+        self.socket.setsockopt(zmq.LINGER, LINGER_MS)
+        self.socket.setsockopt(zmq.SNDHWM, CONTROL_QUEUE)
+        self.socket.setsockopt(zmq.RCVHWM, CONTROL_QUEUE)
+        self.socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
+        self.socket.setsockopt(zmq.MAXMSGSIZE, MESSAGE_BYTES_MAX)
+        self.endpoint = bind(self.socket, endpoint)
+        self.invalid: Counter[InvalidReason] = Counter(dict.fromkeys(INVALID_REASONS, 0))
+
+    def receive(self) -> Iterator[Envelope]:
+        """The messages that are waiting, at most ``RECEIVE_LIMIT``; never blocks."""
+        for _ in range(RECEIVE_LIMIT):
+            try:
+                frames = self.socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            letter = _read(frames)
+            if isinstance(letter, Envelope):
+                yield letter
+            else:
+                self.invalid[letter] += 1
+
+    def send(self, receiver: str | bytes, message: Mapping[str, Any]) -> None:
+        """Send to a process or back to a sender; lost if it is not connected."""
+        identity = receiver.encode() if isinstance(receiver, str) else receiver
+        self.socket.send_multipart([identity, codec.encode_map(message)], zmq.NOBLOCK)
+
+    def close(self) -> None:
+        """Close the socket."""
+        self.socket.close()
+
+
+def _read(frames: list[bytes]) -> Envelope | InvalidReason:
+    if len(frames) != 2:
+        return "frames"
+    sender, body = frames
+    try:
+        message = codec.decode_map(body)
+    except CodecError:
+        return "unreadable"
+    kind, process = message.get("type"), message.get("process")
+    if not isinstance(kind, str):
+        return "type"
+    if kind != "request" and (not isinstance(process, str) or process.encode() != sender):
+        return "sender"
+    return Envelope(sender, message)

@@ -1,0 +1,207 @@
+"""
+What the supervisor says about the pipeline: status, scrape targets, ``process.NAME``, counters.
+
+Looks at the plan and the keepers and makes the ``Snapshot`` that everything else is served from.
+What *ready* means is decided in ``status``.
+"""
+
+import os
+from collections.abc import Iterable, Iterator
+from importlib import metadata
+from typing import Any, get_args
+
+from bybit_pipeline.shared.clock import Clock
+from bybit_pipeline.shared.messages import SCHEMA_VERSION, Source
+from bybit_pipeline.shared.telemetry import Samples, Telemetry
+from bybit_pipeline.supervisor.children.child import Child
+from bybit_pipeline.supervisor.children.process import usage
+from bybit_pipeline.supervisor.children.restart import ExitReason
+from bybit_pipeline.supervisor.plan.plan import Plan
+from bybit_pipeline.supervisor.status.server import Snapshot
+from bybit_pipeline.supervisor.status.status import (
+    ProcessView,
+    book_counts,
+    connector_entries,
+    pattern_entries,
+    unready_reasons,
+)
+
+SUPERVISOR = "supervisor"
+PIPELINE_FIELDS = ("ready", "reasons", "version", "network", "started_ts_ms")
+SOURCES: tuple[Source, ...] = get_args(Source)
+EXIT_REASONS: tuple[ExitReason, ...] = get_args(ExitReason)
+
+
+class Reporter:
+    """
+    Makes the snapshots of one supervisor.
+
+    Args:
+        clock: For uptimes and timestamps.
+        telemetry: Where the counters about processes, source and readiness are declared.
+        address: ``host:port`` of the supervisor's HTTP.
+
+    Attributes:
+        snapshot: The latest one; any thread may read it.
+        views: The processes as of then, the supervisor first.
+    """
+
+    def __init__(self, clock: Clock, telemetry: Telemetry, *, address: str) -> None:
+        self.snapshot = Snapshot()
+        self.views: tuple[ProcessView, ...] = ()
+        self._clock = clock
+        self._address = address
+        self._started = clock.monotonic()
+        self._started_ts_ms = clock.time_ns() // 1_000_000
+        self._source: Source | None = None
+        self._sequence = 0
+        self._version = metadata.version("bybit-pipeline")
+        self._declare_counters(telemetry)
+
+    def look(
+        self, plan: Plan, keepers: Iterable[Child], *, metrics: str, dashboard: str = ""
+    ) -> Snapshot:
+        """
+        Make the snapshot of now.
+
+        Args:
+            plan: The plan in force.
+            keepers: Of its children.
+            metrics: Where subscribers connect.
+            dashboard: Address of the page, if there is one.
+        """
+        self._source = plan.source
+        self.views = (self._own_view(), *map(self._view, keepers))
+        connectors = connector_entries(plan, self.views)
+        reasons = unready_reasons(plan, self.views, connectors, _not_live_s(self.views))
+        status = {
+            "version": self._version,
+            "source": plan.source,
+            "source_setting": plan.config.source,
+            "network": plan.config.network,
+            "started_ts_ms": self._started_ts_ms,
+            "run_dir": plan.run_dir,
+            "metrics": metrics,
+            "http": self._address,
+            "dashboard": dashboard or None,
+            "ready": not reasons,
+            "reasons": reasons,
+            "processes": [{**view.summary(), "counts": dict(view.status)} for view in self.views],
+            "connectors": connectors,
+            "books": book_counts(plan, self.views),
+            "patterns": pattern_entries(plan),
+        }
+        self.snapshot = Snapshot(
+            status=status, targets=self._targets(), is_ready=not reasons, reasons=reasons
+        )
+        return self.snapshot
+
+    def messages(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """
+        Process name and ``process.NAME`` payload of every process, as of the latest look.
+
+        That of the supervisor, the first of each round, also says how the pipeline is.
+        """
+        self._sequence += 1
+        status = self.snapshot.status
+        whole = {key: status[key] for key in PIPELINE_FIELDS if key in status}
+        for view in self.views:
+            yield (
+                view.process,
+                {
+                    **(whole if view.process == SUPERVISOR else view.status),
+                    **view.summary(),
+                    "v": SCHEMA_VERSION,
+                    "kind": "process",
+                    "source": self._source,
+                    "epoch": f"{SUPERVISOR}-{self._started_ts_ms:x}",
+                    "seq": self._sequence,
+                    "publish_ts_ns": self._clock.time_ns(),
+                },
+            )
+
+    def addresses(self) -> dict[str, str]:
+        """``host:port`` to scrape by process, of those that are up."""
+        return {view.process: view.prometheus for view in self.views if view.prometheus}
+
+    def _own_view(self) -> ProcessView:
+        return ProcessView(
+            process=SUPERVISOR,
+            role=SUPERVISOR,
+            pid=os.getpid(),
+            state="up",
+            is_up=True,
+            is_flapping=False,
+            restarts={},
+            uptime_s=self._clock.monotonic() - self._started,
+            prometheus=self._address,
+            exit_code=None,
+            status={},
+            **_usage(os.getpid()),
+        )
+
+    def _view(self, keeper: Child) -> ProcessView:
+        return ProcessView(
+            process=keeper.name,
+            role=keeper.role,
+            pid=keeper.pid,
+            state=keeper.state,
+            is_up=keeper.is_up,
+            is_flapping=keeper.is_flapping,
+            restarts=dict(keeper.restarts),
+            uptime_s=None if keeper.pid is None else self._clock.monotonic() - keeper.started,
+            prometheus=str(keeper.ready.get("prometheus", "")),
+            exit_code=keeper.exit_code,
+            status=keeper.status,
+            **_usage(keeper.pid),
+        )
+
+    def _targets(self) -> list[dict[str, Any]]:
+        return [
+            {"targets": [view.prometheus], "labels": {"process": view.process, "role": view.role}}
+            for view in self.views
+            if view.prometheus
+        ]
+
+    # -- counters --------------------------------------------------------------------------------
+
+    def _declare_counters(self, telemetry: Telemetry) -> None:
+        telemetry.gauges(
+            "process_up", "1 while a process is up.", ("process",),
+            lambda: [((view.process,), view.is_up) for view in self.views],
+        )  # fmt: skip
+        telemetry.gauges(
+            "process_flapping", "1 from too many failures until it is stable.", ("process",),
+            lambda: [((view.process,), view.is_flapping) for view in self.views],
+        )  # fmt: skip
+        telemetry.counters(
+            "process_restarts_total", "Restarts.", ("process", "reason"), self._restart_samples
+        )
+        telemetry.gauges(
+            "source_info", "1 for the source in force.", ("source",),
+            lambda: [((source,), source == self._source) for source in SOURCES],
+        )  # fmt: skip
+        telemetry.gauges(
+            "pipeline_ready", "1 while /readyz says so.", (),
+            lambda: [((), self.snapshot.is_ready)],
+        )  # fmt: skip
+
+    def _restart_samples(self) -> Samples:
+        for view in self.views:
+            for reason in EXIT_REASONS:
+                yield (view.process, reason), view.restarts.get(reason, 0)
+
+
+def _not_live_s(views: Iterable[ProcessView]) -> dict[str, float]:
+    """Seconds since each book that is not ``live`` was, by bus topic; the workers know."""
+    found: dict[str, float] = {}
+    for view in views:
+        if view.role == "orderbook":
+            found |= view.status.get("not_live", {})
+    return found
+
+
+def _usage(pid: int | None) -> dict[str, Any]:
+    used = None if pid is None else usage(pid)
+    cpu_seconds, rss_bytes = used if used is not None else (None, None)
+    return {"cpu_seconds": cpu_seconds, "rss_bytes": rss_bytes}

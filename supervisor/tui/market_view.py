@@ -1,0 +1,274 @@
+"""The picture of ``watch``: one market with ladder, windows, walls and tape, or a table. Pure."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.text import Text
+
+from bybit_pipeline.supervisor.tui.formatting import (
+    BUY,
+    NONE,
+    SELL,
+    WARNINGS,
+    Cell,
+    Column,
+    amount,
+    at_least,
+    balance,
+    bar,
+    clock_time,
+    duration,
+    fitted,
+    grid,
+    number,
+    rate,
+    source_text,
+    styled,
+)
+from bybit_pipeline.supervisor.tui.market_table import Choices, delta_text, market_lines, tpm_text
+from bybit_pipeline.supervisor.tui.state import Board, Market, Tick
+
+LADDER_MIN, LADDER_MAX = 40, 76
+SIDE_MIN = 30
+BETWEEN = "   "
+
+
+def watch_picture(
+    board: Board, choices: Choices, now: float, *, width: int, height: int
+) -> list[Text]:
+    """The lines of the picture, at most ``height`` of at most ``width``."""
+    market = board.get(choices.opened) if choices.opened else None
+    if market is None and len(board.wanted) == 1 and len(board) == 1:
+        market = board.markets[0]
+    if market is not None:
+        keys = "q quit" if choices.opened is None else "esc back  q quit"
+        return market_picture(market, now, keys=keys, width=width, height=height)
+    if not len(board):
+        names = ", ".join(board.unheard)
+        return [fitted(Text(f"nothing heard of {names} yet  q quit", style="yellow"), width)]
+    head = Text("bybit-pipeline  ", style="bold")
+    sources = sorted({market.source_lately(now) for market in board.markets})
+    for source in sources:
+        head.append(source_text(source))
+        if source in WARNINGS:
+            head.append(f" {WARNINGS[source]} ", style="bold red")
+    head.append(f"  {len(board)} markets  ", style="dim")
+    if board.unheard:
+        head.append(f"nothing heard of {', '.join(board.unheard)} yet", style="yellow")
+    hint = Text("q quit  1-9 sort  r reverse  ↑ ↓ enter one market", style="dim")
+    lines = [fitted(head, width), fitted(hint, width)]
+    table = market_lines(board, choices, now, width=width, height=height - len(lines))
+    return [*lines, *table][:height]
+
+
+def market_picture(
+    market: Market, now: float, *, keys: str = "", width: int, height: int
+) -> list[Text]:
+    """One market: ladder to the left, windows, walls and tape to the right if there is room."""
+    lines = [fitted(line, width) for line in _head(market, now, keys, width)]
+    left_width = min(LADDER_MAX, max(LADDER_MIN, width * 45 // 100))
+    right_width = width - left_width - len(BETWEEN)
+    rows = height - len(lines)
+    if right_width < SIDE_MIN:
+        return [*lines, *ladder_lines(market, width=width, height=rows)][:height]
+    left = ladder_lines(market, width=left_width, height=rows)
+    right = _side(market, width=right_width, height=rows)
+    for at in range(min(rows, max(len(left), len(right)))):
+        line = left[at].copy() if at < len(left) else Text()
+        line.pad_right(left_width - line.cell_len)
+        if at < len(right):
+            line.append(BETWEEN).append(right[at])
+        lines.append(fitted(line, width))
+    return lines[:height]
+
+
+def _head(market: Market, now: float, keys: str, width: int) -> list[Text]:
+    book, source = market.book, market.source
+    first = Text.assemble((market.name, "bold"), "  ", source_text(source))
+    if source in WARNINGS:
+        first.append(f" {WARNINGS[source]}", style="bold red")
+    if market.is_silent(now):
+        first.append(f"  SILENT for {now - market.heard:.0f} s", style="bold white on red")
+    first.append("  book ").append(styled(str(book.get("state", NONE))))
+    if book.get("reason"):
+        first.append(f" ({book['reason']})", style="red")
+    first.append("  trades ").append(styled(str(market.trades.get("state", NONE))))
+    side = {"Buy": BUY, "Sell": SELL}.get(str(market.trades.get("last_side")), "")
+    second = Text("last ", style="dim")
+    second.append(market.price(market.trades.get("last_price")), style=f"bold {side}".strip())
+    for title, text in (
+        ("mid", number(book.get("mid_price"), market.price_digits + 1)),
+        ("weighted", number(book.get("weighted_mid"), market.price_digits + 2)),
+        ("spread bps", number(book.get("spread_bps"), 2)),
+        ("cvd", amount(market.trades.get("cvd"), is_signed=True)),
+        ("tps", _tps(market)),
+    ):
+        more = Text(f"  {title} ", style="dim").append(text)
+        if second.cell_len + more.cell_len + 2 + len(keys) <= width:
+            second.append(more)
+    second.append(" " * max(2, width - second.cell_len - len(keys)) + keys, style="dim")
+    return [first, second]
+
+
+def _tps(market: Market) -> str | Text:
+    value = market.trades.get("tps")
+    text = rate(value)
+    return at_least(text) if value is not None and market.is_tps_partial else text
+
+
+# -- ladder ------------------------------------------------------------------------------------
+
+
+def ladder_lines(market: Market, *, width: int, height: int) -> list[Text]:
+    """The best levels, asks above bids, sizes as bars; walls are marked with a diamond."""
+    book = market.book
+    bids, asks = book.get("bids") or [], book.get("asks") or []
+    if book.get("state") != "live" or not (bids or asks):
+        reason = f": {book['reason']}" if book.get("reason") else ""
+        text = f"no book to trust ({book.get('state', 'none yet')}{reason})"
+        return [Text(), Text(text, style="bold red")][:height]
+    count = max(1, (height - 2) // 2)
+    asks, bids = asks[:count], bids[:count]
+    largest = max(size for _, size in (*asks, *bids))
+    walls = {(wall["side"], wall["price"]): wall for wall in market.walls}
+    texts = [market.price(price) for price, _ in (*asks, *bids)]
+    sizes = [amount(size) for _, size in (*asks, *bids)]
+    layout = _Layout(max(map(len, texts)), max(map(len, sizes)), width, largest)
+    head = f"{'price':>{layout.price}}  {'size':>{layout.size}}"
+    lines = [Text(f"  {head}", style="bold dim")]
+    for price, size in reversed(asks):
+        lines.append(layout.line(market, price, size, SELL, walls.get(("ask", price))))
+    lines.append(_middle(market, width))
+    for price, size in bids:
+        lines.append(layout.line(market, price, size, BUY, walls.get(("bid", price))))
+    return [fitted(line, width) for line in lines][:height]
+
+
+class _Layout:
+    """Widths of the ladder's columns."""
+
+    def __init__(self, price: int, size: int, width: int, largest: float) -> None:
+        self.price, self.size, self.largest = price, size, largest
+        self.bar = max(4, width - price - size - 6)
+
+    def line(
+        self, market: Market, price: float, size: float, style: str, wall: Mapping[str, Any] | None
+    ) -> Text:
+        colour = "bold yellow" if wall else style
+        line = Text("◆ " if wall else "  ", style=colour)
+        line.append(f"{market.price(price):>{self.price}}", style=colour)
+        line.append(f"  {amount(size):>{self.size}}  ")
+        line.append(bar(size / self.largest, self.bar), style=colour)
+        if wall:
+            note = f" {wall['strength']:.0f}x {wall['age_ms'] / 1000:.0f}s"
+            over = line.cell_len + len(note) - (self.price + self.size + 6 + self.bar)
+            if over > 0:
+                line.right_crop(over)
+            line.append(note, style="bold yellow reverse")
+        return line
+
+
+def _middle(market: Market, width: int) -> Text:
+    spread = number(market.book.get("spread"), market.price_digits)
+    text = Text(f"── spread {spread} ", style="dim")
+    for levels, value in (market.book.get("imbalance") or {}).items():
+        more = Text(f"{levels}:").append(number(value, 2, is_signed=True) + " ",
+                                         style=BUY if (value or 0) > 0 else SELL)  # fmt: skip
+        if text.cell_len + more.cell_len <= width:
+            text.append(more)
+    return text.append("─" * (width - text.cell_len))
+
+
+# -- the other side ----------------------------------------------------------------------------
+
+
+def _side(market: Market, *, width: int, height: int) -> list[Text]:
+    windows = _windows(market, width)
+    walls = _walls(market, width)
+    if height - len(windows) < len(walls) + 5:
+        walls = walls[:5]
+    tape = _tape(market.tape, market, width, height - len(windows) - len(walls) - 2)
+    return [*windows, Text(), *walls, Text(), *tape][:height]
+
+
+_WINDOW_COLUMNS = (
+    Column("window"),
+    Column("tpm", is_right=True, least=5),
+    Column("Δ", is_right=True, least=8),
+    Column("buy %", is_right=True),
+    Column("sell │ buy", rank=2),
+    Column("vwap", is_right=True, rank=3),
+    Column("volume", is_right=True, rank=4),
+    Column("low", is_right=True, rank=5),
+    Column("high", is_right=True, rank=5),
+    Column("turnover", is_right=True, rank=6),
+    Column("seen", is_right=True, rank=1),
+)
+
+
+def _windows(market: Market, width: int) -> list[Text]:
+    rows: list[Sequence[Cell]] = []
+    for name, window in (market.trades.get("windows") or {}).items():
+        share = window.get("buy_share")
+        rows.append([
+            name, tpm_text(market, name), delta_text(market, name),
+            NONE if share is None else f"{share:.0%}",
+            balance(None if share is None else 2 * share - 1),
+            number(window.get("vwap"), market.price_digits + 1),
+            amount(window.get("volume")), market.price(window.get("low")),
+            market.price(window.get("high")), amount(window.get("turnover")),
+            _seen(market, name),
+        ])  # fmt: skip
+    return grid(_WINDOW_COLUMNS, rows, width)
+
+
+def _seen(market: Market, name: str) -> Text:
+    """How much of a window has been observed; yellow while that is not all."""
+    seconds = market.window(name).get("coverage_s")
+    if seconds is None:
+        return Text(NONE)
+    return Text(f"{seconds:.0f}s", style="yellow" if market.is_partial(name) else "")
+
+
+_WALL_COLUMNS = (
+    Column("wall"),
+    Column("price", is_right=True),
+    Column("size", is_right=True),
+    Column("away bp", is_right=True),
+    Column("x median", is_right=True, rank=1),
+    Column("eaten", is_right=True, rank=3),
+    Column("pulled", is_right=True, rank=3),
+    Column("age", is_right=True, rank=2),
+)
+
+
+def _walls(market: Market, width: int) -> list[Text]:
+    rows: list[Sequence[Cell]] = [
+        [
+            Text(wall["side"], style=BUY if wall["side"] == "bid" else SELL),
+            market.price(wall["price"]), amount(wall["size"]), number(wall["distance_bps"], 1),
+            number(wall["strength"], 1), f"{wall['eaten_ratio']:.0%}",
+            f"{wall['pulled_ratio']:.0%}", duration(wall["age_ms"] / 1000),
+        ]
+        for wall in market.walls
+    ]  # fmt: skip
+    if not rows:
+        return [Text("wall", style="bold dim"), Text("none", style="dim")]
+    return grid(_WALL_COLUMNS, rows, width)
+
+
+def _tape(ticks: Sequence[Tick], market: Market, width: int, height: int) -> list[Text]:
+    """The last trade of each message, newest first."""
+    if height < 2:
+        return []
+    columns = [Column("last trades"), Column("", rank=1), Column("price", is_right=True),
+               Column("size", is_right=True)]  # fmt: skip
+    rows: list[Sequence[Cell]] = []
+    for tick in list(ticks)[: height - 1]:
+        style = BUY if tick.side == "Buy" else SELL
+        rows.append([
+            Text(clock_time(tick.match_ts_ms / 1000, with_ms=True), style="dim"),
+            Text(tick.side.lower(), style=style),
+            Text(market.price(tick.price), style=style), amount(tick.size),
+        ])  # fmt: skip
+    return grid(columns, rows, width)

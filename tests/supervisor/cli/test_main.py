@@ -1,0 +1,460 @@
+"""The command line: what is said, where, and with which exit code."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zmq
+
+from bybit_pipeline.shared import codec
+from bybit_pipeline.supervisor.cli.main import main
+
+RUN = [
+    sys.executable,
+    "-c",
+    "import sys; from bybit_pipeline.supervisor.cli.main import main; sys.exit(main())",
+]
+
+
+PLANNED = {f"{stream}.{symbol}" for symbol in ("BTCUSDT", "ETHUSDT")
+           for stream in ("publicTrade", "orderbook.50")}  # fmt: skip
+"""The topics of a pipeline without any option."""
+
+
+def run(*arguments: str, **options: Any) -> "subprocess.CompletedProcess[str]":
+    """Run the command line as a process of its own."""
+    return subprocess.run(
+        [*RUN, *arguments], capture_output=True, text=True, timeout=20, check=False, **options
+    )
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
+    """Exit code and the one line on stderr of a command that says nothing on stdout."""
+    code = main(arguments)
+    out, err = capsys.readouterr()
+    assert "" == out
+    [line] = err.splitlines()
+    return code, line
+
+
+# -- wrong usage -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], "a command is missing; see --help"),
+        (["explode"], "No such command 'explode'"),
+        (["up", "--bogus"], "No such option: --bogus"),
+        (["check", "--depth", "deep"], "--depth"),
+        (["check", "--log-format", "xml"], "allowed: auto, console, json"),
+        (["status", "--log-level", "loud"], "allowed: debug, info, warning, error"),
+        (["status", "extra"], "extra"),
+        (["subscribe"], "Missing argument"),
+        (["subscribe", "BTCUSDT"], "allowed: CATEGORY:SYMBOL such as linear:BTCUSDT"),
+        (["unsubscribe", "margin:BTCUSDT"], "one of spot, linear, inverse, option"),
+        (["tail", "--count", "0"], "--count"),
+        (["simulate", "--port", "x"], "--port"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_64(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], says: str
+) -> None:
+    code, line = refused(capsys, *arguments)
+
+    assert 64 == code
+    assert says in line
+    assert "Invalid value: " not in line
+
+
+def test_the_process_ends_with_the_code_of_the_contract() -> None:
+    wrong = run("up", "--bogus")
+
+    assert (64, "") == (wrong.returncode, wrong.stdout)
+    assert 1 == len(wrong.stderr.splitlines())
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["up", "-h"], ["tail", "--help"]])
+def test_help_is_help(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
+    assert 0 == main(arguments)
+    assert "Usage: bybit-pipeline" in capsys.readouterr().out
+
+
+def test_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:
+    assert 0 == main(["--version"])
+    assert capsys.readouterr().out[0].isdigit()
+
+
+# -- configuration -----------------------------------------------------------------------------
+
+BAD = {
+    "unknown key": ("sauce = 'live'", "sauce: unknown key (did you mean source?); allowed: source"),
+    "unknown key in a table": ("[connector]\nping = 1", "connector.ping: unknown key"),
+    "unknown key in a market": ("[[market]]\ndeep = 1", "market[0].deep: unknown key"),
+    "wrong type": ("[workers]\ntrades = 'two'", "workers.trades: "),
+    "table for a value": ("source = {}", "source: "),
+    "unknown word": ("source = 'real'", "source: 'real' is not known; allowed: auto, live, sim"),
+    "depth": ("[[market]]\ndepth = 25", "market[0].depth: 25 is not served for linear; allowed: 1"),
+    "option depth": (
+        "[[market]]\ncategory='option'\nsymbols=['BTC-1-2-C']\ndepth=50",
+        "market[0].depth: 50 is not served for option; allowed: 25, 100",
+    ),
+    "duplicate symbol": ("[[market]]\nsymbols=['A','A']", "market[0].symbols[1]: A trades is alre"),
+    "symbol": ("[[market]]\nsymbols=['btc']", "market[0].symbols[0]: 'btc' is not a symbol"),
+    "empty list": ("[[market]]\nsymbols=[]", "market[0].symbols: is empty; allowed: at least one"),
+    "no market": ("market = []", "market: is empty"),
+    "window": ("[trades]\nwindows=['1y']", "trades.windows[0]: '1y' is not a window; allowed: "),
+    "range": ("[workers]\norderbook = 0", "workers.orderbook: 0; allowed: from 1 to 64"),
+    "url": ("url = 'http://x'", "url: 'http://x' is not a websocket address; allowed: ws://"),
+    "url for two": (
+        "url='ws://x/spot'\n[[market]]\ncategory='spot'\n[[market]]\ncategory='linear'",
+        "url: one address cannot serve linear and spot; allowed: an address with {category}",
+    ),
+    "metrics": ("[metrics]\nendpoint='tcp://0.0.0.0:1'", "metrics.endpoint: 0.0.0.0 is beyond"),
+    "port": ("[prometheus]\nport=70000", "prometheus.port: 70000; allowed: from 0 to 65535"),
+    "run_dir": (f"run_dir='/{'x' * 90}'", "run_dir: "),
+    "replay without capture": ("source='replay'", "replay.capture: missing"),
+    "capture with live": (
+        "source='live'\n[replay]\ncapture='x'",
+        "source: 'live' does not play a capture; allowed: replay",
+    ),
+    "capture that is not there": ("[replay]\ncapture='/none.jsonl'", "replay.capture: /none.jsonl"),
+    "not toml": ("source = ", "not TOML"),
+}
+
+
+@pytest.mark.parametrize(("text", "says"), BAD.values(), ids=BAD.keys())
+def test_a_bad_configuration_is_one_line_and_78(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, text: str, says: str
+) -> None:
+    file = tmp_path / "pipeline.toml"
+    file.write_text(text)
+
+    code, line = refused(capsys, "check", "--config", str(file))
+
+    assert 78 == code
+    assert says in line
+
+
+def test_a_file_that_is_not_there_is_bad_configuration(capsys: pytest.CaptureFixture[str]) -> None:
+    code, line = refused(capsys, "check", "--config", "none.toml")
+
+    assert (78, "none.toml: No such file or directory") == (code, line)
+
+
+def test_up_refuses_what_check_refuses_and_makes_nothing(tmp_path: Path) -> None:
+    done = run("up", "--run-dir", str(tmp_path / "run"), "--depth", "7")
+
+    assert 78 == done.returncode
+    assert [
+        "market[0].depth: 7 is not served for linear; allowed: 1, 50, 200, 1000"
+    ] == done.stderr.splitlines()
+    assert [] == list(tmp_path.iterdir())
+
+
+def test_the_traceback_is_there_for_who_asks(capsys: pytest.CaptureFixture[str]) -> None:
+    assert 78 == main(["check", "--depth", "7", "--log-level", "debug"])
+
+    err = capsys.readouterr().err
+    assert "Traceback" in err
+    assert err.splitlines()[-1].startswith("market[0].depth")
+
+
+def test_a_bug_is_one_line_and_70(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bybit_pipeline.supervisor.cli.options.resolve", lambda _: 1 / 0)
+
+    assert (70, "bug: ZeroDivisionError: division by zero") == refused(capsys, "check")
+
+
+def test_check_prints_every_process_its_topics_and_endpoints(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    run_dir = tmp_path / "run"
+    assert 0 == main(
+        ["check", "--run-dir", str(run_dir), "--symbols", "AUSDT,BUSDT", "--category", "spot",
+         "--depth", "200", "--metrics", "tcp://127.0.0.1:7001", "--port", "7002",
+         "--source", "sim"]
+    )  # fmt: skip
+    out = capsys.readouterr().out
+
+    for expected in (
+        "supervisor", "forwarder", "trades-0", "orderbook-0", "simulator", "connector-spot-0",
+        "orderbook.200.AUSDT", "publicTrade.BUSDT", "book.spot.BUSDT", "trade.spot.AUSDT",
+        f"ipc://{run_dir}/spot-0.ipc", f"ipc://{run_dir}/control.ipc", "tcp://127.0.0.1:7001",
+        "http://127.0.0.1:7002",
+    ):  # fmt: skip
+        assert expected in out
+    assert not run_dir.exists()
+
+
+# -- nothing to talk to ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["status"], ["status", "--json"], ["tail"], ["watch"], ["subscribe", "linear:BTCUSDT"],
+     ["unsubscribe", "linear:BTCUSDT"]],
+)  # fmt: skip
+def test_without_a_pipeline_there_is_nothing_to_talk_to(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, arguments: list[str]
+) -> None:
+    code, line = refused(capsys, *arguments, "--run-dir", str(tmp_path))
+
+    assert (69, f"run_dir {tmp_path}: no pipeline runs there") == (code, line)
+
+
+def test_a_pipeline_that_does_not_answer_is_nothing_to_talk_to(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bybit_pipeline.supervisor.cli.control_client.ANSWER_S", 0.1)
+    (tmp_path / "lock").write_text(f"{os.getpid()}\n")
+
+    code, line = refused(capsys, "status", "--run-dir", str(tmp_path))
+
+    assert 69 == code
+    assert f"pid {os.getpid()} does not answer" in line
+
+
+# -- a running pipeline ------------------------------------------------------------------------
+
+
+def test_status_is_for_people_or_for_programs(
+    capsys: pytest.CaptureFixture[str], steady_pipeline: Any
+) -> None:
+    where = ["--run-dir", str(steady_pipeline.run_dir)]
+    assert 0 == main(["status", *where])
+    text = capsys.readouterr().out
+    assert 0 == main(["status", "--json", *where])
+    status = json.loads(capsys.readouterr().out)
+
+    assert {"version", "source", "network", "started_ts_ms", "ready", "reasons", "processes",
+            "connectors", "books"} <= status.keys()  # fmt: skip
+    for entry in status["processes"]:
+        assert entry["process"] in text
+    [connector] = status["connectors"]
+    assert {"process", "url", "connected", "session", "reconnects", "topics", "ping_rtt_ms",
+            "last_message_ts_ms"} <= connector.keys()  # fmt: skip
+    assert "delivering" == connector["topics"]["orderbook.50.BTCUSDT"]
+
+
+def test_subscribe_says_what_the_exchange_answered(
+    capsys: pytest.CaptureFixture[str], start_pipeline: Any
+) -> None:
+    topics = {"publicTrade.SOLUSDT": "confirmed", "orderbook.50.SOLUSDT": "rejected"}
+    rejected = {"orderbook.50.SOLUSDT": "confirmed, but no snapshot comes"}
+    said = {"topics": topics, "rejected": rejected}
+    pipeline = start_pipeline(behaviour={"connector-linear-0": {"status": said}})
+    pipeline.wait_up()
+
+    code = main(["subscribe", "linear:SOLUSDT", "--run-dir", str(pipeline.run_dir)])
+
+    out, err = capsys.readouterr()
+    assert (1, ["publicTrade.SOLUSDT confirmed"]) == (code, out.splitlines())
+    assert ["orderbook.50.SOLUSDT rejected: confirmed, but no snapshot comes"] == err.splitlines()
+    assert "orderbook.50.SOLUSDT" in pipeline.status()["connectors"][0]["topics"]
+
+    assert 0 == main(["unsubscribe", "linear:SOLUSDT", "--run-dir", str(pipeline.run_dir)])
+    assert "publicTrade.SOLUSDT unsubscribed" in capsys.readouterr().out
+    code, line = refused(
+        capsys, "unsubscribe", "linear:SOLUSDT", "--run-dir", str(pipeline.run_dir)
+    )
+    assert (64, "linear:SOLUSDT is not subscribed") == (code, line)
+
+
+def test_what_the_exchange_refuses_is_told_and_followed_no_longer(
+    capsys: pytest.CaptureFixture[str], start_pipeline: Any
+) -> None:
+    topics = ["publicTrade.NOPEUSDT", "orderbook.50.NOPEUSDT"]
+    said = {
+        "topics": {**dict.fromkeys(PLANNED, "delivering"), **dict.fromkeys(topics, "rejected")},
+        "rejected": dict.fromkeys(topics, "error:handler not found"),
+        "refused_topics": topics,
+    }
+    pipeline = start_pipeline(behaviour={"connector-linear-0": {"status": said}})
+    pipeline.wait_up()
+
+    code = main(["subscribe", "linear:NOPEUSDT", "--run-dir", str(pipeline.run_dir)])
+
+    out, err = capsys.readouterr()
+    assert (1, "") == (code, out)
+    assert [f"{topic} rejected: error:handler not found" for topic in topics] == err.splitlines()
+    status = pipeline.status()
+    assert status["ready"], status["reasons"]
+    assert PLANNED == set(status["connectors"][0]["topics"])
+    told = pipeline.wait_for(
+        lambda: [c["type"] for c in pipeline.commands("connector-linear-0")][1:]
+    )
+    assert ["unsubscribe"] == told
+    assert ["assign", "unassign"] == [c["type"] for c in pipeline.commands("trades-0")]
+    assert "subscriptions_refused_total 2.0" in pipeline.page("/metrics")[1]
+
+
+def test_a_second_up_is_refused_with_the_pid_of_the_first(steady_pipeline: Any) -> None:
+    done = run("up", "--run-dir", str(steady_pipeline.run_dir), "--source", "sim")
+
+    assert 73 == done.returncode
+    [line] = done.stderr.splitlines()
+    assert line.endswith(f"taken by the pipeline with pid {steady_pipeline.process.pid}")
+
+
+def test_a_taken_port_is_one_line_and_73(steady_pipeline: Any, tmp_path: Path) -> None:
+    port = steady_pipeline.status()["http"].rpartition(":")[2]
+
+    done = run("up", "--run-dir", str(tmp_path / "run"), "--source", "sim", "--port", port,
+               "--metrics", "tcp://127.0.0.1:0")  # fmt: skip
+
+    assert 73 == done.returncode
+    [line] = done.stderr.splitlines()
+    holder = steady_pipeline.process.pid
+    assert line.startswith(f"prometheus.port: 127.0.0.1:{port} is taken by process {holder} (")
+    assert [] == list(tmp_path.iterdir())
+
+
+# -- tail --------------------------------------------------------------------------------------
+
+
+class Metrics:
+    """The metrics socket of a pipeline, and nothing else of it; publishes all the time."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self.run_dir = str(run_dir)
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._socket = self._context.socket(zmq.PUB)
+        self._socket.bind("tcp://127.0.0.1:*")
+        endpoint = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
+        (run_dir / "lock").write_text(f"{os.getpid()}\n")
+        (run_dir / "endpoints.json").write_text(
+            json.dumps({"pid": os.getpid(), "metrics": endpoint})
+        )
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._publish)
+        self._thread.start()
+
+    def _publish(self) -> None:
+        number = 0
+        while not self._stopping.wait(0.01):
+            number += 1
+            for kind in ("trades", "orderbook"):
+                payload = {"kind": kind, "category": "linear", "symbol": "BTCUSDT", "seq": number,
+                           "epoch": "e", "last_price": None}  # fmt: skip
+                topic = f"{kind}.linear.BTCUSDT".encode()
+                self._socket.send_multipart([topic, codec.encode_map(payload)])
+
+    def close(self) -> None:
+        """Stop publishing."""
+        self._stopping.set()
+        self._thread.join()
+        self._context.destroy(linger=0)
+
+
+@pytest.fixture
+def metrics(tmp_path: Path) -> Iterator[Metrics]:
+    """Something to listen to."""
+    metrics = Metrics(tmp_path)
+    yield metrics
+    metrics.close()
+
+
+def test_tail_prints_a_json_object_a_line_and_stops_after_the_count(metrics: Metrics) -> None:
+    done = run("tail", "trades.", "--count", "3", "--run-dir", metrics.run_dir)
+
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert 0 == done.returncode
+    assert ["trades.linear.BTCUSDT"] * 3 == [line["topic"] for line in lines]
+    first = lines[0]["seq"]
+    assert [first, first + 1, first + 2] == [line["seq"] for line in lines]
+    assert lines[0]["last_price"] is None
+
+
+def test_tail_stops_when_its_time_is_over(metrics: Metrics) -> None:
+    began = time.monotonic()
+
+    done = run("tail", "nothing.", "--timeout", "0.5", "--run-dir", metrics.run_dir)
+
+    assert (0, "") == (done.returncode, done.stdout)
+    assert time.monotonic() - began < 5.0
+
+
+def test_tail_that_gets_too_little_in_its_time_has_failed(metrics: Metrics) -> None:
+    done = run("tail", "no.", "--count", "2", "--timeout", "0.3", "--run-dir", metrics.run_dir)
+
+    assert (1, ["tail: 0 of 2 messages in 0.3 s"]) == (done.returncode, done.stderr.splitlines())
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_tail_ends_quietly_when_asked(metrics: Metrics, number: int) -> None:
+    with subprocess.Popen(
+        [*RUN, "tail", "--run-dir", metrics.run_dir], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline()
+        process.send_signal(number)
+        assert 0 == process.wait(5)
+        assert b"" == process.stderr.read()
+
+
+def test_tail_ends_quietly_when_its_reader_has_had_enough(metrics: Metrics) -> None:
+    with subprocess.Popen(
+        [*RUN, "tail", "--run-dir", metrics.run_dir], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline()
+        process.stdout.close()
+        assert 0 == process.wait(5)
+        assert b"" == process.stderr.read()
+
+
+# -- watch in a pipe ---------------------------------------------------------------------------
+
+
+def test_watch_prints_the_markets_that_are_wanted(metrics: Metrics) -> None:
+    done = run("watch", "btcusdt", "--run-dir", metrics.run_dir)
+
+    assert (0, "") == (done.returncode, done.stderr)
+    assert ["market", "linear:BTCUSDT"] == [line.split()[0] for line in done.stdout.splitlines()]
+
+
+def test_watch_says_of_which_markets_nothing_is_heard(metrics: Metrics) -> None:
+    done = run("watch", "NOPE", "--run-dir", metrics.run_dir)
+
+    [line] = done.stderr.splitlines()
+    assert (1, "") == (done.returncode, done.stdout)
+    assert "nothing heard of NOPE; bybit-pipeline watch shows what the pipeline has" == line
+
+
+def test_watch_shows_the_others_all_the_same(metrics: Metrics) -> None:
+    done = run("watch", "spot:BTCUSDT", "linear:BTCUSDT", "NOPE", "--run-dir", metrics.run_dir)
+
+    [line] = done.stderr.splitlines()
+    assert 1 == done.returncode
+    assert "linear:BTCUSDT" in done.stdout
+    assert line.startswith("nothing heard of spot:BTCUSDT, NOPE;")
+
+
+# -- simulate ----------------------------------------------------------------------------------
+
+
+def test_simulate_runs_the_simulated_exchange_with_the_same_options() -> None:
+    with subprocess.Popen(
+        [*RUN, "simulate", "--symbols", "BTCUSDT", "--category", "spot", "--seed", "7"],
+        stdout=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        assert 0 == process.wait(10)
+
+    assert line.startswith("READY ws://127.0.0.1:")
+    assert line.endswith("/v5/public/{category}\n")

@@ -1,0 +1,321 @@
+"""What becomes of a file, options and a capture."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from bybit_pipeline.shared.captures import CaptureInfo
+from bybit_pipeline.shared.config import Config, MarketConfig, make_config, read_config
+from bybit_pipeline.shared.errors import ConfigError
+from bybit_pipeline.shared.keys import make_server_keys
+from bybit_pipeline.supervisor.cli.options import (
+    Options,
+    absolute_run_dir,
+    recorded_markets,
+    resolve,
+)
+from bybit_pipeline.supervisor.plan.plan import make_plan
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """A configuration file with two markets."""
+    path = tmp_path / "pipeline.toml"
+    path.write_text(
+        """
+        source = "live"
+        run_dir = "/run/from-file"
+        [[market]]
+        category = "spot"
+        symbols = ["AUSDT"]
+        depth = 200
+        streams = ["orderbook"]
+        [[market]]
+        symbols = ["BUSDT"]
+        [prometheus]
+        port = 1234
+        """
+    )
+    return path
+
+
+@pytest.fixture
+def capture(tmp_path: Path) -> Path:
+    """A linear capture: a book of BTC with trades, a book of SOL without."""
+    lines: list[dict[str, Any]] = [
+        _book("orderbook.200.BTCUSDT"),
+        _book("orderbook.50.SOLUSDT"),
+        {"topic": "publicTrade.BTCUSDT", "type": "snapshot", "ts": 2, "data": [
+            {"T": 2, "s": "BTCUSDT", "S": "Buy", "v": "1", "p": "2", "L": "PlusTick", "i": "x"}]},
+    ]  # fmt: skip
+    path = tmp_path / "recorded.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def _book(topic: str) -> dict[str, Any]:
+    return {"topic": topic, "type": "snapshot", "ts": 1, "cts": 1,
+            "data": {"s": topic.split(".")[2], "b": [], "a": [], "u": 1, "seq": 1}}  # fmt: skip
+
+
+def config(**options: Any) -> Config:
+    return resolve(Options(**options))[0]
+
+
+def test_without_a_file_and_options_there_are_two_linear_books() -> None:
+    assert Config() == config()
+
+
+def test_options_win_over_the_file(file: Path) -> None:
+    made, run_dir = resolve(
+        Options(
+            config=file, source="sim", network="testnet", url="ws://h:1/{category}",
+            run_dir=Path("/run/x"), metrics="tcp://127.0.0.1:7", port=0, speed=5.0,
+        )
+    )  # fmt: skip
+
+    assert ("sim", "testnet", "ws://h:1/{category}") == (made.source, made.network, made.url)
+    assert ("tcp://127.0.0.1:7", 0, 5.0) == (
+        made.metrics.endpoint, made.prometheus.port, made.replay.speed,
+    )  # fmt: skip
+    assert "/run/x" == run_dir
+
+
+def test_the_dashboard_is_off_unless_it_is_asked_for() -> None:
+    assert not resolve(Options())[0].dashboard.enabled
+    assert (True, 9480) == (
+        (made := resolve(Options(dashboard=True))[0].dashboard).enabled,
+        made.port,
+    )
+
+
+def test_port_0_lets_the_os_choose_the_dashboard_s_as_well() -> None:
+    assert config(port=0, dashboard=True).dashboard.port == 0
+    assert config(port=9500, dashboard=True).dashboard.port == Config().dashboard.port
+
+
+def test_what_no_option_names_comes_from_the_file(file: Path) -> None:
+    made, run_dir = resolve(Options(config=file))
+
+    assert ("live", 1234, 2) == (made.source, made.prometheus.port, len(made.market))
+    assert "/run/from-file" == run_dir
+
+
+def test_a_market_option_replaces_all_tables_by_the_first_with_the_option(file: Path) -> None:
+    made = config(config=file, symbols="CUSDT, DUSDT")
+
+    assert (
+        MarketConfig(
+            category="spot", symbols=("CUSDT", "DUSDT"), depth=200, streams=("orderbook",)
+        ),
+    ) == made.market
+
+
+@pytest.mark.parametrize(
+    ("options", "category", "symbols", "depth"),
+    [
+        ({"category": "spot"}, "spot", ("BTCUSDT", "ETHUSDT"), 50),
+        ({"category": "inverse"}, "inverse", ("BTCUSD", "ETHUSD"), 50),
+        ({"depth": 1}, "linear", ("BTCUSDT", "ETHUSDT"), 1),
+        ({"category": "option", "symbols": "BTC-1-2-C"}, "option", ("BTC-1-2-C",), 25),
+    ],
+)
+def test_what_nobody_says_suits_the_category(
+    options: dict[str, Any], category: str, symbols: tuple[str, ...], depth: int
+) -> None:
+    [market] = config(**options).market
+
+    assert (category, symbols, depth) == (market.category, market.symbols, market.depth)
+
+
+def test_options_have_no_default_contracts() -> None:
+    with pytest.raises(ConfigError, match=r"^market\[0\]\.symbols: missing"):
+        config(category="option")
+
+
+# -- captures ----------------------------------------------------------------------------------
+
+
+def test_a_capture_alone_means_replay_of_everything_in_it(
+    capture: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(capture.parent)
+    made = config(capture=Path("recorded.jsonl"), speed=50.0)
+
+    assert ("replay", str(capture), 50.0) == (
+        made.source, made.replay.capture, made.replay.speed,
+    )  # fmt: skip
+    assert (
+        MarketConfig(symbols=("BTCUSDT",), depth=200),
+        MarketConfig(symbols=("SOLUSDT",), depth=50, streams=("orderbook",)),
+    ) == made.market
+
+
+@pytest.mark.parametrize("source", ["live", "auto", "sim"])
+def test_a_capture_is_only_played_by_replay(capture: Path, source: str) -> None:
+    with pytest.raises(ConfigError, match=f"^source: '{source}' does not play .*allowed: replay$"):
+        config(capture=capture, source=source)
+
+
+def test_symbols_restrict_a_capture_and_keep_its_depth(capture: Path) -> None:
+    [market] = config(capture=capture, symbols="BTCUSDT").market
+
+    assert (("BTCUSDT",), 200) == (market.symbols, market.depth)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"symbols": "BTCUSDT,ETHUSDT"}, r"market\[0\]\.symbols\[1\]: ETHUSDT.*BTCUSDT, SOLUSDT"),
+        ({"depth": 1}, r"market\[0\]\.depth: 1 is not.*allowed: 50, 200"),
+        ({"category": "spot"}, r"market\[0\]\.category: spot is not.*allowed: linear"),
+    ],
+)
+def test_what_a_capture_lacks_is_refused_with_what_it_has(
+    capture: Path, options: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(ConfigError, match=says):
+        config(capture=capture, **options)
+
+
+def test_patterns_stand_for_what_a_capture_holds(capture: Path) -> None:
+    markets = config(capture=capture, symbols="B*,SOLUSDT").market
+    assert {"BTCUSDT", "SOLUSDT"} == {symbol for market in markets for symbol in market.symbols}
+
+    for word, says in (("X*", "X* stands for nothing"), ("top:2:turnover", "needs turnover")):
+        with pytest.raises(ConfigError, match=re.escape(says)):
+            config(capture=capture, symbols=word)
+
+
+def test_a_pattern_in_a_capture_of_options_needs_no_base_coin(tmp_path: Path) -> None:
+    name = "BTC-30OCT26-65000-C-USDT"
+    path = tmp_path / "options.jsonl"
+    path.write_text(json.dumps({"id": f"orderbook.25.{name}-1", **_book(f"orderbook.25.{name}")}))
+
+    [market] = config(capture=path, symbols="*").market
+
+    assert ("option", (name,)) == (market.category, market.symbols)
+
+
+def test_patterns_may_be_options(tmp_path: Path) -> None:
+    assert config(symbols="*USDT,top:50:turnover").market[0].symbols == ("*USDT", "top:50:turnover")
+
+
+def test_a_capture_that_is_not_there_is_a_configuration_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^replay\.capture: .*No such file"):
+        config(capture=tmp_path / "none.jsonl")
+
+
+def test_a_capture_of_nothing_we_use_is_refused() -> None:
+    info = CaptureInfo(Path("t"), "linear", {}, (), {"tickers.BTCUSDT": 1}, 1, 0, 0, 1, 1)
+
+    with pytest.raises(ConfigError, match="allowed: a capture of trades or order books"):
+        recorded_markets(info, None)
+
+
+def test_of_several_recorded_depths_the_deepest_is_taken_unless_one_is_wanted() -> None:
+    info = CaptureInfo(Path("t"), "linear", {"AUSDT": (1, 50)}, (), {}, 2, 0, 0, 1, 1)
+
+    assert [50] == [table["depth"] for table in recorded_markets(info, None)]
+    assert [1] == [table["depth"] for table in recorded_markets(info, [{"depth": 1}])]
+
+
+@pytest.mark.parametrize(
+    ("name", "tables"),
+    [
+        ("linear_20260809_ob200_BTC_SOL.jsonl", {("linear", 200, ("BTCUSDT", "SOLUSDT"), 2)}),
+        ("spot_20260809_ob200_ETH.jsonl", {("spot", 200, ("ETHUSDT",), 2)}),
+        ("linear_20241201_ob500_XRP.data", {("linear", 500, ("XRPUSDT",), 1)}),
+        (
+            "linear_20250613_ob1_4symbols.jsonl",
+            {("linear", 1, ("AIOZUSDT", "BANDUSDT", "RADUSDT", "SNTUSDT"), 1)},
+        ),
+    ],
+)
+def test_every_recorded_capture_just_works(captures: Path, name: str, tables: Any) -> None:
+    made = config(capture=captures / name)
+
+    assert tables == {(m.category, m.depth, m.symbols, len(m.streams)) for m in made.market}
+
+
+# -- the run directory -------------------------------------------------------------------------
+
+
+def test_the_run_directory_is_made_absolute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    assert f"{tmp_path}/here" == resolve(Options(run_dir=Path("here")))[1]
+
+
+@pytest.mark.parametrize(
+    ("runtime", "expected"),
+    [("/run/user/7", "/run/user/7/bybit-pipeline"), (None, "/tmp/bybit-pipeline-{uid}")],
+)
+def test_the_default_run_directory(
+    monkeypatch: pytest.MonkeyPatch, runtime: str | None, expected: str
+) -> None:
+    monkeypatch.setattr("os.getuid", lambda: 7)
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    if runtime:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", runtime)
+
+    assert expected.format(uid=7) == absolute_run_dir(None)
+
+
+def test_a_run_directory_too_long_for_sockets_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"^run_dir: .*allowed: at most 80 bytes"):
+        absolute_run_dir("/" + "x" * 80)
+
+
+def test_the_example_file_holds_every_key_at_its_default() -> None:
+    example = Path(__file__).parents[3] / "pipeline.toml"
+    tables = read_config(example)
+
+    assert Config() == make_config(tables)
+    assert keys(msgspec.to_builtins(Config())) == keys(tables)
+
+
+def keys(value: Any) -> Any:
+    """The keys of tables within tables."""
+    if isinstance(value, dict):
+        return {key: keys(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [keys(inner) for inner in value if isinstance(inner, dict)]
+    return None
+
+
+# -- keys --------------------------------------------------------------------------------------
+
+
+def test_keys_are_found_from_the_current_directory_and_told_to_the_forwarder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_server_keys(tmp_path / "keys")
+    path = tmp_path / "pipeline.toml"
+    path.write_text('source = "sim"\nsecurity = {curve = true, keys = "keys"}')
+    monkeypatch.chdir(tmp_path)
+
+    plan = make_plan(config(config=path), run_dir="/run/x")
+
+    assert f"{tmp_path}/keys" == plan.keys == plan.spec("forwarder").keys  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("missing", ["server.key", "client.key", "server.pub"])
+def test_missing_keys_are_refused_before_anything_starts(tmp_path: Path, missing: str) -> None:
+    make_server_keys(tmp_path / "keys")
+    (tmp_path / "keys" / missing).unlink()
+    path = tmp_path / "pipeline.toml"
+    path.write_text(f'security = {{curve = true, keys = "{tmp_path}/keys"}}')
+
+    with pytest.raises(ConfigError, match=rf"^security\.keys: .*{missing}.*bybit-pipeline keys"):
+        config(config=path)
+
+
+def test_without_curve_no_keys_are_looked_for(tmp_path: Path) -> None:
+    assert make_plan(make_config({"security": {"keys": "/nowhere"}}), run_dir="/run/x").keys is None

@@ -1,0 +1,130 @@
+"""``CATEGORY:SYMBOL`` words and the plan they ask for."""
+
+from typing import Any
+
+import pytest
+
+from bybit_pipeline.shared.config import make_config
+from bybit_pipeline.supervisor.plan.instruments import InstrumentList
+from bybit_pipeline.supervisor.plan.market_args import (
+    MarketError,
+    parse_market,
+    subscribe,
+    unsubscribe,
+)
+from bybit_pipeline.supervisor.plan.plan import Plan, exchange_topic, make_plan, with_selection
+
+
+@pytest.fixture
+def plan() -> Plan:
+    """Linear at depth 200 without trades, spot with everything."""
+    tables = [
+        {"category": "linear", "symbols": ["BTCUSDT"], "depth": 200, "streams": ["orderbook"]},
+        {"category": "spot", "symbols": ["BTCUSDT"], "depth": 50},
+    ]
+    return make_plan(make_config({"market": tables}), run_dir="/run/x")
+
+
+def topics(plan: Plan) -> set[str]:
+    return {f"{p.stream.category} {exchange_topic(p.stream)}" for p in plan.placements}
+
+
+def test_a_market_joins_like_the_first_table_of_its_category(plan: Plan) -> None:
+    new = topics(subscribe(plan, ["linear:ETHUSDT", "spot:ETHUSDT"])) - topics(plan)
+
+    assert {"linear orderbook.200.ETHUSDT", "spot publicTrade.ETHUSDT",
+            "spot orderbook.50.ETHUSDT"} == new  # fmt: skip
+
+
+def test_a_market_of_a_new_category_joins_with_the_defaults(plan: Plan) -> None:
+    new = topics(subscribe(plan, ["option:BTC-26MAR27-90000-C", "inverse:BTCUSD"])) - topics(plan)
+
+    assert {
+        "option publicTrade.BTC", "option orderbook.25.BTC-26MAR27-90000-C",
+        "inverse publicTrade.BTCUSD", "inverse orderbook.50.BTCUSD",
+    } == new  # fmt: skip
+
+
+def test_a_market_leaves_with_all_its_streams_and_alone(plan: Plan) -> None:
+    assert {"linear orderbook.200.BTCUSDT"} == topics(unsubscribe(plan, ["spot:BTCUSDT"]))
+
+
+def test_a_market_that_is_not_there_cannot_leave(plan: Plan) -> None:
+    with pytest.raises(MarketError, match=r"^linear:ETHUSDT is not subscribed$"):
+        unsubscribe(plan, ["spot:BTCUSDT", "linear:ETHUSDT"])
+
+
+@pytest.mark.parametrize(
+    "word", ["", "BTCUSDT", "linear", "linear:", ":BTCUSDT", "linear:btcusdt", "margin:BTCUSDT",
+             "linear:BTC USDT", "linear:A\x00B"],
+)  # fmt: skip
+def test_other_words_are_refused_with_what_is_allowed(word: str) -> None:
+    with pytest.raises(MarketError, match="allowed: CATEGORY:SYMBOL such as linear:BTCUSDT"):
+        parse_market(word)
+
+
+# -- patterns ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("word", "categories", "meaning"),
+    [
+        ("linear:*USDT", ["spot", "linear"], ("linear", "*USDT")),
+        ("spot:top:50:turnover", ["linear"], ("spot", "top:50:turnover")),
+        ("top:50:turnover", ["linear"], ("linear", "top:50:turnover")),
+        ("top:50:turnover:*USDC", ["spot", "spot"], ("spot", "top:50:turnover:*USDC")),
+        ("BTC-*", ["option"], ("option", "BTC-*")),
+    ],
+)
+def test_a_pattern_alone_is_of_the_only_category(
+    word: str, categories: Any, meaning: tuple[str, str]
+) -> None:
+    assert meaning == parse_market(word, categories=categories)
+
+
+@pytest.mark.parametrize(
+    ("word", "says"),
+    [
+        ("top:5:turnover", "may be of linear or spot; allowed: CATEGORY:PATTERN"),
+        ("margin:*USDT", "may be of linear or spot"),
+        ("linear:*usdt", "is not a pattern; allowed: "),
+        ("linear:top:5:volume", "is not a pattern"),
+        ("option:*", "names no base coin; allowed: BTC-"),
+    ],
+)
+def test_a_pattern_that_is_not_clear_is_refused(word: str, says: str) -> None:
+    with pytest.raises(MarketError, match=says):
+        parse_market(word, categories=["spot", "linear"])
+
+
+def resolved(plan: Plan, *symbols: str) -> Plan:
+    """The plan after a list of linear instruments."""
+    listing = InstrumentList(symbols)
+    selection = plan.selection
+    for need in selection.needs():
+        selection = selection.with_listing(need, listing, symbols_max=10, now_ms=1)
+    return with_selection(plan, selection)
+
+
+def test_a_pattern_joins_like_the_first_table_and_leaves_what_is_named(plan: Plan) -> None:
+    after = resolved(subscribe(plan, ["linear:*USDT"]), "BTCUSDT", "ETHUSDT", "BTCPERP")
+    assert {"linear orderbook.200.ETHUSDT"} == topics(after) - topics(plan)
+
+    assert topics(plan) == topics(unsubscribe(after, ["linear:*USDT"]))
+
+
+def test_a_symbol_that_is_unsubscribed_stays_away_until_it_is_asked_for_again(plan: Plan) -> None:
+    listed = ("BTCUSDT", "ETHUSDT", "XRPUSDT")
+    following = resolved(subscribe(plan, ["linear:*USDT"]), *listed)
+
+    without = resolved(unsubscribe(following, ["linear:ETHUSDT"]), *listed)
+    assert topics(following) - topics(without) == {"linear orderbook.200.ETHUSDT"}
+    for word in ("linear:ETHUSDT", "linear:*USDT"):
+        assert topics(resolved(subscribe(without, [word]), *listed)) == topics(following)
+
+
+def test_a_pattern_that_is_not_there_cannot_leave(plan: Plan) -> None:
+    with pytest.raises(MarketError, match=r"^linear:\*USDT is not subscribed$"):
+        unsubscribe(plan, ["linear:*USDT"])
+    with pytest.raises(MarketError, match="patterns that are: spot:top:5:turnover"):
+        unsubscribe(subscribe(plan, ["spot:top:5:turnover"]), ["linear:*USDT"])

@@ -1,0 +1,118 @@
+"""Whether the exchange answers, asked over real websockets."""
+
+import itertools
+import select
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from websockets.sync.server import ServerConnection, serve
+
+from bybit_pipeline.supervisor.source.probe import Prober, growing_pauses, is_answered
+
+SPOT = '{"success":true,"ret_msg":"pong","conn_id":"x","op":"ping"}'
+OPTION = '{"args":["1672916271846"],"op":"pong"}'
+
+
+@contextmanager
+def exchange(*answers: str, tls: ssl.SSLContext | None = None) -> Iterator[str]:
+    """A websocket server that answers the first message with some others; its address."""
+
+    def handle(connection: ServerConnection) -> None:
+        assert '{"op":"ping"}' == connection.recv()
+        for answer in answers:
+            connection.send(answer)
+        for _ in connection:
+            pass
+
+    with serve(handle, "127.0.0.1", 0, ssl=tls) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"ws://127.0.0.1:{server.socket.getsockname()[1]}/v5/public/linear"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("pong", [SPOT, OPTION])
+def test_a_pong_of_any_category_is_an_answer(pong: str) -> None:
+    with exchange(pong) as url:
+        assert is_answered(url)
+
+
+def test_other_messages_before_the_pong_do_not_matter() -> None:
+    with exchange('{"topic":"x"}', "not json", SPOT) as url:
+        assert is_answered(url)
+
+
+def test_an_open_socket_without_a_pong_is_no_answer() -> None:
+    with exchange('{"topic":"x"}') as url:
+        assert not is_answered(url, timeout_s=0.2)
+
+
+def test_an_exchange_whose_certificate_nobody_vouches_for_is_no_answer(
+    certificate: tuple[Path, Path],
+) -> None:
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(*certificate)
+
+    def is_trusted(answered: bool) -> bool:
+        with exchange(SPOT, tls=tls) as url:
+            return is_answered(url.replace("ws://127.0.0.1", "wss://localhost")) is answered
+
+    assert is_trusted(False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SSL_CERT_FILE", str(certificate[0]))
+        assert is_trusted(True)  # so the certificate is all that was wrong
+
+
+def test_a_port_that_does_not_speak_websocket_is_no_answer() -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        url = f"ws://127.0.0.1:{listener.getsockname()[1]}/"
+        assert not is_answered(url, timeout_s=0.2)
+
+
+@pytest.mark.parametrize("url", ["ws://127.0.0.1:1/", "ws://no.such.host.invalid/", "nonsense"])
+def test_nobody_there_is_no_answer(url: str) -> None:
+    assert not is_answered(url, timeout_s=0.5)
+
+
+def test_a_prober_tries_until_it_is_answered_and_says_so_once() -> None:
+    with exchange(SPOT) as url:
+        prober = Prober(url, pause_initial_s=0.01, pause_max_s=0.01)
+        prober.start()
+        readable, _, _ = select.select([prober.reader], [], [], 5.0)
+        prober.close()
+
+    assert [prober.reader] == readable
+    assert 1 == prober.attempts
+
+
+def test_a_prober_stops_when_told() -> None:
+    prober = Prober("ws://127.0.0.1:1/", pause_initial_s=60.0, pause_max_s=60.0)
+    prober.start()
+
+    _timed(prober.close)
+
+    assert 0 == prober.attempts
+
+
+def _timed(call: Callable[[], None]) -> None:
+    thread = threading.Thread(target=call, daemon=True)
+    thread.start()
+    thread.join(2.0)
+    assert not thread.is_alive()
+
+
+def test_pauses_grow_to_the_longest_and_stay_there() -> None:
+    pauses = list(itertools.islice(growing_pauses(5.0, 60.0), 30))
+
+    assert 5.0 == pauses[0]
+    assert pauses == sorted(pauses)
+    assert [60.0] * 10 == pauses[-10:]
+    assert sum(pauses[:6]) < 60.0

@@ -1,0 +1,126 @@
+"""What the status says, and what ready means."""
+
+from typing import Any
+
+import pytest
+
+from bybit_pipeline.shared.config import make_config
+from bybit_pipeline.supervisor.plan.plan import Plan, make_plan
+from bybit_pipeline.supervisor.status.status import (
+    NOT_LIVE_S,
+    ProcessView,
+    book_counts,
+    connector_entries,
+    unready_reasons,
+)
+
+TOPICS = ["publicTrade.BTCUSDT", "orderbook.50.BTCUSDT"]
+
+
+@pytest.fixture
+def plan() -> Plan:
+    """One symbol."""
+    return make_plan(make_config({"market": [{"symbols": ["BTCUSDT"]}]}), run_dir="/run/x")
+
+
+def view(process: str, status: dict[str, Any] | None = None, **more: Any) -> ProcessView:
+    fields: dict[str, Any] = {
+        "process": process, "role": process.split("-")[0], "pid": 7, "state": "up",
+        "is_up": True, "is_flapping": False, "restarts": {}, "uptime_s": 1.0,
+        "cpu_seconds": 0.5, "rss_bytes": 1000, "prometheus": "127.0.0.1:1", "exit_code": None,
+        "status": status or {},
+    }  # fmt: skip
+    return ProcessView(**(fields | more))
+
+
+def connector(**topics: str) -> ProcessView:
+    states = dict(zip(TOPICS, topics.values(), strict=True))
+    return view("connector-linear-0", {"connected": True, "topics": states})
+
+
+def reasons(plan: Plan, *views: ProcessView, **not_live_s: float) -> list[str]:
+    return unready_reasons(plan, views, connector_entries(plan, views), not_live_s)
+
+
+def test_ready_when_all_is_up_and_delivering(plan: Plan) -> None:
+    assert [] == reasons(plan, view("trades-0"), connector(trade="delivering", book="delivering"))
+
+
+def test_a_market_without_trades_does_not_hold_readiness_up(plan: Plan) -> None:
+    assert [] == reasons(plan, connector(trade="confirmed", book="delivering"))
+
+
+def test_a_book_that_delivers_nothing_does(plan: Plan) -> None:
+    assert ["connector-linear-0: confirmed but not delivering: orderbook.50.BTCUSDT"] == reasons(
+        plan, connector(trade="delivering", book="confirmed")
+    )
+
+
+@pytest.mark.parametrize("state", ["pending", "rejected"])
+def test_a_topic_that_is_not_confirmed_does(plan: Plan, state: str) -> None:
+    assert [f"connector-linear-0: {state}: publicTrade.BTCUSDT"] == reasons(
+        plan, connector(trade=state, book="delivering")
+    )
+
+
+def test_a_connector_that_has_said_nothing_yet_has_pending_topics_and_no_link(plan: Plan) -> None:
+    views = [view("connector-linear-0", state="starting", is_up=False)]
+    [entry] = connector_entries(plan, views)
+
+    assert dict.fromkeys(TOPICS, "pending") == entry["topics"]
+    assert (False, None, None) == (entry["connected"], entry["session"], entry["ping_rtt_ms"])
+    assert "wss://stream.bybit.com/v5/public/linear" == entry["url"]
+    assert [
+        "connector-linear-0: starting",
+        "connector-linear-0: not connected to wss://stream.bybit.com/v5/public/linear",
+    ] == reasons(plan, *views)
+
+
+def test_a_topic_that_the_plan_has_no_longer_is_not_shown(plan: Plan) -> None:
+    """Until its next heartbeat a connector still speaks of it."""
+    left = "publicTrade.NOPEUSDT"
+    states = {**dict.fromkeys(TOPICS, "delivering"), left: "rejected"}
+    said = {"connected": True, "topics": states, "rejected": {left: "no"}, "refused_topics": [left]}
+    gone = view("connector-linear-0", said)
+
+    [entry] = connector_entries(plan, [gone])
+
+    assert (TOPICS, {}, []) == (list(entry["topics"]), entry["rejected"], entry["refused_topics"])
+    assert [] == reasons(plan, gone)
+
+
+def test_a_process_that_is_down_or_flapping_is_named(plan: Plan) -> None:
+    views = [
+        view("trades-0", state="restarting", is_up=False),
+        view("orderbook-0", state="flapping", is_flapping=True),
+    ]
+
+    assert ["trades-0: restarting", "orderbook-0: flapping"] == reasons(plan, *views)
+
+
+def test_books_may_be_out_of_live_for_a_moment_only(plan: Plan) -> None:
+    assert [] == reasons(plan, **{"book.linear.BTCUSDT": NOT_LIVE_S - 0.1})
+    assert ["books not live for 12 s: book.linear.BTCUSDT"] == reasons(
+        plan, **{"book.linear.BTCUSDT": 12.0}
+    )
+
+
+def test_many_names_are_counted_not_listed(plan: Plan) -> None:
+    late = {f"book.linear.{letter}USDT": 11.0 for letter in "ABCDEFGH"}
+
+    [reason] = reasons(plan, **late)
+    assert reason.endswith("book.linear.EUSDT and 3 more")
+
+
+def test_books_are_counted_over_workers_and_unknown_ones_are_syncing(plan: Plan) -> None:
+    other = view("orderbook-1", {"books": {"live": 2, "stale": 1}})
+
+    assert {"syncing": 1, "live": 2, "stale": 1} == book_counts(plan, [view("orderbook-0"), other])
+
+
+def test_the_summary_of_a_process_has_the_keys_of_the_contract() -> None:
+    summary = view("trades-0", restarts={"exit": 2, "hung": 1}).summary()
+
+    assert {"process", "role", "pid", "state", "restarts", "uptime_s", "cpu_seconds",
+            "rss_bytes"} <= summary.keys()  # fmt: skip
+    assert 3 == summary["restarts"]
