@@ -81,8 +81,12 @@ _INPUT = ("match_ts_ms", "exchange_ts_ms", "recv_ts_ns")
 _NO_BOOK = {name: EMPTY if shape == [] else NULL for name, shape in BOOK_MEASURES.items()}
 _NEED_BOTH_SIDES = ("mid_price", "spread", "spread_bps", "weighted_mid", "depth", "impact")
 _AFTER_GAP = (
-    "closed_ts_ns", "end_ms", "update_id_after", "sequence_after", "duration_s",
-)  # fmt: skip
+    "closed_ts_ns",
+    "end_ms",
+    "update_id_after",
+    "sequence_after",
+    "duration_s",
+)
 _OF_TRADES = ("buy_share", "vwap", "high", "low")
 
 _RULES: dict[str, list[Schema]] = {

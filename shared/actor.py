@@ -73,9 +73,11 @@ class Actor:
         self.clock = clock or SystemClock()
         self.telemetry = telemetry or Telemetry()
         self.telemetry.counters(
-            "log_lines_lost_total", "Log lines that could not be written.", ("process",),
+            "log_lines_lost_total",
+            "Log lines that could not be written.",
+            ("process",),
             lambda: [((self.process,), logs.lost_lines())],
-        )  # fmt: skip
+        )
         self.control: ControlLink | None = None
         self.endpoints: dict[str, str] = {}
         """Endpoints that this process bound, by name; sent with ``ready``."""
@@ -160,8 +162,11 @@ class Actor:
                 self.turn()
         finally:
             self._close(wakeup)
-        log.info("stopped", uptime_s=round(self.clock.monotonic() - self._started, 1),
-                 **_totals(self.status()))  # fmt: skip
+        log.info(
+            "stopped",
+            uptime_s=round(self.clock.monotonic() - self._started, 1),
+            **_totals(self.status()),
+        )
         return EX_OK
 
     def turn(self) -> None:

@@ -274,8 +274,14 @@ def _conversion_error(error: msgspec.ValidationError) -> ConfigError:
         return ConfigError(where, f"{choice[1]} is not known", _choices(where))
     expected = re.fullmatch(r"Expected `(.*)`, got `(.*)`", what)
     if expected:
-        names = {"str": "text", "int": "a whole number", "float": "a number", "array": "a list",
-                 "bool": "true or false", "object": "a table"}  # fmt: skip
+        names = {
+            "str": "text",
+            "int": "a whole number",
+            "float": "a number",
+            "array": "a list",
+            "bool": "true or false",
+            "object": "a table",
+        }
         kinds = " or ".join(names.get(kind, kind) for kind in expected[1].split(" | "))
         return ConfigError(where, f"has the wrong type ({expected[2]})", kinds)
     return ConfigError(where, what)
@@ -283,18 +289,28 @@ def _conversion_error(error: msgspec.ValidationError) -> ConfigError:
 
 def _choices(where: str) -> str:
     key = re.sub(r"\[[^]]*\]", "", where).split(".")[-1]
-    choices = {"source": SourceChoice, "network": Network, "category": Category,
-               "streams": StreamChoice}  # fmt: skip
+    choices = {
+        "source": SourceChoice,
+        "network": Network,
+        "category": Category,
+        "streams": StreamChoice,
+    }
     return ", ".join(get_args(choices[key])) if key in choices else ""
 
 
 def _check_top(config: Config) -> None:
     if config.url and not _is_websocket_url(config.url):
-        raise ConfigError("url", f"{config.url!r} is not a websocket address",
-                          "ws://HOST[:PORT]/… or wss://…, with {category} or without")  # fmt: skip
+        raise ConfigError(
+            "url",
+            f"{config.url!r} is not a websocket address",
+            "ws://HOST[:PORT]/… or wss://…, with {category} or without",
+        )
     if config.instruments.url and not re.fullmatch(r"https?://[^\s/?#]+/?", config.instruments.url):
-        raise ConfigError("instruments.url", f"{config.instruments.url!r} is not an address",
-                          "https://HOST, without a path")  # fmt: skip
+        raise ConfigError(
+            "instruments.url",
+            f"{config.instruments.url!r} is not an address",
+            "https://HOST, without a path",
+        )
     _check_range("instruments.refresh_s", config.instruments.refresh_s, 1, 86_400)
     _check_range("instruments.symbols_max", config.instruments.symbols_max, 1, 3000)
     if len(config.run_dir.encode()) > 80:
@@ -338,8 +354,11 @@ def _check_markets(config: Config) -> None:
             for stream in market.streams:
                 key3 = (market.category, symbol, stream)
                 if key3 in seen:
-                    raise ConfigError(place, f"{symbol} {stream} is already in {seen[key3]}",
-                                      "each symbol and stream once a category")  # fmt: skip
+                    raise ConfigError(
+                        place,
+                        f"{symbol} {stream} is already in {seen[key3]}",
+                        "each symbol and stream once a category",
+                    )
                 seen[key3] = place
 
 
@@ -351,20 +370,32 @@ def _check_symbol(place: str, category: Category, symbol: str) -> None:
             what, _, allowed = str(error).partition("; allowed: ")
             raise ConfigError(place, what, allowed) from None
     elif not SYMBOL.fullmatch(symbol):
-        raise ConfigError(place, f"{symbol!r} is not a symbol", "capitals and digits, such as "
-                          "BTCUSDT, or a pattern such as *USDT")  # fmt: skip
+        raise ConfigError(
+            place,
+            f"{symbol!r} is not a symbol",
+            "capitals and digits, such as BTCUSDT, or a pattern such as *USDT",
+        )
 
 
 def _check_connector(config: Config) -> None:
     section = config.connector
     _check_range("connector.topics_per_socket", section.topics_per_socket, 1, 900)
-    for name in ("ping_interval_s", "pong_timeout_s", "silence_timeout_s", "ack_timeout_s",
-                 "backoff_initial_s", "backoff_max_s"):  # fmt: skip
+    for name in (
+        "ping_interval_s",
+        "pong_timeout_s",
+        "silence_timeout_s",
+        "ack_timeout_s",
+        "backoff_initial_s",
+        "backoff_max_s",
+    ):
         _check_range(f"connector.{name}", getattr(section, name), 0.05, 3600)
     _check_range("connector.fallback_after_s", section.fallback_after_s, 0, 3600)
     if section.backoff_max_s < section.backoff_initial_s:
-        raise ConfigError("connector.backoff_max_s", f"{section.backoff_max_s:g}",
-                          f"at least {section.backoff_initial_s:g}, the initial one")  # fmt: skip
+        raise ConfigError(
+            "connector.backoff_max_s",
+            f"{section.backoff_max_s:g}",
+            f"at least {section.backoff_initial_s:g}, the initial one",
+        )
 
 
 def _check_measures(config: Config) -> None:
@@ -374,8 +405,11 @@ def _check_measures(config: Config) -> None:
         try:
             window_seconds(name)
         except ValueError:
-            raise ConfigError(f"trades.windows[{index}]", f"{name!r} is not a window",
-                              "such as 10s, 5m or 1h, up to 24h") from None  # fmt: skip
+            raise ConfigError(
+                f"trades.windows[{index}]",
+                f"{name!r} is not a window",
+                "such as 10s, 5m or 1h, up to 24h",
+            ) from None
     if not config.trades.windows:
         raise ConfigError("trades.windows", "is empty", "at least one, such as 60s")
     for where, values, low, high in _lists(config):
@@ -404,16 +438,22 @@ def _lists(config: Config) -> Iterator[tuple[str, tuple[Any, ...], float, float]
 
 def _check_sockets(config: Config) -> None:
     if not re.fullmatch(r"tcp://[^\s:]+:(\*|\d{1,5})|ipc://\S+", config.metrics.endpoint):
-        raise ConfigError("metrics.endpoint", f"{config.metrics.endpoint!r} is not an endpoint",
-                          "tcp://127.0.0.1:PORT or ipc://PATH")  # fmt: skip
+        raise ConfigError(
+            "metrics.endpoint",
+            f"{config.metrics.endpoint!r} is not an endpoint",
+            "tcp://127.0.0.1:PORT or ipc://PATH",
+        )
     for where, host in (
         ("metrics.endpoint", _host(config.metrics.endpoint)),
         ("prometheus.host", config.prometheus.host),
     ):
         is_local = host in ("", "127.0.0.1", "localhost")
         if where == "metrics.endpoint" and not is_local and not config.security.curve:
-            raise ConfigError(where, f"{host} is beyond this machine",
-                              "tcp on 127.0.0.1 only, or security.curve = true")  # fmt: skip
+            raise ConfigError(
+                where,
+                f"{host} is beyond this machine",
+                "tcp on 127.0.0.1 only, or security.curve = true",
+            )
         if not host and where == "prometheus.host":
             raise ConfigError(where, "is empty", "an address of this machine, such as 127.0.0.1")
     port = config.metrics.endpoint.rpartition(":")[2]
@@ -421,8 +461,9 @@ def _check_sockets(config: Config) -> None:
         _check_range("metrics.endpoint port", int(port), 0, 65_535)
     _check_range("prometheus.port", config.prometheus.port, 0, 65_535)
     if config.dashboard.host not in LOOPBACK:
-        raise ConfigError("dashboard.host", f"{config.dashboard.host} is beyond this machine",
-                          ", ".join(LOOPBACK))  # fmt: skip
+        raise ConfigError(
+            "dashboard.host", f"{config.dashboard.host} is beyond this machine", ", ".join(LOOPBACK)
+        )
     _check_range("dashboard.port", config.dashboard.port, 0, 65_535)
 
 

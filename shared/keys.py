@@ -101,8 +101,9 @@ def make_client_keys(directory: Path, name: str) -> tuple[bytes, Path]:
         TakenError: If there is such a client already, or the directory is not private.
     """
     if not CLIENT_NAME.fullmatch(name):
-        raise ConfigError("--client", f"{name!r} is not a name",
-                          "up to 32 letters, digits, - and _")  # fmt: skip
+        raise ConfigError(
+            "--client", f"{name!r} is not a name", "up to 32 letters, digits, - and _"
+        )
     server = read_server_keys(directory).public
     allowed, handout = clients_dir(directory) / f"{name}.pub", directory / "handout" / name
     _refuse_existing(allowed, handout)

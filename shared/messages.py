@@ -91,9 +91,7 @@ class BookMessage(Record, frozen=True):
     asks: tuple[Level, ...]
 
 
-LinkEvent = Literal[
-    "connected", "disconnected", "subscribed", "unsubscribed", "rejected", "missed"
-]  # fmt: skip
+LinkEvent = Literal["connected", "disconnected", "subscribed", "unsubscribed", "rejected", "missed"]
 
 
 class LinkMessage(Record, frozen=True):

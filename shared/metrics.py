@@ -42,9 +42,22 @@ Number = Annotated[int, Meta(ge=1)]
 PriceAndSize = tuple[Price, Size]
 
 BookGapReason = Literal[
-    "starting", "gap", "duplicate", "desync", "crossed", "too_deep", "bad_levels", "wrong_depth",
-    "bus_gap", "disconnected", "source_change", "unsubscribed", "rejected", "silent", "bad_time",
-]  # fmt: skip
+    "starting",
+    "gap",
+    "duplicate",
+    "desync",
+    "crossed",
+    "too_deep",
+    "bad_levels",
+    "wrong_depth",
+    "bus_gap",
+    "disconnected",
+    "source_change",
+    "unsubscribed",
+    "rejected",
+    "silent",
+    "bad_time",
+]
 BookReason = Literal[BookGapReason, "process_down"]
 TradesGapReason = Literal["disconnected", "bus_gap", "unsubscribed", "rejected", "bad_time"]
 TradesReason = Literal[TradesGapReason, "starting", "source_change", "overflow", "process_down"]

@@ -40,9 +40,11 @@ class Pace:
     def expose(self, telemetry: Telemetry, process: str) -> None:
         """Let Prometheus see the rest: while it lasts, what has come waits unseen."""
         telemetry.gauges(
-            "read_rest_seconds", "Rest between two reads, as of the last; 0: none.", ("process",),
+            "read_rest_seconds",
+            "Rest between two reads, as of the last; 0: none.",
+            ("process",),
             lambda: [((process,), self.longest_s)],
-        )  # fmt: skip
+        )
 
     def rest(self, messages: int, now_s: float) -> None:
         """Sleep for as long as ``rest_s`` says."""

@@ -30,10 +30,21 @@ BOOK_MEASURES: dict[str, Any] = {
 
 WINDOW_MEASURES: dict[str, None] = dict.fromkeys(
     (
-        "trades", "tpm", "tps", "volume", "buy_volume", "sell_volume", "vol_delta",
-        "buy_sell_ratio", "buy_share", "turnover", "vwap", "high", "low",
+        "trades",
+        "tpm",
+        "tps",
+        "volume",
+        "buy_volume",
+        "sell_volume",
+        "vol_delta",
+        "buy_sell_ratio",
+        "buy_share",
+        "turnover",
+        "vwap",
+        "high",
+        "low",
     )
-)  # fmt: skip
+)
 """The measures of a window of which nothing was observed."""
 
 

@@ -31,9 +31,25 @@ from bybit_pipeline.shared.webserver import BoundedServer, ReadOnlyHandler
 PREFIX = "bybit_pipeline_"
 
 LATENCY_BUCKETS_S = (
-    0.0001, 0.00025, 0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.3,
-    0.5, 1.0, 2.5, 5.0,
-)  # fmt: skip
+    0.0001,
+    0.00025,
+    0.0005,
+    0.001,
+    0.002,
+    0.003,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.15,
+    0.25,
+    0.3,
+    0.5,
+    1.0,
+    2.5,
+    5.0,
+)
 
 Labels = dict[str, str]
 Samples = Iterable[tuple[tuple[str, ...], float]]

@@ -141,13 +141,17 @@ class Worker(Actor):
         self._epochs = itertools.count(1)
         self._epoch_base = f"{self.process}-{self.clock.time_ns() // 1_000_000:x}"
         self.telemetry.counters(
-            "bus_messages_lost_total", "Holes in the market bus.", ("process", "connector"),
+            "bus_messages_lost_total",
+            "Holes in the market bus.",
+            ("process", "connector"),
             lambda: [((self.process, name), lost) for name, lost in self._lost().items()],
-        )  # fmt: skip
+        )
         self.telemetry.gauges(
-            "publish_stretch", "How many times fewer markets may publish, late; 1: not late.",
-            ("process",), lambda: [((self.process,), self.turns.stretch)],
-        )  # fmt: skip
+            "publish_stretch",
+            "How many times fewer markets may publish, late; 1: not late.",
+            ("process",),
+            lambda: [((self.process,), self.turns.stretch)],
+        )
         self._pace.expose(self.telemetry, self.process)
         self._bus_latency = self.telemetry.histogram(
             "bus_latency_seconds",

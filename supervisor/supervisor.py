@@ -209,8 +209,14 @@ class Supervisor(Actor):
         self.watch(self._discovery.lister.reader, self._on_lists)
         self.every(TICK_S, self._on_tick)
         self.every(SECOND_S, self._on_second)
-        log.info("starting", pid=os.getpid(), run_dir=self.plan.run_dir, source=config.source,
-                 network=config.network, processes=len(self.plan.processes))  # fmt: skip
+        log.info(
+            "starting",
+            pid=os.getpid(),
+            run_dir=self.plan.run_dir,
+            source=config.source,
+            network=config.network,
+            processes=len(self.plan.processes),
+        )
         self._household.start_missing(self.clock.monotonic())
         self._look()
 
@@ -335,9 +341,14 @@ class Supervisor(Actor):
         self._is_unwritten = False
         if self._endpoints is None:
             page = {"dashboard": endpoints["dashboard"]} if endpoints["dashboard"] else {}
-            log.info("everything is up", source=plan.source, metrics=metrics,
-                     http=endpoints["http"], **page,
-                     after_s=round(self.clock.monotonic() - self._started, 2))  # fmt: skip
+            log.info(
+                "everything is up",
+                source=plan.source,
+                metrics=metrics,
+                http=endpoints["http"],
+                **page,
+                after_s=round(self.clock.monotonic() - self._started, 2),
+            )
         self._endpoints = endpoints
 
     def _bound_log(self) -> None:
@@ -399,8 +410,9 @@ class Supervisor(Actor):
             status = None
             if keeper is not None and now - self._complained >= COMPLAIN_S:
                 self._complained = now
-                log.warning("heartbeat with an unusable status", child=keeper.name,
-                            error=str(error)[:200])  # fmt: skip
+                log.warning(
+                    "heartbeat with an unusable status", child=keeper.name, error=str(error)[:200]
+                )
         if keeper is not None:
             keeper.on_heartbeat(now, status)
             self._has_news = True
@@ -411,8 +423,10 @@ class Supervisor(Actor):
         streams = self._trials.take(self.plan, connector, status)
         if streams:
             self._subscriptions_refused.value += len(streams)
-            log.warning("refused by the exchange, followed no longer",
-                        topics=[stream.topic for stream in streams])  # fmt: skip
+            log.warning(
+                "refused by the exchange, followed no longer",
+                topics=[stream.topic for stream in streams],
+            )
             self._apply(with_selection(self.plan, self.plan.selection.without_named(streams)))
 
     def _on_resync(self, message: dict[str, Any]) -> None:
@@ -440,8 +454,9 @@ class Supervisor(Actor):
     def _fall_back(self) -> None:
         """Start the simulator; connectors change over when it says its address."""
         plan, settings = self.plan, self.plan.config.connector
-        log.warning("the exchange cannot be reached: SIMULATED data until it answers",
-                    url=plan.live_url)  # fmt: skip
+        log.warning(
+            "the exchange cannot be reached: SIMULATED data until it answers", url=plan.live_url
+        )
         self._fallbacks.value += 1
         self._prober = Prober(
             fill_category(plan.live_url, plan.first_category),
@@ -595,8 +610,12 @@ class Supervisor(Actor):
         self._told_down = telemetry.counter(
             "metrics_published_total", "Metrics published.", process=self.process, kind="down"
         )
-        telemetry.counters("control_frames_invalid_total", "Control frames dropped.", ("reason",),
-                           self._invalid_samples)  # fmt: skip
+        telemetry.counters(
+            "control_frames_invalid_total",
+            "Control frames dropped.",
+            ("reason",),
+            self._invalid_samples,
+        )
 
     def _invalid_samples(self) -> Samples:
         for reason in INVALID_REASONS:
@@ -608,5 +627,10 @@ def _symbols(plan: Plan) -> set[tuple[str, str]]:
 
 
 def _refusal(message: dict[str, Any], error: str, exit_code: int) -> dict[str, Any]:
-    return {"type": "reply", "id": message.get("id"), "ok": False, "error": error,
-            "exit_code": exit_code}  # fmt: skip
+    return {
+        "type": "reply",
+        "id": message.get("id"),
+        "ok": False,
+        "error": error,
+        "exit_code": exit_code,
+    }

@@ -261,51 +261,73 @@ class ConnectorActor(Actor):
         )
         self.client.pace.expose(telemetry, name)
         telemetry.gauges(
-            "connector_connected", "Whether the websocket is open.", ("connector",),
+            "connector_connected",
+            "Whether the websocket is open.",
+            ("connector",),
             lambda: [((name,), float(self.client.connected))],
-        )  # fmt: skip
+        )
         telemetry.gauges(
-            "connector_last_message_timestamp_seconds", "When the last data message came.",
-            ("connector",), self._last_message,
-        )  # fmt: skip
+            "connector_last_message_timestamp_seconds",
+            "When the last data message came.",
+            ("connector",),
+            self._last_message,
+        )
         telemetry.gauges(
-            "connector_topics", "Subscribed topics by state.", ("connector", "state"),
+            "connector_topics",
+            "Subscribed topics by state.",
+            ("connector", "state"),
             self._topic_states,
-        )  # fmt: skip
+        )
         telemetry.counters(
-            "connector_connects_total", "Attempts to connect.", ("connector", "result"),
+            "connector_connects_total",
+            "Attempts to connect.",
+            ("connector", "result"),
             lambda: [((name, "ok"), counts.connects), ((name, "error"), counts.failed_connects)],
-        )  # fmt: skip
+        )
         telemetry.counters(
-            "connector_reconnects_total", "Connections and attempts that failed.",
+            "connector_reconnects_total",
+            "Connections and attempts that failed.",
             ("connector", "reason"),
             lambda: [((name, reason), n) for reason, n in counts.reconnects.items()],
-        )  # fmt: skip
+        )
         telemetry.counters(
-            "connector_messages_total", "Data messages received.", ("connector", "stream"),
-            lambda: [((name, "trade"), counts.trade_messages),
-                     ((name, "book"), counts.book_messages)],
-        )  # fmt: skip
+            "connector_messages_total",
+            "Data messages received.",
+            ("connector", "stream"),
+            lambda: [
+                ((name, "trade"), counts.trade_messages),
+                ((name, "book"), counts.book_messages),
+            ],
+        )
         telemetry.counters(
-            "connector_frames_invalid_total", "Frames that were skipped.", ("connector", "reason"),
+            "connector_frames_invalid_total",
+            "Frames that were skipped.",
+            ("connector", "reason"),
             lambda: [((name, reason), n) for reason, n in counts.invalid.items()],
-        )  # fmt: skip
+        )
         telemetry.counters(
-            "connector_attempts_held_total", "Attempts to connect that waited for the budget.",
-            ("connector",), lambda: [((name,), counts.held)],
-        )  # fmt: skip
+            "connector_attempts_held_total",
+            "Attempts to connect that waited for the budget.",
+            ("connector",),
+            lambda: [((name,), counts.held)],
+        )
         self._attempts_unsaved = telemetry.counter(
-            "connector_attempts_unsaved_total", "Attempts to connect that a restart would forget.",
+            "connector_attempts_unsaved_total",
+            "Attempts to connect that a restart would forget.",
             connector=name,
-        )  # fmt: skip
+        )
         telemetry.counters(
-            "connector_frames_late_total", "Data of a topic that waits for its snapshot, dropped.",
-            ("connector",), lambda: [((name,), self.client.late_frames)],
-        )  # fmt: skip
+            "connector_frames_late_total",
+            "Data of a topic that waits for its snapshot, dropped.",
+            ("connector",),
+            lambda: [((name,), self.client.late_frames)],
+        )
         telemetry.counters(
-            "connector_acks_lost_total", "Requests whose ack did not come in time.",
-            ("connector",), lambda: [((name,), self.client.lost_acks)],
-        )  # fmt: skip
+            "connector_acks_lost_total",
+            "Requests whose ack did not come in time.",
+            ("connector",),
+            lambda: [((name,), self.client.lost_acks)],
+        )
 
     def _last_message(self) -> Samples:
         last = self.client.last_message_ts_ns

@@ -537,8 +537,11 @@ class BybitWebSocketClient:
             if not is_held:
                 is_held = True
                 self.counts.held += 1
-                log.warning("connection budget used up", share=self._budget.share,
-                            next_in_s=round(wait_s, 1))  # fmt: skip
+                log.warning(
+                    "connection budget used up",
+                    share=self._budget.share,
+                    next_in_s=round(wait_s, 1),
+                )
             self._wake.wait(min(wait_s, BUDGET_LOOK_S))
             self._wake.clear()
 
@@ -583,8 +586,13 @@ class BybitWebSocketClient:
             error = self._read(connection)
             reason = connection.abort_reason or failure_reason(error)
             if reason != "stopped":
-                log.warning("disconnected", url=target.url, session=self.session, reason=reason,
-                            error=_one_line(error))  # fmt: skip
+                log.warning(
+                    "disconnected",
+                    url=target.url,
+                    session=self.session,
+                    reason=reason,
+                    error=_one_line(error),
+                )
         finally:
             with self._lock:
                 self._is_open = False
@@ -722,9 +730,14 @@ class BybitWebSocketClient:
             return
         total = self.counts.invalid[error.reason]
         self._logged[error.reason] = (now, total)
-        log.warning("invalid frame skipped", reason=error.reason, detail=error.detail[:SHOWN_BYTES],
-                    start=raw[:SHOWN_BYTES].decode(errors="backslashreplace"), bytes=len(raw),
-                    since_last=total - count)  # fmt: skip
+        log.warning(
+            "invalid frame skipped",
+            reason=error.reason,
+            detail=error.detail[:SHOWN_BYTES],
+            start=raw[:SHOWN_BYTES].decode(errors="backslashreplace"),
+            bytes=len(raw),
+            since_last=total - count,
+        )
 
     def _announce(self) -> None:
         """Tell about streams, in order and before the data that follows."""

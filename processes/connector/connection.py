@@ -39,15 +39,47 @@ SOCKET_OPTIONS = (
 )
 
 FailureReason = Literal[
-    "dns", "refused", "unreachable", "timeout", "tls", "forbidden", "rate_limited", "server_error",
-    "handshake", "reset", "closed", "protocol", "too_large", "dead_peer", "silence", "resync",
-    "source_change", "stopped", "bug",
-]  # fmt: skip
+    "dns",
+    "refused",
+    "unreachable",
+    "timeout",
+    "tls",
+    "forbidden",
+    "rate_limited",
+    "server_error",
+    "handshake",
+    "reset",
+    "closed",
+    "protocol",
+    "too_large",
+    "dead_peer",
+    "silence",
+    "resync",
+    "source_change",
+    "stopped",
+    "bug",
+]
 FAILURE_REASONS: tuple[FailureReason, ...] = (
-    "dns", "refused", "unreachable", "timeout", "tls", "forbidden", "rate_limited", "server_error",
-    "handshake", "reset", "closed", "protocol", "too_large", "dead_peer", "silence", "resync",
-    "source_change", "stopped", "bug",
-)  # fmt: skip
+    "dns",
+    "refused",
+    "unreachable",
+    "timeout",
+    "tls",
+    "forbidden",
+    "rate_limited",
+    "server_error",
+    "handshake",
+    "reset",
+    "closed",
+    "protocol",
+    "too_large",
+    "dead_peer",
+    "silence",
+    "resync",
+    "source_change",
+    "stopped",
+    "bug",
+)
 """
 Why there is no connection (any more). While connecting: host not found, port closed, no route, too
 slow, certificate or TLS refused, HTTP 403, HTTP 429, HTTP 5xx, any other answer that is no upgrade.

@@ -45,8 +45,17 @@ InvalidReason = Literal[
     "size", "utf8", "json", "nesting", "schema", "number", "topic", "symbol", "control", "binary"
 ]
 INVALID_REASONS: tuple[InvalidReason, ...] = (
-    "size", "utf8", "json", "nesting", "schema", "number", "topic", "symbol", "control", "binary",
-)  # fmt: skip
+    "size",
+    "utf8",
+    "json",
+    "nesting",
+    "schema",
+    "number",
+    "topic",
+    "symbol",
+    "control",
+    "binary",
+)
 """
 Why a frame was refused: too large, not UTF-8, not JSON, nested too deep, not the documented shape,
 a number that is none or out of bounds, a topic that is not ours, rows of another symbol, a control
@@ -182,10 +191,16 @@ class _Trade(
     Struct,
     gc=False,
     rename={
-        "match_ts_ms": "T", "symbol": "s", "side": "S", "size": "v", "price": "p",
-        "trade_id": "i", "is_block": "BT", "is_rpi": "RPI",
+        "match_ts_ms": "T",
+        "symbol": "s",
+        "side": "S",
+        "size": "v",
+        "price": "p",
+        "trade_id": "i",
+        "is_block": "BT",
+        "is_rpi": "RPI",
     },
-):  # fmt: skip
+):
     match_ts_ms: _TimeMs
     symbol: _Symbol
     side: Side

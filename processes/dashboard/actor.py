@@ -254,21 +254,29 @@ class Dashboard(Actor):
     def _declare_counters(self) -> None:
         telemetry = self.telemetry
         telemetry.counters(
-            "dashboard_lost_total", "Gap and wall events that did not arrive.", ("process",),
+            "dashboard_lost_total",
+            "Gap and wall events that did not arrive.",
+            ("process",),
             lambda: [((self.process,), self.lost)],
-        )  # fmt: skip
+        )
         telemetry.gauges(
-            "dashboard_streams", "Pages that are open.", ("process",),
+            "dashboard_streams",
+            "Pages that are open.",
+            ("process",),
             lambda: [((self.process,), self.status()["streams"])],
-        )  # fmt: skip
+        )
         telemetry.counters(
-            "dashboard_updates_total", "Updates sent to pages.", ("process",),
+            "dashboard_updates_total",
+            "Updates sent to pages.",
+            ("process",),
             lambda: [((self.process,), self.status()["updates"])],
-        )  # fmt: skip
+        )
         telemetry.counters(
-            "dashboard_refused_total", "Requests refused, streams cut.", ("process", "reason"),
+            "dashboard_refused_total",
+            "Requests refused, streams cut.",
+            ("process", "reason"),
             self._refused_samples,
-        )  # fmt: skip
+        )
 
     def _refused_samples(self) -> Samples:
         for reason in REFUSALS:

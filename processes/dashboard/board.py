@@ -38,14 +38,42 @@ HEAD_FIELDS = ("state", "reason", "epoch", "seq", "process")
 ADDED_BY_SUPERVISOR = ("ready", "reasons", "version", "network", "started_ts_ms")
 
 WALL_FIELDS = (
-    "category", "symbol", "source", "event", "side", "price", "size", "peak_size", "strength",
-    "eaten_ratio", "pulled_ratio", "distance_bps", "age_ms",
-)  # fmt: skip
+    "category",
+    "symbol",
+    "source",
+    "event",
+    "side",
+    "price",
+    "size",
+    "peak_size",
+    "strength",
+    "eaten_ratio",
+    "pulled_ratio",
+    "distance_bps",
+    "age_ms",
+)
 PROCESS_FIELDS = (
-    "process", "role", "state", "pid", "restarts", "uptime_s", "cpu_seconds", "rss_bytes", "lag_s",
-    "lost", "connected", "reconnects", "ping_rtt_ms", "exit_code", "url", "books", "not_live",
-    "seq", "epoch", "publish_ts_ns",
-)  # fmt: skip
+    "process",
+    "role",
+    "state",
+    "pid",
+    "restarts",
+    "uptime_s",
+    "cpu_seconds",
+    "rss_bytes",
+    "lag_s",
+    "lost",
+    "connected",
+    "reconnects",
+    "ping_rtt_ms",
+    "exit_code",
+    "url",
+    "books",
+    "not_live",
+    "seq",
+    "epoch",
+    "publish_ts_ns",
+)
 
 Payload = Mapping[str, Any]
 
@@ -216,9 +244,9 @@ class Board:
             "coverage_s": window.get("coverage_s"),
             "window_s": self._window_s,
             "walls": len(walls) if book.get("state") == "live" else None,
-            "wall": nearest and {key: nearest[key] for key in ("side", "price", "size",
-                                                               "distance_bps")},
-        }  # fmt: skip
+            "wall": nearest
+            and {key: nearest[key] for key in ("side", "price", "size", "distance_bps")},
+        }
 
     def _window(self, trades: Payload) -> Payload:
         window: Payload = (trades.get("windows") or {}).get(self.window) or {}
@@ -329,8 +357,10 @@ class Board:
         if market is not None:
             if market.version > seen:
                 update["market"] = {
-                    "name": market.name, "trades": market.trades, "orderbook": market.book,
-                }  # fmt: skip
+                    "name": market.name,
+                    "trades": market.trades,
+                    "orderbook": market.book,
+                }
             points, prints = market.history.since(seen) if market.history else ([], [])
             update["points"] = [point[1:] for point in points]
             update["prints"] = [trade[1:] for trade in prints]

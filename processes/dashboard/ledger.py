@@ -12,9 +12,20 @@ from typing import Any
 GAPS_MAX = 200
 
 FIELDS = (
-    "stream", "category", "symbol", "source", "gap_id", "reason", "opened_ts_ns", "closed_ts_ns",
-    "start_ms", "end_ms", "duration_s", "update_id_before", "update_id_after",
-)  # fmt: skip
+    "stream",
+    "category",
+    "symbol",
+    "source",
+    "gap_id",
+    "reason",
+    "opened_ts_ns",
+    "closed_ts_ns",
+    "start_ms",
+    "end_ms",
+    "duration_s",
+    "update_id_before",
+    "update_id_after",
+)
 
 
 class Ledger:

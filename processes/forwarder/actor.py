@@ -82,18 +82,23 @@ class Forwarder(Actor):
             "forwarder_invalid_total", "Messages that were no metrics.", process=self.process
         )
         self.telemetry.counters(
-            "forwarder_refused_total", "Messages of topics over the limit.", ("process",),
+            "forwarder_refused_total",
+            "Messages of topics over the limit.",
+            ("process",),
             lambda: [((self.process,), self.last_values.refused)],
-        )  # fmt: skip
+        )
         self.telemetry.counters(
-            "forwarder_clients_refused_total", "Connections turned away, by reason.",
+            "forwarder_clients_refused_total",
+            "Connections turned away, by reason.",
             ("process", "reason"),
             lambda: [((self.process, reason), self._refused(reason)) for reason in REFUSALS],
-        )  # fmt: skip
+        )
         self.telemetry.gauges(
-            "forwarder_topics", "Topics with a last value.", ("process",),
+            "forwarder_topics",
+            "Topics with a last value.",
+            ("process",),
             lambda: [((self.process,), len(self.last_values))],
-        )  # fmt: skip
+        )
 
     def on_start(self) -> None:
         """Bind both ends; the subscribers' endpoint is reported as ``metrics``."""
@@ -192,8 +197,11 @@ class Forwarder(Actor):
     def _log_refused(self) -> None:
         refused = self._refused(*REFUSALS)
         if refused > self._refused_logged:
-            log.warning("clients refused", unknown_key=self._refused("unknown_key"),
-                        handshake=self._refused("handshake"))  # fmt: skip
+            log.warning(
+                "clients refused",
+                unknown_key=self._refused("unknown_key"),
+                handshake=self._refused("handshake"),
+            )
         self._refused_logged = refused
 
     # -- messages --------------------------------------------------------------------------------
@@ -240,5 +248,9 @@ class Forwarder(Actor):
         now = self.clock.monotonic()
         if now - self._logged_invalid >= LOG_INVALID_S:
             self._logged_invalid = now
-            log.warning("not a metric", topic=repr(topic[:64]), begins=repr(payload[:64]),
-                        so_far=int(self._invalid.value))  # fmt: skip
+            log.warning(
+                "not a metric",
+                topic=repr(topic[:64]),
+                begins=repr(payload[:64]),
+                so_far=int(self._invalid.value),
+            )

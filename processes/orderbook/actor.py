@@ -45,9 +45,18 @@ class Market:
     """What the worker knows of one book besides its state: topics, numbers, what was published."""
 
     __slots__ = (
-        "book", "bus_topic", "epoch", "gauges", "generation", "measures", "published_at",
-        "published_state", "sequences", "source", "topics",
-    )  # fmt: skip
+        "book",
+        "bus_topic",
+        "epoch",
+        "gauges",
+        "generation",
+        "measures",
+        "published_at",
+        "published_state",
+        "sequences",
+        "source",
+        "topics",
+    )
 
     def __init__(self, book: FollowedBook, measures: BookMeasures, bus_topic: bytes) -> None:
         self.book = book
@@ -84,9 +93,13 @@ class OrderbookWorker(Worker):
     ) -> None:
         interval_s = spec.settings.publish_interval_ms / 1_000
         super().__init__(
-            spec, spec.assignments, spec.metrics_in, Turns(interval_s),
-            clock=clock, telemetry=telemetry,
-        )  # fmt: skip
+            spec,
+            spec.assignments,
+            spec.metrics_in,
+            Turns(interval_s),
+            clock=clock,
+            telemetry=telemetry,
+        )
         self.spec = spec
         self.manager = OrderBookManager(spec.settings, spec.density)
         self._books: dict[bytes, Market] = {}
@@ -387,27 +400,38 @@ class OrderbookWorker(Worker):
             "worker_messages_total", "Market messages taken in.", process=process, stream="trade"
         )
         telemetry.counters(
-            "worker_messages_total", "Market messages taken in.", ("process", "stream"),
+            "worker_messages_total",
+            "Market messages taken in.",
+            ("process", "stream"),
             lambda: [((process, "book"), counts.messages)],
-        )  # fmt: skip
+        )
         telemetry.counters(
-            "book_gaps_total", "Live books that were trusted no longer.", ("process", "reason"),
+            "book_gaps_total",
+            "Live books that were trusted no longer.",
+            ("process", "reason"),
             lambda: [((process, reason), number) for reason, number in counts.doubts.items()],
-        )  # fmt: skip
+        )
         telemetry.counters(
-            "book_resyncs_total", "Books that a snapshot was asked for, and live after that.",
+            "book_resyncs_total",
+            "Books that a snapshot was asked for, and live after that.",
             ("process", "result"),
-            lambda: [((process, "requested"), counts.requested),
-                     ((process, "recovered"), counts.recovered)],
-        )  # fmt: skip
+            lambda: [
+                ((process, "requested"), counts.requested),
+                ((process, "recovered"), counts.recovered),
+            ],
+        )
         telemetry.counters(
-            "book_deltas_ignored_total", "Deltas without a snapshot to apply them to.",
-            ("process",), lambda: [((process,), counts.ignored)],
-        )  # fmt: skip
+            "book_deltas_ignored_total",
+            "Deltas without a snapshot to apply them to.",
+            ("process",),
+            lambda: [((process,), counts.ignored)],
+        )
         telemetry.gauges(
-            "books", "Books by state.", ("process", "state"),
+            "books",
+            "Books by state.",
+            ("process", "state"),
             lambda: [((process, state), self._in_state(state)) for state in STATES],
-        )  # fmt: skip
+        )
         self._density_cells = {
             event: telemetry.counter(
                 "densities_total", "Events of walls.", process=process, event=event
@@ -421,17 +445,31 @@ class OrderbookWorker(Worker):
             for kind in ("orderbook", "density", "gap")
         }
         telemetry.counters(
-            "untrusted_seconds_total", "Time in which a topic could not be trusted.",
-            ("category", "symbol", "kind"), self._untrusted_samples,
-        )  # fmt: skip
+            "untrusted_seconds_total",
+            "Time in which a topic could not be trusted.",
+            ("category", "symbol", "kind"),
+            self._untrusted_samples,
+        )
         if self.spec.per_symbol:
             labels = ("category", "symbol")
-            telemetry.gauges("mid_price", "Mid price, in quote currency.", labels,
-                             lambda: self._gauge_samples("mid_price"))  # fmt: skip
-            telemetry.gauges("spread_bps", "Spread, in basis points of the mid price.", labels,
-                             lambda: self._gauge_samples("spread_bps"))  # fmt: skip
-            telemetry.gauges("imbalance_ratio", "Imbalance of the best levels, in [-1, 1].",
-                             (*labels, "levels"), self._imbalance_samples)  # fmt: skip
+            telemetry.gauges(
+                "mid_price",
+                "Mid price, in quote currency.",
+                labels,
+                lambda: self._gauge_samples("mid_price"),
+            )
+            telemetry.gauges(
+                "spread_bps",
+                "Spread, in basis points of the mid price.",
+                labels,
+                lambda: self._gauge_samples("spread_bps"),
+            )
+            telemetry.gauges(
+                "imbalance_ratio",
+                "Imbalance of the best levels, in [-1, 1].",
+                (*labels, "levels"),
+                self._imbalance_samples,
+            )
 
     # Read by the exporter's thread: each takes one copy of what the loop changes.
 

@@ -128,8 +128,16 @@ class BookHalf:
     best price, or ``empty`` (0 for bids, infinity for asks) when there is no level.
     """
 
-    __slots__ = ("_best_of", "_is_sorted", "_prices", "absent_deletes", "best", "empty", "side",
-                 "sizes")  # fmt: skip
+    __slots__ = (
+        "_best_of",
+        "_is_sorted",
+        "_prices",
+        "absent_deletes",
+        "best",
+        "empty",
+        "side",
+        "sizes",
+    )
 
     def __init__(self, side: BookSide) -> None:
         self.side: BookSide = side

@@ -194,10 +194,25 @@ class DensityTracker:
     """
 
     __slots__ = (
-        "_band", "_baselines", "_events", "_grace_ms", "_levels", "_lost_until_ms", "_match_ms",
-        "_mid", "_now_ms", "_range_kept", "_recent", "_settings", "_tick", "_trade_ids",
-        "_walls", "tracked", "trades_followed", "wake_ms",
-    )  # fmt: skip
+        "_band",
+        "_baselines",
+        "_events",
+        "_grace_ms",
+        "_levels",
+        "_lost_until_ms",
+        "_match_ms",
+        "_mid",
+        "_now_ms",
+        "_range_kept",
+        "_recent",
+        "_settings",
+        "_tick",
+        "_trade_ids",
+        "_walls",
+        "tracked",
+        "trades_followed",
+        "wake_ms",
+    )
 
     def __init__(
         self, settings: DensityConfig, depth: int = 50, *, with_trades: bool = True

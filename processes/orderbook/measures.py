@@ -99,9 +99,16 @@ class Curve:
     """
 
     __slots__ = (
-        "_ascending", "_is_bid", "_is_whole", "bases", "count", "notionals", "prices", "sizes",
+        "_ascending",
+        "_is_bid",
+        "_is_whole",
+        "bases",
+        "count",
+        "notionals",
+        "prices",
+        "sizes",
         "totals",
-    )  # fmt: skip
+    )
 
     def __init__(self, half: BookHalf, depth: int, *, is_inverse: bool) -> None:
         self._is_bid = half.side == "bid"

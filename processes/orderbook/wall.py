@@ -132,10 +132,28 @@ class Wall:
     """
 
     __slots__ = (
-        "_fields", "cancelled", "eaten", "fallen_since_ms", "first_seen_ms", "has_changed",
-        "has_left_window", "initial", "is_eaten_told", "levels", "low", "peak", "price", "pulled",
-        "refilled", "side", "since_ms", "size", "spent_since_ms", "traded", "uncertain",
-    )  # fmt: skip
+        "_fields",
+        "cancelled",
+        "eaten",
+        "fallen_since_ms",
+        "first_seen_ms",
+        "has_changed",
+        "has_left_window",
+        "initial",
+        "is_eaten_told",
+        "levels",
+        "low",
+        "peak",
+        "price",
+        "pulled",
+        "refilled",
+        "side",
+        "since_ms",
+        "size",
+        "spent_since_ms",
+        "traded",
+        "uncertain",
+    )
 
     def __init__(
         self,

@@ -28,8 +28,19 @@ INVERSE_NAME: Final = re.compile(r"[A-Z0-9]+USD(?:[FGHJKMNQUVXZ]\d\d)?")
 SYMBOL_NAME: Final = re.compile(r"[A-Z0-9][A-Z0-9._/-]*")
 QUOTES: Final = ("USDT", "USDC", "PERP", "USD", "EUR", "BTC", "ETH")
 MONTHS: Final = (
-    "JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC",
-)  # fmt: skip
+    "JAN",
+    "FEB",
+    "MAR",
+    "APR",
+    "MAY",
+    "JUN",
+    "JUL",
+    "AUG",
+    "SEP",
+    "OCT",
+    "NOV",
+    "DEC",
+)
 
 
 class DecimalStep:

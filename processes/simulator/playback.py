@@ -154,8 +154,11 @@ class PlaybackFeed:
     @property
     def totals(self) -> dict[str, Any]:
         """What has been played, for the log."""
-        return {"messages": self.played, "topics": len(self.info.topics),
-                "skipped": self._reader.skipped}  # fmt: skip
+        return {
+            "messages": self.played,
+            "topics": len(self.info.topics),
+            "skipped": self._reader.skipped,
+        }
 
     def _take(self, topic: str, line: CaptureLine) -> bool:
         """Bring the topic's book up to date; whether the message may go out."""

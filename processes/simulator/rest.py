@@ -120,8 +120,11 @@ def _instrument(category: Category, each: Listed) -> dict[str, Any]:
         "lotSizeFilter": {"basePrecision" if category == "spot" else "qtyStep": each.lot},
     }
     if category in CONTRACT_TYPES:
-        row |= {"contractType": CONTRACT_TYPES[category], "isPreListing": False,
-                "preListingInfo": None}  # fmt: skip
+        row |= {
+            "contractType": CONTRACT_TYPES[category],
+            "isPreListing": False,
+            "preListingInfo": None,
+        }
     return row
 
 
@@ -139,8 +142,12 @@ def _ticker(category: Category, each: Listed) -> dict[str, str]:
     turnover, volume = each.turnover, in_base
     if category == "inverse":
         turnover, volume = in_base, each.turnover
-    return {"symbol": each.symbol, "lastPrice": f"{each.price:.8f}",
-            "turnover24h": f"{turnover:.8f}", "volume24h": f"{volume:.8f}"}  # fmt: skip
+    return {
+        "symbol": each.symbol,
+        "lastPrice": f"{each.price:.8f}",
+        "turnover24h": f"{turnover:.8f}",
+        "volume24h": f"{volume:.8f}",
+    }
 
 
 def _category(parameters: Mapping[str, str]) -> Category:
@@ -172,6 +179,11 @@ def _damage(result: dict[str, Any], how: str, cursor: str) -> None:
 
 
 def _envelope(code: int, message: str, result: dict[str, Any], now_ms: int) -> Answer:
-    envelope = {"retCode": code, "retMsg": message, "result": result, "retExtInfo": {},
-                "time": now_ms}  # fmt: skip
+    envelope = {
+        "retCode": code,
+        "retMsg": message,
+        "result": result,
+        "retExtInfo": {},
+        "time": now_ms,
+    }
     return Answer(http.HTTPStatus.OK, msgspec.json.encode(envelope))

@@ -214,8 +214,13 @@ class Server:
         self.counters.rest_requests += 1
         fault = self.faults.strikes("rest")
         status, body = rest.answer(target, self.feed, self._tick(), fault=fault)
-        headers = Headers({"Content-Type": "application/json", "Connection": "close",
-                           "Content-Length": str(len(body))})  # fmt: skip
+        headers = Headers(
+            {
+                "Content-Type": "application/json",
+                "Connection": "close",
+                "Content-Length": str(len(body)),
+            }
+        )
         return Response(status.value, status.phrase, headers, body)
 
     async def _serve_client(self, websocket: ServerConnection) -> None:

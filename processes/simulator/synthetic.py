@@ -182,8 +182,16 @@ class SyntheticFeed:
         for key, turnover in self._listed.items():
             if key[0] == category:
                 each = self.market.instruments[key]
-                found.append(Listed(each.symbol, each.base_coin, turnover, each.start_price,
-                                    each.tick.text(1), each.lot.text(1)))  # fmt: skip
+                found.append(
+                    Listed(
+                        each.symbol,
+                        each.base_coin,
+                        turnover,
+                        each.start_price,
+                        each.tick.text(1),
+                        each.lot.text(1),
+                    )
+                )
         return sorted(found)
 
     def serves(self, key: TopicKey) -> bool:

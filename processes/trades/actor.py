@@ -46,10 +46,21 @@ class Market:
     """What the worker knows of one symbol besides its tape: topics, numbers, when it is due."""
 
     __slots__ = (
-        "ask_due", "ask_wait_s", "category", "epoch", "gap_sequence", "gap_topic", "is_dirty",
-        "published_at", "published_state", "sequence", "symbol", "tape", "topic",
+        "ask_due",
+        "ask_wait_s",
+        "category",
+        "epoch",
+        "gap_sequence",
+        "gap_topic",
+        "is_dirty",
+        "published_at",
+        "published_state",
+        "sequence",
+        "symbol",
+        "tape",
+        "topic",
         "untrusted_before_s",
-    )  # fmt: skip
+    )
 
     def __init__(self, tape: Tape, epoch: str) -> None:
         category, symbol = tape.category, tape.symbol
@@ -352,8 +363,14 @@ class TradesWorker(Worker):
         market.untrusted_before_s += market.tape.untrusted_s()
         market.tape = tape
         market.start_epoch(self.next_epoch())
-        log.info("market begins anew", reason=tape.reason, category=market.category,
-                 symbol=market.symbol, source=tape.source, epoch=market.epoch)  # fmt: skip
+        log.info(
+            "market begins anew",
+            reason=tape.reason,
+            category=market.category,
+            symbol=market.symbol,
+            source=tape.source,
+            epoch=market.epoch,
+        )
 
     def _steady_ns(self) -> int:
         """
@@ -386,22 +403,30 @@ class TradesWorker(Worker):
             "metrics_published_total", "Metrics published.", process=process, kind="gap"
         )
         telemetry.counters(
-            "trades_total", "Trades, duplicates left out.", ("process",),
+            "trades_total",
+            "Trades, duplicates left out.",
+            ("process",),
             lambda: [((process,), counts.taken)],
-        )  # fmt: skip
+        )
         telemetry.counters(
-            "trade_duplicates_total", "Trades whose id was seen before.", ("process",),
+            "trade_duplicates_total",
+            "Trades whose id was seen before.",
+            ("process",),
             lambda: [((process,), counts.duplicates)],
-        )  # fmt: skip
+        )
         telemetry.counters(
-            "trades_invalid_total", "Trades without a believable price or time.", ("process",),
+            "trades_invalid_total",
+            "Trades without a believable price or time.",
+            ("process",),
             lambda: [((process,), counts.invalid)],
-        )  # fmt: skip
+        )
         self._untrusted: dict[tuple[str, ...], float] = {}
         telemetry.counters(
-            "untrusted_seconds_total", "Exchange time in which messages may have been missed.",
-            ("category", "symbol", "kind"), lambda: list(self._untrusted.items()),
-        )  # fmt: skip
+            "untrusted_seconds_total",
+            "Exchange time in which messages may have been missed.",
+            ("category", "symbol", "kind"),
+            lambda: list(self._untrusted.items()),
+        )
         self._gauges: dict[tuple[str, ...], tuple[float | None, float | None, float]] = {}
         if self.spec.per_symbol:
             labels = ("category", "symbol", "window")
@@ -412,9 +437,11 @@ class TradesWorker(Worker):
                 "volume_delta", "Bought minus sold size.", labels, lambda: self._gauge_samples(1)
             )
             telemetry.gauges(
-                "window_coverage_seconds", "How much of the window was observed.", labels,
+                "window_coverage_seconds",
+                "How much of the window was observed.",
+                labels,
                 lambda: self._gauge_samples(2),
-            )  # fmt: skip
+            )
 
     def _set_gauges(self, market: Market, tape: Tape, fields: dict[str, Any]) -> None:
         untrusted_s = market.untrusted_before_s + tape.untrusted_s()
@@ -448,5 +475,9 @@ def _log_gaps(notes: Sequence[GapNote]) -> None:
     for event in ("opened", "closed"):
         gaps = [note.gap for note in notes if note.event == event and note.gap.reason != "bus_gap"]
         if gaps:
-            log.info(f"trades gap {event}", reason=gaps[0].reason, markets=len(gaps),
-                     symbol=gaps[0].symbol if len(gaps) == 1 else None)  # fmt: skip
+            log.info(
+                f"trades gap {event}",
+                reason=gaps[0].reason,
+                markets=len(gaps),
+                symbol=gaps[0].symbol if len(gaps) == 1 else None,
+            )

@@ -21,8 +21,20 @@ from scripts.benchmarks.ours import command
 from scripts.benchmarks.run import Demand, whole_rounds
 
 MODES = ("cpu", "throughput", "scale", "latency", "start", "soak")
-RIVALS = ("pybit", "wsaccel", "ccxt", "cryptofeed", "picows", "uvloop", "msgspec", "pyzmq",
-          "orjson", "aiohttp", "websockets", "websocket-client")  # fmt: skip
+RIVALS = (
+    "pybit",
+    "wsaccel",
+    "ccxt",
+    "cryptofeed",
+    "picows",
+    "uvloop",
+    "msgspec",
+    "pyzmq",
+    "orjson",
+    "aiohttp",
+    "websockets",
+    "websocket-client",
+)
 RATIOS = {"cpu": ("full_cpu_us", "cpu_us"), "throughput": ("full_cpu_us", "held_rate")}
 MANY_SETTINGS = Path(__file__).with_name("many.toml")
 QUIET = 0.3
@@ -39,8 +51,9 @@ def arguments(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--messages", type=int, help="a run; default: 5 s at the rate")
     parser.add_argument("--rate", type=float, default=4_000.0, help="messages/s of cpu and scale")
     parser.add_argument("--many", type=int, default=600, help="symbols at the far end of scale")
-    parser.add_argument("--settings", default=str(MANY_SETTINGS),
-                        help="configuration of ours in scale and soak")  # fmt: skip
+    parser.add_argument(
+        "--settings", default=str(MANY_SETTINGS), help="configuration of ours in scale and soak"
+    )
     parser.add_argument("--exact", action="store_true", help="latency: also a listener")
     parser.add_argument("--json", type=Path, default=Path("bench-results.json"))
     options = parser.parse_args(words)
@@ -48,9 +61,11 @@ def arguments(words: list[str]) -> argparse.Namespace:
     unknown = set(options.modes) - set(MODES)
     names = options.only.split(",") if options.only else list(BY_NAME)
     if unknown or set(names) - set(BY_NAME):
-        print(f"unknown: {', '.join(sorted(unknown | (set(names) - set(BY_NAME))))}; "
-              f"modes: {', '.join(MODES)}; contestants: {', '.join(BY_NAME)}",
-              file=sys.stderr)  # fmt: skip
+        print(
+            f"unknown: {', '.join(sorted(unknown | (set(names) - set(BY_NAME))))}; "
+            f"modes: {', '.join(MODES)}; contestants: {', '.join(BY_NAME)}",
+            file=sys.stderr,
+        )
         raise SystemExit(64)
     options.contestants = [BY_NAME[name] for name in names]
     return options
@@ -68,8 +83,11 @@ def main(words: list[str]) -> int:
         "notes": {c.name: c.note for c in options.contestants},
     }
     if results["load_average_at_start"] > QUIET:
-        print(f"The machine is busy (load {results['load_average_at_start']:.2f}): ratios may "
-              "still hold, absolute figures do not.", file=sys.stderr)  # fmt: skip
+        print(
+            f"The machine is busy (load {results['load_average_at_start']:.2f}): ratios may "
+            "still hold, absolute figures do not.",
+            file=sys.stderr,
+        )
     for mode in options.modes:
         print(f"\n== {mode}", flush=True)
         results[mode] = _MODES[mode](options)
@@ -87,9 +105,13 @@ def main(words: list[str]) -> int:
 
 def _failures(found: dict[str, Any]) -> list[tuple[str, str]]:
     """Who failed, and how; the modes that measure only the pipeline name nobody."""
-    named = [(row.get("contestant", OURS), failure) for row in found["rows"]
-             for key, failures in row.items() if key.startswith("failures")
-             for failure in failures]  # fmt: skip
+    named = [
+        (row.get("contestant", OURS), failure)
+        for row in found["rows"]
+        for key, failures in row.items()
+        if key.startswith("failures")
+        for failure in failures
+    ]
     return [*named, *((OURS, failure) for failure in found.get("failures", ()))]
 
 
@@ -136,9 +158,13 @@ def _soak(options: argparse.Namespace) -> dict[str, Any]:
 
 
 _MODES: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
-    "cpu": _cpu, "throughput": _throughput, "scale": _scale, "latency": _latency,
-    "start": _start, "soak": _soak,
-}  # fmt: skip
+    "cpu": _cpu,
+    "throughput": _throughput,
+    "scale": _scale,
+    "latency": _latency,
+    "start": _start,
+    "soak": _soak,
+}
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

@@ -134,10 +134,12 @@ def books(symbols: int, depth: int, seconds: float) -> Spent:
         topic = market_topic("book" if is_book else "trade", "linear", symbol)
         records.append((at_s, topic, codec.encode_record(_message(data, at_s))))
     clock = ToldClock()
-    followed = _assignments(*map(_trades_of, load.symbols),
-                            *(_book_of(symbol, depth) for symbol in load.symbols))  # fmt: skip
-    spec = OrderbookSpec(process="orderbook-0", role="orderbook", run_dir="", metrics_in="",
-                         assignments=followed)  # fmt: skip
+    followed = _assignments(
+        *map(_trades_of, load.symbols), *(_book_of(symbol, depth) for symbol in load.symbols)
+    )
+    spec = OrderbookSpec(
+        process="orderbook-0", role="orderbook", run_dir="", metrics_in="", assignments=followed
+    )
     return run(OrderbookWorker(spec, clock=clock), clock, iter(records), WARM_S)
 
 
@@ -148,16 +150,27 @@ def trades(per_s: int, seconds: float, warm_s: float) -> Spent:
     def records() -> Iterator[Timed]:
         for number in range(int(seconds * per_s)):
             at_s = number / per_s
-            trade = Trade(_ms(at_s), "Buy" if draw.random() < 0.5 else "Sell",
-                          round(50_000 + draw.randrange(1_000) / 10, 1),
-                          round(0.001 + draw.lognormvariate(-3, 1.5), 3),
-                          f"{draw.getrandbits(64):016x}", None, False, False)  # fmt: skip
+            trade = Trade(
+                _ms(at_s),
+                "Buy" if draw.random() < 0.5 else "Sell",
+                round(50_000 + draw.randrange(1_000) / 10, 1),
+                round(0.001 + draw.lognormvariate(-3, 1.5), 3),
+                f"{draw.getrandbits(64):016x}",
+                None,
+                False,
+                False,
+            )
             message = TradesMessage(1, "live", 1, number + 1, _ns(at_s), _ms(at_s), (trade,))
             yield at_s, stream.topic_bytes, codec.encode_record(message)
 
     clock = ToldClock()
-    spec = TradesSpec(process="trades-0", role="trades", run_dir="", metrics_in="",
-                      assignments=_assignments(stream))  # fmt: skip
+    spec = TradesSpec(
+        process="trades-0",
+        role="trades",
+        run_dir="",
+        metrics_in="",
+        assignments=_assignments(stream),
+    )
     return run(TradesWorker(spec, clock=clock), clock, records(), warm_s)
 
 

@@ -242,9 +242,14 @@ def _shadow(pipeline: Pipeline, demand: Demand) -> Reporter:
     market = pipeline.endpoints()["market"]
     shadow = Reporter(
         "scripts.benchmarks.shadow",
-        "--symbols", str(demand.symbols), "--messages", str(demand.messages),
-        "--seed", str(demand.seed), *[f"{name}={where}" for name, where in market.items()],
-    )  # fmt: skip
+        "--symbols",
+        str(demand.symbols),
+        "--messages",
+        str(demand.messages),
+        "--seed",
+        str(demand.seed),
+        *[f"{name}={where}" for name, where in market.items()],
+    )
     shadow.wait("listening", 30)
     return shadow
 
@@ -273,8 +278,13 @@ def _bucketed(found: dict[str, Samples], family: str) -> dict[str, Row]:
         if not count:
             continue
         spread: Row = {"count": int(count)}
-        for label, share in (("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999),
-                             ("max", 1.0)):  # fmt: skip
+        for label, share in (
+            ("p50", 0.5),
+            ("p90", 0.9),
+            ("p99", 0.99),
+            ("p99.9", 0.999),
+            ("max", 1.0),
+        ):
             bound = min(b for b, held in sorted(buckets.items()) if held >= share * count)
             spread[label] = bound * 1e6
         spreads[process] = spread
@@ -288,7 +298,10 @@ def _median_spreads(rows: Sequence[Row]) -> list[Row]:
         groups.setdefault((row["where"], row["how"]), []).append(row)
     return [
         {"where": where, "how": how}
-        | {key: median([row[key] for row in group]) for key in group[0]
-           if key not in ("where", "how", "run")}
+        | {
+            key: median([row[key] for row in group])
+            for key in group[0]
+            if key not in ("where", "how", "run")
+        }
         for (where, how), group in groups.items()
-    ]  # fmt: skip
+    ]

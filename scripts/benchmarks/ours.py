@@ -25,9 +25,12 @@ from scripts.benchmarks.pipes import ROOT, Failed, end
 PREFIX = "bybit_pipeline_"
 STOP_S = 6.0
 LOSSES = (
-    "bus_messages_lost_total", "book_gaps_total", "connector_frames_invalid_total",
-    "connector_reconnects_total", "process_restarts_total",
-)  # fmt: skip
+    "bus_messages_lost_total",
+    "book_gaps_total",
+    "connector_frames_invalid_total",
+    "connector_reconnects_total",
+    "process_restarts_total",
+)
 """Every one of these makes a run invalid."""
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
@@ -50,11 +53,30 @@ class Pipeline:
         self.started_s = time.monotonic()
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
-                [command(), "up", "--source", "live", "--url", url, "--symbols", ",".join(symbols),
-                 "--run-dir", str(self.run_dir), "--metrics", self.metrics, "--port", "0",
-                 "--log-format", "json", *options],
-                stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=ROOT,
-            )  # fmt: skip
+                [
+                    command(),
+                    "up",
+                    "--source",
+                    "live",
+                    "--url",
+                    url,
+                    "--symbols",
+                    ",".join(symbols),
+                    "--run-dir",
+                    str(self.run_dir),
+                    "--metrics",
+                    self.metrics,
+                    "--port",
+                    "0",
+                    "--log-format",
+                    "json",
+                    *options,
+                ],
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                cwd=ROOT,
+            )
 
     @property
     def pid(self) -> int:
@@ -125,8 +147,9 @@ class Pipeline:
 def total(samples: Samples, name: str, **labels: str) -> float:
     """The sum of a family over all label values but the given ones."""
     wanted = set(labels.items())
-    return sum(value for (found, has), value in samples.items()
-               if found == name and wanted <= set(has))  # fmt: skip
+    return sum(
+        value for (found, has), value in samples.items() if found == name and wanted <= set(has)
+    )
 
 
 def handled_by_all(trades_workers: Samples, orderbook_workers: Samples) -> int:

@@ -288,8 +288,14 @@ def measure(parts: Sequence[str], rounds: int) -> list[dict[str, Any]]:
         for _ in range(rounds):
             slow.append(cost_us(reference))
             fast.append(cost_us(ours))
-        rows.append({"part": name, "reference_us": min(slow), "ours_us": min(fast),
-                     "ratio": min(fast) / min(slow)})  # fmt: skip
+        rows.append(
+            {
+                "part": name,
+                "reference_us": min(slow),
+                "ours_us": min(fast),
+                "ratio": min(fast) / min(slow),
+            }
+        )
     return rows
 
 

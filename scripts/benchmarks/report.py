@@ -25,8 +25,10 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     widths = [max(len(line[index]) for line in lines) for index in range(len(columns))]
     text = []
     for line in lines:
-        cells = [cell.rjust(width) if index else cell.ljust(width)
-                 for index, (cell, width) in enumerate(zip(line, widths, strict=True))]  # fmt: skip
+        cells = [
+            cell.rjust(width) if index else cell.ljust(width)
+            for index, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ]
         text.append("  ".join(cells).rstrip())
     return "\n".join([text[0], "-" * len(text[0]), *text[1:]])
 
@@ -42,11 +44,19 @@ def ratios(rows: Sequence[dict[str, Any]], key: str = "cpu_us") -> list[dict[str
         if name == OURS or not mine or not theirs:
             continue
         limit = limits.get(name)
-        kept = None if limit is None else (mine / theirs >= limit if sign == ">=" else
-                                           mine / theirs <= limit)  # fmt: skip
-        found.append({"ours over": name, key: mine / theirs,
-                      "limit": "-" if limit is None else f"{sign} {limit}",
-                      "kept": {None: "-", True: "yes", False: "NO"}[kept]})  # fmt: skip
+        kept = (
+            None
+            if limit is None
+            else (mine / theirs >= limit if sign == ">=" else mine / theirs <= limit)
+        )
+        found.append(
+            {
+                "ours over": name,
+                key: mine / theirs,
+                "limit": "-" if limit is None else f"{sign} {limit}",
+                "kept": {None: "-", True: "yes", False: "NO"}[kept],
+            }
+        )
     return found
 
 

@@ -75,9 +75,17 @@ def open_venue(demand: Demand) -> tuple[Reporter, str]:
     """A load server and its address."""
     venue = Reporter(
         "scripts.benchmarks.venue",
-        "--symbols", str(demand.symbols), "--messages", str(demand.messages),
-        "--round", str(ROUND), "--rate", str(demand.rate), "--seed", str(demand.seed),
-    )  # fmt: skip
+        "--symbols",
+        str(demand.symbols),
+        "--messages",
+        str(demand.messages),
+        "--round",
+        str(ROUND),
+        "--rate",
+        str(demand.rate),
+        "--seed",
+        str(demand.seed),
+    )
     port = venue.wait("listening", START_S + demand.messages / 10_000)["port"]
     return venue, f"ws://127.0.0.1:{port}/v5/public/linear"
 
@@ -139,10 +147,18 @@ class _Rival:
         self._trades = self._load.trades * rounds
         self._reports_touch = contestant.reports_touch
         self._reporter = Reporter(
-            contestant.module, "--url", url, "--symbols", ",".join(self._load.symbols),
-            "--books", str(self._books), "--trades", str(self._trades),
-            "--variant", contestant.variant,
-        )  # fmt: skip
+            contestant.module,
+            "--url",
+            url,
+            "--symbols",
+            ",".join(self._load.symbols),
+            "--books",
+            str(self._books),
+            "--trades",
+            str(self._trades),
+            "--variant",
+            contestant.variant,
+        )
         self.pid = self._reporter.pid
         self._touch: Any = None
 

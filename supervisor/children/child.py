@@ -257,8 +257,13 @@ class Child:
             return False
         if not self._is_starved:
             self._is_starved = True
-            log.warning("silent for want of processor time", child=self.name, pid=process.pid,
-                        silent_s=round(silent, 1), used_s=round(used_s, 2))  # fmt: skip
+            log.warning(
+                "silent for want of processor time",
+                child=self.name,
+                pid=process.pid,
+                silent_s=round(silent, 1),
+                used_s=round(used_s, 2),
+            )
         return True
 
     def _on_exit(self, now: float, code: int) -> None:
@@ -276,5 +281,12 @@ class Child:
             return
         self.restarts[reason] += 1
         self._due = now + decision.delay_s
-        log.warning("gone, will be restarted", child=self.name, pid=pid, reason=reason, code=code,
-                    delay_s=decision.delay_s, flapping=decision.is_flapping)  # fmt: skip
+        log.warning(
+            "gone, will be restarted",
+            child=self.name,
+            pid=pid,
+            reason=reason,
+            code=code,
+            delay_s=decision.delay_s,
+            flapping=decision.is_flapping,
+        )

@@ -117,8 +117,10 @@ class Children:
             if name not in self.keepers:
                 self.keepers[name] = Child(name, role_of(name), partial(self._spawn, name))
             keeper = self.keepers[name]
-            has_address = {"connector": bool(self.plan.url),
-                           "dashboard": self.keepers[FORWARDER].is_up}  # fmt: skip
+            has_address = {
+                "connector": bool(self.plan.url),
+                "dashboard": self.keepers[FORWARDER].is_up,
+            }
             if keeper.is_new and has_address.get(keeper.role, True):
                 keeper.start(now)
 

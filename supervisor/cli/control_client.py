@@ -62,8 +62,12 @@ class Requests:
             RefusedError: If the pipeline refuses.
         """
         self._last_id += 1
-        request = {"type": "request", "id": self._last_id, "command": command,
-                   "arguments": arguments}  # fmt: skip
+        request = {
+            "type": "request",
+            "id": self._last_id,
+            "command": command,
+            "arguments": arguments,
+        }
         self._socket.send(codec.encode_map(request))
         reply = self._reply(self._last_id)
         if not reply.get("ok"):

@@ -44,10 +44,14 @@ def _running_markets(context: typer.Context) -> list[str]:
             status = requests.ask("status")
     except (PipelineError, OSError):
         return []
-    return sorted({
-        f"{connector['process'].split('-')[1]}:{topic.rpartition('.')[2]}"
-        for connector in status["connectors"] for topic in connector["topics"]
-    } | {entry["pattern"] for entry in status["patterns"]})  # fmt: skip
+    return sorted(
+        {
+            f"{connector['process'].split('-')[1]}:{topic.rpartition('.')[2]}"
+            for connector in status["connectors"]
+            for topic in connector["topics"]
+        }
+        | {entry["pattern"] for entry in status["patterns"]}
+    )
 
 
 def _symbols(text: str | None) -> str | None:
@@ -202,11 +206,22 @@ def common(
     )
 )
 def up(
-    config: Config = None, category: Category = None, symbols: Symbols = None, depth: Depth = None,
-    source: Source = None, network: Network = None, url: Url = None, capture: Capture = None,
-    speed: Speed = None, run_dir: RunDirectory = None, metrics: Metrics = None, port: Port = None,
-    dashboard: Dashboard = None, log_format: LogFormat = "auto", log_level: LogLevel = "info",
-) -> int:  # fmt: skip
+    config: Config = None,
+    category: Category = None,
+    symbols: Symbols = None,
+    depth: Depth = None,
+    source: Source = None,
+    network: Network = None,
+    url: Url = None,
+    capture: Capture = None,
+    speed: Speed = None,
+    run_dir: RunDirectory = None,
+    metrics: Metrics = None,
+    port: Port = None,
+    dashboard: Dashboard = None,
+    log_format: LogFormat = "auto",
+    log_level: LogLevel = "info",
+) -> int:
     """
     Run the pipeline in the foreground until Ctrl-C.
 
@@ -226,12 +241,23 @@ def up(
     )
 )
 def check(
-    config: Config = None, category: Category = None, symbols: Symbols = None, depth: Depth = None,
-    source: Source = None, network: Network = None, url: Url = None, capture: Capture = None,
-    speed: Speed = None, run_dir: RunDirectory = None, metrics: Metrics = None, port: Port = None,
-    dashboard: Dashboard = None, log_format: LogFormat = "auto", log_level: LogLevel = "info",
+    config: Config = None,
+    category: Category = None,
+    symbols: Symbols = None,
+    depth: Depth = None,
+    source: Source = None,
+    network: Network = None,
+    url: Url = None,
+    capture: Capture = None,
+    speed: Speed = None,
+    run_dir: RunDirectory = None,
+    metrics: Metrics = None,
+    port: Port = None,
+    dashboard: Dashboard = None,
+    log_format: LogFormat = "auto",
+    log_level: LogLevel = "info",
     as_json: AsJson = False,
-) -> None:  # fmt: skip
+) -> None:
     """Validate the configuration and print the plan; start nothing."""
     options = locals()
     del options["as_json"]
@@ -279,8 +305,16 @@ def simulate(
     fault: Annotated[list[str] | None, typer.Option(help="NAME[:every=N]; repeatable.")] = None,
 ) -> None:
     """Run the simulated exchange alone."""
-    options = {"port": port, "symbols": symbols, "category": category, "seed": seed,
-               "rate": rate, "capture": capture, "speed": speed, "script": script}  # fmt: skip
+    options = {
+        "port": port,
+        "symbols": symbols,
+        "category": category,
+        "seed": seed,
+        "rate": rate,
+        "capture": capture,
+        "speed": speed,
+        "script": script,
+    }
     words = [f"--{name}={value}" for name, value in options.items() if value is not None]
     words += [f"--fault={value}" for value in fault or ()]
     sys.stdout.flush()
@@ -379,9 +413,7 @@ def gaps(
         "subscribe linear:top:50:turnover",
     )
 )
-def subscribe(
-    markets: Markets, run_dir: RunDirectory = None, log_level: LogLevel = "info"
-) -> int:  # fmt: skip
+def subscribe(markets: Markets, run_dir: RunDirectory = None, log_level: LogLevel = "info") -> int:
     """
     Add markets; the others go on undisturbed.
 
@@ -425,7 +457,7 @@ def subscribe(
 )
 def unsubscribe(
     markets: RunningMarkets, run_dir: RunDirectory = None, log_level: LogLevel = "info"
-) -> None:  # fmt: skip
+) -> None:
     """Remove markets; the others go on undisturbed."""
     from bybit_pipeline.supervisor.cli.control_client import Requests
     from bybit_pipeline.supervisor.plan.market_args import parse_market
@@ -504,8 +536,9 @@ def watch(
     endpoints = wait_for_endpoints(_run_dir(run_dir, log_level))
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with contextlib.suppress(KeyboardInterrupt):
-        live.watch(endpoints["metrics"], symbols or (), pid=endpoints["pid"],
-                   keys=endpoints.get("keys"))  # fmt: skip
+        live.watch(
+            endpoints["metrics"], symbols or (), pid=endpoints["pid"], keys=endpoints.get("keys")
+        )
     return EX_OK
 
 

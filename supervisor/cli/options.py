@@ -226,8 +226,11 @@ def _without_patterns(
         found = [symbol for symbol in recorded.symbols if pattern.fits(symbol)]
         if pattern.top or not found:
             what = "needs turnover, which is not" if pattern.top else "stands for nothing"
-            raise ConfigError(f"{where}.symbols[{position}]", f"{word} {what} in the capture",
-                              ", ".join(recorded.symbols))  # fmt: skip
+            raise ConfigError(
+                f"{where}.symbols[{position}]",
+                f"{word} {what} in the capture",
+                ", ".join(recorded.symbols),
+            )
         symbols |= dict.fromkeys(found)
     return {**table, "symbols": list(symbols)} if symbols else table
 
@@ -235,16 +238,23 @@ def _without_patterns(
 def _check_recorded(recorded: CaptureInfo, table: Mapping[str, Any], where: str) -> None:
     category = table.get("category", recorded.category)
     if category != recorded.category:
-        raise ConfigError(f"{where}.category", f"{category} is not in the capture",
-                          recorded.category)  # fmt: skip
+        raise ConfigError(
+            f"{where}.category", f"{category} is not in the capture", recorded.category
+        )
     for position, symbol in enumerate(table.get("symbols", ())):
         if symbol not in recorded.symbols:
-            raise ConfigError(f"{where}.symbols[{position}]", f"{symbol} is not in the capture",
-                              ", ".join(recorded.symbols))  # fmt: skip
+            raise ConfigError(
+                f"{where}.symbols[{position}]",
+                f"{symbol} is not in the capture",
+                ", ".join(recorded.symbols),
+            )
     depths = sorted({depth for found in recorded.depths.values() for depth in found})
     if "depth" in table and table["depth"] not in depths:
-        raise ConfigError(f"{where}.depth", f"{table['depth']} is not in the capture",
-                          ", ".join(map(str, depths)) or "none, it holds no book")  # fmt: skip
+        raise ConfigError(
+            f"{where}.depth",
+            f"{table['depth']} is not in the capture",
+            ", ".join(map(str, depths)) or "none, it holds no book",
+        )
 
 
 def _contents(recorded: CaptureInfo) -> str:

@@ -145,10 +145,12 @@ def status_lines(status: Mapping[str, Any]) -> Iterator[str]:
             ["metrics", status["metrics"]],
             ["http", f"http://{status['http']}"],
             *([["dashboard", status["dashboard"]]] if status.get("dashboard") else []),
-            ["books", ", ".join(f"{n} {state}" for state, n in status["books"].items() if n)
-             or NONE],
+            [
+                "books",
+                ", ".join(f"{n} {state}" for state, n in status["books"].items() if n) or NONE,
+            ],
         ]
-    )  # fmt: skip
+    )
     for reason in status["reasons"]:
         yield f"  not ready: {reason}"
     if status.get("patterns"):

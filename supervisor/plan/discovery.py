@@ -178,8 +178,13 @@ class Discovery:
             self._results[error.failure] += 1
             if self._said.get(key) != error.failure:
                 self._said[key] = error.failure
-                log.warning("no list of instruments, symbols stay as they are", list=str(need),
-                            url=self._url, reason=error.failure, error=str(error))  # fmt: skip
+                log.warning(
+                    "no list of instruments, symbols stay as they are",
+                    list=str(need),
+                    url=self._url,
+                    reason=error.failure,
+                    error=str(error),
+                )
             selection = selection.with_problem(need, f"{self._url}: {error}")
         return selection, bool(errors)
 
@@ -201,8 +206,13 @@ class Discovery:
             self._changes["joined"] += len(joined)
             self._changes["left"] += len(left)
             if joined or left:
-                log.info("symbols changed", pattern=new.name, symbols=len(new.symbols),
-                         joined=_names(joined), left=_names(left))  # fmt: skip
+                log.info(
+                    "symbols changed",
+                    pattern=new.name,
+                    symbols=len(new.symbols),
+                    joined=_names(joined),
+                    left=_names(left),
+                )
             is_said = (new.need.category, new.need.base_coin) in self._said
             if new.problem not in ("", old.problem) and not is_said:
                 log.warning("pattern is not followed", pattern=new.name, reason=new.problem)
@@ -211,20 +221,26 @@ class Discovery:
 
     def _declare_counters(self, telemetry: Telemetry) -> None:
         telemetry.counters(
-            "instrument_lists_total", "Lists of instruments asked for.", ("result",),
+            "instrument_lists_total",
+            "Lists of instruments asked for.",
+            ("result",),
             lambda: [((name,), self._results[name]) for name in ("ok", *FAILURES)],
-        )  # fmt: skip
+        )
         telemetry.counters(
-            "symbol_changes_total", "Symbols that joined or left patterns.", ("change",),
+            "symbol_changes_total",
+            "Symbols that joined or left patterns.",
+            ("change",),
             lambda: [((name,), self._changes[name]) for name in ("joined", "left")],
-        )  # fmt: skip
+        )
         telemetry.gauges(
             "pattern_symbols", "What a pattern stands for.", ("pattern",), self._symbol_samples
         )
         telemetry.gauges(
-            "pattern_resolved", "1 while a pattern is up to date.", ("pattern",),
+            "pattern_resolved",
+            "1 while a pattern is up to date.",
+            ("pattern",),
             self._resolved_samples,
-        )  # fmt: skip
+        )
 
     def _symbol_samples(self) -> Samples:
         return {(choice.name,): len(choice.symbols) for choice in self._choices}.items()

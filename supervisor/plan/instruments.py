@@ -33,9 +33,18 @@ many may be without a ticker.
 """
 
 Failure = Literal[
-    "unreachable", "timeout", "forbidden", "rate_limited", "status", "too_large", "unreadable",
-    "refused", "endless", "empty", "implausible",
-]  # fmt: skip
+    "unreachable",
+    "timeout",
+    "forbidden",
+    "rate_limited",
+    "status",
+    "too_large",
+    "unreadable",
+    "refused",
+    "endless",
+    "empty",
+    "implausible",
+]
 FAILURES: tuple[Failure, ...] = get_args(Failure)
 
 
@@ -151,8 +160,11 @@ def _pages(need: InstrumentQuery) -> Generator[str, bytes, list[_Instrument]]:
     cursor = ""
     for _ in range(PAGES_MAX):
         # The cursor comes percent-encoded already; anything else in it must not end the parameter.
-        page = _decode((yield first + (f"&cursor={quote(cursor, safe='%')}" if cursor else "")),
-                       _Instruments, need)  # fmt: skip
+        page = _decode(
+            (yield first + (f"&cursor={quote(cursor, safe='%')}" if cursor else "")),
+            _Instruments,
+            need,
+        )
         found.update((instrument.symbol, instrument) for instrument in page.list)
         if not page.cursor or page.cursor == cursor:
             return list(found.values())

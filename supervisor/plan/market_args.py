@@ -55,8 +55,10 @@ def parse_market(word: str, *, categories: Iterable[Category] = ("linear",)) -> 
     if is_pattern(word) and first not in CATEGORIES:
         known = sorted(set(categories))
         if len(known) != 1:
-            raise MarketError(f"{word!r} may be of {' or '.join(known) or 'any category'}; "
-                              f"allowed: CATEGORY:PATTERN such as linear:{word}")  # fmt: skip
+            raise MarketError(
+                f"{word!r} may be of {' or '.join(known) or 'any category'}; "
+                f"allowed: CATEGORY:PATTERN such as linear:{word}"
+            )
         first, rest = known[0], word
     for category in CATEGORIES:
         if category == first and (SYMBOL.fullmatch(rest) or _is_valid_pattern(rest, category)):

@@ -199,8 +199,9 @@ def make_choice(market: MarketConfig, text: str) -> ResolvedPattern:
         ValueError: If the text is no pattern.
     """
     pattern = parse_pattern(text, market.category)
-    return ResolvedPattern(category=market.category, pattern=pattern, streams=market.streams,
-                  depth=market.depth)  # fmt: skip
+    return ResolvedPattern(
+        category=market.category, pattern=pattern, streams=market.streams, depth=market.depth
+    )
 
 
 def _settled(

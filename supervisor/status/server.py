@@ -70,8 +70,11 @@ class StatusServer:
         """The answer for a path, without its query."""
         snapshot = self.snapshot
         if path == "/metrics":
-            return Page(status=HTTPStatus.OK, content_type=CONTENT_TYPE_LATEST,
-                        body=generate_latest(self._registry))  # fmt: skip
+            return Page(
+                status=HTTPStatus.OK,
+                content_type=CONTENT_TYPE_LATEST,
+                body=generate_latest(self._registry),
+            )
         if path == "/targets":
             return _json(HTTPStatus.OK, snapshot.targets)
         if path == "/status":

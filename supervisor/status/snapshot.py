@@ -167,24 +167,32 @@ class Reporter:
 
     def _declare_counters(self, telemetry: Telemetry) -> None:
         telemetry.gauges(
-            "process_up", "1 while a process is up.", ("process",),
+            "process_up",
+            "1 while a process is up.",
+            ("process",),
             lambda: [((view.process,), view.is_up) for view in self.views],
-        )  # fmt: skip
+        )
         telemetry.gauges(
-            "process_flapping", "1 from too many failures until it is stable.", ("process",),
+            "process_flapping",
+            "1 from too many failures until it is stable.",
+            ("process",),
             lambda: [((view.process,), view.is_flapping) for view in self.views],
-        )  # fmt: skip
+        )
         telemetry.counters(
             "process_restarts_total", "Restarts.", ("process", "reason"), self._restart_samples
         )
         telemetry.gauges(
-            "source_info", "1 for the source in force.", ("source",),
+            "source_info",
+            "1 for the source in force.",
+            ("source",),
             lambda: [((source,), source == self._source) for source in SOURCES],
-        )  # fmt: skip
+        )
         telemetry.gauges(
-            "pipeline_ready", "1 while /readyz says so.", (),
+            "pipeline_ready",
+            "1 while /readyz says so.",
+            (),
             lambda: [((), self.snapshot.is_ready)],
-        )  # fmt: skip
+        )
 
     def _restart_samples(self) -> Samples:
         for view in self.views:

@@ -72,8 +72,11 @@ class Feed:
 
     def take_status(self, status: Payload, at: float) -> None:
         """Note what differs from the status before."""
-        for event in (*self._source_news(status, at), *self._process_news(status, at),
-                      *self._link_news(status, at)):  # fmt: skip
+        for event in (
+            *self._source_news(status, at),
+            *self._process_news(status, at),
+            *self._link_news(status, at),
+        ):
             self._events.append(event)
 
     def _source_news(self, status: Payload, at: float) -> Iterator[Event]:
@@ -133,6 +136,7 @@ class Feed:
 
 def _line(event: Event, subject: int) -> Text:
     return Text.assemble(
-        (clock_time(event.at), "dim"), f"  {event.tag:<7}  {event.subject:<{subject}}  ",
+        (clock_time(event.at), "dim"),
+        f"  {event.tag:<7}  {event.subject:<{subject}}  ",
         (event.text, event.style),
-    )  # fmt: skip
+    )

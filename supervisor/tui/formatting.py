@@ -15,11 +15,20 @@ from rich.text import Text
 NONE = "–"
 GAP = 2
 STATE_STYLES = {
-    "live": "green", "up": "green", "ready": "bold green", "warming": "yellow",
-    "starting": "yellow", "syncing": "yellow", "restarting": "bold red", "stale": "bold red",
-    "silent": "bold red", "flapping": "bold white on red", "failed": "bold white on red",
-    "stopped": "yellow", "stopping": "yellow",
-}  # fmt: skip
+    "live": "green",
+    "up": "green",
+    "ready": "bold green",
+    "warming": "yellow",
+    "starting": "yellow",
+    "syncing": "yellow",
+    "restarting": "bold red",
+    "stale": "bold red",
+    "silent": "bold red",
+    "flapping": "bold white on red",
+    "failed": "bold white on red",
+    "stopped": "yellow",
+    "stopping": "yellow",
+}
 BUY, SELL = "green", "red"
 BLOCKS = " ▏▎▍▌▋▊▉█"
 

@@ -31,13 +31,18 @@ class Words(RegexHighlighter):
         r"\b(?P<soon>warming|syncing|starting|restarting|pending|idle|open)\b",
         r"\b(?P<bad>stale|flapping|failed|rejected|not ready|DOWN|no)\b",
         r"\b(?P<loud>(SIM|REPLAY)\b(: NOT live market data)?)",
-    ]  # fmt: skip
+    ]
 
 
 THEME = Theme(
-    {"head": "bold", "good": "green", "soon": "yellow", "bad": "bold red",
-     "loud": "bold white on red"}
-)  # fmt: skip
+    {
+        "head": "bold",
+        "good": "green",
+        "soon": "yellow",
+        "bad": "bold red",
+        "loud": "bold white on red",
+    }
+)
 
 
 def show(lines: Iterable[str]) -> None:
@@ -104,5 +109,10 @@ def _process(payload: Mapping[str, Any]) -> str:
     return f"restarts {payload.get('restarts')}  uptime {duration(payload.get('uptime_s'))}"
 
 
-_FACTS = {"trades": _trades, "orderbook": _orderbook, "density": _density, "gap": _gap,
-          "process": _process}  # fmt: skip
+_FACTS = {
+    "trades": _trades,
+    "orderbook": _orderbook,
+    "density": _density,
+    "gap": _gap,
+    "process": _process,
+}

@@ -102,11 +102,18 @@ class LiveView:
         status = {} if self._seen is None else self._seen.status
         self._screen.draw(
             overview(
-                status, self._board, self._feed, self._rates, self._choices,
-                now=time.monotonic(), wall_s=time.time(), width=width, height=height,
+                status,
+                self._board,
+                self._feed,
+                self._rates,
+                self._choices,
+                now=time.monotonic(),
+                wall_s=time.time(),
+                width=width,
+                height=height,
                 is_stopping=self._choices.is_over,
             )
-        )  # fmt: skip
+        )
 
     def _wait(self) -> None:
         deadline = time.monotonic() + REFRESH_S

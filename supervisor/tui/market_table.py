@@ -49,32 +49,57 @@ def fields(board: Board, now: float) -> list[Field]:
         Field(Column("market"), lambda m: m.name, lambda m: m.name),
         Field(Column("book", least=4), lambda m: _state(m, now), lambda m: m.book.get("state")),
         Field(Column("price", **right, least=9), _price, lambda m: m.trades.get("last_price")),
-        Field(Column("spread bps", **right, rank=1),
-              lambda m: number(m.book.get("spread_bps"), 2),
-              lambda m: m.book.get("spread_bps")),
+        Field(
+            Column("spread bps", **right, rank=1),
+            lambda m: number(m.book.get("spread_bps"), 2),
+            lambda m: m.book.get("spread_bps"),
+        ),
         Field(Column("tpm", **right, least=6), lambda m: tpm_text(m, window), tpm),
-        Field(Column(f"Δ {window}", **right, least=9), lambda m: delta_text(m, window),
-              volume_delta),
-        Field(Column(f"imb {levels}", **right, least=5),
-              lambda m: number(m.imbalance(levels), 2, is_signed=True),
-              lambda m: m.imbalance(levels)),
-        Field(Column("bid wall", **right, rank=2, least=24), lambda m: _wall(m, "bid"),
-              lambda m: _distance(m, "bid")),
-        Field(Column("ask wall", **right, rank=2, least=24), lambda m: _wall(m, "ask"),
-              lambda m: _distance(m, "ask")),
-        Field(Column(" sell │ buy", rank=3), lambda m: balance(m.imbalance(levels), 5),
-              lambda m: m.imbalance(levels)),
-        Field(Column("bid", **right, rank=4), lambda m: m.price(m.book.get("best_bid")),
-              lambda m: m.book.get("best_bid")),
-        Field(Column("ask", **right, rank=4), lambda m: m.price(m.book.get("best_ask")),
-              lambda m: m.book.get("best_ask")),
+        Field(
+            Column(f"Δ {window}", **right, least=9), lambda m: delta_text(m, window), volume_delta
+        ),
+        Field(
+            Column(f"imb {levels}", **right, least=5),
+            lambda m: number(m.imbalance(levels), 2, is_signed=True),
+            lambda m: m.imbalance(levels),
+        ),
+        Field(
+            Column("bid wall", **right, rank=2, least=24),
+            lambda m: _wall(m, "bid"),
+            lambda m: _distance(m, "bid"),
+        ),
+        Field(
+            Column("ask wall", **right, rank=2, least=24),
+            lambda m: _wall(m, "ask"),
+            lambda m: _distance(m, "ask"),
+        ),
+        Field(
+            Column(" sell │ buy", rank=3),
+            lambda m: balance(m.imbalance(levels), 5),
+            lambda m: m.imbalance(levels),
+        ),
+        Field(
+            Column("bid", **right, rank=4),
+            lambda m: m.price(m.book.get("best_bid")),
+            lambda m: m.book.get("best_bid"),
+        ),
+        Field(
+            Column("ask", **right, rank=4),
+            lambda m: m.price(m.book.get("best_ask")),
+            lambda m: m.book.get("best_ask"),
+        ),
         Field(Column("source", rank=5), lambda m: source_text(m.source), lambda m: m.source),
-        Field(Column("trades", rank=6), lambda m: styled(str(m.trades.get("state", NONE))),
-              lambda m: m.trades.get("state")),
-        Field(Column(f"volume {window}", **right, rank=7),
-              lambda m: amount(m.window(window).get("volume")),
-              lambda m: m.window(window).get("volume")),
-    ]  # fmt: skip
+        Field(
+            Column("trades", rank=6),
+            lambda m: styled(str(m.trades.get("state", NONE))),
+            lambda m: m.trades.get("state"),
+        ),
+        Field(
+            Column(f"volume {window}", **right, rank=7),
+            lambda m: amount(m.window(window).get("volume")),
+            lambda m: m.window(window).get("volume"),
+        ),
+    ]
 
 
 SORTABLE = 9

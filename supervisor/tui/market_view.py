@@ -172,8 +172,9 @@ def _middle(market: Market, width: int) -> Text:
     spread = number(market.book.get("spread"), market.price_digits)
     text = Text(f"── spread {spread} ", style="dim")
     for levels, value in (market.book.get("imbalance") or {}).items():
-        more = Text(f"{levels}:").append(number(value, 2, is_signed=True) + " ",
-                                         style=BUY if (value or 0) > 0 else SELL)  # fmt: skip
+        more = Text(f"{levels}:").append(
+            number(value, 2, is_signed=True) + " ", style=BUY if (value or 0) > 0 else SELL
+        )
         if text.cell_len + more.cell_len <= width:
             text.append(more)
     return text.append("─" * (width - text.cell_len))
@@ -210,15 +211,21 @@ def _windows(market: Market, width: int) -> list[Text]:
     rows: list[Sequence[Cell]] = []
     for name, window in (market.trades.get("windows") or {}).items():
         share = window.get("buy_share")
-        rows.append([
-            name, tpm_text(market, name), delta_text(market, name),
-            NONE if share is None else f"{share:.0%}",
-            balance(None if share is None else 2 * share - 1),
-            number(window.get("vwap"), market.price_digits + 1),
-            amount(window.get("volume")), market.price(window.get("low")),
-            market.price(window.get("high")), amount(window.get("turnover")),
-            _seen(market, name),
-        ])  # fmt: skip
+        rows.append(
+            [
+                name,
+                tpm_text(market, name),
+                delta_text(market, name),
+                NONE if share is None else f"{share:.0%}",
+                balance(None if share is None else 2 * share - 1),
+                number(window.get("vwap"), market.price_digits + 1),
+                amount(window.get("volume")),
+                market.price(window.get("low")),
+                market.price(window.get("high")),
+                amount(window.get("turnover")),
+                _seen(market, name),
+            ]
+        )
     return grid(_WINDOW_COLUMNS, rows, width)
 
 
@@ -246,12 +253,16 @@ def _walls(market: Market, width: int) -> list[Text]:
     rows: list[Sequence[Cell]] = [
         [
             Text(wall["side"], style=BUY if wall["side"] == "bid" else SELL),
-            market.price(wall["price"]), amount(wall["size"]), number(wall["distance_bps"], 1),
-            number(wall["strength"], 1), f"{wall['eaten_ratio']:.0%}",
-            f"{wall['pulled_ratio']:.0%}", duration(wall["age_ms"] / 1000),
+            market.price(wall["price"]),
+            amount(wall["size"]),
+            number(wall["distance_bps"], 1),
+            number(wall["strength"], 1),
+            f"{wall['eaten_ratio']:.0%}",
+            f"{wall['pulled_ratio']:.0%}",
+            duration(wall["age_ms"] / 1000),
         ]
         for wall in market.walls
-    ]  # fmt: skip
+    ]
     if not rows:
         return [Text("wall", style="bold dim"), Text("none", style="dim")]
     return grid(_WALL_COLUMNS, rows, width)
@@ -261,14 +272,21 @@ def _tape(ticks: Sequence[Tick], market: Market, width: int, height: int) -> lis
     """The last trade of each message, newest first."""
     if height < 2:
         return []
-    columns = [Column("last trades"), Column("", rank=1), Column("price", is_right=True),
-               Column("size", is_right=True)]  # fmt: skip
+    columns = [
+        Column("last trades"),
+        Column("", rank=1),
+        Column("price", is_right=True),
+        Column("size", is_right=True),
+    ]
     rows: list[Sequence[Cell]] = []
     for tick in list(ticks)[: height - 1]:
         style = BUY if tick.side == "Buy" else SELL
-        rows.append([
-            Text(clock_time(tick.match_ts_ms / 1000, with_ms=True), style="dim"),
-            Text(tick.side.lower(), style=style),
-            Text(market.price(tick.price), style=style), amount(tick.size),
-        ])  # fmt: skip
+        rows.append(
+            [
+                Text(clock_time(tick.match_ts_ms / 1000, with_ms=True), style="dim"),
+                Text(tick.side.lower(), style=style),
+                Text(market.price(tick.price), style=style),
+                amount(tick.size),
+            ]
+        )
     return grid(columns, rows, width)

@@ -105,8 +105,9 @@ def _markets(board: Board, choices: Choices, now: float, width: int, height: int
 
 def _head(status: Status, wall_s: float, width: int, is_stopping: bool) -> list[Text]:
     source = status["source"]
-    title = Text.assemble(("bybit-pipeline ", "bold"), (status["version"], "dim"), "  ",
-                          source_text(source))  # fmt: skip
+    title = Text.assemble(
+        ("bybit-pipeline ", "bold"), (status["version"], "dim"), "  ", source_text(source)
+    )
     if source in WARNINGS:
         title.append(f" {WARNINGS[source]}", style="bold red")
     state = "stopping" if is_stopping else "ready" if status["ready"] else "not ready"
@@ -118,8 +119,9 @@ def _head(status: Status, wall_s: float, width: int, is_stopping: bool) -> list[
     room = width - title.cell_len - keys.cell_len
     if room >= 2:
         title.append(" " * room).append(keys)
-    where = Text(f"metrics {status['metrics']}  http://{status['http']}  {status['run_dir']}",
-                 style="dim")  # fmt: skip
+    where = Text(
+        f"metrics {status['metrics']}  http://{status['http']}  {status['run_dir']}", style="dim"
+    )
     lines = [title, where]
     if not status["ready"] and not is_stopping:
         lines.append(_progress(status))
@@ -215,9 +217,10 @@ def _link(connector: Mapping[str, Any], wall_s: float) -> Text:
     if not connector["connected"]:
         return text.append(f"NOT CONNECTED  {connector['url']}", style="bold red")
     counts = {state: states.count(state) for state in dict.fromkeys(states)}
-    text.append(", ".join(f"{count} {state}" for state, count in counts.items()),
-                style="bold red" if "rejected" in counts else
-                "yellow" if "pending" in counts else "")  # fmt: skip
+    text.append(
+        ", ".join(f"{count} {state}" for state, count in counts.items()),
+        style="bold red" if "rejected" in counts else "yellow" if "pending" in counts else "",
+    )
     if connector["reconnects"]:
         text.append(f"  {connector['reconnects']} reconnects", style="yellow")
     heard_ms = connector["last_message_ts_ms"]
@@ -237,6 +240,7 @@ def _work(counts: Mapping[str, Any]) -> Text:
     if counts.get("gaps"):
         text.append(f"  {counts['gaps']} gaps", style="yellow")
     if counts.get("last_values") is not None:
-        text.append(f"{counts['last_values']} topics, {counts['subscriptions']} subscriptions",
-                    style="dim")  # fmt: skip
+        text.append(
+            f"{counts['last_values']} topics, {counts['subscriptions']} subscriptions", style="dim"
+        )
     return text

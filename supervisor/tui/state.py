@@ -138,8 +138,9 @@ class Market:
         if trade_id is None or trade_id == self._last_trade:
             return
         self._last_trade = trade_id
-        fields = (payload.get(key) for key in ("match_ts_ms", "last_side", "last_price",
-                                               "last_size"))  # fmt: skip
+        fields = (
+            payload.get(key) for key in ("match_ts_ms", "last_side", "last_price", "last_size")
+        )
         self.tape.appendleft(Tick(*fields))  # type: ignore[arg-type]
 
     def is_silent(self, now: float) -> bool:
@@ -255,38 +256,61 @@ class Board:
     @property
     def window(self) -> str:
         """The window that tables show: ``60s``, else the first there is."""
-        names = next((list(m.trades["windows"]) for m in self._markets.values()
-                      if m.trades.get("windows")), ["60s"])  # fmt: skip
+        names = next(
+            (list(m.trades["windows"]) for m in self._markets.values() if m.trades.get("windows")),
+            ["60s"],
+        )
         return "60s" if "60s" in names else names[0]
 
     @property
     def levels(self) -> str:
         """The level count whose imbalance tables show: the one closest to 10."""
-        keys = next((list(m.book["imbalance"]) for m in self._markets.values()
-                     if m.book.get("imbalance")), ["10"])  # fmt: skip
+        keys = next(
+            (list(m.book["imbalance"]) for m in self._markets.values() if m.book.get("imbalance")),
+            ["10"],
+        )
         return min(keys, key=lambda key: abs(int(key) - 10))
 
     def plain(self) -> list[Text]:
         """The markets as lines without colour, one a row: what is printed without a terminal."""
         window, levels = self.window, self.levels
-        titles = ("bid", "ask", "mid", "spread bps", "imbalance", "last", "tpm", f"delta {window}",
-                  "walls")  # fmt: skip
+        titles = (
+            "bid",
+            "ask",
+            "mid",
+            "spread bps",
+            "imbalance",
+            "last",
+            "tpm",
+            f"delta {window}",
+            "walls",
+        )
         columns = [
-            Column("market"), Column("book"), *(Column(title, is_right=True) for title in titles),
+            Column("market"),
+            Column("book"),
+            *(Column(title, is_right=True) for title in titles),
             Column("source"),
-        ]  # fmt: skip
+        ]
         rows: list[list[Cell]] = []
         for market in self.markets:
             book, trades, measures = market.book, market.trades, market.window(window)
             walls = book.get("densities")
-            rows.append([
-                market.name, styled(str(book.get("state", NONE))), number(book.get("best_bid")),
-                number(book.get("best_ask")), number(book.get("mid_price")),
-                number(book.get("spread_bps"), 2), number(market.imbalance(levels), 2),
-                number(trades.get("last_price")), number(measures.get("tpm"), 0),
-                number(measures.get("vol_delta"), 3),
-                NONE if walls is None else str(len(walls)), source_text(market.source),
-            ])  # fmt: skip
+            rows.append(
+                [
+                    market.name,
+                    styled(str(book.get("state", NONE))),
+                    number(book.get("best_bid")),
+                    number(book.get("best_ask")),
+                    number(book.get("mid_price")),
+                    number(book.get("spread_bps"), 2),
+                    number(market.imbalance(levels), 2),
+                    number(trades.get("last_price")),
+                    number(measures.get("tpm"), 0),
+                    number(measures.get("vol_delta"), 3),
+                    NONE if walls is None else str(len(walls)),
+                    source_text(market.source),
+                ]
+            )
         return grid(columns, rows, 10_000)
 
     def _is_wanted(self, category: Any, symbol: Any) -> bool:

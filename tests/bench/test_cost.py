@@ -64,11 +64,17 @@ class Line:
         self.endpoint = f"ipc://{directory}/feed"
         self.connector = ConnectorActor(
             ConnectorSpec(
-                process=NAME, role="connector", run_dir=str(directory), category="linear",
-                url="ws://127.0.0.1:1/", source="live", market_endpoint=f"ipc://{directory}/bus",
-                feed_endpoint=self.endpoint, streams=STREAMS,
+                process=NAME,
+                role="connector",
+                run_dir=str(directory),
+                category="linear",
+                url="ws://127.0.0.1:1/",
+                source="live",
+                market_endpoint=f"ipc://{directory}/bus",
+                feed_endpoint=self.endpoint,
+                streams=STREAMS,
             )
-        )  # fmt: skip
+        )
         self.publisher = MarketPublisher(context, f"ipc://{directory}/bus", self.endpoint)
         self.connector._publisher = self.publisher
         self.read([frame_payload(frame) for frame in LOAD.snapshots.values()])
@@ -98,8 +104,11 @@ def line(tmp_path: Path) -> Iterator[Line]:
 
 def assignments(line: Line, *kinds: str) -> list[Assignment]:
     """What a worker is told."""
-    return [Assignment(stream=stream, connector=NAME, endpoint=line.endpoint)
-            for stream in STREAMS if stream.kind in kinds]  # fmt: skip
+    return [
+        Assignment(stream=stream, connector=NAME, endpoint=line.endpoint)
+        for stream in STREAMS
+        if stream.kind in kinds
+    ]
 
 
 def cost(line: Line, worker: OrderbookWorker | TradesWorker, messages: int) -> float:
@@ -140,10 +149,13 @@ def test_the_connector_takes_few_instructions_from_frame_to_bus(line: Line) -> N
 def test_the_orderbook_worker_takes_few_instructions_from_bus_to_book(line: Line) -> None:
     worker = OrderbookWorker(
         OrderbookSpec(
-            process="orderbook-0", role="orderbook", run_dir="", metrics_in="",
+            process="orderbook-0",
+            role="orderbook",
+            run_dir="",
+            metrics_in="",
             assignments=assignments(line, "book", "trade"),
         )
-    )  # fmt: skip
+    )
     spent = cost(line, worker, len(LOAD.frames) + len(LOAD.symbols))
     assert worker.manager.states()["live"] == len(LOAD.symbols)
     assert spent < 600 * OTHER_PYTHON
@@ -152,10 +164,13 @@ def test_the_orderbook_worker_takes_few_instructions_from_bus_to_book(line: Line
 def test_the_trades_worker_takes_few_instructions_from_bus_to_windows(line: Line) -> None:
     worker = TradesWorker(
         TradesSpec(
-            process="trades-0", role="trades", run_dir="", metrics_in="",
+            process="trades-0",
+            role="trades",
+            run_dir="",
+            metrics_in="",
             assignments=assignments(line, "trade"),
         )
-    )  # fmt: skip
+    )
     spent = cost(line, worker, LOAD.trade_messages)
     assert worker.aggregator.counts.taken == LOAD.trades
     assert spent < 1_065 * OTHER_PYTHON

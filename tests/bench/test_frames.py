@@ -135,9 +135,12 @@ def test_a_round_too_short_to_close_its_books_is_refused() -> None:
         make_load(LoadSpec(symbols=10, messages=10, is_round=True))
 
 
-@pytest.mark.parametrize(("messages", "spec"), [
-    (300, LoadSpec(symbols=3, messages=300, seed=7)),
-    (900, LoadSpec(symbols=3, messages=400, seed=7, is_round=True)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("messages", "spec"),
+    [
+        (300, LoadSpec(symbols=3, messages=300, seed=7)),
+        (900, LoadSpec(symbols=3, messages=400, seed=7, is_round=True)),
+    ],
+)
 def test_a_load_longer_than_a_round_is_rounds(messages: int, spec: LoadSpec) -> None:
     assert load_spec(3, messages, 400, 7) == spec

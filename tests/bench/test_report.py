@@ -6,20 +6,26 @@ from scripts.benchmarks.run import Demand, Result, whole_rounds
 
 
 def samples(counts: dict[str, float]) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
-    return {("bus_latency_seconds_bucket", (("le", bound), ("process", "trades-1"))): count
-            for bound, count in counts.items()}  # fmt: skip
+    return {
+        ("bus_latency_seconds_bucket", (("le", bound), ("process", "trades-1"))): count
+        for bound, count in counts.items()
+    }
 
 
 def test_ours_is_divided_by_each_rival_and_held_against_the_limit() -> None:
-    rows = [{"contestant": name, "cpu_us": cost} for name, cost in
-            (("bybit-pipeline", 20.0), ("pybit", 100.0), ("cryptofeed+zmq", 40.0))]  # fmt: skip
+    rows = [
+        {"contestant": name, "cpu_us": cost}
+        for name, cost in (("bybit-pipeline", 20.0), ("pybit", 100.0), ("cryptofeed+zmq", 40.0))
+    ]
     found = {row["ours over"]: (row["cpu_us"], row["kept"]) for row in ratios(rows)}
     assert {"pybit": (0.2, "yes"), "cryptofeed+zmq": (0.5, "NO")} == found
 
 
 def test_a_rate_must_reach_its_limit_and_not_stay_below_it() -> None:
-    rows = [{"contestant": "bybit-pipeline", "held_rate": 50_000.0},
-            {"contestant": "pybit+wsaccel", "held_rate": 10_000.0}]  # fmt: skip
+    rows = [
+        {"contestant": "bybit-pipeline", "held_rate": 50_000.0},
+        {"contestant": "pybit+wsaccel", "held_rate": 10_000.0},
+    ]
     assert "yes" == ratios(rows, "held_rate")[0]["kept"]
 
 

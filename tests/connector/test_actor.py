@@ -33,8 +33,9 @@ from tests.connector.venue import DEADLINE_S, Venue, book_text, trade_text, unti
 
 NAME = "connector-linear-0"
 LINK = link_topic(NAME)
-QUICK = ConnectorConfig(ping_interval_s=0.2, ack_timeout_s=0.5, backoff_initial_s=0.05,
-                        backoff_max_s=0.1)  # fmt: skip
+QUICK = ConnectorConfig(
+    ping_interval_s=0.2, ack_timeout_s=0.5, backoff_initial_s=0.05, backoff_max_s=0.1
+)
 BTC = Stream(kind="book", category="linear", symbol="BTCUSDT", depth=50)
 ETH = Stream(kind="book", category="linear", symbol="ETHUSDT", depth=50)
 BTC_TRADES = Stream(kind="trade", category="linear", symbol="BTCUSDT")
@@ -75,20 +76,28 @@ class Harness:
     ) -> None:
         category: Category = streams[0].category if streams else "linear"
         spec = ConnectorSpec(
-            process=NAME, role="connector", run_dir=str(self._directory),
-            control=f"ipc://{self._directory}/control", log_format="json", category=category,
-            url=url, source=source, market_endpoint=self.open,
-            feed_endpoint=self._feed, streams=list(streams),
+            process=NAME,
+            role="connector",
+            run_dir=str(self._directory),
+            control=f"ipc://{self._directory}/control",
+            log_format="json",
+            category=category,
+            url=url,
+            source=source,
+            market_endpoint=self.open,
+            feed_endpoint=self._feed,
+            streams=list(streams),
             settings=settings,
-        )  # fmt: skip
+        )
         path = self._directory / "spec.json"
         write_spec(spec, path)
         if listens:
             self.listen(LINK, *(stream.topic_bytes for stream in streams))
         self.process = subprocess.Popen(
             [sys.executable, *program, str(path)],
-            stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
+            stderr=subprocess.PIPE,
+            text=True,
+        )
 
     def listen(self, *topics: bytes) -> None:
         for topic in topics:
@@ -166,8 +175,12 @@ def venue() -> Iterator[Venue]:
 
 
 def as_map(stream: Stream) -> dict[str, Any]:
-    return {"kind": stream.kind, "category": stream.category, "symbol": stream.symbol,
-            "depth": stream.depth}  # fmt: skip
+    return {
+        "kind": stream.kind,
+        "category": stream.category,
+        "symbol": stream.symbol,
+        "depth": stream.depth,
+    }
 
 
 def test_what_the_venue_sends_is_on_the_bus_numbered_and_in_order(
@@ -186,13 +199,29 @@ def test_what_the_venue_sends_is_on_the_bus_numbered_and_in_order(
     now_ns = time.time_ns()
     assert now_ns - 60e9 < delta.recv_ts_ns <= now_ns
     assert delta == BookMessage(
-        1, "live", session, 2, delta.recv_ts_ns, 1790134716101, 1790134716094, False, 50, 2, 1,
-        ((100.0, 1.0),), ((101.0, 2.0),),
-    )  # fmt: skip
+        1,
+        "live",
+        session,
+        2,
+        delta.recv_ts_ns,
+        1790134716101,
+        1790134716094,
+        False,
+        50,
+        2,
+        1,
+        ((100.0, 1.0),),
+        ((101.0, 2.0),),
+    )
     assert trades == TradesMessage(
-        1, "live", session, 1, trades.recv_ts_ns, 1791365008335,
+        1,
+        "live",
+        session,
+        1,
+        trades.recv_ts_ns,
+        1791365008335,
         (Trade(1791365008334, "Buy", 100.0, 1.0, "0", None, False, False),),
-    )  # fmt: skip
+    )
     links = [received for received in harness.received if received.topic == LINK]
     assert [(link.message.bus_sequence, *link_of(link)[::2]) for link in links] == [
         (1, "connected", ()),

@@ -120,11 +120,15 @@ def test_twenty_connectors_in_a_storm_stay_within_the_budget(
     settings = ConnectorConfig(backoff_initial_s=0.05, backoff_max_s=0.05)
     clients = [
         BybitWebSocketClient(
-            lambda *_: None, lambda *_: None,
-            url=refuser.url, settings=settings, rng=Random(n), budget=Budget(share),
+            lambda *_: None,
+            lambda *_: None,
+            url=refuser.url,
+            settings=settings,
+            rng=Random(n),
+            budget=Budget(share),
         )
         for n in range(20)
-    ]  # fmt: skip
+    ]
     for client in clients:
         client.start()
     deadline = time.monotonic() + 2.5 * period_s

@@ -42,9 +42,13 @@ class Feed:
         self.books: list[BookUpdate] = []
         options: dict[str, Any] = {"settings": QUICK, "rng": Random(1)} | given
         self.client = BybitWebSocketClient(
-            self.on_trade, self.on_orderbook, url=url, category=category,
-            on_link=self.on_link, **options,
-        )  # fmt: skip
+            self.on_trade,
+            self.on_orderbook,
+            url=url,
+            category=category,
+            on_link=self.on_link,
+            **options,
+        )
 
     def on_trade(self, symbol: str, batch: TradeBatch) -> None:
         self.seen.append(("trade", symbol, len(batch.trades)))
@@ -105,8 +109,9 @@ def test_books_and_trades_arrive_after_the_link_and_the_subscription_are_announc
     ]
     assert feed.client.connected
     assert feed.client.topics() == {
-        "orderbook.50.BTCUSDT": "delivering", "publicTrade.BTCUSDT": "delivering",
-    }  # fmt: skip
+        "orderbook.50.BTCUSDT": "delivering",
+        "publicTrade.BTCUSDT": "delivering",
+    }
     assert venue.asked("subscribe") == [["orderbook.50.BTCUSDT", "publicTrade.BTCUSDT"]]
     now_ms = time.time_ns() // 1_000_000
     assert now_ms - 60_000 < feed.client.session <= now_ms

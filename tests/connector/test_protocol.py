@@ -56,9 +56,17 @@ def book_frame(**changes: Any) -> dict[str, Any]:
 
 def trade_frame(**changes: Any) -> dict[str, Any]:
     row = {
-        "T": 1791365008334, "s": "BTCUSDT", "S": "Buy", "v": "0.001", "p": "83766.30",
-        "L": "PlusTick", "i": TRADE_ID, "BT": False, "RPI": True, "seq": 821670598155,
-    }  # fmt: skip
+        "T": 1791365008334,
+        "s": "BTCUSDT",
+        "S": "Buy",
+        "v": "0.001",
+        "p": "83766.30",
+        "L": "PlusTick",
+        "i": TRADE_ID,
+        "BT": False,
+        "RPI": True,
+        "seq": 821670598155,
+    }
     row.update({key: changes.pop(key) for key in list(changes) if key in row})
     frame = {
         "topic": "publicTrade.BTCUSDT",
@@ -99,9 +107,18 @@ def reason_of_object(frame: Any, category: Category = "linear") -> str:
 
 def test_a_book_delta_becomes_numbers_once() -> None:
     expected = BookUpdate(
-        RECV_NS, 1790134716101, 1790134716094, False, 50, 7, 9,
-        ((86723.4, 0.194),), ((86723.5, 0.0),), "BTCUSDT", "orderbook.50.BTCUSDT",
-    )  # fmt: skip
+        RECV_NS,
+        1790134716101,
+        1790134716094,
+        False,
+        50,
+        7,
+        9,
+        ((86723.4, 0.194),),
+        ((86723.5, 0.0),),
+        "BTCUSDT",
+        "orderbook.50.BTCUSDT",
+    )
     assert expected == decode_object(book_frame())
 
 
@@ -134,18 +151,51 @@ def test_an_empty_option_book_is_a_snapshot_without_levels() -> None:
     )
     update = decode_object(frame, "option")
     assert ((), (), 0, True, 25) == (
-        update.bids, update.asks, update.update_id, update.is_snapshot, update.depth,
-    )  # fmt: skip
+        update.bids,
+        update.asks,
+        update.update_id,
+        update.is_snapshot,
+        update.depth,
+    )
     assert update.symbol == "XRP-30OCT26-0.4-P-USDT"
 
 
 @pytest.mark.parametrize(
     "price",
-    ["nan", "NaN", "inf", "Infinity", "-Infinity", "-1", "", "0x1", "1e400", "0", "0.0", "-0",
-     "1,5", "+1", " 1", "1 ", "1_0", "1e-400", "null", "true", "one", "9999999999999999999",
-     None, True,
-     [], {}, -1, 0, "1.", ".5", "1\u0661"],
-)  # fmt: skip
+    [
+        "nan",
+        "NaN",
+        "inf",
+        "Infinity",
+        "-Infinity",
+        "-1",
+        "",
+        "0x1",
+        "1e400",
+        "0",
+        "0.0",
+        "-0",
+        "1,5",
+        "+1",
+        " 1",
+        "1 ",
+        "1_0",
+        "1e-400",
+        "null",
+        "true",
+        "one",
+        "9999999999999999999",
+        None,
+        True,
+        [],
+        {},
+        -1,
+        0,
+        "1.",
+        ".5",
+        "1\u0661",
+    ],
+)
 def test_a_price_that_is_none_is_refused(price: object) -> None:
     assert reason_of_object(book_frame(b=[[price, "1"]])) == "number"
     assert reason_of_object(trade_frame(p=price)) == "number"
@@ -279,34 +329,52 @@ def test_a_trade_of_another_shape_is_refused(changes: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ('{"success":true,"ret_msg":"subscribe","conn_id":"c","req_id":"10001","op":"subscribe"}',
-         Ack(True, "subscribe", "10001", "subscribe")),
-        ('{"success":true,"ret_msg":"subscribe","conn_id":"c","op":"subscribe"}',
-         Ack(True, "subscribe", "", "subscribe")),
-        ('{"success":true,"ret_msg":"unsubscribe","op":"unsubscribe"}',
-         Ack(True, "unsubscribe", "", "unsubscribe")),
-        ('{"success":true,"ret_msg":"","conn_id":"c","req_id":"","op":"subscribe"}',
-         Ack(True, "subscribe", "", "")),
-        ('{"success":true,"ret_msg":"","conn_id":"c","req_id":"3","op":"unsubscribe"}',
-         Ack(True, "unsubscribe", "3", "")),
-        ('{"success":false,"ret_msg":"error:handler not found,topic:orderbook.50.NOPEUSDT",'
-         '"conn_id":"c","req_id":"e1","op":"subscribe"}',
-         Ack(False, "subscribe", "e1", "error:handler not found,topic:orderbook.50.NOPEUSDT")),
-        ('{"success":false,"ret_msg":"args size \\u003e10","conn_id":"c","op":"subscribe"}',
-         Ack(False, "subscribe", "", "args size >10")),
-        ('{"success":true,"conn_id":"c","data":{"failTopics":[],"successTopics":'
-         '["orderbook.100.BTC-6JAN23-18000-C"]},"type":"COMMAND_RESP"}',
-         Ack(True, None, "", "", ("orderbook.100.BTC-6JAN23-18000-C",))),
-        ('{"success":false,"conn_id":"c","data":{"failTopics":["x"],"successTopics":["y"]},'
-         '"type":"COMMAND_RESP"}',
-         Ack(False, None, "", "", ("y",), ("x",))),
+        (
+            '{"success":true,"ret_msg":"subscribe","conn_id":"c","req_id":"10001","op":"subscribe"}',
+            Ack(True, "subscribe", "10001", "subscribe"),
+        ),
+        (
+            '{"success":true,"ret_msg":"subscribe","conn_id":"c","op":"subscribe"}',
+            Ack(True, "subscribe", "", "subscribe"),
+        ),
+        (
+            '{"success":true,"ret_msg":"unsubscribe","op":"unsubscribe"}',
+            Ack(True, "unsubscribe", "", "unsubscribe"),
+        ),
+        (
+            '{"success":true,"ret_msg":"","conn_id":"c","req_id":"","op":"subscribe"}',
+            Ack(True, "subscribe", "", ""),
+        ),
+        (
+            '{"success":true,"ret_msg":"","conn_id":"c","req_id":"3","op":"unsubscribe"}',
+            Ack(True, "unsubscribe", "3", ""),
+        ),
+        (
+            '{"success":false,"ret_msg":"error:handler not found,topic:orderbook.50.NOPEUSDT",'
+            '"conn_id":"c","req_id":"e1","op":"subscribe"}',
+            Ack(False, "subscribe", "e1", "error:handler not found,topic:orderbook.50.NOPEUSDT"),
+        ),
+        (
+            '{"success":false,"ret_msg":"args size \\u003e10","conn_id":"c","op":"subscribe"}',
+            Ack(False, "subscribe", "", "args size >10"),
+        ),
+        (
+            '{"success":true,"conn_id":"c","data":{"failTopics":[],"successTopics":'
+            '["orderbook.100.BTC-6JAN23-18000-C"]},"type":"COMMAND_RESP"}',
+            Ack(True, None, "", "", ("orderbook.100.BTC-6JAN23-18000-C",)),
+        ),
+        (
+            '{"success":false,"conn_id":"c","data":{"failTopics":["x"],"successTopics":["y"]},'
+            '"type":"COMMAND_RESP"}',
+            Ack(False, None, "", "", ("y",), ("x",)),
+        ),
         ('{"success":true,"ret_msg":"pong","conn_id":"c","op":"ping"}', Pong("")),
         ('{"success":true,"ret_msg":"pong","conn_id":"c","req_id":"7","op":"ping"}', Pong("7")),
         ('{"args":["1672916271846"],"op":"pong"}', Pong("")),
         ('{"req_id":"test","op":"pong","args":["1675418560633"],"conn_id":"c"}', Pong("test")),
         ('{"success":true,"ret_msg":"pong","op":"pong","req_id":5}', Pong("5")),
     ],
-)  # fmt: skip
+)
 def test_every_control_shape_is_read(text: str, expected: Ack | Pong) -> None:
     assert expected == decode(text.encode(), "spot", RECV_NS)
 
@@ -370,12 +438,15 @@ def test_of_a_repeated_key_the_last_one_counts() -> None:
 
 KEYS = ["s", "b", "a", "u", "seq", "T", "S", "v", "p", "i", "BT", "op", "type", "data", "ts"]
 JSON_VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=8)
     | st.sampled_from(["1", "-1", "0", "nan", "1e400", "BTCUSDT", "Buy", "snapshot", "delta"]),
-    lambda inner: st.lists(inner, max_size=4)
-    | st.dictionaries(st.sampled_from(KEYS), inner),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(KEYS), inner),
     max_leaves=12,
-)  # fmt: skip
+)
 
 
 @given(
@@ -386,7 +457,7 @@ JSON_VALUES = st.recursive(
         max_size=4,
     ),
     category=st.sampled_from(["linear", "option"]),
-)  # fmt: skip
+)
 def test_a_bent_frame_gives_a_sound_record_or_is_refused(
     frame: Any, changes: dict[str, Any], category: Category
 ) -> None:
@@ -441,7 +512,7 @@ TOPICS = ["publicTrade.BTCUSDT", "publicTrade.BTCUSDC", "publicTrade.ETHUSDT"]
         (b'{"topic":"publicTrade.BTC\xffSDT"}', TOPICS[:2]),
         (b'{"topic":"publicTrade.E', TOPICS[2:]),
     ],
-)  # fmt: skip
+)
 def test_trades_are_missed_of_the_topics_that_can_be_seen(raw: bytes, missed: list[str]) -> None:
     assert missed == trades_in(raw, TOPICS)
 
@@ -449,17 +520,34 @@ def test_trades_are_missed_of_the_topics_that_can_be_seen(raw: bytes, missed: li
 @pytest.mark.parametrize(
     "raw",
     [
-        b"", b" ", b"{", b"nope", b"[]", b"7", b"null", b'"x"', b"\x00\x01", b"\x1f\x8b\x08\xff",
-        b"[" * 5_000, b'{"data":' + b"[" * 5_000 + b"]" * 5_000 + b"}",
-        b'{"top', b'{"topic', b'{"topic":', b'{"topic":"', b'{"topic":"\xff\xfe"}',
+        b"",
+        b" ",
+        b"{",
+        b"nope",
+        b"[]",
+        b"7",
+        b"null",
+        b'"x"',
+        b"\x00\x01",
+        b"\x1f\x8b\x08\xff",
+        b"[" * 5_000,
+        b'{"data":' + b"[" * 5_000 + b"]" * 5_000 + b"}",
+        b'{"top',
+        b'{"topic',
+        b'{"topic":',
+        b'{"topic":"',
+        b'{"topic":"\xff\xfe"}',
         b'{"topic":"order',
-        b'{"\xff":1,"data":[]}', TRADE_TEXT[30:], BOOK_TEXT[40:],
+        b'{"\xff":1,"data":[]}',
+        TRADE_TEXT[30:],
+        BOOK_TEXT[40:],
         TRADE_TEXT.replace(b"topic", b"t\xffpic"),
-        TRADE_TEXT.replace(b"topic", b"tpoic"), TRADE_TEXT.replace(b'"publicTrade.BTCUSDT"', b"7"),
+        TRADE_TEXT.replace(b"topic", b"tpoic"),
+        TRADE_TEXT.replace(b'"publicTrade.BTCUSDT"', b"7"),
         TRADE_TEXT[:-9].replace(b"publicTrade", b"publicTrad\x7f"),
         TRADE_TEXT[:-9].replace(b"BTC", b"XXX"),
     ],
-)  # fmt: skip
+)
 def test_trades_of_every_topic_are_missed_where_nothing_can_be_seen(raw: bytes) -> None:
     assert TOPICS == trades_in(raw, TOPICS)
 
@@ -467,14 +555,21 @@ def test_trades_of_every_topic_are_missed_where_nothing_can_be_seen(raw: bytes) 
 @pytest.mark.parametrize(
     "raw",
     [
-        BOOK_TEXT[:-9], BOOK_TEXT[:40], BOOK_TEXT.replace(b"delta", b"\xff"),
-        BOOK_TEXT.replace(b"0.194", b"nan"), b'{"topic":"orderbook.50.BTC',
-        TRADE_TEXT.replace(b"BTC", b"XXX").replace(b"0.001", b"nan"), b"{}",
-        b'{"topic":"tickers.BTCUSDT","data":[1]}', b'{"topic":"","type":"delta","ts":1}',
-        b'{"op":"what"}', b'{"op":"pong","args":["1"],"x":"\xff"}', b'{"success":"maybe"}',
+        BOOK_TEXT[:-9],
+        BOOK_TEXT[:40],
+        BOOK_TEXT.replace(b"delta", b"\xff"),
+        BOOK_TEXT.replace(b"0.194", b"nan"),
+        b'{"topic":"orderbook.50.BTC',
+        TRADE_TEXT.replace(b"BTC", b"XXX").replace(b"0.001", b"nan"),
+        b"{}",
+        b'{"topic":"tickers.BTCUSDT","data":[1]}',
+        b'{"topic":"","type":"delta","ts":1}',
+        b'{"op":"what"}',
+        b'{"op":"pong","args":["1"],"x":"\xff"}',
+        b'{"success":"maybe"}',
         b'{"success":true,"ret_msg":"hello","data":{"failTopics":[]},"type":"NEWS"}',
     ],
-)  # fmt: skip
+)
 def test_no_trades_are_missed_with_a_book_another_topic_or_an_operation(raw: bytes) -> None:
     assert [] == trades_in(raw, TOPICS)
 
@@ -494,8 +589,10 @@ def test_a_message_of_trades_that_breaks_off_anywhere_is_missed_whatever_follows
 
 def test_topics_are_split_with_a_limit() -> None:
     assert parse_topic("orderbook.100.XRP-30OCT26-0.4-P-USDT") == (
-        "book", 100, "XRP-30OCT26-0.4-P-USDT",
-    )  # fmt: skip
+        "book",
+        100,
+        "XRP-30OCT26-0.4-P-USDT",
+    )
     assert parse_topic("publicTrade.BTCUSDT") == ("trade", 0, "BTCUSDT")
     assert book_topic("BTCUSDT", 50) == "orderbook.50.BTCUSDT"
 
@@ -507,8 +604,10 @@ def test_option_trades_are_subscribed_by_coin() -> None:
 
 def test_requests_are_what_bybit_documents() -> None:
     assert json.loads(request_text("subscribe", "1-1", ["orderbook.50.BTCUSDT"])) == {
-        "req_id": "1-1", "op": "subscribe", "args": ["orderbook.50.BTCUSDT"],
-    }  # fmt: skip
+        "req_id": "1-1",
+        "op": "subscribe",
+        "args": ["orderbook.50.BTCUSDT"],
+    }
     assert json.loads(ping_text("p1")) == {"req_id": "p1", "op": "ping"}
 
 
@@ -561,29 +660,43 @@ def decoded_counts(path: Path, category: Category) -> Counter[str]:
 
 def test_the_linear_capture_decodes_completely(captures: Path) -> None:
     assert decoded_counts(captures / "linear_20260809_ob200_BTC_SOL.jsonl", "linear") == {
-        "orderbook.200.BTCUSDT snapshot": 1, "orderbook.200.BTCUSDT delta": 413,
-        "orderbook.200.SOLUSDT snapshot": 1, "orderbook.200.SOLUSDT delta": 382,
-        "publicTrade.BTCUSDT": 16, "publicTrade.SOLUSDT": 57, "trades": 221,
-        "Ack": 17, "topic tickers": 378, "topic kline": 47,
-    }  # fmt: skip
+        "orderbook.200.BTCUSDT snapshot": 1,
+        "orderbook.200.BTCUSDT delta": 413,
+        "orderbook.200.SOLUSDT snapshot": 1,
+        "orderbook.200.SOLUSDT delta": 382,
+        "publicTrade.BTCUSDT": 16,
+        "publicTrade.SOLUSDT": 57,
+        "trades": 221,
+        "Ack": 17,
+        "topic tickers": 378,
+        "topic kline": 47,
+    }
 
 
 def test_the_spot_capture_decodes_completely(captures: Path) -> None:
     assert decoded_counts(captures / "spot_20260809_ob200_ETH.jsonl", "spot") == {
-        "orderbook.200.ETHUSDT snapshot": 1, "orderbook.200.ETHUSDT delta": 249,
-        "publicTrade.ETHUSDT": 7, "trades": 9,
-        "Ack": 7, "topic tickers": 40, "topic kline": 10,
-    }  # fmt: skip
+        "orderbook.200.ETHUSDT snapshot": 1,
+        "orderbook.200.ETHUSDT delta": 249,
+        "publicTrade.ETHUSDT": 7,
+        "trades": 9,
+        "Ack": 7,
+        "topic tickers": 40,
+        "topic kline": 10,
+    }
 
 
 def test_the_archive_and_level_1_captures_decode_completely(captures: Path) -> None:
     assert decoded_counts(captures / "linear_20241201_ob500_XRP.data", "linear") == {
-        "orderbook.500.XRPUSDT snapshot": 1, "orderbook.500.XRPUSDT delta": 49,
-    }  # fmt: skip
+        "orderbook.500.XRPUSDT snapshot": 1,
+        "orderbook.500.XRPUSDT delta": 49,
+    }
     assert decoded_counts(captures / "linear_20250613_ob1_4symbols.jsonl", "linear") == {
-        "orderbook.1.BANDUSDT snapshot": 45, "orderbook.1.RADUSDT snapshot": 18,
-        "orderbook.1.SNTUSDT snapshot": 107, "orderbook.1.AIOZUSDT snapshot": 28, "Ack": 4,
-    }  # fmt: skip
+        "orderbook.1.BANDUSDT snapshot": 45,
+        "orderbook.1.RADUSDT snapshot": 18,
+        "orderbook.1.SNTUSDT snapshot": 107,
+        "orderbook.1.AIOZUSDT snapshot": 28,
+        "Ack": 4,
+    }
 
 
 @pytest.mark.parametrize(

@@ -163,8 +163,10 @@ def test_an_option_ack_is_matched_by_its_topics() -> None:
     subscriptions, _ = connected(CALL, PUT, "publicTrade.BTC")
     subscriptions.on_ack(Ack(True, None, "", "", (CALL, "publicTrade.BTC")), 0.1)
     assert subscriptions.states() == {
-        CALL: "confirmed", PUT: "pending", "publicTrade.BTC": "confirmed",
-    }  # fmt: skip
+        CALL: "confirmed",
+        PUT: "pending",
+        "publicTrade.BTC": "confirmed",
+    }
     subscriptions.on_ack(Ack(True, None, "", "", (PUT,)), 0.2)
     assert subscriptions.states()[PUT] == "confirmed"
 

@@ -26,19 +26,43 @@ def until(condition: Callable[[], Any], what: str = "") -> Any:
 
 
 def book_text(symbol: str, update_id: int, *, kind: str = "snapshot", depth: int = 50) -> str:
-    return json.dumps({
-        "topic": f"orderbook.{depth}.{symbol}", "type": kind, "ts": 1790134716101,
-        "data": {"s": symbol, "b": [["100", "1"]], "a": [["101", "2"]], "u": update_id, "seq": 1},
-        "cts": 1790134716094,
-    })  # fmt: skip
+    return json.dumps(
+        {
+            "topic": f"orderbook.{depth}.{symbol}",
+            "type": kind,
+            "ts": 1790134716101,
+            "data": {
+                "s": symbol,
+                "b": [["100", "1"]],
+                "a": [["101", "2"]],
+                "u": update_id,
+                "seq": 1,
+            },
+            "cts": 1790134716094,
+        }
+    )
 
 
 def trade_text(topic_name: str, *symbols: str) -> str:
-    return json.dumps({
-        "topic": f"publicTrade.{topic_name}", "type": "snapshot", "ts": 1791365008335,
-        "data": [{"T": 1791365008334, "s": symbol, "S": "Buy", "v": "1", "p": "100", "i": str(n),
-                  "BT": False} for n, symbol in enumerate(symbols)],
-    })  # fmt: skip
+    return json.dumps(
+        {
+            "topic": f"publicTrade.{topic_name}",
+            "type": "snapshot",
+            "ts": 1791365008335,
+            "data": [
+                {
+                    "T": 1791365008334,
+                    "s": symbol,
+                    "S": "Buy",
+                    "v": "1",
+                    "p": "100",
+                    "i": str(n),
+                    "BT": False,
+                }
+                for n, symbol in enumerate(symbols)
+            ],
+        }
+    )
 
 
 class Venue:
@@ -72,8 +96,13 @@ class Venue:
             return
         bad = [topic for topic in request["args"] if topic in self.refused]
         text = f"error:handler not found,topic:{bad[0]}" if bad else ""
-        ack = {"success": not bad, "ret_msg": text, "conn_id": "c",
-               "req_id": request["req_id"], "op": request["op"]}  # fmt: skip
+        ack = {
+            "success": not bad,
+            "ret_msg": text,
+            "conn_id": "c",
+            "req_id": request["req_id"],
+            "op": request["op"],
+        }
         if self.acks:
             connection.send(json.dumps(ack))
         if request["op"] == "subscribe" and not bad and self.snapshots:

@@ -20,12 +20,23 @@ from tests.system.pipeline import until
 START_S = 20.0
 TICK_S = 0.02
 FLAGS = (
-    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-    "--disable-default-apps", "--disable-extensions", "--disable-dev-shm-usage", "--mute-audio",
-    "--no-default-browser-check", "--hide-scrollbars", "--remote-debugging-port=0",
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-default-apps",
+    "--disable-extensions",
+    "--disable-dev-shm-usage",
+    "--mute-audio",
+    "--no-default-browser-check",
+    "--hide-scrollbars",
+    "--remote-debugging-port=0",
     "--window-size=1440,1000",
-)  # fmt: skip
+)
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
@@ -46,8 +57,10 @@ class Browser:
         profile = directory / "profile"
         self.process = subprocess.Popen(
             [executable, *FLAGS, f"--user-data-dir={profile}", "about:blank"],
-            stdout=self._log, stderr=self._log, env={**os.environ, "HOME": str(directory)},
-        )  # fmt: skip
+            stdout=self._log,
+            stderr=self._log,
+            env={**os.environ, "HOME": str(directory)},
+        )
         port = self._wait_for_port(profile / "DevToolsActivePort")
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/json/list", timeout=5) as answer:
             pages = [page for page in json.load(answer) if page["type"] == "page"]
@@ -118,8 +131,13 @@ class Browser:
 
     def resize(self, width: int, height: int, *, scale: float = 1.0, phone: bool = False) -> None:
         """Give the page another size, as on a phone if asked for."""
-        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height,
-                  deviceScaleFactor=scale, mobile=phone)  # fmt: skip
+        self.call(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=scale,
+            mobile=phone,
+        )
 
     def prefer(self, scheme: str) -> None:
         """Prefer ``light`` or ``dark``."""

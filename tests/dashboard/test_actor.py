@@ -28,9 +28,13 @@ class Rig:
         self.endpoint = f"ipc://{directory}/metrics"
         self.forwarder = self.start_forwarder()
         spec = DashboardSpec(
-            process="dashboard", role="dashboard", run_dir=str(directory), metrics=self.endpoint,
-            windows=("10s", "60s"), imbalance_levels=(1, 10),
-        )  # fmt: skip
+            process="dashboard",
+            role="dashboard",
+            run_dir=str(directory),
+            metrics=self.endpoint,
+            windows=("10s", "60s"),
+            imbalance_levels=(1, 10),
+        )
         self.dashboard = Dashboard(spec)
         self.dashboard._context = self.context
         self.dashboard.on_start()
@@ -160,8 +164,13 @@ def test_the_page_is_served_at_the_address_that_is_reported(rig: Rig) -> None:
 
 def test_a_taken_port_is_refused_in_one_line(rig: Rig, tmp_path: Path) -> None:
     port = int(rig.dashboard.endpoints["http"].rpartition(":")[2])
-    spec = DashboardSpec(process="dashboard", role="dashboard", run_dir=str(tmp_path),
-                         metrics=rig.endpoint, port=port)  # fmt: skip
+    spec = DashboardSpec(
+        process="dashboard",
+        role="dashboard",
+        run_dir=str(tmp_path),
+        metrics=rig.endpoint,
+        port=port,
+    )
     second = Dashboard(spec)
 
     with pytest.raises(TakenError, match=rf"dashboard.port: 127\.0\.0\.1:{port}") as caught:

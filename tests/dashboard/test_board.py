@@ -202,8 +202,9 @@ def test_options_whose_trades_come_by_base_coin_stay_in_the_table() -> None:
 
 
 def test_restarts_reconnects_and_changes_of_source_become_notices() -> None:
-    board = make_board(process("supervisor", 1), process("connector-linear-0", 1, connected=True,
-                                                         reconnects=0))  # fmt: skip
+    board = make_board(
+        process("supervisor", 1), process("connector-linear-0", 1, connected=True, reconnects=0)
+    )
     board.take(process("connector-linear-0", 2, connected=False, reconnects=0), 0)
     board.take(process("connector-linear-0", 3, connected=True, reconnects=1), 0)
     board.take(process("connector-linear-0", 4, state="restarting", pid=None), 0)

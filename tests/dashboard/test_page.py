@@ -32,9 +32,16 @@ READ = """JSON.stringify({
     cells: Object.fromEntries([...r.cells].map(c => [c.dataset.column, c.textContent]))})),
 })"""
 LINES = {
-    "Trades": "trades", "Trades a minute": "tpm", "Volume": "volume", "Bought": "buy_volume",
-    "Sold": "sell_volume", "Δ volume": "vol_delta", "VWAP": "vwap", "High": "high", "Low": "low",
-}  # fmt: skip
+    "Trades": "trades",
+    "Trades a minute": "tpm",
+    "Volume": "volume",
+    "Bought": "buy_volume",
+    "Sold": "sell_volume",
+    "Δ volume": "vol_delta",
+    "VWAP": "vwap",
+    "High": "high",
+    "Low": "low",
+}
 ROW = "document.querySelector('#markets tr[data-name=\"linear.{}\"]')"
 STATE = ROW + ".querySelector('.state').textContent"
 CELLS = "[..." + ROW + ".cells].map(c => c.textContent)"
@@ -179,7 +186,7 @@ def test_a_killed_worker_shows_within_two_seconds(page: Browser, pipeline: Pipel
         " cells: " + CELLS.format("BTCUSDT") + ","
         " levels: document.querySelectorAll('#bids tr, #asks tr').length}); })"
         ".observe(document.body, {attributes: true, attributeFilter: ['data-version']}); 0"
-    )  # fmt: skip
+    )
     victim = pipeline.pid("orderbook-0")
     killed_ms = time.time() * 1000
     kill(victim)
@@ -198,9 +205,11 @@ def test_a_killed_worker_shows_within_two_seconds(page: Browser, pipeline: Pipel
         "[...document.querySelectorAll('#events li')].some("
         "li => /orderbook-0: (up → restarting|replaced)/.test(li.textContent))"
     )
-    page.until(f"document.querySelector('#processes [data-process=orderbook-0]').dataset.pid"
-               f" > 0 && document.querySelector('#processes [data-process=orderbook-0]')"
-               f".dataset.pid != {victim}")  # fmt: skip
+    page.until(
+        f"document.querySelector('#processes [data-process=orderbook-0]').dataset.pid"
+        f" > 0 && document.querySelector('#processes [data-process=orderbook-0]')"
+        f".dataset.pid != {victim}"
+    )
     page.until("document.querySelectorAll('#gaps tbody tr').length >= 3")
 
 
@@ -241,8 +250,9 @@ def test_a_quiet_book_is_old_and_yet_heard_of(chromium: Browser) -> None:
 
         # Nobody speaks any more: it shows although nothing more arrives that could tell.
         chromium.until("document.querySelector('#symbol-heard').className === 'old'")
-        chromium.until(ROW.format("BTCUSDT") + ".querySelector('[data-column=heard]')"
-                       ".className === 'old'")  # fmt: skip
+        chromium.until(
+            ROW.format("BTCUSDT") + ".querySelector('[data-column=heard]').className === 'old'"
+        )
     finally:
         chromium.open("about:blank")
         server.close()
@@ -258,9 +268,14 @@ def test_a_page_that_nobody_sees_costs_nothing_and_comes_back_whole(
 
     def wait_for_streams(count: int) -> None:
         since_ns = time.time_ns()
-        pipeline.first(lambda message: message["topic"] == "process.dashboard"
-                       and message["publish_ts_ns"] > since_ns
-                       and message["streams"] == count, 10)  # fmt: skip
+        pipeline.first(
+            lambda message: (
+                message["topic"] == "process.dashboard"
+                and message["publish_ts_ns"] > since_ns
+                and message["streams"] == count
+            ),
+            10,
+        )
 
     wait_for_streams(1)
     page.evaluate(hide.format("true"))
@@ -377,9 +392,10 @@ def test_it_fits_a_phone_and_everything_has_a_name(page: Browser) -> None:
     named = [
         (node["role"]["value"], node.get("name", {}).get("value", ""))
         for node in nodes
-        if not node["ignored"] and node["role"]["value"] in
-        ("button", "link", "searchbox", "checkbox", "radio", "image", "table", "region")
-    ]  # fmt: skip
+        if not node["ignored"]
+        and node["role"]["value"]
+        in ("button", "link", "searchbox", "checkbox", "radio", "image", "table", "region")
+    ]
     assert len(named) > 15
     assert [] == [role for role, name in named if not name]
 
@@ -388,7 +404,8 @@ def test_it_fits_a_phone_and_everything_has_a_name(page: Browser) -> None:
 def test_text_can_be_read_in_both_colour_schemes(page: Browser, scheme: str) -> None:
     """A contrast of 4.5 to 1 between every text colour and the panel behind it (WCAG AA)."""
     page.prefer(scheme)
-    ratios = json.loads(page.evaluate("""JSON.stringify((() => {
+    ratios = json.loads(
+        page.evaluate("""JSON.stringify((() => {
       const style = getComputedStyle(document.documentElement);
       const light = (name) => {
         const hex = style.getPropertyValue(name).trim().slice(1);
@@ -400,5 +417,6 @@ def test_text_can_be_read_in_both_colour_schemes(page: Browser, scheme: str) -> 
       return Object.fromEntries(['text', 'dim', 'buy', 'sell', 'warn', 'bad', 'good', 'accent',
         'wall'].map(name => { const [a, b] = [light('--' + name), panel].sort((x, y) => y - x);
         return [name, (a + 0.05) / (b + 0.05)]; }));
-    })())"""))  # fmt: skip
+    })())""")
+    )
     assert {} == {name: ratio for name, ratio in ratios.items() if not ratio >= 4.5}

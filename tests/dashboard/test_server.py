@@ -99,14 +99,25 @@ def test_nothing_but_reading_is_allowed(server: Server, method: str) -> None:
     assert 1 == server.counts.refused["method"]
 
 
-@pytest.mark.parametrize("path", ["/../actor.py", "/js/../../actor.py", "/%2e%2e/actor.py",
-                                  "//etc/passwd", "/js", "/vendor/README.md"])  # fmt: skip
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/../actor.py",
+        "/js/../../actor.py",
+        "/%2e%2e/actor.py",
+        "//etc/passwd",
+        "/js",
+        "/vendor/README.md",
+    ],
+)
 def test_only_listed_files_are_served(server: Server, path: str) -> None:
     assert 404 == ask(server, path)[0].status
 
 
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:9480", "127.0.0.1.evil.example",
-                                  "localhost.evil.example", ""])  # fmt: skip
+@pytest.mark.parametrize(
+    "host",
+    ["evil.example", "evil.example:9480", "127.0.0.1.evil.example", "localhost.evil.example", ""],
+)
 def test_a_page_elsewhere_cannot_reach_it_under_a_name_of_its_own(
     server: Server, host: str
 ) -> None:

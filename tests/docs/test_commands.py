@@ -29,9 +29,25 @@ PAGES = ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").gl
 DEADLINE_S = 40.0
 
 PROGRAMS = (
-    "scripts/", "bybit-pipeline", ".venv/", "python ", "node ", "npm ", "pip ", "cd ", ". ",
-    "curl ", "systemctl ", "journalctl ", "podman ", "cp ", "apt", "git ", "export ", "sudo ",
-)  # fmt: skip
+    "scripts/",
+    "bybit-pipeline",
+    ".venv/",
+    "python ",
+    "node ",
+    "npm ",
+    "pip ",
+    "cd ",
+    ". ",
+    "curl ",
+    "systemctl ",
+    "journalctl ",
+    "podman ",
+    "cp ",
+    "apt",
+    "git ",
+    "export ",
+    "sudo ",
+)
 """What a line in an indented block begins with, if it is a command and not a picture."""
 INLINE = re.compile(r"`((?:scripts/up|(?:\.venv/bin/)?bybit-pipeline|python) [^`]+)`")
 PLACEHOLDER = re.compile(r"…|\b(FILE|DIR|NAME|CONTAINER|SYMBOL|SPEC\.json|X|N)\b|/path/to")
@@ -158,9 +174,14 @@ def run_until(command: list[str], environment: dict[str, str], evidence: str | N
     It must end well: by itself with 0, or, once there is evidence, by Ctrl-C.
     """
     process = subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, start_new_session=True,
-    )  # fmt: skip
+        command,
+        cwd=ROOT,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
     assert process.stdout is not None
     os.set_blocking(process.stdout.fileno(), False)
     deadline = time.monotonic() + DEADLINE_S

@@ -74,16 +74,29 @@ def errors(payload: Payload) -> list[str]:
 Fact = tuple[str, ...]
 
 AT_REST: set[Fact] = {
-    ("orderbook", "live"), ("trades", "warming"), ("density", "live", "detected"),
-    ("density", "live", "pulled"), ("gap", "book", "closed"), ("linear",), ("spot",),
-    ("inverse",), ("supervisor",), ("forwarder",), ("trades",), ("orderbook",), ("connector",),
+    ("orderbook", "live"),
+    ("trades", "warming"),
+    ("density", "live", "detected"),
+    ("density", "live", "pulled"),
+    ("gap", "book", "closed"),
+    ("linear",),
+    ("spot",),
+    ("inverse",),
+    ("supervisor",),
+    ("forwarder",),
+    ("trades",),
+    ("orderbook",),
+    ("connector",),
     ("simulator",),
-}  # fmt: skip
+}
 WITHOUT_CONNECTOR: set[Fact] = {
-    ("orderbook", "stale", "disconnected"), ("trades", "stale", "disconnected"),
-    ("density", "stale", "removed"), ("gap", "book", "opened"), ("gap", "trades", "opened"),
+    ("orderbook", "stale", "disconnected"),
+    ("trades", "stale", "disconnected"),
+    ("density", "stale", "removed"),
+    ("gap", "book", "opened"),
+    ("gap", "trades", "opened"),
     ("gap", "trades", "closed"),
-}  # fmt: skip
+}
 WITHOUT_WORKERS: set[Fact] = {("orderbook", "stale", REASON), ("trades", "stale", REASON)}
 
 
@@ -167,10 +180,17 @@ def test_a_measure_of_a_book_that_is_not_live_is_refused(
     """The schema says that every measure is null then."""
     book = live_book(messages)
     stale = {
-        **book, **BOOK_MEASURES, "state": "stale", "reason": "gap", "densities": [],
-        "update_id": None, "sequence": None, "match_ts_ms": None, "exchange_ts_ms": None,
+        **book,
+        **BOOK_MEASURES,
+        "state": "stale",
+        "reason": "gap",
+        "densities": [],
+        "update_id": None,
+        "sequence": None,
+        "match_ts_ms": None,
+        "exchange_ts_ms": None,
         "recv_ts_ns": None,
-    }  # fmt: skip
+    }
     assert not errors(stale)
     assert book[field] is not None
     assert errors({**stale, field: book[field]})

@@ -45,8 +45,16 @@ def javascript(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     if not stamp.exists() or stamp.read_text() != wanted:
         place.mkdir(exist_ok=True)
         (place / "package.json").write_text(wanted)
-        install = [npm, "install", "--ignore-scripts", "--no-audit", "--no-fund",
-                   "--no-package-lock", "--fetch-retries=0", "--fetch-timeout=15000"]  # fmt: skip
+        install = [
+            npm,
+            "install",
+            "--ignore-scripts",
+            "--no-audit",
+            "--no-fund",
+            "--no-package-lock",
+            "--fetch-retries=0",
+            "--fetch-timeout=15000",
+        ]
         try:
             subprocess.run(install, cwd=place, capture_output=True, check=True, timeout=NPM_S)
         except (subprocess.SubprocessError, OSError) as error:

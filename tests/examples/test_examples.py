@@ -20,8 +20,11 @@ def run(*command: str | Path) -> list[str]:
     """The lines that an example prints; it must end by itself, with nothing on stderr."""
     done = subprocess.run(
         [str(part) for part in command],
-        capture_output=True, text=True, check=False, timeout=DEADLINE_S,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=DEADLINE_S,
+    )
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout.splitlines()
 
@@ -41,8 +44,12 @@ def check_lines(lines: list[str], count: int) -> None:
     """Prices and trades of two symbols, nothing lost."""
     assert len(lines) == count
     assert all(BOOK_LINE.fullmatch(line) or TRADES_LINE.fullmatch(line) for line in lines), lines
-    assert {"orderbook.linear.BTCUSDT", "orderbook.linear.ETHUSDT", "trades.linear.BTCUSDT",
-            "trades.linear.ETHUSDT"} <= {line.split()[1] for line in lines}  # fmt: skip
+    assert {
+        "orderbook.linear.BTCUSDT",
+        "orderbook.linear.ETHUSDT",
+        "trades.linear.BTCUSDT",
+        "trades.linear.ETHUSDT",
+    } <= {line.split()[1] for line in lines}
 
 
 def test_plain_subscriber(pipeline: Pipeline) -> None:
@@ -52,11 +59,19 @@ def test_plain_subscriber(pipeline: Pipeline) -> None:
 
 def test_plain_subscriber_with_an_endpoint(pipeline: Pipeline) -> None:
     """No run directory needed, as on another machine's end of a tunnel."""
-    lines = run(sys.executable, EXAMPLES / "subscribe.py", "btcusdt", "--seconds", "2",
-                "--endpoint", pipeline.metrics)  # fmt: skip
+    lines = run(
+        sys.executable,
+        EXAMPLES / "subscribe.py",
+        "btcusdt",
+        "--seconds",
+        "2",
+        "--endpoint",
+        pipeline.metrics,
+    )
     assert {line.split()[1] for line in lines} == {
-        "orderbook.linear.BTCUSDT", "trades.linear.BTCUSDT",
-    }  # fmt: skip
+        "orderbook.linear.BTCUSDT",
+        "trades.linear.BTCUSDT",
+    }
 
 
 @pytest.mark.parametrize("example", ["subscribe.py", "subscribe_asyncio.py"])
@@ -67,9 +82,12 @@ def test_plain_subscribers_import_nothing_of_this_project(example: str) -> None:
         name.partition(".")[0]
         for node in ast.walk(tree)
         if isinstance(node, ast.Import | ast.ImportFrom)
-        for name in ([node.module or ""] if isinstance(node, ast.ImportFrom)
-                     else [alias.name for alias in node.names])
-    }  # fmt: skip
+        for name in (
+            [node.module or ""]
+            if isinstance(node, ast.ImportFrom)
+            else [alias.name for alias in node.names]
+        )
+    }
     assert imported - sys.stdlib_module_names == {"zmq", "msgpack"}
 
 
@@ -170,10 +188,17 @@ def test_client_monitor_tells_of_a_dead_worker_and_of_its_return(
     try:
         pipeline.wait_ready()
         monitor = subprocess.Popen(
-            [sys.executable, str(EXAMPLES / "client_monitor.py"), "--accept", "sim",
-             "--endpoint", pipeline.metrics],
-            stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
+            [
+                sys.executable,
+                str(EXAMPLES / "client_monitor.py"),
+                "--accept",
+                "sim",
+                "--endpoint",
+                pipeline.metrics,
+            ],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
         assert monitor.stdout is not None
         assert monitor.stdout.readline().startswith("all well")
         kill(pipeline.pid("connector-linear-0"))
@@ -194,8 +219,11 @@ def check_refusal(*command: str | Path) -> None:
     """One line that says what to start, and the exit code for nothing to talk to."""
     done = subprocess.run(
         [str(part) for part in command],
-        capture_output=True, text=True, check=False, timeout=DEADLINE_S,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=DEADLINE_S,
+    )
     assert (done.returncode, done.stdout) == (os.EX_UNAVAILABLE, "")
     assert re.fullmatch(r"no pipeline runs in /nowhere\b.*; scripts/up starts one\n", done.stderr)
 

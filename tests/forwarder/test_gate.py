@@ -8,8 +8,16 @@ KEY = b"k" * 32
 
 
 def request(**changes: bytes) -> list[bytes]:
-    fields = {"version": b"1.0", "id": b"7", "domain": b"metrics", "address": b"127.0.0.1",
-              "identity": b"", "mechanism": b"CURVE", "key": KEY, **changes}  # fmt: skip
+    fields = {
+        "version": b"1.0",
+        "id": b"7",
+        "domain": b"metrics",
+        "address": b"127.0.0.1",
+        "identity": b"",
+        "mechanism": b"CURVE",
+        "key": KEY,
+        **changes,
+    }
     return list(fields.values())
 
 

@@ -32,10 +32,15 @@ class Rig:
         self.keys = directory / "keys"
         make_server_keys(self.keys)
         self.forwarder = Forwarder(
-            ForwarderSpec(process="forwarder", role="forwarder", run_dir=str(directory),
-                          metrics_in=f"ipc://{directory}/in", endpoint=endpoint,
-                          keys=str(self.keys))
-        )  # fmt: skip
+            ForwarderSpec(
+                process="forwarder",
+                role="forwarder",
+                run_dir=str(directory),
+                metrics_in=f"ipc://{directory}/in",
+                endpoint=endpoint,
+                keys=str(self.keys),
+            )
+        )
         self.forwarder._context = self.context
         self.forwarder.on_start()
         self.endpoint = self.forwarder.endpoints["metrics"]
@@ -49,8 +54,9 @@ class Rig:
 
     def _publish(self) -> None:
         self._seq += 1
-        self._publisher.publish(TOPIC, {"epoch": "e", "seq": self._seq, "source": "sim",
-                                        "word": SECRET_WORD})  # fmt: skip
+        self._publisher.publish(
+            TOPIC, {"epoch": "e", "seq": self._seq, "source": "sim", "word": SECRET_WORD}
+        )
 
     def _run(self) -> None:
         while not self._stop.is_set():
@@ -244,9 +250,14 @@ class Tap:
 
 
 def test_a_forwarder_without_usable_keys_does_not_start_open(tmp_path: Path) -> None:
-    spec = ForwarderSpec(process="forwarder", role="forwarder", run_dir=str(tmp_path),
-                         metrics_in=f"ipc://{tmp_path}/in", endpoint="tcp://127.0.0.1:0",
-                         keys=str(tmp_path / "missing"))  # fmt: skip
+    spec = ForwarderSpec(
+        process="forwarder",
+        role="forwarder",
+        run_dir=str(tmp_path),
+        metrics_in=f"ipc://{tmp_path}/in",
+        endpoint="tcp://127.0.0.1:0",
+        keys=str(tmp_path / "missing"),
+    )
     forwarder = Forwarder(spec)
     forwarder._context = zmq.Context()
     with pytest.raises(ConfigError, match=r"security\.keys"):

@@ -32,8 +32,12 @@ def promtool(*arguments: str, text: str | None = None) -> subprocess.CompletedPr
     """Run promtool, with ``text`` as its input."""
     return subprocess.run(
         [tool("promtool"), *arguments],
-        input=text, capture_output=True, text=True, check=False, timeout=30,
-    )  # fmt: skip
+        input=text,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
 
 
 class Prometheus:
@@ -57,10 +61,16 @@ class Prometheus:
         self.log = directory / "prometheus.log"
         with self.log.open("w") as log:
             self._process = subprocess.Popen(
-                [tool("prometheus"), f"--config.file={config}",
-                 f"--storage.tsdb.path={directory / 'data'}", "--web.listen-address=127.0.0.1:0"],
-                stdout=log, stderr=log, stdin=subprocess.DEVNULL,
-            )  # fmt: skip
+                [
+                    tool("prometheus"),
+                    f"--config.file={config}",
+                    f"--storage.tsdb.path={directory / 'data'}",
+                    "--web.listen-address=127.0.0.1:0",
+                ],
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+            )
 
     @property
     def address(self) -> str | None:

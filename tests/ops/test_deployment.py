@@ -57,8 +57,11 @@ def test_the_unit_runs_a_command_that_the_pipeline_understands(tmp_path: Path) -
 
     planned = subprocess.run(
         [*COMMAND, "check", *(word for pair in given.items() for word in pair)],
-        capture_output=True, text=True, check=False, timeout=30,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
 
     assert planned.returncode == 0, planned.stderr
 

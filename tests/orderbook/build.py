@@ -110,9 +110,15 @@ def recorded_trades(raw: dict[str, Any]) -> TradesMessage:
     """A recorded trades message of Bybit as the connector would publish it."""
     rows = [
         Trade(
-            row["T"], row["S"], float(row["p"]), float(row["v"]), row["i"], row.get("seq"),
-            bool(row.get("BT")), bool(row.get("RPI")),
+            row["T"],
+            row["S"],
+            float(row["p"]),
+            float(row["v"]),
+            row["i"],
+            row.get("seq"),
+            bool(row.get("BT")),
+            bool(row.get("RPI")),
         )
         for row in raw["data"]
-    ]  # fmt: skip
+    ]
     return TradesMessage(1, "replay", 1, 1, (raw["ts"] + 5) * 1_000_000, raw["ts"], tuple(rows))

@@ -256,7 +256,14 @@ class NaiveWalls:
     def _event(self, event: str, wall: NaiveWall, now_ms: int) -> tuple[Any, ...]:
         accounts = wall.accounts(now_ms - self.grace_ms)
         return (
-            event, wall.side, wall.price, float(accounts.size), float(accounts.peak),
-            float(accounts.traded), float(accounts.cancelled), float(accounts.refilled),
-            float(accounts.eaten / accounts.peak), float(accounts.pulled / accounts.peak),
-        )  # fmt: skip
+            event,
+            wall.side,
+            wall.price,
+            float(accounts.size),
+            float(accounts.peak),
+            float(accounts.traded),
+            float(accounts.cancelled),
+            float(accounts.refilled),
+            float(accounts.eaten / accounts.peak),
+            float(accounts.pulled / accounts.peak),
+        )

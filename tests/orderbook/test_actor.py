@@ -47,14 +47,37 @@ START_NS = 1_000_207_000_000
 """When the first snapshot of ``build`` has just been received."""
 
 HEADER = {
-    "v", "kind", "category", "symbol", "source", "process", "epoch", "seq", "state",
-    "match_ts_ms", "exchange_ts_ms", "recv_ts_ns", "publish_ts_ns",
-}  # fmt: skip
+    "v",
+    "kind",
+    "category",
+    "symbol",
+    "source",
+    "process",
+    "epoch",
+    "seq",
+    "state",
+    "match_ts_ms",
+    "exchange_ts_ms",
+    "recv_ts_ns",
+    "publish_ts_ns",
+}
 DENSITY = {
-    "side", "price", "size", "initial_size", "peak_size", "strength", "eaten_ratio",
-    "pulled_ratio", "traded_size", "cancelled_size", "refilled_size", "distance_bps",
-    "first_seen_ms", "age_ms", "uncertain",
-}  # fmt: skip
+    "side",
+    "price",
+    "size",
+    "initial_size",
+    "peak_size",
+    "strength",
+    "eaten_ratio",
+    "pulled_ratio",
+    "traded_size",
+    "cancelled_size",
+    "refilled_size",
+    "distance_bps",
+    "first_seen_ms",
+    "age_ms",
+    "uncertain",
+}
 
 
 @dataclasses.dataclass
@@ -132,12 +155,17 @@ def test_a_live_book_is_published_with_every_field_of_the_contract() -> None:
     payload = decode_map(encode_map(metric.payload))
     assert metric.topic == b"orderbook.linear.BTCUSDT"
     assert payload.keys() == HEADER | MEASURES.keys() | {
-        "reason", "update_id", "sequence", "densities"
-    }  # fmt: skip
+        "reason",
+        "update_id",
+        "sequence",
+        "densities",
+    }
     assert (payload["v"], payload["kind"], payload["process"]) == (1, "orderbook", "orderbook-0")
     assert (payload["category"], payload["symbol"], payload["source"]) == (
-        "linear", "BTCUSDT", "sim"
-    )  # fmt: skip
+        "linear",
+        "BTCUSDT",
+        "sim",
+    )
     assert (payload["state"], payload["reason"], payload["seq"]) == ("live", None, 1)
     assert isinstance(payload["epoch"], str)
     assert (payload["update_id"], payload["sequence"]) == (10, 100)
@@ -301,8 +329,9 @@ def test_everything_is_said_again_when_asked_to() -> None:
     give(worker, delta(12), ETH)
     metrics = books(list(worker.publish_all()))
     assert [(p["symbol"], p["state"], p["seq"]) for p in metrics] == [
-        ("BTCUSDT", "live", 2), ("ETHUSDT", "stale", 3)
-    ]  # fmt: skip
+        ("BTCUSDT", "live", 2),
+        ("ETHUSDT", "stale", 3),
+    ]
 
 
 # -- gaps ------------------------------------------------------------------------------------------

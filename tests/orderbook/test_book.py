@@ -184,11 +184,23 @@ def test_malformed_levels_of_a_snapshot_are_refused(bids: Any) -> None:
 @pytest.mark.parametrize(
     "levels",
     [
-        [(100.0, -1.0)], [(100.0, nan)], [(100.0, inf)], [(99.9, -1.0)], [(99.9, nan)],
-        [(nan, 1.0)], [(inf, 1.0)], [(-1.0, 1.0)], [(0.0, 1.0)], [(nan, 0.0)], [("1", 1.0)],
-        [(99.9, "1")], [(99.9,)], [99.9], [(99.9, None)],
+        [(100.0, -1.0)],
+        [(100.0, nan)],
+        [(100.0, inf)],
+        [(99.9, -1.0)],
+        [(99.9, nan)],
+        [(nan, 1.0)],
+        [(inf, 1.0)],
+        [(-1.0, 1.0)],
+        [(0.0, 1.0)],
+        [(nan, 0.0)],
+        [("1", 1.0)],
+        [(99.9, "1")],
+        [(99.9,)],
+        [99.9],
+        [(99.9, None)],
     ],
-)  # fmt: skip
+)
 def test_malformed_levels_of_a_delta_are_refused(levels: Any) -> None:
     book = live_book()
     with pytest.raises(BadLevels):
@@ -199,10 +211,15 @@ def test_malformed_levels_of_a_delta_are_refused(levels: Any) -> None:
 @pytest.mark.parametrize(
     "message",
     [
-        delta(13), delta(10), delta(1), delta(11, bids=[(200.0, 1.0)]),
-        delta(11, bids=[(99.9, -1.0)]), snapshot(10, bids=[(100.0, -1.0)]), snapshot(10, depth=1),
+        delta(13),
+        delta(10),
+        delta(1),
+        delta(11, bids=[(200.0, 1.0)]),
+        delta(11, bids=[(99.9, -1.0)]),
+        snapshot(10, bids=[(100.0, -1.0)]),
+        snapshot(10, depth=1),
     ],
-)  # fmt: skip
+)
 def test_a_book_that_raised_is_never_read_as_live_until_a_snapshot(message: BookMessage) -> None:
     book = live_book()
     with pytest.raises(BookError):
@@ -297,16 +314,21 @@ def changes(prices: st.SearchStrategy[float]) -> st.SearchStrategy[Any]:
 STEPS = st.lists(
     st.one_of(
         st.tuples(
-            st.just("snapshot"), side(BID_PRICES, True), side(ASK_PRICES, False),
+            st.just("snapshot"),
+            side(BID_PRICES, True),
+            side(ASK_PRICES, False),
             st.integers(1, 1000),
         ),
         st.tuples(
             st.sampled_from(["delta"] * 12 + ["skip", "repeat"]),
-            changes(BID_PRICES), changes(ASK_PRICES), st.just(0),
+            changes(BID_PRICES),
+            changes(ASK_PRICES),
+            st.just(0),
         ),
     ),
-    min_size=1, max_size=40,
-)  # fmt: skip
+    min_size=1,
+    max_size=40,
+)
 
 
 @given(STEPS)

@@ -415,8 +415,9 @@ def test_the_walls_of_a_dropped_book_are_removed_as_they_were_last_seen() -> Non
     story.tracker.drop()
     events = story.tracker.take_events()
     assert [(event.event, event.density.size) for event in events] == [
-        ("removed", 20.0), ("removed", 30.0)
-    ]  # fmt: skip
+        ("removed", 20.0),
+        ("removed", 30.0),
+    ]
     assert story.tracker.tracked == 0
     assert story.tracker.densities() == []
 
@@ -626,8 +627,9 @@ def test_lost_trades_make_the_present_walls_uncertain_and_not_later_ones() -> No
     story.tracker.on_trades_lost()
     story.step([(99.94, 20.0)])
     assert {wall.price: wall.uncertain for wall in story.tracker.densities()} == {
-        WALL: True, 99.94: False
-    }  # fmt: skip
+        WALL: True,
+        99.94: False,
+    }
 
 
 def test_without_trades_every_wall_is_uncertain() -> None:
@@ -828,10 +830,12 @@ def test_the_events_of_a_capture_are_those_of_a_brute_force_replay(
             model = models.setdefault(
                 symbol,
                 NaiveWalls(
-                    k=config.k, range_bps=config.range_bps, depth=200,
+                    k=config.k,
+                    range_bps=config.range_bps,
+                    depth=200,
                     grace_ms=PUSH_MS[200] + ARRIVAL_MS,
                 ),
-            )  # fmt: skip
+            )
             book.apply(message)
             if tracker.tracked:
                 tracker.on_book(book)
@@ -839,11 +843,19 @@ def test_the_events_of_a_capture_are_those_of_a_brute_force_replay(
             tracker.update(book, message.exchange_ts_ms)
             told = [
                 (
-                    event, wall.side, wall.price, wall.size, wall.peak_size, wall.traded_size,
-                    wall.cancelled_size, wall.refilled_size, wall.eaten_ratio, wall.pulled_ratio,
+                    event,
+                    wall.side,
+                    wall.price,
+                    wall.size,
+                    wall.peak_size,
+                    wall.traded_size,
+                    wall.cancelled_size,
+                    wall.refilled_size,
+                    wall.eaten_ratio,
+                    wall.pulled_ratio,
                 )
                 for event, wall in tracker.take_events()
-            ]  # fmt: skip
+            ]
             assert told == model.update(message.exchange_ts_ms)
             events += len(told)
             for wall in tracker.walls():

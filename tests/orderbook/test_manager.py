@@ -182,8 +182,9 @@ def test_a_doubt_is_seen_on_the_very_message_and_only_a_snapshot_ends_it(
     assert manager.apply(BTC, message) is True
     assert state(manager) == ("stale", reason)
     assert {why for why, number in manager.counts.doubts.items() if number} == {reason}
-    assert not manager.apply(BTC, delta(message.update_id + 1, session=message.session,
-                                        source=message.source))  # fmt: skip
+    assert not manager.apply(
+        BTC, delta(message.update_id + 1, session=message.session, source=message.source)
+    )
     assert state(manager) == ("stale", reason)
     fresh = snapshot(50, session=message.session, source=message.source)
     assert manager.apply(BTC, fresh) is True

@@ -160,13 +160,21 @@ def test_the_measures_of_a_small_book_are_those_computed_by_hand() -> None:
     assert measures["asks"] == [(100.1, 2.0), (100.6, 4.0)]
     # 99.9 and 100.1 lie exactly at 10 bps and are inside
     assert measures["depth"]["10"] == {
-        "bid": 1.0, "ask": 2.0, "bid_notional": close(99.9), "ask_notional": close(200.2),
-        "bid_complete": True, "ask_complete": True,
-    }  # fmt: skip
+        "bid": 1.0,
+        "ask": 2.0,
+        "bid_notional": close(99.9),
+        "ask_notional": close(200.2),
+        "bid_complete": True,
+        "ask_complete": True,
+    }
     assert measures["depth"]["60"] == {
-        "bid": 3.0, "ask": 6.0, "bid_notional": close(298.9), "ask_notional": close(602.6),
-        "bid_complete": True, "ask_complete": True,
-    }  # fmt: skip
+        "bid": 3.0,
+        "ask": 6.0,
+        "bid_notional": close(298.9),
+        "ask_notional": close(602.6),
+        "bid_complete": True,
+        "ask_complete": True,
+    }
     # buying takes 2 at 100.1 and the rest of 100.1 quote at 100.6
     base = 2 + (300.3 - 200.2) / 100.6
     assert measures["impact"]["300.3"]["buy_bps"] == close((300.3 / base / 100 - 1) * 10_000)
@@ -206,9 +214,13 @@ def test_on_inverse_the_size_is_the_notional() -> None:
     settings = OrderbookConfig(depth_bps=(100,), impact_notionals=(600,))
     measures = BookMeasures(settings, "inverse").of(book)
     assert measures["depth"]["100"] == {
-        "bid": 1000.0, "ask": 1000.0, "bid_notional": 1000.0, "ask_notional": 1000.0,
-        "bid_complete": True, "ask_complete": True,
-    }  # fmt: skip
+        "bid": 1000.0,
+        "ask": 1000.0,
+        "bid_notional": 1000.0,
+        "ask_notional": 1000.0,
+        "bid_complete": True,
+        "ask_complete": True,
+    }
     average = 600 / (500 / 100.1 + 100 / 100.2)
     assert measures["impact"]["600"]["buy_bps"] == close((average / 100 - 1) * 10_000)
 

@@ -93,8 +93,10 @@ def main() -> int:
             pipeline.wait_ready()
             began = time.monotonic()
             crash(pipeline, until_reason="forwarder: flapping", crashes=5)
-            print(f"flapping after {restarts(pipeline)} crashes; works again after "
-                  f"{time.monotonic() - began:.0f} s")  # fmt: skip
+            print(
+                f"flapping after {restarts(pipeline)} crashes; works again after "
+                f"{time.monotonic() - began:.0f} s"
+            )
             until(lambda: pipeline.http("/readyz")[0] == 200, "not flapping any more", 75)
             print(f"ready again after {time.monotonic() - began:.0f} s")
             pipeline.stop()

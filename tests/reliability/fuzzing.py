@@ -161,11 +161,17 @@ SEEDS: dict[str, list[bytes]] = {
     ],
     "control": [
         codec.encode_map({"type": "heartbeat", "process": "trades-0", "status": {"books": {}}}),
-        codec.encode_map({"type": "request", "id": 1, "command": "subscribe",
-                          "arguments": {"markets": ["linear:BTCUSDT"]}}),
+        codec.encode_map(
+            {
+                "type": "request",
+                "id": 1,
+                "command": "subscribe",
+                "arguments": {"markets": ["linear:BTCUSDT"]},
+            }
+        ),
     ],
     "configuration": [
         b'source = "live"\n[[market]]\ncategory = "spot"\nsymbols = ["BTCUSDT"]\ndepth = 50\n',
         b"[connector]\ntopics_per_socket = 1\nbackoff_initial_s = 5.0\n[workers]\ntrades = 2\n",
     ],
-}  # fmt: skip
+}

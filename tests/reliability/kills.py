@@ -75,9 +75,10 @@ def main() -> int:
     options = parser.parse_args()
     with TemporaryDirectory() as directory:
         rig = Rig(
-            Path(directory), rate=options.rate,
+            Path(directory),
+            rate=options.rate,
             config=QUICK + "[prometheus]\nport = 0\n",
-        )  # fmt: skip
+        )
         try:
             rig.until_live(30)
             took = run(rig, options.kills, seed=options.seed)
@@ -93,8 +94,10 @@ def main() -> int:
             rig.close()
     for name, seconds in took.items():
         ordered = sorted(seconds)
-        print(f"{name:<20} {len(ordered)} kills, ready after {ordered[len(ordered) // 2]:.2f} s "
-              f"(median), {ordered[-1]:.2f} s (longest)")  # fmt: skip
+        print(
+            f"{name:<20} {len(ordered)} kills, ready after {ordered[len(ordered) // 2]:.2f} s "
+            f"(median), {ordered[-1]:.2f} s (longest)"
+        )
     print(f"restarts             {dict(restarts)}")
     print(f"descriptors          {files}")
     print(f"live books compared  {rig.truth.checked}")

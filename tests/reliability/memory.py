@@ -50,9 +50,20 @@ def book(depth: int) -> float:
             level = (bids[at][0], chance.uniform(0.1, 9.0))
             now_ms = T0_MS + update * 20
             delta = BookMessage(
-                1, "sim", 1, update, now_ms * 1_000_000, now_ms, now_ms, False, depth, update,
-                update, (level,), (),
-            )  # fmt: skip
+                1,
+                "sim",
+                1,
+                update,
+                now_ms * 1_000_000,
+                now_ms,
+                now_ms,
+                False,
+                depth,
+                update,
+                update,
+                (level,),
+                (),
+            )
             followed.apply(delta, update * 0.02)
             if update % 5 == 0:
                 followed.densities.update(followed.book, now_ms)
@@ -71,9 +82,16 @@ def windows() -> float:
         for index in range(TRADES_PER_S * (WINDOW_S + 30)):
             now_ms = T0_MS + index * 1000 // TRADES_PER_S
             price = round(1000 + chance.uniform(-5, 5), 1)
-            trade = Trade(now_ms, "Buy" if index % 2 else "Sell", price,
-                          round(chance.uniform(0.001, 9), 3), f"{number:04}-{index:012}-abcdef",
-                          index, False, False)  # fmt: skip
+            trade = Trade(
+                now_ms,
+                "Buy" if index % 2 else "Sell",
+                price,
+                round(chance.uniform(0.001, 9), 3),
+                f"{number:04}-{index:012}-abcdef",
+                index,
+                False,
+                False,
+            )
             message = TradesMessage(1, "sim", 1, index + 1, now_ms * 1_000_000, now_ms, (trade,))
             aggregator.apply(message, symbol)
     return (resident_bytes() - before) / TAPES
@@ -95,8 +113,16 @@ def growth(symbols: int = 200, trades_per_s: int = 1_000, minutes: int = 14) -> 
             sent[name] += 1
             trade_id = str(uuid.UUID(int=chance.getrandbits(128)))
             price, size = 1000 + chance.uniform(-5, 5), chance.uniform(0.001, 9)
-            trade = Trade(now_ms, "Buy" if index % 2 else "Sell", round(price, 1), round(size, 3),
-                          trade_id, index, False, False)  # fmt: skip
+            trade = Trade(
+                now_ms,
+                "Buy" if index % 2 else "Sell",
+                round(price, 1),
+                round(size, 3),
+                trade_id,
+                index,
+                False,
+                False,
+            )
             message = TradesMessage(1, "sim", 1, sent[name], now_ms * 1_000_000, now_ms, (trade,))
             aggregator.apply(message, name)
         for tape in aggregator.tapes():

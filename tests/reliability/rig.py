@@ -51,9 +51,15 @@ class Rig:
         )
         self.link.start()
         self.pipeline = Pipeline(
-            directory, "--source", "live", "--url", self.link.url, "--symbols", symbols,
+            directory,
+            "--source",
+            "live",
+            "--url",
+            self.link.url,
+            "--symbols",
+            symbols,
             config=config,
-        )  # fmt: skip
+        )
 
     def close(self) -> None:
         """End everything."""

@@ -64,9 +64,12 @@ class Soak:
     def __init__(self, directory: Path, *, symbols: int, rate: int, seed: int) -> None:
         names = [f"T{number:03}USDT" for number in range(symbols)]
         self.rig = Rig(
-            directory, symbols=",".join(names), rate=rate, config=CONFIG,
+            directory,
+            symbols=",".join(names),
+            rate=rate,
+            config=CONFIG,
             followed=set(names[:: max(1, symbols // FOLLOWED)]),
-        )  # fmt: skip
+        )
         self.chance = random.Random(seed)
         self.faults: Counter[str] = Counter()
         self.memory: dict[float, dict[str, float]] = {}

@@ -84,8 +84,9 @@ def test_a_handshake_that_never_ends_is_given_up(rig: Rig, start: Start) -> None
     until(lambda: (rig.by_reason("connector_reconnects_total") - before)["timeout"], "silent", 15)
     until(
         lambda: dripped.total(CONNECTOR, "connector_reconnects_total", '"timeout"') >= 1,
-        "drip", 15,
-    )  # fmt: skip
+        "drip",
+        15,
+    )
 
     assert {"timeout", "reset"} == set(rig.by_reason("connector_reconnects_total") - before)
     assert 1 == dripped.total(CONNECTOR, "connector_reconnects_total")
@@ -122,20 +123,23 @@ SKIPPED = {
     ),
     "a topic nobody asked for": (
         "topic",
-        frame(b'{"topic":"orderbook.50.NOPEUSDT","type":"snapshot","ts":1700000000000,"data":'
-              b'{"s":"NOPEUSDT","b":[["1","1"]],"a":[["2","1"]],"u":5,"seq":1},"cts":1700000000000}'),
+        frame(
+            b'{"topic":"orderbook.50.NOPEUSDT","type":"snapshot","ts":1700000000000,"data":'
+            b'{"s":"NOPEUSDT","b":[["1","1"]],"a":[["2","1"]],"u":5,"seq":1},"cts":1700000000000}'
+        ),
     ),
     "nan": ("number", book(b'{"s":"BTCUSDT","b":[["NaN","1"]],"a":[],"u":5,"seq":1}')),
     "infinity": ("number", book(b'{"s":"BTCUSDT","b":[["1e999","1"]],"a":[],"u":5,"seq":1}')),
     "a negative size": ("number", book(b'{"s":"BTCUSDT","b":[["1","-1"]],"a":[],"u":5,"seq":1}')),
     "a huge number": (
-        "number", book(b'{"s":"BTCUSDT","b":[],"a":[],"u":' + b"9" * 400 + b',"seq":1}'),
+        "number",
+        book(b'{"s":"BTCUSDT","b":[],"a":[],"u":' + b"9" * 400 + b',"seq":1}'),
     ),
     "a trade at nan": (
         "number",
         frame(TRADE + b'[{"T":1,"s":"BTCUSDT","S":"Buy","v":"1","p":"nan","i":"x","BT":false}]}'),
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", SKIPPED)
@@ -155,9 +159,16 @@ def test_a_hostile_message_is_counted_and_skipped(rig: Rig, name: str) -> None:
 
 
 HELD_NO_TRADES = (
-    "deep nesting", "wrong types", "an empty topic", "a topic in fragments", "nan", "infinity",
-    "a topic nobody asked for", "a negative size", "a huge number",
-)  # fmt: skip
+    "deep nesting",
+    "wrong types",
+    "an empty topic",
+    "a topic in fragments",
+    "nan",
+    "infinity",
+    "a topic nobody asked for",
+    "a negative size",
+    "a huge number",
+)
 
 
 @pytest.mark.parametrize("name", SKIPPED)
@@ -283,10 +294,12 @@ def test_a_topic_that_is_confirmed_but_silent_is_named(rig: Rig) -> None:
     until(lambda: "orderbook.50.ETHUSDT" in rig.pipeline.http("/readyz")[1], "named", 10)
 
     until(
-        lambda: rig.pipeline.status()["connectors"][0]["topics"]["orderbook.50.BTCUSDT"]
-        == "delivering",
-        "the other topic is not disturbed", 5,
-    )  # fmt: skip
+        lambda: (
+            rig.pipeline.status()["connectors"][0]["topics"]["orderbook.50.BTCUSDT"] == "delivering"
+        ),
+        "the other topic is not disturbed",
+        5,
+    )
     rig.link.leaves_out = None
     rig.link.reset()
     rig.until_live()

@@ -30,8 +30,10 @@ CHILDREN = ("forwarder", "trades-0", "orderbook-0", "simulator", "connector-line
 def is_down(kind: str, symbol: str, message: dict[str, Any]) -> bool:
     """A condition: nobody knows anything of this market, since its process is gone."""
     return (message["kind"], message.get("symbol"), message.get("reason")) == (
-        kind, symbol, "process_down",
-    )  # fmt: skip
+        kind,
+        symbol,
+        "process_down",
+    )
 
 
 def late_message(pipeline: Pipeline, topic: str) -> dict[str, Any]:
@@ -60,9 +62,10 @@ def test_a_worker_slower_than_the_market_recovers_and_its_lag_is_visible(
     def longest_lag_s() -> float:
         counters = pipeline.counters("orderbook-0")
         over = [
-            count for name, count in counters.items()
+            count
+            for name, count in counters.items()
             if name.startswith("bybit_pipeline_bus_latency_seconds_sum")
-        ]  # fmt: skip
+        ]
         return sum(over)
 
     until(lambda: longest_lag_s() > 1.0, "the lag in Prometheus", 5)
@@ -289,11 +292,24 @@ def up(directory: Path, *arguments: str, limits: Callable[[], None] | None = Non
     """``up`` on the simulator until it ends by itself, or for six seconds."""
     try:
         return subprocess.run(
-            [*COMMAND, "up", "--source", "sim", "--port", "0", "--metrics",
-             "tcp://127.0.0.1:0", *arguments],
-            capture_output=True, text=True, timeout=6, check=False, preexec_fn=limits,
+            [
+                *COMMAND,
+                "up",
+                "--source",
+                "sim",
+                "--port",
+                "0",
+                "--metrics",
+                "tcp://127.0.0.1:0",
+                *arguments,
+            ],
+            capture_output=True,
+            text=True,
+            timeout=6,
+            check=False,
+            preexec_fn=limits,
             cwd=directory,
-        )  # fmt: skip
+        )
     except subprocess.TimeoutExpired as running:
         return running
 

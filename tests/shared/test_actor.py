@@ -93,10 +93,18 @@ def child(tmp_path: Path, supervisor: Supervisor) -> Iterator[subprocess.Popen[s
     )
     write_spec(spec, tmp_path / "child-0.json")
     process = subprocess.Popen(
-        [sys.executable, "-c", CHILD, str(tmp_path / "child-0.json"),
-         "--lifeline", str(supervisor.lifeline)],
-        stderr=subprocess.PIPE, text=True, pass_fds=[supervisor.lifeline],
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-c",
+            CHILD,
+            str(tmp_path / "child-0.json"),
+            "--lifeline",
+            str(supervisor.lifeline),
+        ],
+        stderr=subprocess.PIPE,
+        text=True,
+        pass_fds=[supervisor.lifeline],
+    )
     yield process
     process.kill()
     process.communicate()

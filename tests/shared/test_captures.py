@@ -15,14 +15,19 @@ from bybit_pipeline.shared.captures import (
 )
 
 LINEAR_BOOK = {
-    "topic": "orderbook.50.AAAUSDT", "type": "snapshot", "ts": 2000,
+    "topic": "orderbook.50.AAAUSDT",
+    "type": "snapshot",
+    "ts": 2000,
     "data": {"s": "AAAUSDT", "b": [["1.0", "2"]], "a": [["1.1", "0"]], "u": 1, "seq": 5},
     "cts": 1999,
-}  # fmt: skip
+}
 SPOT_BOOK = {
-    "topic": "orderbook.50.AAAUSDT", "ts": 1000, "type": "snapshot",
-    "data": {"s": "AAAUSDT", "b": [["1.0", "2"]], "a": [], "u": 1, "seq": 5}, "cts": 999,
-}  # fmt: skip
+    "topic": "orderbook.50.AAAUSDT",
+    "ts": 1000,
+    "type": "snapshot",
+    "data": {"s": "AAAUSDT", "b": [["1.0", "2"]], "a": [], "u": 1, "seq": 5},
+    "cts": 999,
+}
 LEVEL_1 = {**SPOT_BOOK, "topic": "orderbook.1.AAAUSDT"}
 LINEAR_ACK = {"success": True, "ret_msg": "", "conn_id": "c", "req_id": "", "op": "subscribe"}
 SPOT_ACK = {"success": True, "ret_msg": "subscribe", "conn_id": "c", "op": "subscribe"}
@@ -113,11 +118,14 @@ def test_all_kinds_of_files_give_the_same_lines(tmp_path: Path, name: str) -> No
 @pytest.mark.parametrize(
     ("name", "text", "expected"),
     [
-        ("x.recv.txt", "1786310819.526357\n1\n2\n1786310820\n\n",
-         [1786310819526357000, 1786310820000000000]),
+        (
+            "x.recv.txt",
+            "1786310819.526357\n1\n2\n1786310820\n\n",
+            [1786310819526357000, 1786310820000000000],
+        ),
         ("x.recv_ns.txt", "1758841137168651303\n1\n2\n3\nsoon", [1758841137168651303, 3]),
     ],
-)  # fmt: skip
+)
 def test_receive_times_belong_to_the_lines_with_the_same_number(
     tmp_path: Path, name: str, text: str, expected: list[int]
 ) -> None:
@@ -153,16 +161,34 @@ def test_what_cannot_be_read_is_one_error_that_names_the_file(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("name", "category", "depths", "traded", "messages", "control"),
     [
-        ("linear_20260809_ob200_BTC_SOL.jsonl", "linear",
-         {"BTCUSDT": (200,), "SOLUSDT": (200,)}, ("BTCUSDT", "SOLUSDT"), 1295, 17),
+        (
+            "linear_20260809_ob200_BTC_SOL.jsonl",
+            "linear",
+            {"BTCUSDT": (200,), "SOLUSDT": (200,)},
+            ("BTCUSDT", "SOLUSDT"),
+            1295,
+            17,
+        ),
         ("spot_20260809_ob200_ETH.jsonl", "spot", {"ETHUSDT": (200,)}, ("ETHUSDT",), 307, 7),
         ("linear_20241201_ob500_XRP.data", "linear", {"XRPUSDT": (500,)}, (), 50, 0),
-        ("linear_20250613_ob1_4symbols.jsonl", "linear",
-         dict.fromkeys(("AIOZUSDT", "BANDUSDT", "RADUSDT", "SNTUSDT"), (1,)), (), 198, 4),
-        ("fixtures_option_kinds_2023.jsonl", "option",
-         {"BTC-30JUN23-45000-P": (25,), "SOL-28APR23-30-C": (25,)}, ("BTC-28APR23-29500-C",), 6, 0),
+        (
+            "linear_20250613_ob1_4symbols.jsonl",
+            "linear",
+            dict.fromkeys(("AIOZUSDT", "BANDUSDT", "RADUSDT", "SNTUSDT"), (1,)),
+            (),
+            198,
+            4,
+        ),
+        (
+            "fixtures_option_kinds_2023.jsonl",
+            "option",
+            {"BTC-30JUN23-45000-P": (25,), "SOL-28APR23-30-C": (25,)},
+            ("BTC-28APR23-29500-C",),
+            6,
+            0,
+        ),
     ],
-)  # fmt: skip
+)
 def test_real_captures_are_described_as_their_readme_says(
     captures: Path,
     name: str,

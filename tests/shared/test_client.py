@@ -199,9 +199,16 @@ def test_nothing_is_invented(pipeline: Pipeline, client: PipelineClient) -> None
     }
     pipeline.publish_trades()
     pipeline.publish_book(
-        state="stale", reason="gap", bids=[], asks=[], imbalance=None, depth=None, densities=[],
-        update_id=None, **nothing,
-    )  # fmt: skip
+        state="stale",
+        reason="gap",
+        bids=[],
+        asks=[],
+        imbalance=None,
+        depth=None,
+        densities=[],
+        update_id=None,
+        **nothing,
+    )
     take(client, 2)
     for symbol in ("ETHUSDT", "btcusdt", ""):
         assert client.get_tpm(symbol, "60s") is None

@@ -21,7 +21,10 @@ def test_durations_contain_the_time_in_which_the_machine_slept() -> None:
 
     done = subprocess.run(
         [*ASLEEP, sys.executable, "-c", look],
-        capture_output=True, text=True, timeout=30, cwd=CHECKOUT,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=30,
+        cwd=CHECKOUT,
+    )
 
     assert done.stdout == "1000\n", done.stderr

@@ -74,13 +74,24 @@ def test_symbols_are_no_patterns(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "category"),
     [
-        ("*usdt", "linear"), ("* USDT", "linear"), ("*" * 65, "linear"), ("*USDT\n", "linear"),
-        ("top:0:turnover", "linear"), ("top:1001:turnover", "linear"), ("top:5", "linear"),
-        ("top:5:volume", "linear"), ("top:5:turnover:", "linear"), ("top:-5:turnover", "linear"),
-        ("top:5:turnover:*usdt", "linear"), ("top:5:turnover:*USDT:x", "linear"),
-        ("*", "option"), ("*-C", "option"), ("top:5:turnover", "option"), ("?BTC-*", "option"),
+        ("*usdt", "linear"),
+        ("* USDT", "linear"),
+        ("*" * 65, "linear"),
+        ("*USDT\n", "linear"),
+        ("top:0:turnover", "linear"),
+        ("top:1001:turnover", "linear"),
+        ("top:5", "linear"),
+        ("top:5:volume", "linear"),
+        ("top:5:turnover:", "linear"),
+        ("top:-5:turnover", "linear"),
+        ("top:5:turnover:*usdt", "linear"),
+        ("top:5:turnover:*USDT:x", "linear"),
+        ("*", "option"),
+        ("*-C", "option"),
+        ("top:5:turnover", "option"),
+        ("?BTC-*", "option"),
     ],
-)  # fmt: skip
+)
 def test_other_texts_are_refused_with_what_is_allowed(text: str, category: Category) -> None:
     with pytest.raises(ValueError, match="; allowed: "):
         parse_pattern(text, category)

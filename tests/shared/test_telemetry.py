@@ -91,8 +91,14 @@ def test_an_exporter_shows_and_changes_nothing() -> None:
             with error:
                 codes[method] = error.code
 
-    assert {"GET": 200, "HEAD": 200, "POST": 405, "PUT": 405, "DELETE": 405,
-            "OPTIONS": 405} == codes  # fmt: skip
+    assert {
+        "GET": 200,
+        "HEAD": 200,
+        "POST": 405,
+        "PUT": 405,
+        "DELETE": 405,
+        "OPTIONS": 405,
+    } == codes
     with urllib.request.urlopen(f"{base}/metrics", timeout=5) as answer:
         assert b'trades_total{process="p"} 3.0' in answer.read()
 

@@ -44,34 +44,44 @@ def book(category: Category, symbol: str, depth: int, *, is_snapshot: bool = Fal
     ("category", "symbol", "depth", "text"),
     [
         (
-            "linear", "BTCUSDT", 50,
+            "linear",
+            "BTCUSDT",
+            50,
             '{"topic":"orderbook.50.BTCUSDT","type":"delta","ts":1010,"data":{"s":"BTCUSDT",'
             '"b":[["65114.20","0.020"],["65114.00","0"]],"a":[],"u":5,"seq":9},"cts":1000}',
         ),
         (
-            "linear", "BTCUSDT", 1,
+            "linear",
+            "BTCUSDT",
+            1,
             '{"topic":"orderbook.1.BTCUSDT","ts":1010,"type":"delta","data":{"s":"BTCUSDT",'
             '"b":[["65114.20","0.020"],["65114.00","0"]],"a":[],"u":5,"seq":9},"cts":1000}',
         ),
         (
-            "inverse", "BTCUSD", 200,
+            "inverse",
+            "BTCUSD",
+            200,
             '{"topic":"orderbook.200.BTCUSD","type":"delta","ts":1010,"data":{"s":"BTCUSD",'
             '"b":[["65114.20","20"],["65114.00","0"]],"a":[],"u":5,"seq":9},"cts":1000}',
         ),
         (
-            "spot", "BTCUSDT", 200,
+            "spot",
+            "BTCUSDT",
+            200,
             '{"topic":"orderbook.200.BTCUSDT","ts":1010,"type":"delta","data":{"s":"BTCUSDT",'
             '"b":[["65114.2","0.00002"],["65114","0"]],"a":[],"u":5,"seq":9},"cts":1000}',
         ),
         (
-            "option", OPTION, 25,
+            "option",
+            OPTION,
+            25,
             '{"id":"orderbook.25.BTC-14AUG26-65000-C-USDT-9-1010",'
             '"topic":"orderbook.25.BTC-14AUG26-65000-C-USDT","ts":1010,'
             '"data":{"s":"BTC-14AUG26-65000-C-USDT","b":[["3255710","0.2"],["3255700","0"]],'
             '"a":[],"u":5,"seq":9},"type":"delta","cts":1000}',
         ),
     ],
-)  # fmt: skip
+)
 def test_book_frames_look_as_on_the_exchanges_wire(
     category: Category, symbol: str, depth: int, text: str
 ) -> None:
@@ -88,16 +98,30 @@ def test_a_snapshot_says_so() -> None:
 @pytest.mark.parametrize(
     ("category", "symbol", "topic", "top", "row"),
     [
-        ("linear", "BTCUSDT", "publicTrade.BTCUSDT", "topic type ts data",
-         "T s S v p L i BT RPI seq"),
-        ("inverse", "BTCUSD", "publicTrade.BTCUSD", "topic type ts data",
-         "T s S v p L i BT RPI seq"),
-        ("spot", "BTCUSDT", "publicTrade.BTCUSDT", "topic ts type data",
-         "i T p v S seq s BT RPI"),
-        ("option", OPTION, "publicTrade.BTC", "id topic ts data type",
-         "p v i T BT s S seq mP iP mIv iv"),
+        (
+            "linear",
+            "BTCUSDT",
+            "publicTrade.BTCUSDT",
+            "topic type ts data",
+            "T s S v p L i BT RPI seq",
+        ),
+        (
+            "inverse",
+            "BTCUSD",
+            "publicTrade.BTCUSD",
+            "topic type ts data",
+            "T s S v p L i BT RPI seq",
+        ),
+        ("spot", "BTCUSDT", "publicTrade.BTCUSDT", "topic ts type data", "i T p v S seq s BT RPI"),
+        (
+            "option",
+            OPTION,
+            "publicTrade.BTC",
+            "id topic ts data type",
+            "p v i T BT s S seq mP iP mIv iv",
+        ),
     ],
-)  # fmt: skip
+)
 def test_trade_frames_have_each_categorys_keys_in_its_order(
     category: Category, symbol: str, topic: str, top: str, row: str
 ) -> None:

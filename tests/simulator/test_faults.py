@@ -24,8 +24,12 @@ TRADES: TopicKey = ("linear", "publicTrade.BTCUSDT")
 
 def book_frame(update_id: int, kind: str = "delta") -> bytes:
     """A book message."""
-    data = {"s": "BTCUSDT", "b": [["10.0", "1"], ["9.0", "2"]], "a": [["11.0", "1"]],
-            "u": update_id}  # fmt: skip
+    data = {
+        "s": "BTCUSDT",
+        "b": [["10.0", "1"], ["9.0", "2"]],
+        "a": [["11.0", "1"]],
+        "u": update_id,
+    }
     message = {"topic": BOOK[1], "type": kind, "ts": 1, "data": data, "cts": 1}
     return json.dumps(message, separators=(",", ":")).encode()
 

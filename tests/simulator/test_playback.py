@@ -104,11 +104,18 @@ def test_who_joins_in_the_middle_gets_the_book_as_it_then_is(capture: Path) -> N
     due(feed, 500)
     (payload,) = feed.join(BOOK, NOW_MS + START_DELAY_MS + 500)
     assert json.loads(payload) == {
-        "topic": "orderbook.50.AAAUSDT", "type": "snapshot", "ts": 10_500,
-        "data": {"s": "AAAUSDT", "b": [["7.9", "3"], ["7.5", "2"]], "a": [["9.0", "1"]],
-                 "u": 8, "seq": 80},
+        "topic": "orderbook.50.AAAUSDT",
+        "type": "snapshot",
+        "ts": 10_500,
+        "data": {
+            "s": "AAAUSDT",
+            "b": [["7.9", "3"], ["7.5", "2"]],
+            "a": [["9.0", "1"]],
+            "u": 8,
+            "seq": 80,
+        },
         "cts": 10_499,
-    }  # fmt: skip
+    }
     assert list(json.loads(payload)) == ["topic", "type", "ts", "data", "cts"]
     assert [9] == [message["data"]["u"] for message in due(feed, 1000)]
 

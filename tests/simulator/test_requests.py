@@ -24,53 +24,107 @@ def session(category: Category) -> Session:
 TABLE: list[tuple[Category, dict[str, object], str]] = [
     # pings
     ("spot", {"op": "ping"}, '{"success":true,"ret_msg":"pong","conn_id":"c-1","op":"ping"}'),
-    ("spot", {"op": "ping", "req_id": "7"},
-     '{"success":true,"ret_msg":"pong","conn_id":"c-1","op":"ping"}'),
-    ("linear", {"op": "ping"},
-     '{"success":true,"ret_msg":"pong","conn_id":"c-1","req_id":"","op":"ping"}'),
-    ("inverse", {"op": "ping", "req_id": "7"},
-     '{"success":true,"ret_msg":"pong","conn_id":"c-1","req_id":"7","op":"ping"}'),
+    (
+        "spot",
+        {"op": "ping", "req_id": "7"},
+        '{"success":true,"ret_msg":"pong","conn_id":"c-1","op":"ping"}',
+    ),
+    (
+        "linear",
+        {"op": "ping"},
+        '{"success":true,"ret_msg":"pong","conn_id":"c-1","req_id":"","op":"ping"}',
+    ),
+    (
+        "inverse",
+        {"op": "ping", "req_id": "7"},
+        '{"success":true,"ret_msg":"pong","conn_id":"c-1","req_id":"7","op":"ping"}',
+    ),
     ("option", {"op": "ping", "req_id": "7"}, '{"args":["1672916271846"],"op":"pong"}'),
     # success
-    ("spot", {"op": "subscribe", "args": ["publicTrade.BTCUSDT"]},
-     '{"success":true,"ret_msg":"subscribe","conn_id":"c-1","op":"subscribe"}'),
-    ("spot", {"op": "subscribe", "args": ["publicTrade.BTCUSDT"], "req_id": "10001"},
-     '{"success":true,"ret_msg":"subscribe","conn_id":"c-1","req_id":"10001","op":"subscribe"}'),
-    ("spot", {"op": "unsubscribe", "args": ["publicTrade.BTCUSDT"], "req_id": "2"},
-     '{"success":true,"ret_msg":"unsubscribe","conn_id":"c-1","req_id":"2","op":"unsubscribe"}'),
-    ("linear", {"op": "subscribe", "args": ["publicTrade.BTCUSDT"]},
-     '{"success":true,"ret_msg":"","conn_id":"c-1","req_id":"","op":"subscribe"}'),
-    ("inverse", {"op": "subscribe", "args": ["publicTrade.BTCUSDT"], "req_id": 12},
-     '{"success":true,"ret_msg":"","conn_id":"c-1","req_id":"12","op":"subscribe"}'),
-    ("linear", {"op": "unsubscribe", "args": ["publicTrade.BTCUSDT"], "req_id": "3"},
-     '{"success":true,"ret_msg":"","conn_id":"c-1","req_id":"3","op":"unsubscribe"}'),
-    ("option", {"op": "subscribe", "args": ["orderbook.1.X", "nonsense"], "req_id": "1"},
-     '{"success":true,"conn_id":"c-1","data":{"failTopics":[],'
-     '"successTopics":["orderbook.1.X","nonsense"]},"type":"COMMAND_RESP"}'),
-    ("option", {"op": "unsubscribe", "args": ["orderbook.1.X"]},
-     '{"success":true,"conn_id":"c-1","data":{"failTopics":[],'
-     '"successTopics":["orderbook.1.X"]},"type":"COMMAND_RESP"}'),
+    (
+        "spot",
+        {"op": "subscribe", "args": ["publicTrade.BTCUSDT"]},
+        '{"success":true,"ret_msg":"subscribe","conn_id":"c-1","op":"subscribe"}',
+    ),
+    (
+        "spot",
+        {"op": "subscribe", "args": ["publicTrade.BTCUSDT"], "req_id": "10001"},
+        '{"success":true,"ret_msg":"subscribe","conn_id":"c-1","req_id":"10001","op":"subscribe"}',
+    ),
+    (
+        "spot",
+        {"op": "unsubscribe", "args": ["publicTrade.BTCUSDT"], "req_id": "2"},
+        '{"success":true,"ret_msg":"unsubscribe","conn_id":"c-1","req_id":"2","op":"unsubscribe"}',
+    ),
+    (
+        "linear",
+        {"op": "subscribe", "args": ["publicTrade.BTCUSDT"]},
+        '{"success":true,"ret_msg":"","conn_id":"c-1","req_id":"","op":"subscribe"}',
+    ),
+    (
+        "inverse",
+        {"op": "subscribe", "args": ["publicTrade.BTCUSDT"], "req_id": 12},
+        '{"success":true,"ret_msg":"","conn_id":"c-1","req_id":"12","op":"subscribe"}',
+    ),
+    (
+        "linear",
+        {"op": "unsubscribe", "args": ["publicTrade.BTCUSDT"], "req_id": "3"},
+        '{"success":true,"ret_msg":"","conn_id":"c-1","req_id":"3","op":"unsubscribe"}',
+    ),
+    (
+        "option",
+        {"op": "subscribe", "args": ["orderbook.1.X", "nonsense"], "req_id": "1"},
+        '{"success":true,"conn_id":"c-1","data":{"failTopics":[],'
+        '"successTopics":["orderbook.1.X","nonsense"]},"type":"COMMAND_RESP"}',
+    ),
+    (
+        "option",
+        {"op": "unsubscribe", "args": ["orderbook.1.X"]},
+        '{"success":true,"conn_id":"c-1","data":{"failTopics":[],'
+        '"successTopics":["orderbook.1.X"]},"type":"COMMAND_RESP"}',
+    ),
     # refusals
-    ("linear", {"op": "subscribe", "args": ["orderbook.50.NOPEUSDT"], "req_id": "e1"},
-     '{"success":false,"ret_msg":"error:handler not found,topic:orderbook.50.NOPEUSDT",'
-     '"conn_id":"c-1","req_id":"e1","op":"subscribe"}'),
-    ("linear", {"op": "subscribe", "args": ["orderbook.50.btcusdt"]},
-     '{"success":false,"ret_msg":"error:handler not found,topic:orderbook.50.btcusdt",'
-     '"conn_id":"c-1","req_id":"","op":"subscribe"}'),
-    ("inverse", {"op": "subscribe", "args": ["order"]},
-     '{"success":false,"ret_msg":"error:handler not found,topic:order",'
-     '"conn_id":"c-1","req_id":"","op":"subscribe"}'),
-    ("spot", {"op": "subscribe", "args": ["publicTrade.NOPEUSDT"]},
-     '{"success":false,"ret_msg":"Invalid symbol :[publicTrade.NOPEUSDT]",'
-     '"conn_id":"c-1","op":"subscribe"}'),
-    ("spot", {"op": "subscribe", "args": ["publicTrade.BTCUSDT"] * 11, "req_id": "9"},
-     '{"success":false,"ret_msg":"args size \\u003e10","conn_id":"c-1","req_id":"9",'
-     '"op":"subscribe"}'),
-    ("linear", {"op": "dance"},
-     '{"success":false,"ret_msg":"error:invalid op","conn_id":"c-1","req_id":"","op":"dance"}'),
-    ("linear", {},
-     '{"success":false,"ret_msg":"error:invalid op","conn_id":"c-1","req_id":"","op":""}'),
-]  # fmt: skip
+    (
+        "linear",
+        {"op": "subscribe", "args": ["orderbook.50.NOPEUSDT"], "req_id": "e1"},
+        '{"success":false,"ret_msg":"error:handler not found,topic:orderbook.50.NOPEUSDT",'
+        '"conn_id":"c-1","req_id":"e1","op":"subscribe"}',
+    ),
+    (
+        "linear",
+        {"op": "subscribe", "args": ["orderbook.50.btcusdt"]},
+        '{"success":false,"ret_msg":"error:handler not found,topic:orderbook.50.btcusdt",'
+        '"conn_id":"c-1","req_id":"","op":"subscribe"}',
+    ),
+    (
+        "inverse",
+        {"op": "subscribe", "args": ["order"]},
+        '{"success":false,"ret_msg":"error:handler not found,topic:order",'
+        '"conn_id":"c-1","req_id":"","op":"subscribe"}',
+    ),
+    (
+        "spot",
+        {"op": "subscribe", "args": ["publicTrade.NOPEUSDT"]},
+        '{"success":false,"ret_msg":"Invalid symbol :[publicTrade.NOPEUSDT]",'
+        '"conn_id":"c-1","op":"subscribe"}',
+    ),
+    (
+        "spot",
+        {"op": "subscribe", "args": ["publicTrade.BTCUSDT"] * 11, "req_id": "9"},
+        '{"success":false,"ret_msg":"args size \\u003e10","conn_id":"c-1","req_id":"9",'
+        '"op":"subscribe"}',
+    ),
+    (
+        "linear",
+        {"op": "dance"},
+        '{"success":false,"ret_msg":"error:invalid op","conn_id":"c-1","req_id":"","op":"dance"}',
+    ),
+    (
+        "linear",
+        {},
+        '{"success":false,"ret_msg":"error:invalid op","conn_id":"c-1","req_id":"","op":""}',
+    ),
+]
 
 
 @pytest.mark.parametrize(("category", "request_fields", "text"), TABLE)

@@ -41,12 +41,18 @@ class Pipeline:
         }
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, FAKE, "supervise", run_dir, json.dumps(tables),
-                 json.dumps(times or {})],
+                [
+                    sys.executable,
+                    FAKE,
+                    "supervise",
+                    run_dir,
+                    json.dumps(tables),
+                    json.dumps(times or {}),
+                ],
                 stderr=log,
                 env={**os.environ, "BEHAVIOUR": json.dumps(behaviour or {})},
                 start_new_session=True,
-            )  # fmt: skip
+            )
 
     # -- what it says ----------------------------------------------------------------------------
 

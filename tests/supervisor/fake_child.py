@@ -44,8 +44,13 @@ class FakeChild:
 
     def run(self, lifeline: int) -> None:
         """Live until SIGTERM, a ``stop``, or the end of the supervisor."""
-        self.send("ready", pid=os.getpid(), role=self.spec["role"], prometheus="127.0.0.1:9",
-                  endpoints=self.endpoints())  # fmt: skip
+        self.send(
+            "ready",
+            pid=os.getpid(),
+            role=self.spec["role"],
+            prometheus="127.0.0.1:9",
+            endpoints=self.endpoints(),
+        )
         poller = zmq.Poller()
         for source in (self.socket, lifeline):
             poller.register(source, zmq.POLLIN)
@@ -77,11 +82,17 @@ class FakeChild:
         streams = self.spec.get("streams")
         if streams is not None:
             names = [
-                f"orderbook.{s['depth']}.{s['symbol']}" if s["kind"] == "book"
-                else f"publicTrade.{s['symbol']}" for s in streams
-            ]  # fmt: skip
-            said |= {"connected": True, "url": self.spec["url"], "last_message_ts_ms": None,
-                     "topics": dict.fromkeys(names, "delivering")}  # fmt: skip
+                f"orderbook.{s['depth']}.{s['symbol']}"
+                if s["kind"] == "book"
+                else f"publicTrade.{s['symbol']}"
+                for s in streams
+            ]
+            said |= {
+                "connected": True,
+                "url": self.spec["url"],
+                "last_message_ts_ms": None,
+                "topics": dict.fromkeys(names, "delivering"),
+            }
         if self.spec["role"] == "orderbook":
             said["books"] = {"live": len(self.spec["assignments"])}
         return {**said, **self.does.get("status", {})}

@@ -258,8 +258,9 @@ def test_a_new_market_reaches_its_workers_and_its_connector(pipeline: Any) -> No
     ]
     [command] = pipeline.wait_for(lambda: pipeline.commands("connector-linear-0"))
     assert ("subscribe", ["SOLUSDT", "SOLUSDT"]) == (
-        command["type"], [stream["symbol"] for stream in command["streams"]],
-    )  # fmt: skip
+        command["type"],
+        [stream["symbol"] for stream in command["streams"]],
+    )
     assert ["assign"] == [command["type"] for command in pipeline.commands("trades-0")]
     assert ["assign", "assign"] == [c["type"] for c in pipeline.commands("orderbook-0")]
 
@@ -456,9 +457,13 @@ def test_auto_does_not_fall_back_for_patterns_that_are_gone(start_pipeline: Star
     with server(refuse) as url:
         settings = {**AUTO["connector"], "fallback_after_s": 0.05}
         pipeline = start_pipeline(
-            tables={"source": "auto", "url": url.replace("http", "ws"), "connector": settings,
-                    "market": [{"symbols": ["*USDT"]}]},
-        )  # fmt: skip
+            tables={
+                "source": "auto",
+                "url": url.replace("http", "ws"),
+                "connector": settings,
+                "market": [{"symbols": ["*USDT"]}],
+            },
+        )
         pipeline.wait_up()
         pipeline.wait_for(is_asked_again.is_set)
 

@@ -92,9 +92,16 @@ def run(faults: int, *, seed: int = 1, timeout_s: float = 600.0) -> Figures:
         )
         proxy.start()
         pipeline = Pipeline(
-            Path(directory), "--source", "live", "--url", proxy.url, "--symbols", ",".join(SYMBOLS),
-            config=CONFIG, topics="orderbook.",
-        )  # fmt: skip
+            Path(directory),
+            "--source",
+            "live",
+            "--url",
+            proxy.url,
+            "--symbols",
+            ",".join(SYMBOLS),
+            config=CONFIG,
+            topics="orderbook.",
+        )
         try:
             _drive(pipeline, proxy, watches, figures, faults, chance, timeout_s)
             figures.late_snapshots = proxy.late_snapshots

@@ -59,10 +59,23 @@ class Pipeline:
         self.socket.connect(self.metrics)
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
-                [*COMMAND, "up", "--config", str(path), "--run-dir", str(self.run_dir),
-                 "--metrics", self.metrics, "--port", "0", *arguments],
-                stdout=log, stderr=log, stdin=subprocess.DEVNULL,
-            )  # fmt: skip
+                [
+                    *COMMAND,
+                    "up",
+                    "--config",
+                    str(path),
+                    "--run-dir",
+                    str(self.run_dir),
+                    "--metrics",
+                    self.metrics,
+                    "--port",
+                    "0",
+                    *arguments,
+                ],
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+            )
 
     # -- what users see --------------------------------------------------------------------------
 
@@ -76,8 +89,11 @@ class Pipeline:
         """Run another command against this pipeline."""
         return subprocess.run(
             [*COMMAND, *arguments, "--run-dir", str(self.run_dir)],
-            capture_output=True, text=True, check=False, timeout=timeout_s,
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=timeout_s,
+        )
 
     def status(self) -> Payload:
         """The answer of ``/status``."""

@@ -16,9 +16,13 @@ def test_every_fault_is_noticed_and_no_wrong_number_is_published() -> None:
 
 def test_all_books_of_a_killed_worker_are_live_again_within_five_seconds(start: Start) -> None:
     pipeline = start(
-        "--source", "sim", "--symbols", ",".join(SYMBOLS),
-        config="[connector]\ntopics_per_socket = 500\n", topics="process.",
-    )  # fmt: skip
+        "--source",
+        "sim",
+        "--symbols",
+        ",".join(SYMBOLS),
+        config="[connector]\ntopics_per_socket = 500\n",
+        topics="process.",
+    )
     pipeline.wait_ready()
     before = pipeline.pid("orderbook-0")
     kill(before)

@@ -15,25 +15,75 @@ from tests.system.conftest import Start
 from tests.system.pipeline import COMMAND, Pipeline, kill, until
 
 HEADER = {
-    "v", "kind", "category", "symbol", "source", "process", "epoch", "seq", "state",
-    "match_ts_ms", "exchange_ts_ms", "recv_ts_ns", "publish_ts_ns",
-}  # fmt: skip
+    "v",
+    "kind",
+    "category",
+    "symbol",
+    "source",
+    "process",
+    "epoch",
+    "seq",
+    "state",
+    "match_ts_ms",
+    "exchange_ts_ms",
+    "recv_ts_ns",
+    "publish_ts_ns",
+}
 TRADES = HEADER | {
-    "last_price", "last_size", "last_side", "last_trade_id", "trades_total", "cvd", "tps",
+    "last_price",
+    "last_size",
+    "last_side",
+    "last_trade_id",
+    "trades_total",
+    "cvd",
+    "tps",
     "windows",
-}  # fmt: skip
+}
 WINDOW = {
-    "trades", "tpm", "tps", "volume", "buy_volume", "sell_volume", "vol_delta", "buy_sell_ratio",
-    "buy_share", "turnover", "vwap", "high", "low", "coverage_s",
-}  # fmt: skip
+    "trades",
+    "tpm",
+    "tps",
+    "volume",
+    "buy_volume",
+    "sell_volume",
+    "vol_delta",
+    "buy_sell_ratio",
+    "buy_share",
+    "turnover",
+    "vwap",
+    "high",
+    "low",
+    "coverage_s",
+}
 BOOK = HEADER | {
-    "reason", "update_id", "sequence", "best_bid", "best_bid_size", "best_ask", "best_ask_size",
-    "mid_price", "spread", "spread_bps", "weighted_mid", "imbalance", "depth", "bids", "asks",
+    "reason",
+    "update_id",
+    "sequence",
+    "best_bid",
+    "best_bid_size",
+    "best_ask",
+    "best_ask_size",
+    "mid_price",
+    "spread",
+    "spread_bps",
+    "weighted_mid",
+    "imbalance",
+    "depth",
+    "bids",
+    "asks",
     "densities",
-}  # fmt: skip
+}
 PROCESS = {
-    "v", "kind", "process", "pid", "role", "state", "source", "uptime_s", "restarts",
-}  # fmt: skip
+    "v",
+    "kind",
+    "process",
+    "pid",
+    "role",
+    "state",
+    "source",
+    "uptime_s",
+    "restarts",
+}
 
 COUNTERS = [
     "connector_connected",
@@ -160,8 +210,10 @@ def test_commands_without_a_pipeline_say_so(tmp_path: Path) -> None:
     for command in (["status"], ["tail"], ["subscribe", "linear:BTCUSDT"]):
         done = subprocess.run(
             [*COMMAND, *command, "--run-dir", str(tmp_path / "none")],
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         assert done.returncode == 69, command
         assert len(done.stderr.splitlines()) == 1
 
@@ -174,14 +226,21 @@ def test_status_describes_processes_connectors_and_books(start: Start) -> None:
     assert status["ready"] is True
     names = {process["process"] for process in status["processes"]}
     assert names == {
-        "supervisor", "forwarder", "simulator", "connector-linear-0", "trades-0", "orderbook-0",
-    }  # fmt: skip
+        "supervisor",
+        "forwarder",
+        "simulator",
+        "connector-linear-0",
+        "trades-0",
+        "orderbook-0",
+    }
     [connector] = status["connectors"]
     assert connector["connected"] is True
     assert set(connector["topics"]) == {
-        "publicTrade.BTCUSDT", "publicTrade.ETHUSDT", "orderbook.50.BTCUSDT",
+        "publicTrade.BTCUSDT",
+        "publicTrade.ETHUSDT",
+        "orderbook.50.BTCUSDT",
         "orderbook.50.ETHUSDT",
-    }  # fmt: skip
+    }
     assert set(connector["topics"].values()) <= {"confirmed", "delivering"}
     assert status["books"]["live"] == 2
 
@@ -267,9 +326,20 @@ def test_children_leave_when_the_supervisor_is_killed_and_a_new_one_starts(start
     pipeline.process.wait()
     until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), "children gone", 5)
     with subprocess.Popen(
-        [*COMMAND, "up", "--source", "sim", "--port", "0", "--run-dir", str(pipeline.run_dir),
-         "--metrics", pipeline.metrics], stderr=subprocess.DEVNULL,
-    ) as second:  # fmt: skip
+        [
+            *COMMAND,
+            "up",
+            "--source",
+            "sim",
+            "--port",
+            "0",
+            "--run-dir",
+            str(pipeline.run_dir),
+            "--metrics",
+            pipeline.metrics,
+        ],
+        stderr=subprocess.DEVNULL,
+    ) as second:
         pipeline.process = second
         later = drained(pipeline)
         later.first(is_live("orderbook", "BTCUSDT"))
@@ -308,8 +378,11 @@ def test_gaps_lists_what_could_not_be_trusted(start: Start) -> None:
     told = json.loads(done.stdout)
     lost = [gap for gap in told if gap["reason"] == "disconnected"]
     assert {(gap["stream"], gap["symbol"]) for gap in lost} == {
-        ("book", "BTCUSDT"), ("book", "ETHUSDT"), ("trades", "BTCUSDT"), ("trades", "ETHUSDT"),
-    }  # fmt: skip
+        ("book", "BTCUSDT"),
+        ("book", "ETHUSDT"),
+        ("trades", "BTCUSDT"),
+        ("trades", "ETHUSDT"),
+    }
     [book] = [gap for gap in lost if (gap["stream"], gap["symbol"]) == ("book", "BTCUSDT")]
     assert 0 < book["duration_s"] < 5
     assert book["update_id_before"] is not None

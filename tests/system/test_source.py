@@ -137,8 +137,9 @@ def test_a_symbol_that_is_subscribed_and_refused_leaves_nothing_behind(start: St
     assert "handler not found" in done.stderr
     farewells = [
         (kind, category, "NOPEUSDT", "stale", "unsubscribed")
-        for kind in ("orderbook", "trades") for category in ("linear", "spot")
-    ]  # fmt: skip
+        for kind in ("orderbook", "trades")
+        for category in ("linear", "spot")
+    ]
     pipeline.first_of_each(*(partial(is_said, farewell) for farewell in farewells))
     pipeline.command("unsubscribe", "linear:SOLUSDT")
     until(lambda: pipeline.status()["books"] == {"syncing": 0, "live": 1, "stale": 0}, "one book")

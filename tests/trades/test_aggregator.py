@@ -562,8 +562,10 @@ class TestGaps:
         aggregator.apply(trades_message(1_000, [trade(999, sequence=7)]), "BTCUSDT")
         [opened] = aggregator.apply_link("", link("missed", 5_000))
         assert ("opened", "bus_gap", T0 + 999) == (
-            opened.event, opened.gap.reason, opened.gap.start_ms,
-        )  # fmt: skip
+            opened.event,
+            opened.gap.reason,
+            opened.gap.start_ms,
+        )
         assert "stale" == metrics(aggregator, 5_100)["state"]
         assert [] == aggregator.apply_link("", link("missed", 5_200))
         if is_quiet:

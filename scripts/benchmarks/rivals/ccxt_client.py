@@ -20,12 +20,29 @@ def market(name: str) -> dict[str, Any]:
     """A linear perpetual as ccxt describes it."""
     base = name.removesuffix("USDT")
     return {
-        "id": name, "symbol": f"{base}/USDT:USDT", "base": base, "quote": "USDT",
-        "settle": "USDT", "baseId": base, "quoteId": "USDT", "settleId": "USDT", "type": "swap",
-        "spot": False, "margin": False, "swap": True, "future": False, "option": False,
-        "active": True, "contract": True, "linear": True, "inverse": False, "contractSize": 1.0,
-        "precision": {"amount": 0.001, "price": 0.01}, "limits": {}, "info": {},
-    }  # fmt: skip
+        "id": name,
+        "symbol": f"{base}/USDT:USDT",
+        "base": base,
+        "quote": "USDT",
+        "settle": "USDT",
+        "baseId": base,
+        "quoteId": "USDT",
+        "settleId": "USDT",
+        "type": "swap",
+        "spot": False,
+        "margin": False,
+        "swap": True,
+        "future": False,
+        "option": False,
+        "active": True,
+        "contract": True,
+        "linear": True,
+        "inverse": False,
+        "contractSize": 1.0,
+        "precision": {"amount": 0.001, "price": 0.01},
+        "limits": {},
+        "info": {},
+    }
 
 
 class Counting(ccxt.pro.bybit):  # type: ignore[misc]

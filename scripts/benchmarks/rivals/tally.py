@@ -35,8 +35,13 @@ class Tally:
 
     def done(self, touch: tuple[float, float] | None = None) -> None:
         """Say that everything arrived."""
-        line = {"event": "done", "books": self.books, "trades": self.trades, "touch": touch,
-                "at_s": time.monotonic()}  # fmt: skip
+        line = {
+            "event": "done",
+            "books": self.books,
+            "trades": self.trades,
+            "touch": touch,
+            "at_s": time.monotonic(),
+        }
         print(json.dumps(line), flush=True)
 
 

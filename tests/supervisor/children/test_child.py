@@ -186,8 +186,11 @@ def test_an_exit_forgets_what_the_process_said_and_is_followed_by_a_start(world:
     world.pass_time(0.1)
 
     assert (None, {}, {}, 70) == (
-        world.keeper.pid, world.keeper.status, world.keeper.ready, world.keeper.exit_code,
-    )  # fmt: skip
+        world.keeper.pid,
+        world.keeper.status,
+        world.keeper.ready,
+        world.keeper.exit_code,
+    )
     world.pass_time(0.49)
     assert 1 == len(world.processes)
     world.pass_time(0.01)
@@ -220,8 +223,10 @@ def test_an_exit_that_a_restart_cannot_mend_is_final(world: World, code: int) ->
     world.pass_time(100.0)
 
     assert ("failed", 1, {}) == (
-        world.state, len(world.processes), dict(world.keeper.restarts),
-    )  # fmt: skip
+        world.state,
+        len(world.processes),
+        dict(world.keeper.restarts),
+    )
 
 
 def test_a_stop_is_asked_for_then_enforced(world: World) -> None:

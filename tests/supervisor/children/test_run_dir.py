@@ -34,9 +34,19 @@ def test_a_directory_that_was_there_stays_with_what_is_in_it(tmp_path: Path) -> 
 
 
 def test_what_a_killed_pipeline_left_is_cleared_and_nothing_else(tmp_path: Path) -> None:
-    ours = ["endpoints.json", "control.ipc", "metrics.ipc", "linear-0.ipc", "linear-0.feed",
-            "trades-1.json", "connector-option-12.json", "simulator.partial", "dashboard.json",
-            "lock", "pipeline.log"]  # fmt: skip
+    ours = [
+        "endpoints.json",
+        "control.ipc",
+        "metrics.ipc",
+        "linear-0.ipc",
+        "linear-0.feed",
+        "trades-1.json",
+        "connector-option-12.json",
+        "simulator.partial",
+        "dashboard.json",
+        "lock",
+        "pipeline.log",
+    ]
     theirs = ["data.json", "linear.ipc", "my-trades-1.json", "lock.txt", "control.ipc.bak"]
     for name in ours + theirs:
         (tmp_path / name).write_text("1")

@@ -57,8 +57,11 @@ def test_every_help_has_examples_that_parse(
     ("words", "name", "meant"),
     [
         ("up --symbols btcusdt,*usdt", "symbols", "BTCUSDT,*USDT"),
-        ("check --symbols ' ethusdt, top:5:turnover:*usdt'", "symbols",
-         "ETHUSDT,top:5:turnover:*USDT"),
+        (
+            "check --symbols ' ethusdt, top:5:turnover:*usdt'",
+            "symbols",
+            "ETHUSDT,top:5:turnover:*USDT",
+        ),
         ("simulate --symbols btcusdt", "symbols", "BTCUSDT"),
         ("subscribe spot:btcusdt top:5:turnover", "markets", ["spot:BTCUSDT", "top:5:turnover"]),
         ("unsubscribe linear:*usdt", "markets", ["linear:*USDT"]),
@@ -67,7 +70,7 @@ def test_every_help_has_examples_that_parse(
         ("tail book.option.btc-1jan27-0.4-p", "topic_prefix", "book.option.BTC-1JAN27-0.4-P"),
         ("tail process.trades-0", "topic_prefix", "process.trades-0"),
     ],
-)  # fmt: skip
+)
 def test_symbols_need_no_capitals_in_any_command(words: str, name: str, meant: Any) -> None:
     assert meant == parse(shlex.split(words))[name]
 
@@ -91,10 +94,18 @@ def test_what_every_command_does_is_said_in_full(capsys: pytest.CaptureFixture[s
 def complete(words: str) -> tuple[int, list[str]]:
     """Exit code and offers of the shell completion after these words."""
     done = subprocess.run(
-        RUN, capture_output=True, text=True, timeout=20, check=False,
-        env={**os.environ, "_BYBIT_PIPELINE_COMPLETE": "complete_bash", "COMP_WORDS": words,
-             "COMP_CWORD": str(len(words.split(" ")) - 1)},
-    )  # fmt: skip
+        RUN,
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+        env={
+            **os.environ,
+            "_BYBIT_PIPELINE_COMPLETE": "complete_bash",
+            "COMP_WORDS": words,
+            "COMP_CWORD": str(len(words.split(" ")) - 1),
+        },
+    )
     assert "" == done.stderr
     return done.returncode, done.stdout.split()
 
@@ -121,9 +132,13 @@ def test_the_shell_completes_the_markets_of_the_running_pipeline(steady_pipeline
 
 def test_a_completion_that_is_not_known_fails() -> None:
     done = subprocess.run(
-        RUN, capture_output=True, text=True, timeout=20, check=False,
+        RUN,
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
         env={**os.environ, "_BYBIT_PIPELINE_COMPLETE": "complete_tcsh"},
-    )  # fmt: skip
+    )
     assert (1, "") == (done.returncode, done.stdout)
     assert "tcsh not supported" in done.stderr
 
@@ -140,8 +155,17 @@ def test_the_plan_as_json_has_the_same_keys_for_every_process(
 
     assert ("sim", None, "mainnet") == (plan["source"], plan["url"], plan["network"])
     for process in plan["processes"]:
-        assert {"process", "role", "connects", "feeds", "gathers", "listens", "publishes", "serves",
-                "topics"} == process.keys()  # fmt: skip
+        assert {
+            "process",
+            "role",
+            "connects",
+            "feeds",
+            "gathers",
+            "listens",
+            "publishes",
+            "serves",
+            "topics",
+        } == process.keys()
     topics = {process["process"]: process["topics"] for process in plan["processes"]}
     assert ["publicTrade.AUSDT", "orderbook.50.AUSDT"] == topics["connector-linear-0"]
     assert [] == topics["forwarder"]
@@ -175,9 +199,12 @@ def test_on_a_terminal_states_have_colours_and_long_lines_stay_whole() -> None:
     code = "from bybit_pipeline.supervisor.tui.highlight import show;"
     code += "show(['books  1 stale ' + 'x' * 200])"
     subprocess.run(
-        [sys.executable, "-c", code], stdout=theirs, stdin=theirs, check=True,
+        [sys.executable, "-c", code],
+        stdout=theirs,
+        stdin=theirs,
+        check=True,
         env={**os.environ, "TERM": "xterm", "COLUMNS": "80"},
-    )  # fmt: skip
+    )
     os.close(theirs)
     text = os.read(ours, 65536).decode()
     os.close(ours)
@@ -194,28 +221,52 @@ HEAD = {"source": "sim", "state": "live", "publish_ts_ns": 1_700_000_000_123_000
     ("payload", "facts"),
     [
         (
-            {"kind": "trades", "last_side": "Buy", "last_size": 0.5, "last_price": 65000.5,
-             "tps": 2.0, "windows": {"60s": {"tpm": 120.0, "vol_delta": -1.0}}},
+            {
+                "kind": "trades",
+                "last_side": "Buy",
+                "last_size": 0.5,
+                "last_price": 65000.5,
+                "tps": 2.0,
+                "windows": {"60s": {"tpm": 120.0, "vol_delta": -1.0}},
+            },
             ["Buy", "0.500", "@", "65000.5", "tps", "2.0", "60s", "tpm", "120", "delta", "-1.000"],
         ),
         (
-            {"kind": "orderbook", "best_bid": 10.0, "best_ask": 11.5, "spread_bps": 3.0,
-             "imbalance": {"10": 0.5}, "densities": [{}]},
+            {
+                "kind": "orderbook",
+                "best_bid": 10.0,
+                "best_ask": 11.5,
+                "spread_bps": 3.0,
+                "imbalance": {"10": 0.5},
+                "densities": [{}],
+            },
             ["10", "|", "11.5", "3.00", "bps", "imb", "+0.50", "1", "walls"],
         ),
         (
-            {"kind": "density", "side": "bid", "event": "eaten", "size": 1.0, "peak_size": 4.0,
-             "price": 10.5, "distance_bps": 2.0},
+            {
+                "kind": "density",
+                "side": "bid",
+                "event": "eaten",
+                "size": 1.0,
+                "peak_size": 4.0,
+                "price": 10.5,
+                "distance_bps": 2.0,
+            },
             ["bid", "wall", "eaten:", "1.000", "of", "4.000", "@", "10.5", "2.0", "bps", "away"],
         ),
         (
-            {"kind": "gap", "stream": "book", "event": "closed", "reason": "gap",
-             "duration_s": 0.25},
+            {
+                "kind": "gap",
+                "stream": "book",
+                "event": "closed",
+                "reason": "gap",
+                "duration_s": 0.25,
+            },
             ["book", "closed:", "gap", "0.250", "s"],
         ),
     ],
     ids=["trades", "orderbook", "density", "gap"],
-)  # fmt: skip
+)
 def test_a_message_is_one_line_with_what_matters(payload: dict[str, Any], facts: list[str]) -> None:
     line = message_line("kind.linear.X", {**HEAD, **payload})
 

@@ -24,8 +24,11 @@ RUN = [
 ]
 
 
-PLANNED = {f"{stream}.{symbol}" for symbol in ("BTCUSDT", "ETHUSDT")
-           for stream in ("publicTrade", "orderbook.50")}  # fmt: skip
+PLANNED = {
+    f"{stream}.{symbol}"
+    for symbol in ("BTCUSDT", "ETHUSDT")
+    for stream in ("publicTrade", "orderbook.50")
+}
 """The topics of a pipeline without any option."""
 
 
@@ -181,18 +184,42 @@ def test_check_prints_every_process_its_topics_and_endpoints(
 ) -> None:
     run_dir = tmp_path / "run"
     assert 0 == main(
-        ["check", "--run-dir", str(run_dir), "--symbols", "AUSDT,BUSDT", "--category", "spot",
-         "--depth", "200", "--metrics", "tcp://127.0.0.1:7001", "--port", "7002",
-         "--source", "sim"]
-    )  # fmt: skip
+        [
+            "check",
+            "--run-dir",
+            str(run_dir),
+            "--symbols",
+            "AUSDT,BUSDT",
+            "--category",
+            "spot",
+            "--depth",
+            "200",
+            "--metrics",
+            "tcp://127.0.0.1:7001",
+            "--port",
+            "7002",
+            "--source",
+            "sim",
+        ]
+    )
     out = capsys.readouterr().out
 
     for expected in (
-        "supervisor", "forwarder", "trades-0", "orderbook-0", "simulator", "connector-spot-0",
-        "orderbook.200.AUSDT", "publicTrade.BUSDT", "book.spot.BUSDT", "trade.spot.AUSDT",
-        f"ipc://{run_dir}/spot-0.ipc", f"ipc://{run_dir}/control.ipc", "tcp://127.0.0.1:7001",
+        "supervisor",
+        "forwarder",
+        "trades-0",
+        "orderbook-0",
+        "simulator",
+        "connector-spot-0",
+        "orderbook.200.AUSDT",
+        "publicTrade.BUSDT",
+        "book.spot.BUSDT",
+        "trade.spot.AUSDT",
+        f"ipc://{run_dir}/spot-0.ipc",
+        f"ipc://{run_dir}/control.ipc",
+        "tcp://127.0.0.1:7001",
         "http://127.0.0.1:7002",
-    ):  # fmt: skip
+    ):
         assert expected in out
     assert not run_dir.exists()
 
@@ -202,9 +229,15 @@ def test_check_prints_every_process_its_topics_and_endpoints(
 
 @pytest.mark.parametrize(
     "arguments",
-    [["status"], ["status", "--json"], ["tail"], ["watch"], ["subscribe", "linear:BTCUSDT"],
-     ["unsubscribe", "linear:BTCUSDT"]],
-)  # fmt: skip
+    [
+        ["status"],
+        ["status", "--json"],
+        ["tail"],
+        ["watch"],
+        ["subscribe", "linear:BTCUSDT"],
+        ["unsubscribe", "linear:BTCUSDT"],
+    ],
+)
 def test_without_a_pipeline_there_is_nothing_to_talk_to(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, arguments: list[str]
 ) -> None:
@@ -237,13 +270,30 @@ def test_status_is_for_people_or_for_programs(
     assert 0 == main(["status", "--json", *where])
     status = json.loads(capsys.readouterr().out)
 
-    assert {"version", "source", "network", "started_ts_ms", "ready", "reasons", "processes",
-            "connectors", "books"} <= status.keys()  # fmt: skip
+    assert {
+        "version",
+        "source",
+        "network",
+        "started_ts_ms",
+        "ready",
+        "reasons",
+        "processes",
+        "connectors",
+        "books",
+    } <= status.keys()
     for entry in status["processes"]:
         assert entry["process"] in text
     [connector] = status["connectors"]
-    assert {"process", "url", "connected", "session", "reconnects", "topics", "ping_rtt_ms",
-            "last_message_ts_ms"} <= connector.keys()  # fmt: skip
+    assert {
+        "process",
+        "url",
+        "connected",
+        "session",
+        "reconnects",
+        "topics",
+        "ping_rtt_ms",
+        "last_message_ts_ms",
+    } <= connector.keys()
     assert "delivering" == connector["topics"]["orderbook.50.BTCUSDT"]
 
 
@@ -310,8 +360,17 @@ def test_a_second_up_is_refused_with_the_pid_of_the_first(steady_pipeline: Any) 
 def test_a_taken_port_is_one_line_and_73(steady_pipeline: Any, tmp_path: Path) -> None:
     port = steady_pipeline.status()["http"].rpartition(":")[2]
 
-    done = run("up", "--run-dir", str(tmp_path / "run"), "--source", "sim", "--port", port,
-               "--metrics", "tcp://127.0.0.1:0")  # fmt: skip
+    done = run(
+        "up",
+        "--run-dir",
+        str(tmp_path / "run"),
+        "--source",
+        "sim",
+        "--port",
+        port,
+        "--metrics",
+        "tcp://127.0.0.1:0",
+    )
 
     assert 73 == done.returncode
     [line] = done.stderr.splitlines()
@@ -345,8 +404,14 @@ class Metrics:
         while not self._stopping.wait(0.01):
             number += 1
             for kind in ("trades", "orderbook"):
-                payload = {"kind": kind, "category": "linear", "symbol": "BTCUSDT", "seq": number,
-                           "epoch": "e", "last_price": None}  # fmt: skip
+                payload = {
+                    "kind": kind,
+                    "category": "linear",
+                    "symbol": "BTCUSDT",
+                    "seq": number,
+                    "epoch": "e",
+                    "last_price": None,
+                }
                 topic = f"{kind}.linear.BTCUSDT".encode()
                 self._socket.send_multipart([topic, codec.encode_map(payload)])
 
@@ -449,8 +514,9 @@ def test_watch_shows_the_others_all_the_same(metrics: Metrics) -> None:
 def test_simulate_runs_the_simulated_exchange_with_the_same_options() -> None:
     with subprocess.Popen(
         [*RUN, "simulate", "--symbols", "BTCUSDT", "--category", "spot", "--seed", "7"],
-        stdout=subprocess.PIPE, text=True,
-    ) as process:  # fmt: skip
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
         assert process.stdout is not None
         line = process.stdout.readline()
         process.send_signal(signal.SIGINT)

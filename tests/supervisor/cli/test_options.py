@@ -49,17 +49,28 @@ def capture(tmp_path: Path) -> Path:
     lines: list[dict[str, Any]] = [
         _book("orderbook.200.BTCUSDT"),
         _book("orderbook.50.SOLUSDT"),
-        {"topic": "publicTrade.BTCUSDT", "type": "snapshot", "ts": 2, "data": [
-            {"T": 2, "s": "BTCUSDT", "S": "Buy", "v": "1", "p": "2", "L": "PlusTick", "i": "x"}]},
-    ]  # fmt: skip
+        {
+            "topic": "publicTrade.BTCUSDT",
+            "type": "snapshot",
+            "ts": 2,
+            "data": [
+                {"T": 2, "s": "BTCUSDT", "S": "Buy", "v": "1", "p": "2", "L": "PlusTick", "i": "x"}
+            ],
+        },
+    ]
     path = tmp_path / "recorded.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return path
 
 
 def _book(topic: str) -> dict[str, Any]:
-    return {"topic": topic, "type": "snapshot", "ts": 1, "cts": 1,
-            "data": {"s": topic.split(".")[2], "b": [], "a": [], "u": 1, "seq": 1}}  # fmt: skip
+    return {
+        "topic": topic,
+        "type": "snapshot",
+        "ts": 1,
+        "cts": 1,
+        "data": {"s": topic.split(".")[2], "b": [], "a": [], "u": 1, "seq": 1},
+    }
 
 
 def config(**options: Any) -> Config:
@@ -73,15 +84,23 @@ def test_without_a_file_and_options_there_are_two_linear_books() -> None:
 def test_options_win_over_the_file(file: Path) -> None:
     made, run_dir = resolve(
         Options(
-            config=file, source="sim", network="testnet", url="ws://h:1/{category}",
-            run_dir=Path("/run/x"), metrics="tcp://127.0.0.1:7", port=0, speed=5.0,
+            config=file,
+            source="sim",
+            network="testnet",
+            url="ws://h:1/{category}",
+            run_dir=Path("/run/x"),
+            metrics="tcp://127.0.0.1:7",
+            port=0,
+            speed=5.0,
         )
-    )  # fmt: skip
+    )
 
     assert ("sim", "testnet", "ws://h:1/{category}") == (made.source, made.network, made.url)
     assert ("tcp://127.0.0.1:7", 0, 5.0) == (
-        made.metrics.endpoint, made.prometheus.port, made.replay.speed,
-    )  # fmt: skip
+        made.metrics.endpoint,
+        made.prometheus.port,
+        made.replay.speed,
+    )
     assert "/run/x" == run_dir
 
 
@@ -147,8 +166,10 @@ def test_a_capture_alone_means_replay_of_everything_in_it(
     made = config(capture=Path("recorded.jsonl"), speed=50.0)
 
     assert ("replay", str(capture), 50.0) == (
-        made.source, made.replay.capture, made.replay.speed,
-    )  # fmt: skip
+        made.source,
+        made.replay.capture,
+        made.replay.speed,
+    )
     assert (
         MarketConfig(symbols=("BTCUSDT",), depth=200),
         MarketConfig(symbols=("SOLUSDT",), depth=50, streams=("orderbook",)),

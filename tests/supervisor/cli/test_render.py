@@ -12,21 +12,50 @@ from bybit_pipeline.supervisor.plan.plan import make_plan
 def status(**changes: Any) -> dict[str, Any]:
     """The status of a small pipeline."""
     processes = [
-        {"process": "trades-0", "state": "up", "pid": 12, "uptime_s": 3725.9, "restarts": 1,
-         "cpu_seconds": 1.5, "rss_bytes": 36 * 2**20, "counts": {"lost": 3, "lag_s": 0.0012}},
-        {"process": "forwarder", "state": "restarting", "pid": None, "uptime_s": None,
-         "restarts": 2, "cpu_seconds": None, "rss_bytes": None, "counts": {}},
-    ]  # fmt: skip
+        {
+            "process": "trades-0",
+            "state": "up",
+            "pid": 12,
+            "uptime_s": 3725.9,
+            "restarts": 1,
+            "cpu_seconds": 1.5,
+            "rss_bytes": 36 * 2**20,
+            "counts": {"lost": 3, "lag_s": 0.0012},
+        },
+        {
+            "process": "forwarder",
+            "state": "restarting",
+            "pid": None,
+            "uptime_s": None,
+            "restarts": 2,
+            "cpu_seconds": None,
+            "rss_bytes": None,
+            "counts": {},
+        },
+    ]
     connectors = [
-        {"process": "connector-linear-0", "url": "ws://h/linear", "connected": True,
-         "reconnects": 0, "ping_rtt_ms": None, "rejected": {"publicTrade.X": "no such topic"},
-         "topics": {"publicTrade.X": "rejected", "orderbook.50.Y": "delivering"}},
-    ]  # fmt: skip
+        {
+            "process": "connector-linear-0",
+            "url": "ws://h/linear",
+            "connected": True,
+            "reconnects": 0,
+            "ping_rtt_ms": None,
+            "rejected": {"publicTrade.X": "no such topic"},
+            "topics": {"publicTrade.X": "rejected", "orderbook.50.Y": "delivering"},
+        },
+    ]
     return {
-        "source": "live", "ready": True, "reasons": [], "version": "1", "network": "mainnet",
-        "metrics": "tcp://m", "http": "h:1", "books": {"live": 2, "stale": 0},
-        "processes": processes, "connectors": connectors,
-    } | changes  # fmt: skip
+        "source": "live",
+        "ready": True,
+        "reasons": [],
+        "version": "1",
+        "network": "mainnet",
+        "metrics": "tcp://m",
+        "http": "h:1",
+        "books": {"live": 2, "stale": 0},
+        "processes": processes,
+        "connectors": connectors,
+    } | changes
 
 
 def test_a_process_is_one_line_with_dashes_for_what_is_not_known() -> None:
@@ -58,9 +87,16 @@ def test_reasons_are_listed_when_it_is_not_ready() -> None:
 
 def test_patterns_are_shown_with_what_they_stand_for() -> None:
     shared = {"resolved_ts_ms": 1_735_809_771_618, "symbols": ["AUSDT", "BUSDT"]}
-    patterns = [{"pattern": "linear:*USDT", "state": "resolved", "reason": None, **shared},
-                {"pattern": "spot:top:5:turnover", "state": "unresolved", "reason": "HTTP 403",
-                 "resolved_ts_ms": None, "symbols": []}]  # fmt: skip
+    patterns = [
+        {"pattern": "linear:*USDT", "state": "resolved", "reason": None, **shared},
+        {
+            "pattern": "spot:top:5:turnover",
+            "state": "unresolved",
+            "reason": "HTTP 403",
+            "resolved_ts_ms": None,
+            "symbols": [],
+        },
+    ]
     lines = [line.split() for line in status_lines(status(patterns=patterns))]
 
     assert ["linear:*USDT", "resolved", "2", "2025-01-02", "09:22:51", "-"] in lines
@@ -71,8 +107,10 @@ def test_a_plan_says_where_patterns_come_from() -> None:
     config = make_config({"market": [{"symbols": ["*USDT", "top:5:turnover"]}]})
     text = "\n".join(plan_lines(make_plan(config, run_dir="/run/x")))
 
-    assert ("patterns  linear:*USDT linear:top:5:turnover: resolved while it runs, from the list "
-            "of https://api.bybit.com") in text  # fmt: skip
+    assert (
+        "patterns  linear:*USDT linear:top:5:turnover: resolved while it runs, from the list "
+        "of https://api.bybit.com"
+    ) in text
 
 
 def test_columns_are_aligned() -> None:

@@ -76,9 +76,14 @@ def test_the_repeat_of_a_last_value_for_somebody_else_is_left_out(publisher: Pub
         publisher.send("end", seq=1)
 
         assert [
-            ("trades.linear.A", 1), ("trades.linear.A", 2), ("trades.linear.A", 2),
-            ("trades.linear.B", 2), ("process.x", None), ("process.x", None), ("end", 1),
-        ] == heard(listener, "end")  # fmt: skip
+            ("trades.linear.A", 1),
+            ("trades.linear.A", 2),
+            ("trades.linear.A", 2),
+            ("trades.linear.B", 2),
+            ("process.x", None),
+            ("process.x", None),
+            ("end", 1),
+        ] == heard(listener, "end")
 
 
 def test_frames_that_cannot_be_read_are_counted(publisher: Publisher) -> None:

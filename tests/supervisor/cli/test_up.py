@@ -26,8 +26,20 @@ DEADLINE_S = 20.0
 
 def up(run_dir: Path) -> list[str]:
     """A pipeline of simulated data on ports that the operating system chooses."""
-    return [*RUN, "up", "--source", "sim", "--symbols", "BTCUSDT", "--run-dir", str(run_dir),
-            "--port", "0", "--metrics", "tcp://127.0.0.1:0"]  # fmt: skip
+    return [
+        *RUN,
+        "up",
+        "--source",
+        "sim",
+        "--symbols",
+        "BTCUSDT",
+        "--run-dir",
+        str(run_dir),
+        "--port",
+        "0",
+        "--metrics",
+        "tcp://127.0.0.1:0",
+    ]
 
 
 def read_until(terminal: int, expected: str) -> str:
@@ -44,9 +56,12 @@ def test_a_terminal_shows_the_markets_and_the_log_goes_to_a_file(tmp_path: Path)
     run_dir = tmp_path / "run"
     ours, theirs = pty.openpty()
     with subprocess.Popen(
-        up(run_dir), stdin=theirs, stdout=theirs, stderr=theirs,
+        up(run_dir),
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
         env={**os.environ, "COLUMNS": "160", "LINES": "50", "TERM": "xterm"},
-    ) as process:  # fmt: skip
+    ) as process:
         text = read_until(ours, "linear:BTCUSDT")
         log = [json.loads(line) for line in (run_dir / "pipeline.log").read_text().splitlines()]
         process.send_signal(signal.SIGINT)
@@ -84,8 +99,12 @@ def test_q_quits_and_the_terminal_is_as_it_was(tmp_path: Path) -> None:
     set_size(ours, 24, 80)
     before = termios.tcgetattr(theirs)
     env = {key: value for key, value in os.environ.items() if key not in ("COLUMNS", "LINES")}
-    options: dict[str, Any] = {"stdin": theirs, "stdout": theirs, "stderr": theirs,
-               "env": {**env, "TERM": "xterm"}}  # fmt: skip
+    options: dict[str, Any] = {
+        "stdin": theirs,
+        "stdout": theirs,
+        "stderr": theirs,
+        "env": {**env, "TERM": "xterm"},
+    }
     with subprocess.Popen(up(run_dir), **options) as process:
         read_until(ours, "linear:BTCUSDT")
         assert before != termios.tcgetattr(theirs)

@@ -191,8 +191,9 @@ def test_another_source_is_asked_at_once_and_an_answer_of_the_old_one_is_dropped
     rig.look()
     rig.take("AUSDT")
     rig.look(301)
-    rig.plan = dataclasses.replace(rig.plan, url="ws://127.0.0.1:5/v5/public/{category}",
-                                   source="sim", has_simulator=True)  # fmt: skip
+    rig.plan = dataclasses.replace(
+        rig.plan, url="ws://127.0.0.1:5/v5/public/{category}", source="sim", has_simulator=True
+    )
     assert rig.look() == 2, "still busy"
     assert rig.plan.selection.choices[0].state == "unresolved"
     assert rig.take("OLDUSDT") == {"AUSDT"}

@@ -20,8 +20,10 @@ LINEAR = InstrumentQuery("linear")
 
 def page(*symbols: str, cursor: str = "", category: str = "linear", **changes: Any) -> bytes:
     """A page of instruments that trade; ``changes`` apply to all of them."""
-    rows = [{"symbol": symbol, "status": "Trading", "isPreListing": False} | changes
-            for symbol in symbols]  # fmt: skip
+    rows = [
+        {"symbol": symbol, "status": "Trading", "isPreListing": False} | changes
+        for symbol in symbols
+    ]
     return envelope({"category": category, "list": rows, "nextPageCursor": cursor})
 
 
@@ -99,8 +101,10 @@ def test_pages_without_end_are_given_up(cursors: list[str]) -> None:
     ],
 )
 def test_only_what_trades_continuously_is_taken(changes: dict[str, Any], is_in: bool) -> None:
-    rows = [{"symbol": "BTCUSDT", "status": "Trading"}, {"symbol": "X", "status": "Trading",
-                                                        **changes}]  # fmt: skip
+    rows = [
+        {"symbol": "BTCUSDT", "status": "Trading"},
+        {"symbol": "X", "status": "Trading", **changes},
+    ]
     listing, _ = play(LINEAR, [envelope({"category": "linear", "list": rows})])
 
     assert ("X" in listing.symbols) is is_in
@@ -121,10 +125,14 @@ def test_turnover_ranks_the_list_and_what_has_none_comes_last() -> None:
 
 
 def test_turnover_of_inverse_contracts_is_compared_at_the_last_price() -> None:
-    rows = [{"symbol": "BTCUSD", "turnover24h": "2", "lastPrice": "60000"},
-            {"symbol": "XRPUSD", "turnover24h": "5000", "lastPrice": "1"}]  # fmt: skip
-    answers = [page("XRPUSD", "BTCUSD", category="inverse"),
-               envelope({"category": "inverse", "list": rows})]  # fmt: skip
+    rows = [
+        {"symbol": "BTCUSD", "turnover24h": "2", "lastPrice": "60000"},
+        {"symbol": "XRPUSD", "turnover24h": "5000", "lastPrice": "1"},
+    ]
+    answers = [
+        page("XRPUSD", "BTCUSD", category="inverse"),
+        envelope({"category": "inverse", "list": rows}),
+    ]
     listing, _ = play(InstrumentQuery("inverse", has_turnover=True), answers)
 
     assert listing.symbols == ("BTCUSD", "XRPUSD")

@@ -200,8 +200,11 @@ def test_after_a_failure_the_exchange_itself_is_asked_if_it_matters(
             exchange.server.faults.set("refuse")
         port = exchange.server.port
         websocket_url = f"ws://127.0.0.1:{port}/v5/public/linear"
-        thread.ask(ListRequest(url=f"http://127.0.0.1:{port}", needs=(LINEAR,),
-                               websocket_url=websocket_url))  # fmt: skip
+        thread.ask(
+            ListRequest(
+                url=f"http://127.0.0.1:{port}", needs=(LINEAR,), websocket_url=websocket_url
+            )
+        )
 
         assert taken(thread).is_exchange_there is is_there
 

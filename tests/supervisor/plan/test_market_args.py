@@ -32,17 +32,22 @@ def topics(plan: Plan) -> set[str]:
 def test_a_market_joins_like_the_first_table_of_its_category(plan: Plan) -> None:
     new = topics(subscribe(plan, ["linear:ETHUSDT", "spot:ETHUSDT"])) - topics(plan)
 
-    assert {"linear orderbook.200.ETHUSDT", "spot publicTrade.ETHUSDT",
-            "spot orderbook.50.ETHUSDT"} == new  # fmt: skip
+    assert {
+        "linear orderbook.200.ETHUSDT",
+        "spot publicTrade.ETHUSDT",
+        "spot orderbook.50.ETHUSDT",
+    } == new
 
 
 def test_a_market_of_a_new_category_joins_with_the_defaults(plan: Plan) -> None:
     new = topics(subscribe(plan, ["option:BTC-26MAR27-90000-C", "inverse:BTCUSD"])) - topics(plan)
 
     assert {
-        "option publicTrade.BTC", "option orderbook.25.BTC-26MAR27-90000-C",
-        "inverse publicTrade.BTCUSD", "inverse orderbook.50.BTCUSD",
-    } == new  # fmt: skip
+        "option publicTrade.BTC",
+        "option orderbook.25.BTC-26MAR27-90000-C",
+        "inverse publicTrade.BTCUSD",
+        "inverse orderbook.50.BTCUSD",
+    } == new
 
 
 def test_a_market_leaves_with_all_its_streams_and_alone(plan: Plan) -> None:
@@ -55,9 +60,19 @@ def test_a_market_that_is_not_there_cannot_leave(plan: Plan) -> None:
 
 
 @pytest.mark.parametrize(
-    "word", ["", "BTCUSDT", "linear", "linear:", ":BTCUSDT", "linear:btcusdt", "margin:BTCUSDT",
-             "linear:BTC USDT", "linear:A\x00B"],
-)  # fmt: skip
+    "word",
+    [
+        "",
+        "BTCUSDT",
+        "linear",
+        "linear:",
+        ":BTCUSDT",
+        "linear:btcusdt",
+        "margin:BTCUSDT",
+        "linear:BTC USDT",
+        "linear:A\x00B",
+    ],
+)
 def test_other_words_are_refused_with_what_is_allowed(word: str) -> None:
     with pytest.raises(MarketError, match="allowed: CATEGORY:SYMBOL such as linear:BTCUSDT"):
         parse_market(word)

@@ -201,8 +201,13 @@ def test_symbols_are_spread_evenly_over_the_workers_of_each_kind() -> None:
     )
 
     owners = Counter(placement.workers[0] for placement in plan.placements)
-    assert {"trades-0": 4, "trades-1": 3, "orderbook-0": 3, "orderbook-1": 2,
-            "orderbook-2": 2} == owners  # fmt: skip
+    assert {
+        "trades-0": 4,
+        "trades-1": 3,
+        "orderbook-0": 3,
+        "orderbook-1": 2,
+        "orderbook-2": 2,
+    } == owners
 
 
 def test_an_orderbook_worker_reads_the_trades_of_its_books() -> None:

@@ -57,18 +57,27 @@ def test_each_topic_is_wanted_once_named_before_pattern_and_first_before_second(
 
 
 def test_the_same_pattern_may_have_trades_and_books_in_two_tables() -> None:
-    selection = select({"symbols": ["*USDT"], "streams": ["trades"]},
-                       {"symbols": ["*USDT"], "streams": ["orderbook"], "depth": 1})  # fmt: skip
+    selection = select(
+        {"symbols": ["*USDT"], "streams": ["trades"]},
+        {"symbols": ["*USDT"], "streams": ["orderbook"], "depth": 1},
+    )
 
     assert len(listed(selection, "AUSDT").streams()) == 2
 
 
 def test_who_moves_to_another_pattern_gets_its_depth() -> None:
     """Deep books for the busiest, shallow ones for the rest."""
-    plan = make_plan(make_config({"market": [
-        {"symbols": ["top:1:turnover"], "depth": 200, "streams": ["orderbook"]},
-        {"symbols": ["*USDT"], "depth": 1, "streams": ["orderbook"]},
-    ]}), run_dir="/run/x")  # fmt: skip
+    plan = make_plan(
+        make_config(
+            {
+                "market": [
+                    {"symbols": ["top:1:turnover"], "depth": 200, "streams": ["orderbook"]},
+                    {"symbols": ["*USDT"], "depth": 1, "streams": ["orderbook"]},
+                ]
+            }
+        ),
+        run_dir="/run/x",
+    )
     before = with_selection(plan, listed(plan.selection, "AUSDT", "BUSDT", need=RANKED))
     after = with_selection(before, listed(before.selection, "BUSDT", "AUSDT", need=RANKED))
 
@@ -76,11 +85,13 @@ def test_who_moves_to_another_pattern_gets_its_depth() -> None:
     assert {p.stream.symbol: p.stream.depth for p in after.placements} == {"AUSDT": 1, "BUSDT": 200}
     [(_, unsubscribed)], [(_, subscribed)] = step.unsubscribe, step.subscribe
     assert {(s["symbol"], s["depth"]) for s in unsubscribed["streams"]} == {
-        ("AUSDT", 200), ("BUSDT", 1)
-    }  # fmt: skip
+        ("AUSDT", 200),
+        ("BUSDT", 1),
+    }
     assert {(s["symbol"], s["depth"]) for s in subscribed["streams"]} == {
-        ("AUSDT", 1), ("BUSDT", 200)
-    }  # fmt: skip
+        ("AUSDT", 1),
+        ("BUSDT", 200),
+    }
     assert step.stop == step.start == ()
 
 
@@ -137,8 +148,11 @@ def test_lists_are_needed_once_each_and_with_turnover_if_anybody_ranks() -> None
     )
 
     assert set(selection.needs()) == {
-        RANKED, InstrumentQuery("spot"), InstrumentQuery("option", "BTC"), InstrumentQuery("option", "ETH", has_turnover=True),
-    }  # fmt: skip
+        RANKED,
+        InstrumentQuery("spot"),
+        InstrumentQuery("option", "BTC"),
+        InstrumentQuery("option", "ETH", has_turnover=True),
+    }
     assert len(selection.needs()) == 4
 
 

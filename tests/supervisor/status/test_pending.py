@@ -34,8 +34,12 @@ def says(refused: Iterable[str] = (), **states: str) -> dict[str, Any]:
     """A heartbeat's status: NOPEUSDT's topics by kind, and which the exchange refused."""
     topics = {{"book": BOOK, "trades": TRADES}[kind]: state for kind, state in states.items()}
     rejected = {topic: WORDS for topic, state in topics.items() if state == "rejected"}
-    return {"connected": True, "topics": topics, "rejected": rejected,
-            "refused_topics": list(refused)}  # fmt: skip
+    return {
+        "connected": True,
+        "topics": topics,
+        "rejected": rejected,
+        "refused_topics": list(refused),
+    }
 
 
 REFUSED = says([BOOK, TRADES], book="rejected", trades="rejected")

@@ -181,9 +181,18 @@ def test_a_request_without_measure_is_refused(
 
 @pytest.mark.parametrize(
     "path",
-    ["/../../etc/passwd", "/..%2f..%2fetc/passwd", "//etc/passwd", "/status/../../etc/passwd",
-     "/metrics/", "/%2e%2e/etc/passwd", "file:///etc/passwd", "http://127.0.0.1/status", "*"],
-)  # fmt: skip
+    [
+        "/../../etc/passwd",
+        "/..%2f..%2fetc/passwd",
+        "//etc/passwd",
+        "/status/../../etc/passwd",
+        "/metrics/",
+        "/%2e%2e/etc/passwd",
+        "file:///etc/passwd",
+        "http://127.0.0.1/status",
+        "*",
+    ],
+)
 def test_nothing_but_the_pages_is_found(server: StatusServer, path: str) -> None:
     answer = raw(server, f"GET {path} HTTP/1.1\r\n\r\n".encode())
 

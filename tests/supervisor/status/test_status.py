@@ -25,11 +25,20 @@ def plan() -> Plan:
 
 def view(process: str, status: dict[str, Any] | None = None, **more: Any) -> ProcessView:
     fields: dict[str, Any] = {
-        "process": process, "role": process.split("-")[0], "pid": 7, "state": "up",
-        "is_up": True, "is_flapping": False, "restarts": {}, "uptime_s": 1.0,
-        "cpu_seconds": 0.5, "rss_bytes": 1000, "prometheus": "127.0.0.1:1", "exit_code": None,
+        "process": process,
+        "role": process.split("-")[0],
+        "pid": 7,
+        "state": "up",
+        "is_up": True,
+        "is_flapping": False,
+        "restarts": {},
+        "uptime_s": 1.0,
+        "cpu_seconds": 0.5,
+        "rss_bytes": 1000,
+        "prometheus": "127.0.0.1:1",
+        "exit_code": None,
         "status": status or {},
-    }  # fmt: skip
+    }
     return ProcessView(**(fields | more))
 
 
@@ -121,6 +130,14 @@ def test_books_are_counted_over_workers_and_unknown_ones_are_syncing(plan: Plan)
 def test_the_summary_of_a_process_has_the_keys_of_the_contract() -> None:
     summary = view("trades-0", restarts={"exit": 2, "hung": 1}).summary()
 
-    assert {"process", "role", "pid", "state", "restarts", "uptime_s", "cpu_seconds",
-            "rss_bytes"} <= summary.keys()  # fmt: skip
+    assert {
+        "process",
+        "role",
+        "pid",
+        "state",
+        "restarts",
+        "uptime_s",
+        "cpu_seconds",
+        "rss_bytes",
+    } <= summary.keys()
     assert 3 == summary["restarts"]

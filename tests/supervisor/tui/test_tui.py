@@ -25,27 +25,75 @@ from bybit_pipeline.supervisor.tui.overview import overview, shares
 from bybit_pipeline.supervisor.tui.rates import Rates
 from bybit_pipeline.supervisor.tui.state import SOURCE_S, Board, decimals
 
-WALL = {"side": "bid", "price": 83766.0, "size": 40.5, "strength": 9.2, "distance_bps": 0.4,
-        "eaten_ratio": 0.25, "pulled_ratio": 0.0, "age_ms": 12_000}  # fmt: skip
+WALL = {
+    "side": "bid",
+    "price": 83766.0,
+    "size": 40.5,
+    "strength": 9.2,
+    "distance_bps": 0.4,
+    "eaten_ratio": 0.25,
+    "pulled_ratio": 0.0,
+    "age_ms": 12_000,
+}
 BOOK: dict[str, Any] = {
-    "kind": "orderbook", "category": "linear", "symbol": "BTCUSDT", "state": "live",
-    "reason": None, "source": "live", "best_bid": 83766.3, "best_ask": 83766.4,
-    "mid_price": 83766.35, "weighted_mid": 83766.36, "spread": 0.1, "spread_bps": 0.0119,
-    "imbalance": {"10": -0.25}, "densities": [WALL],
+    "kind": "orderbook",
+    "category": "linear",
+    "symbol": "BTCUSDT",
+    "state": "live",
+    "reason": None,
+    "source": "live",
+    "best_bid": 83766.3,
+    "best_ask": 83766.4,
+    "mid_price": 83766.35,
+    "weighted_mid": 83766.36,
+    "spread": 0.1,
+    "spread_bps": 0.0119,
+    "imbalance": {"10": -0.25},
+    "densities": [WALL],
     "bids": [[83766.3, 1.0], [83766.0, 40.5], [83765.9, 2.0]],
     "asks": [[83766.4, 3.0], [83766.5, 0.5]],
-}  # fmt: skip
-STALE = {**BOOK, "state": "stale", "reason": "gap", "best_bid": None, "best_ask": None,
-         "mid_price": None, "weighted_mid": None, "spread": None, "spread_bps": None,
-         "imbalance": None, "densities": [], "bids": [], "asks": []}  # fmt: skip
-WINDOW = {"tpm": 1234.0, "vol_delta": -1.5, "coverage_s": 60.0, "buy_share": 0.4, "vwap": 83760.5,
-          "volume": 12.0, "low": 83700.0, "high": 83800.0, "turnover": 1.5e6}  # fmt: skip
+}
+STALE = {
+    **BOOK,
+    "state": "stale",
+    "reason": "gap",
+    "best_bid": None,
+    "best_ask": None,
+    "mid_price": None,
+    "weighted_mid": None,
+    "spread": None,
+    "spread_bps": None,
+    "imbalance": None,
+    "densities": [],
+    "bids": [],
+    "asks": [],
+}
+WINDOW = {
+    "tpm": 1234.0,
+    "vol_delta": -1.5,
+    "coverage_s": 60.0,
+    "buy_share": 0.4,
+    "vwap": 83760.5,
+    "volume": 12.0,
+    "low": 83700.0,
+    "high": 83800.0,
+    "turnover": 1.5e6,
+}
 TRADES: dict[str, Any] = {
-    "kind": "trades", "category": "linear", "symbol": "BTCUSDT", "state": "live",
-    "source": "live", "last_price": 83766.3, "last_size": 0.012, "last_side": "Sell",
-    "last_trade_id": "a", "match_ts_ms": 1_700_000_000_123, "cvd": 2.0, "tps": 8.6,
+    "kind": "trades",
+    "category": "linear",
+    "symbol": "BTCUSDT",
+    "state": "live",
+    "source": "live",
+    "last_price": 83766.3,
+    "last_size": 0.012,
+    "last_side": "Sell",
+    "last_trade_id": "a",
+    "match_ts_ms": 1_700_000_000_123,
+    "cvd": 2.0,
+    "tps": 8.6,
     "windows": {"60s": WINDOW},
-}  # fmt: skip
+}
 
 
 def board_of(*payloads: dict[str, Any], markets: tuple[str, ...] = (), now: float = 0.0) -> Board:
@@ -55,14 +103,26 @@ def board_of(*payloads: dict[str, Any], markets: tuple[str, ...] = (), now: floa
     return board
 
 
-def table(board: Board, choices: Choices | None = None, *, now: float = 0.0, width: int = 300,
-          height: int = 50) -> list[str]:  # fmt: skip
+def table(
+    board: Board,
+    choices: Choices | None = None,
+    *,
+    now: float = 0.0,
+    width: int = 300,
+    height: int = 50,
+) -> list[str]:
     lines = market_lines(board, choices or Choices(), now, width=width, height=height)
     return [line.plain for line in lines]
 
 
-def picture(board: Board, choices: Choices | None = None, *, now: float = 0.0, width: int = 120,
-            height: int = 40) -> str:  # fmt: skip
+def picture(
+    board: Board,
+    choices: Choices | None = None,
+    *,
+    now: float = 0.0,
+    width: int = 120,
+    height: int = 40,
+) -> str:
     lines = watch_picture(board, choices or Choices(), now, width=width, height=height)
     return "\n".join(line.plain for line in lines)
 
@@ -72,8 +132,20 @@ def picture(board: Board, choices: Choices | None = None, *, now: float = 0.0, w
 
 def test_a_market_is_one_row_of_its_book_and_its_trades() -> None:
     [_, row] = board_of(BOOK, TRADES).plain()
-    assert ["linear:BTCUSDT", "live", "83766.3", "83766.4", "83766.35", "0.01", "-0.25",
-            "83766.3", "1,234", "-1.500", "1", "LIVE"] == row.plain.split()  # fmt: skip
+    assert [
+        "linear:BTCUSDT",
+        "live",
+        "83766.3",
+        "83766.4",
+        "83766.35",
+        "0.01",
+        "-0.25",
+        "83766.3",
+        "1,234",
+        "-1.500",
+        "1",
+        "LIVE",
+    ] == row.plain.split()
 
 
 def test_what_is_not_known_is_a_dash_and_never_zero() -> None:
@@ -227,9 +299,18 @@ def test_a_book_that_is_not_live_has_no_ladder_but_a_reason() -> None:
 
 
 def test_the_tape_has_each_trade_once_newest_first() -> None:
-    board = board_of(TRADES, TRADES, {**TRADES, "last_trade_id": "b", "last_side": "Buy",
-                                      "last_price": 83770.0, "last_size": 7.0},
-                     markets=("BTCUSDT",))  # fmt: skip
+    board = board_of(
+        TRADES,
+        TRADES,
+        {
+            **TRADES,
+            "last_trade_id": "b",
+            "last_side": "Buy",
+            "last_price": 83770.0,
+            "last_size": 7.0,
+        },
+        markets=("BTCUSDT",),
+    )
     tape = [line.split()[-3:] for line in picture(board).splitlines() if ".123" in line]
 
     assert [["buy", "83,770.0", "7.000"], ["sell", "83,766.3", "0.012"]] == tape
@@ -240,8 +321,12 @@ def numbers_of(trades: dict[str, Any]) -> tuple[str, list[str]]:
     lines = picture(board_of(BOOK, {**TRADES, **trades}, markets=("BTCUSDT",)), width=240)
     [tps] = [line.split("tps ")[1].split()[0] for line in lines.splitlines() if "tps " in line]
     names = (f"{name} " for name in trades["windows"])
-    words = [line[line.index(name) :].split()[:3] for name in names
-             for line in lines.splitlines() if f"   {name}" in line]  # fmt: skip
+    words = [
+        line[line.index(name) :].split()[:3]
+        for name in names
+        for line in lines.splitlines()
+        if f"   {name}" in line
+    ]
     return tps, [word for line in words for word in line]
 
 
@@ -277,30 +362,69 @@ def test_it_is_named_beside_others_that_are_heard() -> None:
 
 
 def process(name: str, **changes: Any) -> dict[str, Any]:
-    return {"process": name, "role": name.split("-")[0], "state": "up", "pid": 1, "uptime_s": 60.0,
-            "restarts": 0, "cpu_seconds": 1.0, "rss_bytes": 2**20, "counts": {},
-            **changes}  # fmt: skip
+    return {
+        "process": name,
+        "role": name.split("-")[0],
+        "state": "up",
+        "pid": 1,
+        "uptime_s": 60.0,
+        "restarts": 0,
+        "cpu_seconds": 1.0,
+        "rss_bytes": 2**20,
+        "counts": {},
+        **changes,
+    }
 
 
 def status(**changes: Any) -> dict[str, Any]:
     connector = {
-        "process": "connector-linear-0", "url": "ws://h", "connected": True, "reconnects": 0,
-        "ping_rtt_ms": None, "last_message_ts_ms": None,
-        "topics": {"publicTrade.A": "confirmed", "orderbook.50.A": "delivering",
-                   "orderbook.50.B": "pending"},
-    }  # fmt: skip
+        "process": "connector-linear-0",
+        "url": "ws://h",
+        "connected": True,
+        "reconnects": 0,
+        "ping_rtt_ms": None,
+        "last_message_ts_ms": None,
+        "topics": {
+            "publicTrade.A": "confirmed",
+            "orderbook.50.A": "delivering",
+            "orderbook.50.B": "pending",
+        },
+    }
     return {
-        "source": "live", "version": "1", "ready": True, "reasons": [], "metrics": "tcp://m",
-        "http": "h:1", "run_dir": "/run/x", "started_ts_ms": 0,
+        "source": "live",
+        "version": "1",
+        "ready": True,
+        "reasons": [],
+        "metrics": "tcp://m",
+        "http": "h:1",
+        "run_dir": "/run/x",
+        "started_ts_ms": 0,
         "processes": [process("trades-0"), process("connector-linear-0")],
         "connectors": [connector],
-    } | changes  # fmt: skip
+    } | changes
 
 
-def shown(state: dict[str, Any], board: Board | None = None, feed: Feed | None = None, *,
-          width: int = 150, height: int = 45, **options: Any) -> list[str]:  # fmt: skip
-    lines = overview(state, board or Board(), feed or Feed(), Rates(), Choices(), now=0.0,
-                     wall_s=60.0, width=width, height=height, **options)  # fmt: skip
+def shown(
+    state: dict[str, Any],
+    board: Board | None = None,
+    feed: Feed | None = None,
+    *,
+    width: int = 150,
+    height: int = 45,
+    **options: Any,
+) -> list[str]:
+    lines = overview(
+        state,
+        board or Board(),
+        feed or Feed(),
+        Rates(),
+        Choices(),
+        now=0.0,
+        wall_s=60.0,
+        width=width,
+        height=height,
+        **options,
+    )
     return [line.plain for line in lines]
 
 
@@ -345,23 +469,29 @@ def test_the_picture_never_is_larger_than_the_terminal(
         board.update({**TRADES, "symbol": f"S{count}"})
     for count in range(events):
         feed.take_message(gap(event="opened", symbol=f"S{count}"))
-    state = status(ready=is_ready, reasons=[] if is_ready else ["a" * 90] * 7, source="sim",
-                   processes=[process(f"trades-{n}") for n in range(processes)])  # fmt: skip
+    state = status(
+        ready=is_ready,
+        reasons=[] if is_ready else ["a" * 90] * 7,
+        source="sim",
+        processes=[process(f"trades-{n}") for n in range(processes)],
+    )
 
     for lines in (
         shown(state, board, feed, width=width, height=height),
         picture(board, width=width, height=height).splitlines(),
         picture(Board(["BTCUSDT"]), width=width, height=height).splitlines(),
-        picture(board_of(BOOK, TRADES, markets=("BTCUSDT",)), width=width,
-                height=height).splitlines(),
-    ):  # fmt: skip
+        picture(
+            board_of(BOOK, TRADES, markets=("BTCUSDT",)), width=width, height=height
+        ).splitlines(),
+    ):
         assert len(lines) <= height
         assert all(Text(line).cell_len <= width for line in lines)
 
 
 def test_when_there_is_no_room_processes_in_trouble_come_first() -> None:
-    processes = [process(f"trades-{n}") for n in range(20)] + [process("orderbook-0",
-                                                                     state="flapping")]  # fmt: skip
+    processes = [process(f"trades-{n}") for n in range(20)] + [
+        process("orderbook-0", state="flapping")
+    ]
     lines = shown(status(processes=processes), height=16)
 
     assert any(line.startswith("orderbook-0") for line in lines)
@@ -421,13 +551,28 @@ def test_nothing_is_said_about_rates_across_a_restart() -> None:
 
 
 def gap(**changes: Any) -> dict[str, Any]:
-    return {"kind": "gap", "category": "linear", "symbol": "A", "stream": "book", "reason": "gap",
-            "event": "opened", "duration_s": None, "publish_ts_ns": 10**9} | changes  # fmt: skip
+    return {
+        "kind": "gap",
+        "category": "linear",
+        "symbol": "A",
+        "stream": "book",
+        "reason": "gap",
+        "event": "opened",
+        "duration_s": None,
+        "publish_ts_ns": 10**9,
+    } | changes
 
 
 def wall(at_s: int, **changes: Any) -> dict[str, Any]:
-    return {"kind": "density", "category": "linear", "symbol": "A", "event": "detected",
-            "publish_ts_ns": at_s * 10**9, "peak_size": 50.0, **WALL} | changes  # fmt: skip
+    return {
+        "kind": "density",
+        "category": "linear",
+        "symbol": "A",
+        "event": "detected",
+        "publish_ts_ns": at_s * 10**9,
+        "peak_size": 50.0,
+        **WALL,
+    } | changes
 
 
 def told(feed: Feed) -> list[str]:
@@ -445,9 +590,12 @@ def test_restarts_reconnects_and_a_change_of_source_are_events() -> None:
     feed.take_status(after, 2.0)
 
     assert {
-        "pipeline sim -> live", "trades-0 died, restart 1", "trades-0 up -> restarting",
-        "connector-linear-0 reconnect 2", "connector-linear-0 disconnected",
-    } == set(told(feed))  # fmt: skip
+        "pipeline sim -> live",
+        "trades-0 died, restart 1",
+        "trades-0 up -> restarting",
+        "connector-linear-0 reconnect 2",
+        "connector-linear-0 disconnected",
+    } == set(told(feed))
 
 
 def test_a_gap_is_told_when_it_opens_and_when_it_closes_but_not_the_first_of_all() -> None:
@@ -457,8 +605,9 @@ def test_a_gap_is_told_when_it_opens_and_when_it_closes_but_not_the_first_of_all
     feed.take_message(gap(event="closed", duration_s=1.42, publish_ts_ns=2 * 10**9))
 
     assert [
-        "linear:A book whole again after 1.4 s (gap)", "linear:A book not trusted: gap",
-    ] == told(feed)  # fmt: skip
+        "linear:A book whole again after 1.4 s (gap)",
+        "linear:A book not trusted: gap",
+    ] == told(feed)
 
 
 def test_news_of_a_wall_replaces_its_older_news() -> None:
@@ -504,9 +653,18 @@ def test_numbers_are_readable(value: float | None, digits: int | None, text: str
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(None, "–"), (0.0, "0.000"), (0.00001, "1e-05"), (0.505, "0.505"), (133.171, "133.17"),
-     (-12345.6, "-12,345.6"), (123456.0, "123.46k"), (1_290_000.0, "1.29M"), (3e9, "3.00G")],
-)  # fmt: skip
+    [
+        (None, "–"),
+        (0.0, "0.000"),
+        (0.00001, "1e-05"),
+        (0.505, "0.505"),
+        (133.171, "133.17"),
+        (-12345.6, "-12,345.6"),
+        (123456.0, "123.46k"),
+        (1_290_000.0, "1.29M"),
+        (3e9, "3.00G"),
+    ],
+)
 def test_amounts_are_short(value: float | None, text: str) -> None:
     assert text == amount(value)
 
