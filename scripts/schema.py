@@ -15,9 +15,9 @@ from typing import Any
 
 import msgspec
 
-from bybit_pipeline.shared import metrics
-from bybit_pipeline.shared.messages import BookMessage, LinkMessage, Trade, TradesMessage
-from bybit_pipeline.shared.shapes import BOOK_MEASURES, WINDOW_MEASURES
+from bybit_pipeline.shared.wire import metrics
+from bybit_pipeline.shared.wire.messages import BookMessage, LinkMessage, Trade, TradesMessage
+from bybit_pipeline.shared.wire.shapes import BOOK_MEASURES, WINDOW_MEASURES
 
 ROOT = Path(__file__).resolve().parents[1]
 SCHEMAS = ROOT / "docs" / "schema"

@@ -30,13 +30,14 @@ from typing import Any, Literal, NamedTuple, Self, cast
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
-from bybit_pipeline.shared import codec
-from bybit_pipeline.shared.bus import METRIC_QUEUE, RECONNECT_MS
-from bybit_pipeline.shared.config import own_run_dir
+from bybit_pipeline.shared.bus.metrics import METRIC_QUEUE
+from bybit_pipeline.shared.bus.sockets import RECONNECT_MS
 from bybit_pipeline.shared.errors import CodecError, NoPipelineError
-from bybit_pipeline.shared.keys import ClientKeys, read_client_keys
-from bybit_pipeline.shared.messages import Category, Level, Source
-from bybit_pipeline.shared.topics import metric_topic
+from bybit_pipeline.shared.settings.config import own_run_dir
+from bybit_pipeline.shared.settings.curve_keys import ClientKeys, read_client_keys
+from bybit_pipeline.shared.wire import codec
+from bybit_pipeline.shared.wire.messages import Category, Level, Source
+from bybit_pipeline.shared.wire.topics import metric_topic
 
 MARKET_KINDS = ("trades", "orderbook", "density", "gap")
 MAX_WAITING = 10_000

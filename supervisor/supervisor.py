@@ -20,9 +20,7 @@ import structlog
 import zmq
 from prometheus_client import GCCollector, ProcessCollector
 
-from bybit_pipeline.shared.actor import Actor
-from bybit_pipeline.shared.bus import MetricPublisher
-from bybit_pipeline.shared.clock import Clock
+from bybit_pipeline.shared.bus.metrics import MetricPublisher
 from bybit_pipeline.shared.errors import (
     EX_CANTCREAT,
     EX_OK,
@@ -32,11 +30,13 @@ from bybit_pipeline.shared.errors import (
     PipelineError,
     TakenError,
 )
-from bybit_pipeline.shared.messages import Source
-from bybit_pipeline.shared.ports import check_free, check_free_endpoint, remove_socket_file
-from bybit_pipeline.shared.specs import ProcessSpec
-from bybit_pipeline.shared.telemetry import Samples, Telemetry
-from bybit_pipeline.shared.topics import process_topic
+from bybit_pipeline.shared.runtime.actor import Actor
+from bybit_pipeline.shared.runtime.clock import Clock
+from bybit_pipeline.shared.runtime.telemetry import Samples, Telemetry
+from bybit_pipeline.shared.settings.ports import check_free, check_free_endpoint, remove_socket_file
+from bybit_pipeline.shared.settings.specs import ProcessSpec
+from bybit_pipeline.shared.wire.messages import Source
+from bybit_pipeline.shared.wire.topics import process_topic
 from bybit_pipeline.supervisor.children.children import Children, endpoint_of, module_command
 from bybit_pipeline.supervisor.children.last_will import LastWill
 from bybit_pipeline.supervisor.children.process import Lifeline

@@ -25,13 +25,13 @@ from bybit_pipeline.processes.connector.budget import Budget, read_attempts, wri
 from bybit_pipeline.processes.connector.client import CHECK_S, BybitWebSocketClient, StreamKey
 from bybit_pipeline.processes.connector.protocol import BookUpdate, Kind, TradeBatch
 from bybit_pipeline.processes.connector.subscriptions import TOPIC_STATES
-from bybit_pipeline.shared.actor import Actor
-from bybit_pipeline.shared.bus import MarketPublisher
-from bybit_pipeline.shared.clock import Clock
-from bybit_pipeline.shared.messages import SCHEMA_VERSION, LinkEvent, LinkMessage
-from bybit_pipeline.shared.specs import ConnectorSpec, Stream
-from bybit_pipeline.shared.telemetry import Samples, Telemetry
-from bybit_pipeline.shared.topics import link_topic, market_topic, parse_topic
+from bybit_pipeline.shared.bus.market import MarketPublisher
+from bybit_pipeline.shared.runtime.actor import Actor
+from bybit_pipeline.shared.runtime.clock import Clock
+from bybit_pipeline.shared.runtime.telemetry import Samples, Telemetry
+from bybit_pipeline.shared.settings.specs import ConnectorSpec, Stream
+from bybit_pipeline.shared.wire.messages import SCHEMA_VERSION, LinkEvent, LinkMessage
+from bybit_pipeline.shared.wire.topics import link_topic, market_topic, parse_topic
 
 log = structlog.get_logger()
 

@@ -61,11 +61,11 @@ from bybit_pipeline.processes.connector.subscriptions import (
     Subscriptions,
     TopicState,
 )
-from bybit_pipeline.shared.clock import Clock, SystemClock
-from bybit_pipeline.shared.config import ConnectorConfig
 from bybit_pipeline.shared.errors import EX_SOFTWARE
-from bybit_pipeline.shared.messages import Category, LinkEvent, Source
-from bybit_pipeline.shared.pace import Pace
+from bybit_pipeline.shared.runtime.clock import Clock, SystemClock
+from bybit_pipeline.shared.runtime.coalescing import ReadCoalescer
+from bybit_pipeline.shared.settings.config import ConnectorConfig
+from bybit_pipeline.shared.wire.messages import Category, LinkEvent, Source
 
 log = structlog.get_logger()
 
@@ -189,7 +189,7 @@ class BybitWebSocketClient:
         self.ping_rtt_s: float | None = None
         self.last_message_ts_ns: int | None = None
         """When the last data message was received."""
-        self.pace = Pace()
+        self.pace = ReadCoalescer()
         """When the reading thread rests."""
         self._on_trade = on_trade
         self._on_orderbook = on_orderbook

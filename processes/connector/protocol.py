@@ -4,7 +4,7 @@ Bybit v5 public frames: what they say, and what is refused.
 Decides how the text of one websocket message becomes a ``BookUpdate``, ``TradeBatch``es, an ``Ack``
 or a ``Pong``, and how a request is written. Must not know sockets, clocks, subscriptions or buses.
 One-letter wire names and numbers as text stop here: everything that leaves this file is validated,
-in the units of ``bybit_pipeline.shared.messages``.
+in the units of ``bybit_pipeline.shared.wire.messages``.
 
     {"topic":"orderbook.50.BTCUSDT","type":"delta","ts":1790134716101,"data":{"s":"BTCUSDT",
      "b":[["86723.40","0"]],"a":[],"u":29443257,"seq":301632783305},"cts":1790134716094}
@@ -22,7 +22,7 @@ from typing import Annotated, Literal, NamedTuple
 import msgspec
 from msgspec import Meta, Struct
 
-from bybit_pipeline.shared.messages import (
+from bybit_pipeline.shared.wire.messages import (
     SCHEMA_VERSION,
     BookMessage,
     Category,

@@ -1,11 +1,11 @@
 """``python -m bybit_pipeline.processes.dashboard SPEC.json``: the dashboard."""
 
-import bybit_pipeline.shared.lean  # noqa: F401, I001 - first
+import bybit_pipeline.shared.runtime.no_rich  # noqa: F401, I001 - first
 import sys
 
 from bybit_pipeline.processes.dashboard.actor import Dashboard
-from bybit_pipeline.shared.actor import main
-from bybit_pipeline.shared.specs import DashboardSpec
+from bybit_pipeline.shared.runtime.actor import main
+from bybit_pipeline.shared.settings.specs import DashboardSpec
 
 if __name__ == "__main__":
     sys.exit(main(Dashboard, DashboardSpec))

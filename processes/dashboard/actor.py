@@ -15,14 +15,14 @@ from zmq.utils.monitor import recv_monitor_message
 
 from bybit_pipeline.processes.dashboard.board import Board
 from bybit_pipeline.processes.dashboard.server import REFUSALS, Server
-from bybit_pipeline.shared import codec
-from bybit_pipeline.shared.actor import Actor
-from bybit_pipeline.shared.bus import RECONNECT_MS
-from bybit_pipeline.shared.clock import Clock
+from bybit_pipeline.shared.bus.sockets import RECONNECT_MS
 from bybit_pipeline.shared.errors import CodecError
-from bybit_pipeline.shared.keys import read_client_keys
-from bybit_pipeline.shared.specs import DashboardSpec
-from bybit_pipeline.shared.telemetry import Samples, Telemetry
+from bybit_pipeline.shared.runtime.actor import Actor
+from bybit_pipeline.shared.runtime.clock import Clock
+from bybit_pipeline.shared.runtime.telemetry import Samples, Telemetry
+from bybit_pipeline.shared.settings.curve_keys import read_client_keys
+from bybit_pipeline.shared.settings.specs import DashboardSpec
+from bybit_pipeline.shared.wire import codec
 
 log = structlog.get_logger()
 

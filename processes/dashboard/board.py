@@ -20,7 +20,7 @@ import msgspec
 
 from bybit_pipeline.processes.dashboard.history import History, Point
 from bybit_pipeline.processes.dashboard.ledger import Ledger
-from bybit_pipeline.shared.config import window_seconds
+from bybit_pipeline.shared.settings.config import window_seconds
 
 FeedState = Literal["starting", "live", "lost", "silent"]
 """Of the metrics socket: ``lost`` is a broken connection, ``silent`` one on which nothing comes."""

@@ -24,7 +24,12 @@ import msgspec
 
 from bybit_pipeline.processes.dashboard.board import Board, Cursor
 from bybit_pipeline.shared.errors import TakenError
-from bybit_pipeline.shared.webserver import Answer, BoundedServer, ReadOnlyHandler, error_answer
+from bybit_pipeline.shared.runtime.webserver import (
+    Answer,
+    BoundedServer,
+    ReadOnlyHandler,
+    error_answer,
+)
 
 STATIC = Path(__file__).parent / "static"
 STREAMS_MAX = 16

@@ -24,13 +24,14 @@ import zmq
 
 from bybit_pipeline.processes.forwarder.cache import LastValues, Message, parse_message
 from bybit_pipeline.processes.forwarder.gate import REFUSALS, Gate, Refusal
-from bybit_pipeline.shared.actor import Actor
-from bybit_pipeline.shared.bus import LINGER_MS, METRIC_QUEUE, MetricInbox, bind, plain_send
-from bybit_pipeline.shared.clock import Clock
+from bybit_pipeline.shared.bus.metrics import METRIC_QUEUE, MetricInbox
+from bybit_pipeline.shared.bus.sockets import LINGER_MS, bind, plain_send
 from bybit_pipeline.shared.errors import TakenError
-from bybit_pipeline.shared.pace import Pace
-from bybit_pipeline.shared.specs import ForwarderSpec
-from bybit_pipeline.shared.telemetry import Telemetry
+from bybit_pipeline.shared.runtime.actor import Actor
+from bybit_pipeline.shared.runtime.clock import Clock
+from bybit_pipeline.shared.runtime.coalescing import ReadCoalescer
+from bybit_pipeline.shared.runtime.telemetry import Telemetry
+from bybit_pipeline.shared.settings.specs import ForwarderSpec
 
 log = structlog.get_logger()
 
@@ -60,7 +61,7 @@ class Forwarder(Actor):
         self.spec = spec
         self.last_values = LastValues()
         self._queue = queue
-        self._pace = Pace()
+        self._pace = ReadCoalescer()
         self._inbox: MetricInbox | None = None
         self._out: zmq.Socket[bytes] | None = None
         self._gate: Gate | None = None

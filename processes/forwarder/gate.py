@@ -14,7 +14,7 @@ import zmq
 from zmq.utils.monitor import recv_monitor_message
 
 from bybit_pipeline.shared.errors import ConfigError
-from bybit_pipeline.shared.keys import clients_dir, read_allowed, read_server_keys
+from bybit_pipeline.shared.settings.curve_keys import clients_dir, read_allowed, read_server_keys
 
 log = structlog.get_logger()
 

@@ -20,13 +20,18 @@ from bybit_pipeline.processes.orderbook.followed import STATES, BookState, Follo
 from bybit_pipeline.processes.orderbook.ledger import GapNote
 from bybit_pipeline.processes.orderbook.manager import Key, OrderBookManager
 from bybit_pipeline.processes.orderbook.measures import MEASURES, BookMeasures
-from bybit_pipeline.shared.bus import Received
-from bybit_pipeline.shared.clock import Clock
-from bybit_pipeline.shared.messages import SCHEMA_VERSION, BookMessage, LinkMessage, TradesMessage
-from bybit_pipeline.shared.specs import Assignment, OrderbookSpec
-from bybit_pipeline.shared.telemetry import Samples, Telemetry
-from bybit_pipeline.shared.topics import link_topic, market_topic, metric_topic
-from bybit_pipeline.shared.worker import Metric, Turns, Worker
+from bybit_pipeline.shared.bus.market import Received
+from bybit_pipeline.shared.runtime.clock import Clock
+from bybit_pipeline.shared.runtime.telemetry import Samples, Telemetry
+from bybit_pipeline.shared.runtime.worker import Metric, Turns, Worker
+from bybit_pipeline.shared.settings.specs import Assignment, OrderbookSpec
+from bybit_pipeline.shared.wire.messages import (
+    SCHEMA_VERSION,
+    BookMessage,
+    LinkMessage,
+    TradesMessage,
+)
+from bybit_pipeline.shared.wire.topics import link_topic, market_topic, metric_topic
 
 log = structlog.get_logger()
 

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable
 from math import inf, isfinite
 from typing import ClassVar, Literal
 
-from bybit_pipeline.shared.messages import BookMessage, Level
+from bybit_pipeline.shared.wire.messages import BookMessage, Level
 
 BookSide = Literal["bid", "ask"]
 

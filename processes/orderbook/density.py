@@ -41,8 +41,8 @@ from typing import Any, Literal, NamedTuple
 from bybit_pipeline.processes.orderbook.book import BookHalf, BookSide, OrderBook
 from bybit_pipeline.processes.orderbook.measures import BPS, band, mid
 from bybit_pipeline.processes.orderbook.wall import Wall, WallLevel, exact
-from bybit_pipeline.shared.config import DensityConfig
-from bybit_pipeline.shared.messages import Trade
+from bybit_pipeline.shared.settings.config import DensityConfig
+from bybit_pipeline.shared.wire.messages import Trade
 
 EventName = Literal["detected", "grown", "eaten", "pulled", "removed"]
 EVENTS: tuple[EventName, ...] = ("detected", "grown", "eaten", "pulled", "removed")

@@ -15,7 +15,7 @@ from bybit_pipeline.processes.orderbook.density import DensityTracker
 from bybit_pipeline.processes.orderbook.ledger import REASONS, Gap, GapLedger, Reason
 from bybit_pipeline.processes.orderbook.measures import OrderFlow
 from bybit_pipeline.processes.orderbook.silence import SilenceJudge
-from bybit_pipeline.shared.messages import BookMessage, Category, Source, TradesMessage
+from bybit_pipeline.shared.wire.messages import BookMessage, Category, Source, TradesMessage
 
 BookState = Literal["syncing", "live", "stale"]
 STATES: tuple[BookState, ...] = ("syncing", "live", "stale")

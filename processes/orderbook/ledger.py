@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple, get_args
 
 import msgspec
 
-from bybit_pipeline.shared.messages import Category
+from bybit_pipeline.shared.wire.messages import Category
 
 Reason = Literal[
     "starting",

@@ -31,8 +31,14 @@ from bybit_pipeline.processes.orderbook.measures import (
     mid,
     spread_bps,
 )
-from bybit_pipeline.shared.config import DensityConfig, OrderbookConfig
-from bybit_pipeline.shared.messages import BookMessage, Category, Level, LinkMessage, TradesMessage
+from bybit_pipeline.shared.settings.config import DensityConfig, OrderbookConfig
+from bybit_pipeline.shared.wire.messages import (
+    BookMessage,
+    Category,
+    Level,
+    LinkMessage,
+    TradesMessage,
+)
 
 Key = tuple[Category, str]
 

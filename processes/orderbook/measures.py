@@ -18,9 +18,9 @@ from operator import mul, truediv
 from typing import Any
 
 from bybit_pipeline.processes.orderbook.book import BookHalf, OrderBook
-from bybit_pipeline.shared.config import OrderbookConfig
-from bybit_pipeline.shared.messages import Category, Level
-from bybit_pipeline.shared.shapes import BOOK_MEASURES
+from bybit_pipeline.shared.settings.config import OrderbookConfig
+from bybit_pipeline.shared.wire.messages import Category, Level
+from bybit_pipeline.shared.wire.shapes import BOOK_MEASURES
 
 BPS = 10_000.0
 

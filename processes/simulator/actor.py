@@ -16,10 +16,10 @@ import structlog
 from bybit_pipeline.processes.simulator.build import make_server
 from bybit_pipeline.processes.simulator.faults import describe
 from bybit_pipeline.processes.simulator.server import ServerThread
-from bybit_pipeline.shared.actor import Actor
-from bybit_pipeline.shared.clock import Clock
-from bybit_pipeline.shared.specs import SimulatorSpec
-from bybit_pipeline.shared.telemetry import Telemetry
+from bybit_pipeline.shared.runtime.actor import Actor
+from bybit_pipeline.shared.runtime.clock import Clock
+from bybit_pipeline.shared.runtime.telemetry import Telemetry
+from bybit_pipeline.shared.settings.specs import SimulatorSpec
 
 log = structlog.get_logger()
 

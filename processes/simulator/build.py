@@ -12,10 +12,10 @@ from bybit_pipeline.processes.simulator.playback import PlaybackFeed
 from bybit_pipeline.processes.simulator.script import read_script
 from bybit_pipeline.processes.simulator.server import Server
 from bybit_pipeline.processes.simulator.synthetic import SyntheticFeed, listing
-from bybit_pipeline.shared.clock import Clock, SystemClock
 from bybit_pipeline.shared.errors import EX_USAGE, PipelineError
-from bybit_pipeline.shared.messages import Category
-from bybit_pipeline.shared.specs import SimulatorSpec
+from bybit_pipeline.shared.runtime.clock import Clock, SystemClock
+from bybit_pipeline.shared.settings.specs import SimulatorSpec
+from bybit_pipeline.shared.wire.messages import Category
 
 log = structlog.get_logger()
 

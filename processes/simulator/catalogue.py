@@ -16,7 +16,7 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
-from bybit_pipeline.shared.messages import Category
+from bybit_pipeline.shared.wire.messages import Category
 
 MAX_CACHED_TEXTS = 20_000
 

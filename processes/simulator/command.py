@@ -19,10 +19,10 @@ from bybit_pipeline.processes.simulator.actor import Simulator
 from bybit_pipeline.processes.simulator.build import OptionError, make_server
 from bybit_pipeline.processes.simulator.catalogue import categories_of
 from bybit_pipeline.processes.simulator.server import Server
-from bybit_pipeline.shared import actor, logs
 from bybit_pipeline.shared.errors import EX_OK, EX_SOFTWARE, PipelineError
-from bybit_pipeline.shared.messages import Category
-from bybit_pipeline.shared.specs import SimulatorSpec
+from bybit_pipeline.shared.runtime import actor, logs
+from bybit_pipeline.shared.settings.specs import SimulatorSpec
+from bybit_pipeline.shared.wire.messages import Category
 
 log = structlog.get_logger()
 

@@ -2,7 +2,7 @@
 
 from typing import Literal, NamedTuple, Protocol
 
-from bybit_pipeline.shared.messages import Category
+from bybit_pipeline.shared.wire.messages import Category
 
 Stream = Literal["trade", "book", "other"]
 TopicKey = tuple[Category, str]

@@ -19,7 +19,7 @@ from typing import Final, NamedTuple, Protocol
 
 from bybit_pipeline.processes.simulator.catalogue import Instrument
 from bybit_pipeline.processes.simulator.ladder import Book, Ladder
-from bybit_pipeline.shared.messages import Category, Side
+from bybit_pipeline.shared.wire.messages import Category, Side
 
 InstrumentKey = tuple[Category, str]
 

@@ -19,14 +19,14 @@ import msgspec
 
 from bybit_pipeline.processes.simulator.catalogue import base_coin
 from bybit_pipeline.processes.simulator.feed import Listed, Outgoing, TopicKey
-from bybit_pipeline.shared.captures import (
+from bybit_pipeline.shared.settings.captures import (
     CaptureInfo,
     CaptureLine,
     CaptureReader,
     book_topic_parts,
     describe_capture,
 )
-from bybit_pipeline.shared.messages import Category
+from bybit_pipeline.shared.wire.messages import Category
 
 START_DELAY_MS: Final = 500
 MESSAGES_PER_POLL: Final = 1_000

@@ -21,7 +21,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from bybit_pipeline.shared.messages import Category
+from bybit_pipeline.shared.wire.messages import Category
 
 SPOT_ARGS_MAX: Final = 10
 """Topics in one spot request."""

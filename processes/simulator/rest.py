@@ -22,7 +22,7 @@ import msgspec
 
 from bybit_pipeline.processes.simulator.faults import Fault
 from bybit_pipeline.processes.simulator.feed import Feed, Listed
-from bybit_pipeline.shared.messages import Category
+from bybit_pipeline.shared.wire.messages import Category
 
 PREFIX: Final = "/v5/market/"
 LIMIT_DEFAULT: Final = 500

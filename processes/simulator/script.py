@@ -44,7 +44,7 @@ import msgspec
 from bybit_pipeline.processes.simulator.catalogue import DecimalStep, Instrument
 from bybit_pipeline.processes.simulator.ladder import Ladder
 from bybit_pipeline.processes.simulator.market import InstrumentKey, Match, State
-from bybit_pipeline.shared.messages import Category, Side
+from bybit_pipeline.shared.wire.messages import Category, Side
 
 BookSide = Literal["bid", "ask"]
 

@@ -30,9 +30,9 @@ from bybit_pipeline.processes.simulator import rest
 from bybit_pipeline.processes.simulator.faults import Faults
 from bybit_pipeline.processes.simulator.feed import Feed, TopicKey, stream_of
 from bybit_pipeline.processes.simulator.protocol import Session
-from bybit_pipeline.shared.clock import Clock, SystemClock
-from bybit_pipeline.shared.messages import Category
-from bybit_pipeline.shared.ports import taken
+from bybit_pipeline.shared.runtime.clock import Clock, SystemClock
+from bybit_pipeline.shared.settings.ports import taken
+from bybit_pipeline.shared.wire.messages import Category
 
 log = structlog.get_logger()
 

@@ -30,7 +30,7 @@ from bybit_pipeline.processes.simulator.script import (
     MarketAction,
     ScriptedFlow,
 )
-from bybit_pipeline.shared.messages import Category
+from bybit_pipeline.shared.wire.messages import Category
 
 PUSH_PERIOD_MS: Final[Mapping[str, Mapping[int, int]]] = {
     **{

@@ -15,14 +15,14 @@ import structlog
 from bybit_pipeline.processes.trades.aggregator import TradesAggregator
 from bybit_pipeline.processes.trades.ledger import Gap, GapNote
 from bybit_pipeline.processes.trades.tape import Tape
-from bybit_pipeline.shared.bus import Received
-from bybit_pipeline.shared.clock import Clock
-from bybit_pipeline.shared.messages import SCHEMA_VERSION, Category, LinkMessage, TradesMessage
-from bybit_pipeline.shared.shapes import no_trades, stale_head
-from bybit_pipeline.shared.specs import Assignment, TradesSpec
-from bybit_pipeline.shared.telemetry import Samples, Telemetry
-from bybit_pipeline.shared.topics import link_topic, market_topic, metric_topic, topic_text
-from bybit_pipeline.shared.worker import Metric, Turns, Worker
+from bybit_pipeline.shared.bus.market import Received
+from bybit_pipeline.shared.runtime.clock import Clock
+from bybit_pipeline.shared.runtime.telemetry import Samples, Telemetry
+from bybit_pipeline.shared.runtime.worker import Metric, Turns, Worker
+from bybit_pipeline.shared.settings.specs import Assignment, TradesSpec
+from bybit_pipeline.shared.wire.messages import SCHEMA_VERSION, Category, LinkMessage, TradesMessage
+from bybit_pipeline.shared.wire.shapes import no_trades, stale_head
+from bybit_pipeline.shared.wire.topics import link_topic, market_topic, metric_topic, topic_text
 
 log = structlog.get_logger()
 

@@ -18,10 +18,10 @@ from bybit_pipeline.processes.trades.tape import (
     TradeCounts,
 )
 from bybit_pipeline.processes.trades.window import DEFAULT_MAX_TRADES, WindowMeasures
-from bybit_pipeline.shared.config import TradesConfig, window_seconds
-from bybit_pipeline.shared.messages import Category, LinkMessage, Source, Trade, TradesMessage
-from bybit_pipeline.shared.shapes import WINDOW_MEASURES
-from bybit_pipeline.shared.topics import Topic, parse_topic
+from bybit_pipeline.shared.settings.config import TradesConfig, window_seconds
+from bybit_pipeline.shared.wire.messages import Category, LinkMessage, Source, Trade, TradesMessage
+from bybit_pipeline.shared.wire.shapes import WINDOW_MEASURES
+from bybit_pipeline.shared.wire.topics import Topic, parse_topic
 
 DEFAULTS = TradesConfig()
 

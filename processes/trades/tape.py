@@ -15,7 +15,7 @@ from bybit_pipeline.processes.trades.exact import PLAUSIBLE_MAX, PLAUSIBLE_MIN, 
 from bybit_pipeline.processes.trades.ledger import Gap, GapEvent, GapLedger, GapNote, GapReason
 from bybit_pipeline.processes.trades.recent_ids import RecentIds
 from bybit_pipeline.processes.trades.window import TradeWindows
-from bybit_pipeline.shared.messages import Category, Source, Trade, TradesMessage
+from bybit_pipeline.shared.wire.messages import Category, Source, Trade, TradesMessage
 
 TapeState = Literal["live", "warming", "stale"]
 TapeReason = GapReason | Literal["starting", "source_change", "overflow"]

@@ -21,12 +21,12 @@ from msgspec.structs import replace
 
 from bybit_pipeline.processes.orderbook.actor import OrderbookWorker
 from bybit_pipeline.processes.trades.actor import TradesWorker
-from bybit_pipeline.shared import codec
-from bybit_pipeline.shared.bus import Received
-from bybit_pipeline.shared.messages import BookMessage, MarketMessage, Trade, TradesMessage
-from bybit_pipeline.shared.specs import Assignment, OrderbookSpec, Stream, TradesSpec
-from bybit_pipeline.shared.topics import market_topic
-from bybit_pipeline.shared.worker import Metric
+from bybit_pipeline.shared.bus.market import Received
+from bybit_pipeline.shared.runtime.worker import Metric
+from bybit_pipeline.shared.settings.specs import Assignment, OrderbookSpec, Stream, TradesSpec
+from bybit_pipeline.shared.wire import codec
+from bybit_pipeline.shared.wire.messages import BookMessage, MarketMessage, Trade, TradesMessage
+from bybit_pipeline.shared.wire.topics import market_topic
 from scripts.benchmarks.frames import DEPTH, LoadSpec, make_load
 from scripts.benchmarks.records import frame_payload, record_of
 from scripts.benchmarks.report import table

@@ -34,11 +34,11 @@ from bybit_pipeline.processes.connector.protocol import decode  # noqa: E402
 from bybit_pipeline.processes.orderbook.book import OrderBook  # noqa: E402
 from bybit_pipeline.processes.orderbook.measures import BookMeasures  # noqa: E402
 from bybit_pipeline.processes.trades.window import TradeWindows  # noqa: E402
-from bybit_pipeline.shared import codec  # noqa: E402
-from bybit_pipeline.shared.bus import BUNDLE  # noqa: E402
-from bybit_pipeline.shared.config import OrderbookConfig  # noqa: E402
-from bybit_pipeline.shared.messages import BookMessage, TradesMessage  # noqa: E402
-from bybit_pipeline.shared.topics import market_topic  # noqa: E402
+from bybit_pipeline.shared.bus.market import BUNDLE  # noqa: E402
+from bybit_pipeline.shared.settings.config import OrderbookConfig  # noqa: E402
+from bybit_pipeline.shared.wire import codec  # noqa: E402
+from bybit_pipeline.shared.wire.messages import BookMessage, TradesMessage  # noqa: E402
+from bybit_pipeline.shared.wire.topics import market_topic  # noqa: E402
 from scripts.benchmarks.records import frame_payload, record_of  # noqa: E402
 
 MESSAGES = 5_000

@@ -1,7 +1,7 @@
 """Frames of the load as records of the market bus, for what is measured without a connector."""
 
 from bybit_pipeline.processes.connector.protocol import BookUpdate, TradeBatch, decode
-from bybit_pipeline.shared.messages import BookMessage, TradesMessage
+from bybit_pipeline.shared.wire.messages import BookMessage, TradesMessage
 
 
 def frame_payload(frame: bytes) -> bytes:

@@ -13,10 +13,10 @@ import time
 import zmq
 
 from bybit_pipeline.processes.orderbook.book import OrderBook
-from bybit_pipeline.shared.bus import MARKET_QUEUE
-from bybit_pipeline.shared.codec import decode_market
-from bybit_pipeline.shared.messages import BookMessage
-from bybit_pipeline.shared.topics import market_topic
+from bybit_pipeline.shared.bus.market import MARKET_QUEUE
+from bybit_pipeline.shared.wire.codec import decode_market
+from bybit_pipeline.shared.wire.messages import BookMessage
+from bybit_pipeline.shared.wire.topics import market_topic
 from scripts.benchmarks.frames import LoadSpec, make_load
 from scripts.benchmarks.records import frame_payload, record_of
 from scripts.benchmarks.run import ROUND

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bybit_pipeline.shared.specs import DashboardSpec, ForwarderSpec, write_spec
+from bybit_pipeline.shared.settings.specs import DashboardSpec, ForwarderSpec, write_spec
 from bybit_pipeline.supervisor.children.child import Child
 from bybit_pipeline.supervisor.children.process import ChildProcess, Lifeline
 from bybit_pipeline.supervisor.plan.plan import (

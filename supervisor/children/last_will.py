@@ -11,9 +11,9 @@ from collections import Counter
 from collections.abc import Collection, Iterator
 from typing import Any, NamedTuple
 
-from bybit_pipeline.shared.shapes import no_book, no_trades, stale_head
-from bybit_pipeline.shared.specs import Stream
-from bybit_pipeline.shared.topics import metric_topic
+from bybit_pipeline.shared.settings.specs import Stream
+from bybit_pipeline.shared.wire.shapes import no_book, no_trades, stale_head
+from bybit_pipeline.shared.wire.topics import metric_topic
 from bybit_pipeline.supervisor.plan.plan import Plan, role_of
 
 REASON = "process_down"

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bybit_pipeline.shared.errors import NoPipelineError, TakenError
-from bybit_pipeline.shared.private import directory_fault
+from bybit_pipeline.shared.settings.permissions import directory_fault
 from bybit_pipeline.supervisor.plan.plan import PROCESS_NAME
 
 LOCK = "lock"

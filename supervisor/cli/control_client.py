@@ -12,9 +12,9 @@ from typing import Any
 
 import zmq
 
-from bybit_pipeline.shared import codec
-from bybit_pipeline.shared.bus import ipc_endpoint
+from bybit_pipeline.shared.bus.sockets import ipc_endpoint
 from bybit_pipeline.shared.errors import CodecError, NoPipelineError, PipelineError
+from bybit_pipeline.shared.wire import codec
 from bybit_pipeline.supervisor.children.run_dir import ENDPOINTS, holder
 
 ANSWER_S = 3.0

@@ -61,7 +61,7 @@ def _symbols(text: str | None) -> str | None:
 
 def _markets(words: Iterable[str] | None) -> list[str]:
     """The same of a list of symbols, patterns, or either after ``CATEGORY:``."""
-    from bybit_pipeline.shared.patterns import with_capitals
+    from bybit_pipeline.shared.settings.patterns import with_capitals
 
     return list(map(with_capitals, words or ()))
 
@@ -336,7 +336,11 @@ def keys(
 
     See docs/security.md.
     """
-    from bybit_pipeline.shared.keys import default_keys_dir, make_client_keys, make_server_keys
+    from bybit_pipeline.shared.settings.curve_keys import (
+        default_keys_dir,
+        make_client_keys,
+        make_server_keys,
+    )
 
     where = Path(os.path.abspath(directory or default_keys_dir()))
     if client is None:
@@ -556,7 +560,7 @@ def _print(answer: Any, lines: Iterable[str]) -> None:
 
 def _run_dir(given: Path | None, log_level: str) -> str:
     """The run directory that a command is about; every command takes ``--log-level``."""
-    from bybit_pipeline.shared.config import own_run_dir
+    from bybit_pipeline.shared.settings.config import own_run_dir
     from bybit_pipeline.supervisor.cli.options import absolute_run_dir
 
     _one_of("log-level", log_level, *LOG_LEVELS)

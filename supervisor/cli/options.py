@@ -2,7 +2,7 @@
 From a configuration file and command line options to a valid configuration.
 
 Decides which of the two wins (the option), what an option leaves open, and what a capture to be
-played implies. What a configuration may hold is decided in ``bybit_pipeline.shared.config``.
+played implies. What a configuration may hold is decided in ``settings.config``.
 """
 
 import os
@@ -13,8 +13,9 @@ from typing import Any
 
 import msgspec
 
-from bybit_pipeline.shared.captures import CaptureError, CaptureInfo, describe_capture
-from bybit_pipeline.shared.config import (
+from bybit_pipeline.shared.errors import ConfigError
+from bybit_pipeline.shared.settings.captures import CaptureError, CaptureInfo, describe_capture
+from bybit_pipeline.shared.settings.config import (
     DEFAULT_SYMBOLS,
     DEPTHS,
     Config,
@@ -22,14 +23,13 @@ from bybit_pipeline.shared.config import (
     make_config,
     read_config,
 )
-from bybit_pipeline.shared.errors import ConfigError
-from bybit_pipeline.shared.keys import (
+from bybit_pipeline.shared.settings.curve_keys import (
     default_keys_dir,
     read_allowed,
     read_client_keys,
     read_server_keys,
 )
-from bybit_pipeline.shared.patterns import is_pattern, parse_pattern
+from bybit_pipeline.shared.settings.patterns import is_pattern, parse_pattern
 
 RUN_DIR_MAX_BYTES = 80
 DEFAULT_DEPTH = 50

@@ -15,9 +15,9 @@ from typing import Any
 import msgspec
 import zmq
 
-from bybit_pipeline.shared import codec
 from bybit_pipeline.shared.errors import EX_FAILED, EX_OK, CodecError, NoPipelineError
-from bybit_pipeline.shared.keys import read_client_keys
+from bybit_pipeline.shared.settings.curve_keys import read_client_keys
+from bybit_pipeline.shared.wire import codec
 from bybit_pipeline.supervisor.children.run_dir import holder, is_alive
 from bybit_pipeline.supervisor.cli.control_client import read_endpoints
 

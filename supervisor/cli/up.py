@@ -8,9 +8,9 @@ from contextlib import ExitStack
 
 import structlog
 
-from bybit_pipeline.shared import logs
 from bybit_pipeline.shared.errors import EX_OK, PipelineError
-from bybit_pipeline.shared.private import UMASK
+from bybit_pipeline.shared.runtime import logs
+from bybit_pipeline.shared.settings.permissions import UMASK
 from bybit_pipeline.supervisor.children.run_dir import LOG, RunDir
 from bybit_pipeline.supervisor.plan.plan import Plan
 from bybit_pipeline.supervisor.supervisor import Supervisor

@@ -11,9 +11,9 @@ from collections import Counter
 
 import structlog
 
-from bybit_pipeline.shared.config import ConnectorConfig, InstrumentsConfig
-from bybit_pipeline.shared.messages import Category
-from bybit_pipeline.shared.telemetry import Samples, Telemetry
+from bybit_pipeline.shared.runtime.telemetry import Samples, Telemetry
+from bybit_pipeline.shared.settings.config import ConnectorConfig, InstrumentsConfig
+from bybit_pipeline.shared.wire.messages import Category
 from bybit_pipeline.supervisor.plan.instruments import (
     FAILURES,
     InstrumentList,

@@ -19,8 +19,8 @@ from urllib.parse import quote
 
 import msgspec
 
-from bybit_pipeline.shared.messages import Category
-from bybit_pipeline.shared.patterns import SYMBOL
+from bybit_pipeline.shared.settings.patterns import SYMBOL
+from bybit_pipeline.shared.wire.messages import Category
 
 PAGE_LIMIT = 1000
 PAGES_MAX = 20

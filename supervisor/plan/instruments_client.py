@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 import structlog
 
-from bybit_pipeline.shared.config import LOOPBACK
+from bybit_pipeline.shared.settings.config import LOOPBACK
 from bybit_pipeline.supervisor.plan.instruments import (
     Failure,
     InstrumentList,

@@ -9,11 +9,11 @@ the first market table of its category, else the defaults.
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from bybit_pipeline.shared.config import CATEGORIES, DEPTHS, MarketConfig
 from bybit_pipeline.shared.errors import EX_USAGE, PipelineError
-from bybit_pipeline.shared.messages import Category
-from bybit_pipeline.shared.patterns import SYMBOL, is_pattern, parse_pattern
-from bybit_pipeline.shared.specs import Stream
+from bybit_pipeline.shared.settings.config import CATEGORIES, DEPTHS, MarketConfig
+from bybit_pipeline.shared.settings.patterns import SYMBOL, is_pattern, parse_pattern
+from bybit_pipeline.shared.settings.specs import Stream
+from bybit_pipeline.shared.wire.messages import Category
 from bybit_pipeline.supervisor.plan.plan import Plan, with_selection
 from bybit_pipeline.supervisor.plan.universe import make_choice, make_stream
 

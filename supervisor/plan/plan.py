@@ -18,22 +18,23 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from bybit_pipeline.shared.bus import ipc_endpoint
-from bybit_pipeline.shared.config import Config
+from bybit_pipeline.shared.bus.sockets import ipc_endpoint
 from bybit_pipeline.shared.errors import ConfigError
-from bybit_pipeline.shared.logs import LogFormat, LogLevel
-from bybit_pipeline.shared.messages import Category, Source
-from bybit_pipeline.shared.specs import (
+from bybit_pipeline.shared.settings.config import Config
+from bybit_pipeline.shared.settings.specs import (
     Assignment,
     ConnectorSpec,
     DashboardSpec,
     ForwarderSpec,
+    LogFormat,
+    LogLevel,
     OrderbookSpec,
     ProcessSpec,
     SimulatorSpec,
     Stream,
     TradesSpec,
 )
+from bybit_pipeline.shared.wire.messages import Category, Source
 from bybit_pipeline.supervisor.plan.universe import Universe, configured_selection
 
 LIVE_URLS = {

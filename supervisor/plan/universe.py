@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from bybit_pipeline.shared.config import MarketConfig, StreamChoice
-from bybit_pipeline.shared.messages import Category
-from bybit_pipeline.shared.patterns import Pattern, chosen, is_pattern, parse_pattern
-from bybit_pipeline.shared.specs import Stream
+from bybit_pipeline.shared.settings.config import MarketConfig, StreamChoice
+from bybit_pipeline.shared.settings.patterns import Pattern, chosen, is_pattern, parse_pattern
+from bybit_pipeline.shared.settings.specs import Stream
+from bybit_pipeline.shared.wire.messages import Category
 from bybit_pipeline.supervisor.plan.instruments import InstrumentList, InstrumentQuery
 
 State = Literal["resolved", "outdated", "unresolved"]

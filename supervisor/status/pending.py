@@ -10,7 +10,7 @@ or lost it with the connection, stays, and is asked for again.
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from bybit_pipeline.shared.specs import Stream
+from bybit_pipeline.shared.settings.specs import Stream
 from bybit_pipeline.supervisor.plan.plan import Plan, exchange_topic
 
 ACCEPTED = ("confirmed", "delivering")

@@ -3,7 +3,7 @@ The supervisor's end of the control plane: one ROUTER for all children and comma
 
 Checks that a frame is a control message and that a child speaks for itself; whatever is not is
 counted and dropped, so that nobody can bring the supervisor down by what they send. What messages
-mean is in ``bybit_pipeline.shared.control``.
+mean is in ``bybit_pipeline.shared.bus.control``.
 """
 
 from collections import Counter
@@ -12,10 +12,10 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import zmq
 
-from bybit_pipeline.shared import codec
-from bybit_pipeline.shared.bus import LINGER_MS, bind
-from bybit_pipeline.shared.control import CONTROL_QUEUE
+from bybit_pipeline.shared.bus.control import CONTROL_QUEUE
+from bybit_pipeline.shared.bus.sockets import LINGER_MS, bind
 from bybit_pipeline.shared.errors import CodecError
+from bybit_pipeline.shared.wire import codec
 
 InvalidReason = Literal["frames", "unreadable", "type", "sender", "content"]
 INVALID_REASONS: tuple[InvalidReason, ...] = get_args(InvalidReason)

@@ -2,7 +2,7 @@
 The supervisor's HTTP: counters, scrape targets, status, health and readiness.
 
 Serves what the supervisor's loop left in a ``Snapshot``; never waits for the loop. Reading only
-(see ``bybit_pipeline.shared.webserver``).
+(see ``bybit_pipeline.shared.runtime.webserver``).
 """
 
 import json
@@ -13,8 +13,8 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
-from bybit_pipeline.shared.ports import taken
-from bybit_pipeline.shared.webserver import BoundedServer, ReadOnlyHandler
+from bybit_pipeline.shared.runtime.webserver import BoundedServer, ReadOnlyHandler
+from bybit_pipeline.shared.settings.ports import taken
 
 JSON = "application/json"
 

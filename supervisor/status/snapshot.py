@@ -10,9 +10,9 @@ from collections.abc import Iterable, Iterator
 from importlib import metadata
 from typing import Any, get_args
 
-from bybit_pipeline.shared.clock import Clock
-from bybit_pipeline.shared.messages import SCHEMA_VERSION, Source
-from bybit_pipeline.shared.telemetry import Samples, Telemetry
+from bybit_pipeline.shared.runtime.clock import Clock
+from bybit_pipeline.shared.runtime.telemetry import Samples, Telemetry
+from bybit_pipeline.shared.wire.messages import SCHEMA_VERSION, Source
 from bybit_pipeline.supervisor.children.child import Child
 from bybit_pipeline.supervisor.children.process import usage
 from bybit_pipeline.supervisor.children.restart import ExitReason

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 
 from rich.text import Text
 
-from bybit_pipeline.shared import codec
-from bybit_pipeline.shared.config import window_seconds
 from bybit_pipeline.shared.errors import CodecError
+from bybit_pipeline.shared.settings.config import window_seconds
+from bybit_pipeline.shared.wire import codec
 from bybit_pipeline.supervisor.tui.formatting import Cell, Column, grid, number, source_text, styled
 
 NONE = "–"

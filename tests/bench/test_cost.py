@@ -19,8 +19,14 @@ from bybit_pipeline.processes.connector.actor import ConnectorActor
 from bybit_pipeline.processes.connector.client import BATCH
 from bybit_pipeline.processes.orderbook.actor import OrderbookWorker
 from bybit_pipeline.processes.trades.actor import TradesWorker
-from bybit_pipeline.shared.bus import MarketPublisher, MarketSubscriber
-from bybit_pipeline.shared.specs import Assignment, ConnectorSpec, OrderbookSpec, Stream, TradesSpec
+from bybit_pipeline.shared.bus.market import MarketPublisher, MarketSubscriber
+from bybit_pipeline.shared.settings.specs import (
+    Assignment,
+    ConnectorSpec,
+    OrderbookSpec,
+    Stream,
+    TradesSpec,
+)
 from scripts.benchmarks.frames import LoadSpec, make_load
 from scripts.benchmarks.records import frame_payload
 

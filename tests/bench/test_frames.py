@@ -6,7 +6,7 @@ import pytest
 
 from bybit_pipeline.processes.connector.protocol import BookUpdate, TradeBatch, decode
 from bybit_pipeline.processes.orderbook.book import OrderBook
-from bybit_pipeline.shared.messages import BookMessage
+from bybit_pipeline.shared.wire.messages import BookMessage
 from scripts.benchmarks.frames import DEPTH, Frame, Load, LoadSpec, make_load
 from scripts.benchmarks.venue import Round, load_spec
 

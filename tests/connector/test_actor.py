@@ -15,10 +15,12 @@ from typing import Any
 import pytest
 import zmq
 
-from bybit_pipeline.shared.bus import MarketSubscriber, Received, ipc_endpoint
-from bybit_pipeline.shared.codec import decode_map, encode_map
-from bybit_pipeline.shared.config import ConnectorConfig
-from bybit_pipeline.shared.messages import (
+from bybit_pipeline.shared.bus.market import MarketSubscriber, Received
+from bybit_pipeline.shared.bus.sockets import ipc_endpoint
+from bybit_pipeline.shared.settings.config import ConnectorConfig
+from bybit_pipeline.shared.settings.specs import ConnectorSpec, Stream, write_spec
+from bybit_pipeline.shared.wire.codec import decode_map, encode_map
+from bybit_pipeline.shared.wire.messages import (
     BookMessage,
     Category,
     LinkEvent,
@@ -27,8 +29,7 @@ from bybit_pipeline.shared.messages import (
     Trade,
     TradesMessage,
 )
-from bybit_pipeline.shared.specs import ConnectorSpec, Stream, write_spec
-from bybit_pipeline.shared.topics import link_topic
+from bybit_pipeline.shared.wire.topics import link_topic
 from tests.connector.venue import DEADLINE_S, Venue, book_text, trade_text, until
 
 NAME = "connector-linear-0"
@@ -414,8 +415,8 @@ def test_logs_tell_the_life_story_and_nothing_per_message(venue: Venue, harness:
 BUGGY = """
 import sys
 from processes.connector.actor import ConnectorActor
-from bybit_pipeline.shared.actor import main
-from bybit_pipeline.shared.specs import ConnectorSpec
+from bybit_pipeline.shared.runtime.actor import main
+from bybit_pipeline.shared.settings.specs import ConnectorSpec
 
 def broken(*_):
     raise KeyError("a bug of ours")

@@ -19,7 +19,7 @@ from bybit_pipeline.processes.connector.budget import (
     write_attempts,
 )
 from bybit_pipeline.processes.connector.client import BybitWebSocketClient
-from bybit_pipeline.shared.config import ConnectorConfig
+from bybit_pipeline.shared.settings.config import ConnectorConfig
 
 
 @given(

@@ -20,8 +20,8 @@ from websockets.sync.server import ServerConnection, serve
 
 from bybit_pipeline.processes.connector.client import CHECK_S, MISSED_S, BybitWebSocketClient
 from bybit_pipeline.processes.connector.protocol import BookUpdate, TradeBatch
-from bybit_pipeline.shared.config import ConnectorConfig
-from bybit_pipeline.shared.messages import Category
+from bybit_pipeline.shared.settings.config import ConnectorConfig
+from bybit_pipeline.shared.wire.messages import Category
 from tests.connector.venue import DEADLINE_S, Venue, book_text, trade_text, until
 
 QUICK = ConnectorConfig(

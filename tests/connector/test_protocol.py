@@ -29,7 +29,7 @@ from bybit_pipeline.processes.connector.protocol import (
     trades_in,
     trades_topic,
 )
-from bybit_pipeline.shared.messages import Category, Trade
+from bybit_pipeline.shared.wire.messages import Category, Trade
 
 RECV_NS = 1_790_134_716_200_000_000
 TRADE_ID = "68bc1c35-dcc0-58e8-a4c5-f59a6b790814"

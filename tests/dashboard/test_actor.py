@@ -13,9 +13,9 @@ import zmq
 from bybit_pipeline.processes.dashboard import actor as actor_module
 from bybit_pipeline.processes.dashboard.actor import Dashboard, preferred
 from bybit_pipeline.processes.dashboard.board import Cursor
-from bybit_pipeline.shared.codec import encode_map
 from bybit_pipeline.shared.errors import EX_CANTCREAT, TakenError
-from bybit_pipeline.shared.specs import DashboardSpec
+from bybit_pipeline.shared.settings.specs import DashboardSpec
+from bybit_pipeline.shared.wire.codec import encode_map
 from tests.dashboard.browser import wait
 from tests.dashboard.payloads import book, density, gap
 

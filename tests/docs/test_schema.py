@@ -23,8 +23,8 @@ import bybit_pipeline.processes.trades.ledger
 import bybit_pipeline.processes.trades.tape
 import bybit_pipeline.supervisor.children.child
 from bybit_pipeline.processes.orderbook.density import EVENTS
-from bybit_pipeline.shared import metrics
-from bybit_pipeline.shared.shapes import BOOK_MEASURES, WINDOW_MEASURES
+from bybit_pipeline.shared.wire import metrics
+from bybit_pipeline.shared.wire.shapes import BOOK_MEASURES, WINDOW_MEASURES
 from bybit_pipeline.supervisor.children.last_will import REASON
 from scripts import schema as maker
 from tests.system.pipeline import Payload, Pipeline, kill
@@ -150,7 +150,7 @@ def test_every_message_is_as_the_schema_says(messages: list[tuple[str, Payload]]
 def test_typed_records_read_every_message_without_losing_a_field(
     messages: list[tuple[str, Payload]],
 ) -> None:
-    """A Python subscriber may decode with the records of ``bybit_pipeline.shared.metrics``."""
+    """A Python subscriber may decode with the records of ``bybit_pipeline.shared.wire.metrics``."""
     decoders = {kind: msgspec.msgpack.Decoder(type_) for kind, type_ in metrics.KINDS.items()}
     for _, payload in messages:
         record = decoders[payload["kind"]].decode(msgpack.packb(payload))

@@ -12,10 +12,10 @@ import pytest
 import zmq
 
 from bybit_pipeline.processes.forwarder.actor import Forwarder
-from bybit_pipeline.shared.bus import MetricPublisher
-from bybit_pipeline.shared.codec import decode_map, encode_bundle
+from bybit_pipeline.shared.bus.metrics import MetricPublisher
 from bybit_pipeline.shared.errors import EX_CANTCREAT
-from bybit_pipeline.shared.specs import ForwarderSpec, write_spec
+from bybit_pipeline.shared.settings.specs import ForwarderSpec, write_spec
+from bybit_pipeline.shared.wire.codec import decode_map, encode_bundle
 
 DEADLINE_MS = 10_000
 BTC = b"trades.linear.BTCUSDT"

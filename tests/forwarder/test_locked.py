@@ -11,11 +11,15 @@ import pytest
 import zmq
 
 from bybit_pipeline.processes.forwarder.actor import Forwarder
-from bybit_pipeline.shared.bus import MetricPublisher
+from bybit_pipeline.shared.bus.metrics import MetricPublisher
 from bybit_pipeline.shared.client import PipelineClient
 from bybit_pipeline.shared.errors import ConfigError
-from bybit_pipeline.shared.keys import make_client_keys, make_server_keys, read_client_keys
-from bybit_pipeline.shared.specs import ForwarderSpec
+from bybit_pipeline.shared.settings.curve_keys import (
+    make_client_keys,
+    make_server_keys,
+    read_client_keys,
+)
+from bybit_pipeline.shared.settings.specs import ForwarderSpec
 
 DEADLINE_S = 10.0
 NOTHING_MS = 400

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from bybit_pipeline.shared.messages import (
+from bybit_pipeline.shared.wire.messages import (
     BookMessage,
     Level,
     LinkEvent,

@@ -11,7 +11,7 @@ from fractions import Fraction
 from statistics import median
 from typing import Any
 
-from bybit_pipeline.shared.messages import Trade
+from bybit_pipeline.shared.wire.messages import Trade
 from tests.naive import NaiveBook
 
 KEEP = Fraction(7, 10)

@@ -16,14 +16,20 @@ from prometheus_client import generate_latest
 from bybit_pipeline.processes.orderbook.actor import OrderbookWorker
 from bybit_pipeline.processes.orderbook.density import ARRIVAL_MS, FALL_MS, PUSH_MS
 from bybit_pipeline.processes.orderbook.measures import MEASURES
-from bybit_pipeline.shared.bus import MarketPublisher, MetricInbox, Received
-from bybit_pipeline.shared.clock import Clock, SystemClock
-from bybit_pipeline.shared.codec import decode_map, encode_map
-from bybit_pipeline.shared.config import DensityConfig, OrderbookConfig
-from bybit_pipeline.shared.messages import BookMessage, LinkMessage, MarketMessage, TradesMessage
-from bybit_pipeline.shared.specs import Assignment, OrderbookSpec, Stream
-from bybit_pipeline.shared.topics import link_topic, market_topic
-from bybit_pipeline.shared.worker import TICKS_MAX, TOGETHER, Metric
+from bybit_pipeline.shared.bus.market import MarketPublisher, Received
+from bybit_pipeline.shared.bus.metrics import MetricInbox
+from bybit_pipeline.shared.runtime.clock import Clock, SystemClock
+from bybit_pipeline.shared.runtime.worker import TICKS_MAX, TOGETHER, Metric
+from bybit_pipeline.shared.settings.config import DensityConfig, OrderbookConfig
+from bybit_pipeline.shared.settings.specs import Assignment, OrderbookSpec, Stream
+from bybit_pipeline.shared.wire.codec import decode_map, encode_map
+from bybit_pipeline.shared.wire.messages import (
+    BookMessage,
+    LinkMessage,
+    MarketMessage,
+    TradesMessage,
+)
+from bybit_pipeline.shared.wire.topics import link_topic, market_topic
 from tests.naive import NaiveBook, read_capture
 from tests.orderbook.build import (
     ASKS,

@@ -20,7 +20,7 @@ from bybit_pipeline.processes.orderbook.book import (
     TooDeep,
     WrongDepth,
 )
-from bybit_pipeline.shared.messages import BookMessage
+from bybit_pipeline.shared.wire.messages import BookMessage
 from tests.naive import NaiveBook, read_capture
 from tests.orderbook.build import ASKS, BIDS, delta, recorded_book, snapshot
 

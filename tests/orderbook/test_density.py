@@ -23,8 +23,8 @@ from bybit_pipeline.processes.orderbook.density import (
     TickGrid,
 )
 from bybit_pipeline.processes.orderbook.wall import Wall
-from bybit_pipeline.shared.config import DensityConfig
-from bybit_pipeline.shared.messages import Level, Trade
+from bybit_pipeline.shared.settings.config import DensityConfig
+from bybit_pipeline.shared.wire.messages import Level, Trade
 from tests.naive import read_capture
 from tests.orderbook.build import delta, recorded_book, recorded_trades, snapshot, trade
 from tests.orderbook.naive_walls import NaiveWalls

@@ -8,8 +8,8 @@ import pytest
 from bybit_pipeline.processes.orderbook.followed import FollowedBook
 from bybit_pipeline.processes.orderbook.ledger import Gap
 from bybit_pipeline.processes.orderbook.manager import OrderBookManager
-from bybit_pipeline.shared.config import DensityConfig
-from bybit_pipeline.shared.messages import BookMessage, Source
+from bybit_pipeline.shared.settings.config import DensityConfig
+from bybit_pipeline.shared.wire.messages import BookMessage, Source
 from tests.orderbook.build import ASKS, BIDS, delta, link, snapshot, trade, trades_message
 
 BTC, ETH = "BTCUSDT", "ETHUSDT"

@@ -21,8 +21,8 @@ from bybit_pipeline.processes.orderbook.measures import (
     spread_bps,
     weighted_mid,
 )
-from bybit_pipeline.shared.config import OrderbookConfig
-from bybit_pipeline.shared.messages import Category, Level
+from bybit_pipeline.shared.settings.config import OrderbookConfig
+from bybit_pipeline.shared.wire.messages import Category, Level
 from tests.naive import read_capture
 from tests.orderbook.build import delta, recorded_book, snapshot
 

@@ -23,10 +23,10 @@ from bybit_pipeline.processes.connector.protocol import (
     trades_in,
 )
 from bybit_pipeline.processes.forwarder.cache import parse_message
-from bybit_pipeline.shared import codec
-from bybit_pipeline.shared.config import make_config
 from bybit_pipeline.shared.errors import CodecError, ConfigError, PipelineError
-from bybit_pipeline.shared.messages import Category
+from bybit_pipeline.shared.settings.config import make_config
+from bybit_pipeline.shared.wire import codec
+from bybit_pipeline.shared.wire.messages import Category
 from bybit_pipeline.supervisor.plan.market_args import parse_market
 from bybit_pipeline.supervisor.plan.plan import make_plan
 from bybit_pipeline.supervisor.status import router

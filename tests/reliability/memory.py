@@ -15,8 +15,8 @@ import uuid
 
 from bybit_pipeline.processes.orderbook.manager import OrderBookManager
 from bybit_pipeline.processes.trades.aggregator import TradesAggregator
-from bybit_pipeline.shared.config import DensityConfig, OrderbookConfig
-from bybit_pipeline.shared.messages import BookMessage, Trade, TradesMessage
+from bybit_pipeline.shared.settings.config import DensityConfig, OrderbookConfig
+from bybit_pipeline.shared.wire.messages import BookMessage, Trade, TradesMessage
 
 BOOKS = {50: 200, 1000: 40}
 TAPES = 20

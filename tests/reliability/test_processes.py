@@ -167,8 +167,8 @@ def test_a_child_that_crashes_at_every_start_harms_nobody_and_recovers(start: St
 
 
 SMALL_QUEUES = """
-from shared import bus
-for end in (bus.MarketPublisher, bus.MarketSubscriber):
+from bybit_pipeline.shared.bus import market
+for end in (market.MarketPublisher, market.MarketSubscriber):
     end.__init__.__kwdefaults__["queue"] = 50
 """
 """Python runs this first in every process: queues of 50,000 frames would take minutes to fill."""
@@ -179,7 +179,7 @@ def test_an_overflow_of_the_market_queue_is_counted_exactly_and_books_recover(
 ) -> None:
     """A worker that stands still for less than the heartbeat limit while the market floods."""
     (tmp_path / "sitecustomize.py").write_text(SMALL_QUEUES)
-    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{Path.cwd()}")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     rig = make_rig(rate=3_000, config="")  # a pong may take longer behind such a flood
     rig.until_live(30)
     worker, pid = "orderbook-0", rig.pipeline.pid("orderbook-0")

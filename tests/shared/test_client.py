@@ -12,11 +12,11 @@ import pytest
 import zmq
 
 from bybit_pipeline.processes.forwarder.actor import Forwarder
-from bybit_pipeline.shared.bus import MetricPublisher
+from bybit_pipeline.shared.bus.metrics import MetricPublisher
 from bybit_pipeline.shared.client import MAX_WAITING, Density, Metric, PipelineClient, Snapshot
-from bybit_pipeline.shared.codec import encode_bundle
 from bybit_pipeline.shared.errors import EX_UNAVAILABLE, NoPipelineError
-from bybit_pipeline.shared.specs import ForwarderSpec
+from bybit_pipeline.shared.settings.specs import ForwarderSpec
+from bybit_pipeline.shared.wire.codec import encode_bundle
 
 Context = zmq.Context[zmq.Socket[bytes]]
 DEADLINE_S = 10.0

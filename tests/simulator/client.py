@@ -13,7 +13,7 @@ from bybit_pipeline.processes.simulator.faults import Faults
 from bybit_pipeline.processes.simulator.feed import Feed
 from bybit_pipeline.processes.simulator.server import Server, ServerThread
 from bybit_pipeline.processes.simulator.synthetic import SyntheticFeed
-from bybit_pipeline.shared.messages import Category
+from bybit_pipeline.shared.wire.messages import Category
 from tests.simulator.test_catalogue import TODAY
 
 DEADLINE_S = 10.0

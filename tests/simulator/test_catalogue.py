@@ -12,7 +12,7 @@ from bybit_pipeline.processes.simulator.catalogue import (
     option_price,
 )
 from bybit_pipeline.processes.simulator.synthetic import listing
-from bybit_pipeline.shared.messages import Category
+from bybit_pipeline.shared.wire.messages import Category
 
 TODAY = dt.date(2026, 8, 9)
 

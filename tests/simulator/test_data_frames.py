@@ -10,7 +10,7 @@ import pytest
 from bybit_pipeline.processes.simulator.catalogue import instrument_named
 from bybit_pipeline.processes.simulator.frames import TRADES_PER_MESSAGE, book_frame, trade_frames
 from bybit_pipeline.processes.simulator.market import Fill, Match
-from bybit_pipeline.shared.messages import Category
+from bybit_pipeline.shared.wire.messages import Category
 
 TODAY = dt.date(2026, 8, 9)
 OPTION = "BTC-14AUG26-65000-C-USDT"

@@ -9,7 +9,7 @@ import pytest
 from bybit_pipeline.processes.simulator import rest
 from bybit_pipeline.processes.simulator.feed import TopicKey
 from bybit_pipeline.processes.simulator.playback import START_DELAY_MS, PlaybackFeed
-from bybit_pipeline.shared.captures import CaptureReader
+from bybit_pipeline.shared.settings.captures import CaptureReader
 from tests.naive import NaiveBook, read_capture
 
 NOW_MS = 1_900_000_000_000

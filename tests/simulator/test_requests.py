@@ -5,7 +5,7 @@ import json
 import pytest
 
 from bybit_pipeline.processes.simulator.protocol import Reply, Session
-from bybit_pipeline.shared.messages import Category
+from bybit_pipeline.shared.wire.messages import Category
 
 TOPICS = {"publicTrade.BTCUSDT", "publicTrade.ETHUSDT", "orderbook.50.BTCUSDT"}
 CONTRACTS: tuple[Category, ...] = ("linear", "inverse")

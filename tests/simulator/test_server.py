@@ -15,8 +15,8 @@ from bybit_pipeline.processes.simulator.feed import TopicKey
 from bybit_pipeline.processes.simulator.playback import PlaybackFeed
 from bybit_pipeline.processes.simulator.server import Server, ServerThread
 from bybit_pipeline.processes.simulator.synthetic import SyntheticFeed
-from bybit_pipeline.shared.captures import CaptureReader
 from bybit_pipeline.shared.errors import TakenError
+from bybit_pipeline.shared.settings.captures import CaptureReader
 from tests.naive import NaiveBook
 from tests.simulator.client import DEADLINE_S, OPTION, Connection, running
 from tests.simulator.test_catalogue import TODAY

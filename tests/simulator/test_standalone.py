@@ -15,7 +15,7 @@ import websocket
 from bybit_pipeline.processes.simulator.build import make_server
 from bybit_pipeline.processes.simulator.command import make_parser, make_spec
 from bybit_pipeline.shared.errors import PipelineError
-from bybit_pipeline.shared.specs import SimulatorSpec, write_spec
+from bybit_pipeline.shared.settings.specs import SimulatorSpec, write_spec
 
 DEADLINE_S = 20.0
 COMMAND = (sys.executable, "-m", "bybit_pipeline.processes.simulator")

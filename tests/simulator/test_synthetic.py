@@ -14,7 +14,7 @@ from bybit_pipeline.processes.simulator.synthetic import (
     PUSH_PERIOD_MS,
     SyntheticFeed,
 )
-from bybit_pipeline.shared.messages import Category
+from bybit_pipeline.shared.wire.messages import Category
 from tests.naive import NaiveBook
 
 TODAY = dt.date(2026, 8, 9)

@@ -127,9 +127,9 @@ def is_due(path: Path, does: dict[str, Any]) -> bool:
 
 def supervise() -> int:
     """``RUN_DIR TABLES TIMES``: run a supervisor whose children are all fakes."""
-    from bybit_pipeline.shared import logs
-    from bybit_pipeline.shared.config import make_config
     from bybit_pipeline.shared.errors import PipelineError
+    from bybit_pipeline.shared.runtime import logs
+    from bybit_pipeline.shared.settings.config import make_config
     from bybit_pipeline.supervisor.children import child
     from bybit_pipeline.supervisor.children.run_dir import RunDir
     from bybit_pipeline.supervisor.plan.plan import make_plan

@@ -13,10 +13,13 @@ import zmq
 from prometheus_client import generate_latest
 
 from bybit_pipeline.processes.trades.actor import TradesWorker
-from bybit_pipeline.shared.bus import MarketPublisher, MetricInbox, Received
-from bybit_pipeline.shared.codec import decode_map
-from bybit_pipeline.shared.config import TradesConfig
-from bybit_pipeline.shared.messages import (
+from bybit_pipeline.shared.bus.market import MarketPublisher, Received
+from bybit_pipeline.shared.bus.metrics import MetricInbox
+from bybit_pipeline.shared.runtime.worker import LATE_S, TICKS_MAX, TOGETHER, Metric
+from bybit_pipeline.shared.settings.config import TradesConfig
+from bybit_pipeline.shared.settings.specs import Assignment, Stream, TradesSpec
+from bybit_pipeline.shared.wire.codec import decode_map
+from bybit_pipeline.shared.wire.messages import (
     LinkEvent,
     LinkMessage,
     MarketMessage,
@@ -24,9 +27,7 @@ from bybit_pipeline.shared.messages import (
     Trade,
     TradesMessage,
 )
-from bybit_pipeline.shared.specs import Assignment, Stream, TradesSpec
-from bybit_pipeline.shared.topics import link_topic, market_topic, parse_topic, topic_text
-from bybit_pipeline.shared.worker import LATE_S, TICKS_MAX, TOGETHER, Metric
+from bybit_pipeline.shared.wire.topics import link_topic, market_topic, parse_topic, topic_text
 
 T0 = 1_700_000_000_000
 DEADLINE_S = 10

@@ -11,7 +11,7 @@ import pytest
 
 from bybit_pipeline.processes.trades.aggregator import TradesAggregator
 from bybit_pipeline.processes.trades.ledger import GapNote
-from bybit_pipeline.shared.messages import (
+from bybit_pipeline.shared.wire.messages import (
     Category,
     LinkEvent,
     LinkMessage,

@@ -6,8 +6,8 @@ import pytest
 
 from bybit_pipeline.processes.trades.aggregator import TradesAggregator
 from bybit_pipeline.processes.trades.window import WindowMeasures
-from bybit_pipeline.shared.config import make_config
-from bybit_pipeline.shared.shapes import WINDOW_MEASURES, no_trades
+from bybit_pipeline.shared.settings.config import make_config
+from bybit_pipeline.shared.wire.shapes import WINDOW_MEASURES, no_trades
 from bybit_pipeline.supervisor.children.last_will import AGAIN_S, SECOND_S, LastWill, Metric
 from bybit_pipeline.supervisor.plan.plan import Plan, make_plan
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import zmq
 
-from bybit_pipeline.shared import codec
+from bybit_pipeline.shared.wire import codec
 from bybit_pipeline.supervisor.cli.main import main
 
 RUN = [

@@ -8,10 +8,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from bybit_pipeline.shared.captures import CaptureInfo
-from bybit_pipeline.shared.config import Config, MarketConfig, make_config, read_config
 from bybit_pipeline.shared.errors import ConfigError
-from bybit_pipeline.shared.keys import make_server_keys
+from bybit_pipeline.shared.settings.captures import CaptureInfo
+from bybit_pipeline.shared.settings.config import Config, MarketConfig, make_config, read_config
+from bybit_pipeline.shared.settings.curve_keys import make_server_keys
 from bybit_pipeline.supervisor.cli.options import (
     Options,
     absolute_run_dir,

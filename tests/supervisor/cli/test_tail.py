@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import zmq
 
-from bybit_pipeline.shared import codec
 from bybit_pipeline.shared.errors import NoPipelineError
+from bybit_pipeline.shared.wire import codec
 from bybit_pipeline.supervisor.cli.tail import Listener, wait_for_endpoints
 
 DEADLINE_MS = 5_000

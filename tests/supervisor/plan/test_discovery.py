@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import structlog.testing
 
-from bybit_pipeline.shared.config import ConnectorConfig, InstrumentsConfig, make_config
-from bybit_pipeline.shared.telemetry import Telemetry
+from bybit_pipeline.shared.runtime.telemetry import Telemetry
+from bybit_pipeline.shared.settings.config import ConnectorConfig, InstrumentsConfig, make_config
 from bybit_pipeline.supervisor.plan.discovery import Discovery
 from bybit_pipeline.supervisor.plan.instruments import (
     Failure,

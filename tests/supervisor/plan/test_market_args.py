@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from bybit_pipeline.shared.config import make_config
+from bybit_pipeline.shared.settings.config import make_config
 from bybit_pipeline.supervisor.plan.instruments import InstrumentList
 from bybit_pipeline.supervisor.plan.market_args import (
     MarketError,

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bybit_pipeline.shared.config import Config, make_config
 from bybit_pipeline.shared.errors import ConfigError
-from bybit_pipeline.shared.specs import (
+from bybit_pipeline.shared.settings.config import Config, make_config
+from bybit_pipeline.shared.settings.specs import (
     ConnectorSpec,
     DashboardSpec,
     ForwarderSpec,

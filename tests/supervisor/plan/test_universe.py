@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from bybit_pipeline.shared.config import make_config
+from bybit_pipeline.shared.settings.config import make_config
 from bybit_pipeline.supervisor.plan.instruments import InstrumentList, InstrumentQuery
 from bybit_pipeline.supervisor.plan.plan import change, make_plan, with_selection
 from bybit_pipeline.supervisor.plan.universe import ResolvedPattern, Universe, configured_selection

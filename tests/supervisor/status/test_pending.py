@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from bybit_pipeline.shared.config import make_config
-from bybit_pipeline.shared.specs import Stream
+from bybit_pipeline.shared.settings.config import make_config
+from bybit_pipeline.shared.settings.specs import Stream
 from bybit_pipeline.supervisor.plan.market_args import subscribe, unsubscribe
 from bybit_pipeline.supervisor.plan.plan import Plan, exchange_topic, make_plan, with_selection
 from bybit_pipeline.supervisor.status import pending

@@ -12,8 +12,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from bybit_pipeline.shared.errors import TakenError
-from bybit_pipeline.shared.telemetry import Telemetry
-from bybit_pipeline.shared.webserver import CONNECTIONS_MAX
+from bybit_pipeline.shared.runtime.telemetry import Telemetry
+from bybit_pipeline.shared.runtime.webserver import CONNECTIONS_MAX
 from bybit_pipeline.supervisor.status.server import Snapshot, StatusServer
 
 
@@ -124,7 +124,7 @@ def test_a_request_that_trickles_in_is_cut_off(
     server: StatusServer, monkeypatch: pytest.MonkeyPatch, start: bytes
 ) -> None:
     """A byte just before each time limit must not hold a thread for ever."""
-    monkeypatch.setattr("bybit_pipeline.shared.webserver.BoundedServer.connection_s", 0.3)
+    monkeypatch.setattr("bybit_pipeline.shared.runtime.webserver.BoundedServer.connection_s", 0.3)
     began = time.monotonic()
     with connect(server) as slow:
         slow.settimeout(0.05)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.text import Text
 
-from bybit_pipeline.shared import codec
+from bybit_pipeline.shared.wire import codec
 from bybit_pipeline.supervisor.tui.event_log import Feed
 from bybit_pipeline.supervisor.tui.formatting import (
     Column,

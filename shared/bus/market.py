@@ -1,0 +1,333 @@
+"""
+The market bus: decoded exchange messages from the connectors to the workers.
+
+Every connector binds two XPUB sockets (a PUB that also sees its subscriptions). The open socket
+serves everybody: one message per frame, subscribed by topic. The feed serves our own workers. Each
+worker subscribes to its own name, under which the connector sends its messages in batches, and to
+``name + topic`` for every topic it follows. Nothing is ever published under the latter: it only
+tells the connector which worker wants which topic, and that the worker is listening.
+
+ZeroMQ drops messages for a subscriber whose queue is full; the receiver counts them by the jump in
+``bus_sequence``.
+"""
+
+import time
+from collections.abc import Iterable, Iterator
+
+import zmq
+from msgspec import Struct
+from zmq.utils.monitor import recv_monitor_message
+
+from bybit_pipeline.shared.bus.sockets import LINGER_MS, RECONNECT_MS, bind, plain_send
+from bybit_pipeline.shared.errors import CodecError
+from bybit_pipeline.shared.wire import codec
+from bybit_pipeline.shared.wire.messages import MarketMessage
+from bybit_pipeline.shared.wire.topics import TERMINATOR, topic_text
+
+BUNDLE = 64
+"""Messages of one read that go to a worker in one frame, at most."""
+DRAIN_S = 0.002
+"""How often a connector looks who came and went: with every message it took 7 us."""
+MARKET_QUEUE = 50_000
+"""
+Frames a slow worker may fall behind before losses begin. Up to some 5,000 messages/s a frame mostly
+holds one: 10 s, after which a worker that does nothing is restarted. They may hold more, up to 64,
+when messages come faster than anybody has seen from Bybit.
+"""
+
+
+class _Bundle:
+    """
+    What one worker gets with the next flush.
+
+    Attributes:
+        name: The worker's, with the terminator.
+        topics: Which it follows; without any the bundle is forgotten.
+        parts: Topic, record, topic, record, …
+    """
+
+    __slots__ = ("name", "parts", "topics")
+
+    def __init__(self, name: bytes) -> None:
+        self.name = name
+        self.topics: set[bytes] = set()
+        self.parts: list[bytes] = []
+
+
+class MarketPublisher:
+    """
+    One connector's end of the market bus: a socket for everybody, and the feed for the workers.
+
+    Belongs to the thread that calls it; ``start_session`` before the first ``publish`` of every
+    websocket connection. The messages get their ``bus_sequence`` here, from 1 per topic and
+    session.
+
+    Args:
+        context: Of the process.
+        endpoint: Where everybody may subscribe; a message is one frame.
+        feed_endpoint: Where workers subscribe, each for itself; a frame holds many messages.
+        queue: Frames that may wait for each subscriber.
+
+    Raises:
+        TakenError: If one of the two cannot be bound.
+    """
+
+    def __init__(
+        self,
+        context: "zmq.Context[zmq.Socket[bytes]]",
+        endpoint: str,
+        feed_endpoint: str,
+        *,
+        queue: int = MARKET_QUEUE,
+    ) -> None:
+        self._open, self._feed = context.socket(zmq.XPUB), context.socket(zmq.XPUB)
+        for socket in (self._open, self._feed):
+            socket.setsockopt(zmq.LINGER, LINGER_MS)
+            socket.setsockopt(zmq.SNDHWM, queue)
+        self.endpoint = bind(self._open, endpoint)
+        self.feed_endpoint = bind(self._feed, feed_endpoint)
+        self._send_open, self._send_feed = plain_send(self._open), plain_send(self._feed)
+        self._sequences: dict[bytes, int] = {}
+        self._collected: list[tuple[bytes, bytes]] = []
+        """Topic and record of each."""
+        self._listeners: set[bytes] = set()
+        """What others than workers have subscribed; mostly nothing."""
+        self._bundles: dict[bytes, _Bundle] = {}
+        """By the worker's name."""
+        self._routes: dict[bytes, list[_Bundle]] = {}
+        """Who follows a topic."""
+        self._drain_due = 0.0
+
+    def start_session(self) -> None:
+        """Number every topic from 1 again."""
+        self._sequences.clear()
+
+    def next_sequence(self, topic: bytes) -> int:
+        """The ``bus_sequence`` for the next message of ``topic``; call once per message."""
+        sequence = self._sequences.get(topic, 0) + 1
+        self._sequences[topic] = sequence
+        return sequence
+
+    def publish(self, topic: bytes, message: MarketMessage) -> None:
+        """Send to whoever has subscribed; never blocks."""
+        self.drain_subscriptions()
+        self.collect(topic, message)
+        self.flush()
+
+    def collect(self, topic: bytes, message: MarketMessage) -> None:
+        """Send with the next ``flush``."""
+        self._collected.append((topic, codec.encode_record(message)))
+
+    def flush(self) -> None:
+        """Send what was collected, in order; who subscribed just now may be left out."""
+        if time.monotonic() >= self._drain_due:
+            self.drain_subscriptions()
+        collected, routes = self._collected, self._routes
+        if self._listeners:
+            for topic, record in collected:
+                self._send_open(topic + record, zmq.NOBLOCK)
+        for message in collected:
+            for bundle in routes.get(message[0], ()):
+                bundle.parts += message
+        collected.clear()
+        for bundle in self._bundles.values():
+            for start in range(0, len(bundle.parts), 2 * BUNDLE):
+                bundled = codec.encode_bundle(bundle.parts[start : start + 2 * BUNDLE])
+                self._send_feed(bundle.name + bundled, zmq.NOBLOCK)
+            bundle.parts.clear()
+
+    def wait_for_workers(self, topics: Iterable[bytes], timeout_s: float) -> set[bytes]:
+        """
+        Wait until every topic is followed by a worker; the topics that still are by none.
+
+        Call it before the websocket is opened: a first snapshot that nobody hears is lost.
+        ``drain_subscriptions`` keeps the answer current later.
+        """
+        missing = set(topics).difference(self._routes)
+        deadline = time.monotonic() + timeout_s
+        while missing and (left := deadline - time.monotonic()) > 0:
+            if self._feed.poll(int(left * 1000) + 1):
+                self.drain_subscriptions()
+                missing.difference_update(self._routes)
+        return missing
+
+    def drain_subscriptions(self) -> None:
+        """Note who came and went; ``flush`` does so by itself, now and then."""
+        self._drain_due = time.monotonic() + DRAIN_S
+        for topic, is_new in _notes(self._open):
+            (self._listeners.add if is_new else self._listeners.discard)(topic)
+        for text, is_new in _notes(self._feed):
+            name, terminator, topic = text.partition(TERMINATOR)
+            if topic:
+                (self._follow if is_new else self._leave)(name + terminator, topic)
+
+    def _follow(self, name: bytes, topic: bytes) -> None:
+        bundle = self._bundles.setdefault(name, _Bundle(name))
+        if topic not in bundle.topics:
+            bundle.topics.add(topic)
+            self._routes.setdefault(topic, []).append(bundle)
+
+    def _leave(self, name: bytes, topic: bytes) -> None:
+        bundle = self._bundles.get(name)
+        if bundle is None or topic not in bundle.topics:
+            return
+        bundle.topics.discard(topic)
+        self._routes[topic].remove(bundle)
+        if not self._routes[topic]:
+            del self._routes[topic]
+        if not bundle.topics:
+            del self._bundles[name]
+
+    def close(self) -> None:
+        """Close both sockets; pending messages get ``LINGER_MS``."""
+        self._open.close()
+        self._feed.close()
+
+
+def _notes(socket: "zmq.Socket[bytes]") -> Iterator[tuple[bytes, bool]]:
+    """What was subscribed (True) or is no longer, since the last call; the rest is dropped."""
+    while int(socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+        note = socket.recv(zmq.NOBLOCK)
+        if note[:1] in (b"\x00", b"\x01"):
+            yield note[1:], note[:1] == b"\x01"
+
+
+class Received(Struct, frozen=True, gc=False):
+    """One market message, and how many messages of its topic were lost just before it."""
+
+    topic: bytes
+    message: MarketMessage
+    lost: int
+
+
+class _Route:
+    """What a subscriber knows of one topic."""
+
+    __slots__ = ("connector", "decode", "sequence", "session")
+
+    def __init__(self, topic: bytes, connector: str) -> None:
+        self.connector = connector
+        self.decode = codec.record_decoder(topic)
+        self.session: int | None = None
+        self.sequence = 0
+
+
+class MarketSubscriber:
+    """
+    A worker's end of the market bus: one SUB connected to the feed of every connector.
+
+    ``lost`` counts, by connector, the messages that are missing in ``bus_sequence``;
+    ``invalid`` the frames and messages that could not be read.
+
+    Args:
+        context: Of the process.
+        name: The worker's, which no other subscriber of these connectors has.
+        queue: Frames that may wait.
+    """
+
+    def __init__(
+        self, context: "zmq.Context[zmq.Socket[bytes]]", name: str, *, queue: int = MARKET_QUEUE
+    ) -> None:
+        self._name = name.encode() + TERMINATOR
+        self.socket = context.socket(zmq.SUB)
+        self.socket.setsockopt(zmq.LINGER, 0)
+        self.socket.setsockopt(zmq.RCVHWM, queue)
+        # Subscriptions are messages as well: those over this mark would be dropped in silence.
+        self.socket.setsockopt(zmq.SNDHWM, queue)
+        self.socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
+        self.socket.subscribe(self._name)
+        self.lost: dict[str, int] = {}
+        self.invalid = 0
+        self.monitor = self.socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        """Readable when a connector's end has gone; then call ``hang_ups``."""
+        self._endpoints: dict[str, str] = {}
+        """Connector by endpoint."""
+        self._routes: dict[bytes, _Route] = {}
+
+    def connect(self, connector: str, endpoint: str) -> None:
+        """Connect to a connector's feed, once; it may be bound later."""
+        self.lost.setdefault(connector, 0)
+        if endpoint not in self._endpoints:
+            self._endpoints[endpoint] = connector
+            self.socket.connect(endpoint)
+
+    def subscribe(self, topic: bytes, connector: str) -> None:
+        """Receive one topic exactly; ``topic`` ends with its terminator."""
+        if topic not in self._routes:
+            self._routes[topic] = _Route(topic, connector)
+            self.socket.subscribe(self._name + topic)
+
+    def unsubscribe(self, topic: bytes) -> None:
+        """Receive a topic no longer, and forget its numbers."""
+        if self._routes.pop(topic, None) is not None:
+            self.socket.unsubscribe(self._name + topic)
+
+    def receive(self, limit: int) -> Iterator[Received]:
+        """
+        The messages that are waiting, some ``limit`` at most; never blocks.
+
+        Iterate it to its end: what came in one frame is all handed out, or lost. ``lost`` of a
+        message is the hole before it: within a session, or at the start of a new session of a topic
+        that was followed before. Messages of a topic that was unsubscribed while they waited are
+        dropped; what cannot be read is counted in ``invalid``.
+        """
+        recv, routes = self.socket.recv, self._routes
+        start, left = len(self._name), limit
+        while left > 0:
+            try:
+                bundle = codec.decode_bundle(recv(zmq.NOBLOCK)[start:])
+            except zmq.Again:
+                return
+            except CodecError:
+                self.invalid += 1
+                left -= 1
+                continue
+            for topic, record in bundle:
+                left -= 1
+                route = routes.get(topic)
+                if route is None:
+                    self._drop(topic, record)
+                    continue
+                try:
+                    message = route.decode(record)
+                except codec.UNREADABLE:
+                    self.invalid += 1
+                    continue
+                session, sequence = message.session, message.bus_sequence
+                if session == route.session:
+                    missing = sequence - route.sequence - 1
+                else:
+                    missing = 0 if route.session is None else sequence - 1
+                    route.session = session
+                route.sequence = sequence
+                if missing:
+                    self.lost[route.connector] += missing
+                yield Received(topic, message, missing)
+
+    def _drop(self, topic: bytes, record: bytes) -> None:
+        """What nobody follows: mostly a message of a topic that was unsubscribed meanwhile."""
+        try:
+            codec.decode_record(topic, record)
+        except CodecError:
+            self.invalid += 1
+
+    def hang_ups(self) -> list[str]:
+        """
+        The connectors whose process has ended since the last call, perhaps without a word.
+
+        What they had sent may still wait to be received, and counts.
+        """
+        gone = []
+        while self.monitor.poll(0):
+            endpoint = recv_monitor_message(self.monitor)["endpoint"].decode()
+            gone.append(self._endpoints[endpoint])
+        return gone
+
+    def topics(self) -> list[str]:
+        """The subscribed topics as text."""
+        return [topic_text(topic) for topic in self._routes]
+
+    def close(self) -> None:
+        """Close the socket at once; what waits is of no use to a process that stops."""
+        self.socket.disable_monitor()
+        self.socket.close()

@@ -1,0 +1,1 @@
+"""What every process runs on: loop, timers, signals, logs, counters."""

@@ -1,0 +1,82 @@
+"""Logging of every process: a short phrase and keys, to stderr, readable or JSON."""
+
+import logging
+import sys
+from functools import partial
+from typing import TextIO, cast
+
+import structlog
+
+from bybit_pipeline.shared.settings.specs import LogFormat, LogLevel
+
+
+class LossyStream:
+    """
+    A text stream whose failures cost lines and nothing else; ``lost`` counts them.
+
+    Whoever reads our log may go away, the disk under it may be full: no reason to stop.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self.lost = 0
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write a line, or count it."""
+        try:
+            return self._stream.write(text)
+        except OSError:
+            self.lost += 1
+            return 0
+
+    def flush(self) -> None:
+        """Hand on what is buffered, or count it."""
+        try:
+            self._stream.flush()
+        except OSError:
+            self.lost += 1
+
+
+_stream: LossyStream | None = None
+
+
+def lost_lines() -> int:
+    """Log lines of this process that could not be written."""
+    return 0 if _stream is None else _stream.lost
+
+
+def configure(process: str, log_format: LogFormat = "auto", level: LogLevel = "info") -> None:
+    """
+    Send the log of this process to stderr; every line carries ``process``.
+
+    ``auto`` writes for people on a terminal and JSON lines otherwise.
+    """
+    global _stream
+    _stream = LossyStream(sys.stderr)
+    console = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
+    shared: list[structlog.typing.Processor] = [
+        partial(_add_process, process),
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    if console:
+        renderer: list[structlog.typing.Processor] = [
+            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        ]
+    else:
+        renderer = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    structlog.configure(
+        processors=[*shared, *renderer],
+        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
+        logger_factory=structlog.WriteLoggerFactory(cast(TextIO, _stream)),
+        cache_logger_on_first_use=True,
+    )
+    logging.basicConfig(level=logging.WARNING, stream=_stream, format="%(message)s", force=True)
+
+
+def _add_process(
+    process: str, _logger: object, _method: str, event: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    """Name the process on every line, whichever thread wrote it."""
+    event.setdefault("process", process)
+    return event

@@ -1,0 +1,1 @@
+"""Configuration, and what the supervisor passes to its children."""

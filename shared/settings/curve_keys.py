@@ -1,0 +1,217 @@
+"""
+CURVE keys of the metrics socket: their files, who may read them, how sockets use them.
+
+A directory of the machine that publishes:
+
+    server.key      secret key of the metrics socket
+    server.pub      its public key, which clients pin
+    client.key      secret key of the tools of this machine (tail, watch, PipelineClient)
+    clients/        public keys of all who may subscribe, one file NAME.pub each
+    handout/NAME/   client.key and server.pub for somebody else: what NAME's machine needs
+
+Every file is one line, a key of 32 bytes as 40 characters of Z85 (ZeroMQ RFC 32). A subscriber
+needs ``client.key`` and ``server.pub`` and nothing else.
+"""
+
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import zmq
+from zmq.utils import z85
+
+from bybit_pipeline.shared.errors import ConfigError, TakenError
+from bybit_pipeline.shared.settings.permissions import directory_fault, readers_fault, writers_fault
+
+WHERE = "security.keys"
+LOCAL = "local"
+"""The name of this machine's own tools among the clients."""
+CLIENT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
+Z85_KEY = re.compile(rb"[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}")
+FILE_BYTES_MAX = 100
+CLIENTS_MAX = 10_000
+RETRY_MS = 200
+"""How soon a client tries again; each time is a handshake that the server computes."""
+
+
+@dataclass(frozen=True)
+class ServerKeys:
+    """The key pair of the metrics socket, in Z85."""
+
+    public: bytes
+    secret: bytes = field(repr=False)
+
+
+@dataclass(frozen=True)
+class ClientKeys:
+    """A subscriber's key pair and the server's public key that it pins, in Z85."""
+
+    server: bytes
+    public: bytes
+    secret: bytes = field(repr=False)
+
+    def apply(self, socket: "zmq.Socket[bytes]") -> None:
+        """Make a socket talk to the pinned server only; before it connects."""
+        socket.setsockopt(zmq.CURVE_SERVERKEY, self.server)
+        socket.setsockopt(zmq.CURVE_PUBLICKEY, self.public)
+        socket.setsockopt(zmq.CURVE_SECRETKEY, self.secret)
+        socket.setsockopt(zmq.RECONNECT_IVL, RETRY_MS)
+
+
+def default_keys_dir() -> str:
+    """``$XDG_CONFIG_HOME/bybit-pipeline/keys``, else ``~/.config/bybit-pipeline/keys``."""
+    home = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
+    return f"{home}/bybit-pipeline/keys"
+
+
+def clients_dir(directory: Path) -> Path:
+    """Where the public keys of the allowed clients are."""
+    return directory / "clients"
+
+
+# -- making ------------------------------------------------------------------------------------
+
+
+def make_server_keys(directory: Path) -> dict[str, bytes]:
+    """
+    Make a server's key and one for the tools of this machine; the public keys by name.
+
+    Raises:
+        TakenError: If keys are there already, or the directory is not private.
+    """
+    _make_private(directory)
+    _refuse_existing(directory / "server.key", directory / "client.key")
+    server, secret = zmq.curve_keypair()
+    client, client_secret = zmq.curve_keypair()
+    _make_private(clients_dir(directory))
+    _write_new(clients_dir(directory) / f"{LOCAL}.pub", client)
+    _write_new(directory / "client.key", client_secret)
+    _write_new(directory / "server.pub", server)
+    _write_new(directory / "server.key", secret)
+    return {"server": server, LOCAL: client}
+
+
+def make_client_keys(directory: Path, name: str) -> tuple[bytes, Path]:
+    """
+    Allow one more client; its public key, and the directory to hand over to it.
+
+    Raises:
+        ConfigError: If the name is none, or there is no server's key to pin.
+        TakenError: If there is such a client already, or the directory is not private.
+    """
+    if not CLIENT_NAME.fullmatch(name):
+        raise ConfigError(
+            "--client", f"{name!r} is not a name", "up to 32 letters, digits, - and _"
+        )
+    server = read_server_keys(directory).public
+    allowed, handout = clients_dir(directory) / f"{name}.pub", directory / "handout" / name
+    _refuse_existing(allowed, handout)
+    public, secret = zmq.curve_keypair()
+    for made in (directory, directory / "handout", handout):
+        _make_private(made)
+    _write_new(handout / "client.key", secret)
+    _write_new(handout / "server.pub", server)
+    _write_new(allowed, public)
+    return public, handout
+
+
+def _make_private(directory: Path) -> None:
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        fault = directory_fault(directory)
+    except OSError as error:
+        raise TakenError(f"keys: {directory} cannot be made: {error.strerror}") from error
+    if fault is not None:
+        raise TakenError(f"keys: {directory} {fault}")
+
+
+def _refuse_existing(*paths: Path) -> None:
+    for path in paths:
+        if os.path.lexists(path):
+            raise TakenError(f"keys: {path} exists; move it away to make a new one")
+
+
+def _write_new(path: Path, key: bytes) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        descriptor = os.open(path, flags, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(key + b"\n")
+    except OSError as error:
+        raise TakenError(f"keys: {path} cannot be written: {error.strerror}") from error
+
+
+# -- reading -----------------------------------------------------------------------------------
+
+
+def read_server_keys(directory: Path) -> ServerKeys:
+    """
+    The metrics socket's own keys.
+
+    Raises:
+        ConfigError: If they are missing, unreadable, or not ours alone.
+    """
+    secret = _read_key(directory / "server.key", is_secret=True)
+    return ServerKeys(zmq.curve_public(secret), secret)
+
+
+def read_client_keys(directory: Path) -> ClientKeys:
+    """
+    A subscriber's keys.
+
+    Raises:
+        ConfigError: If they are missing, unreadable, or not ours alone.
+    """
+    secret = _read_key(directory / "client.key", is_secret=True)
+    server = _read_key(directory / "server.pub", is_secret=False)
+    return ClientKeys(server, zmq.curve_public(secret), secret)
+
+
+def read_allowed(directory: Path) -> tuple[dict[bytes, str], list[str]]:
+    """
+    Who may subscribe: names by public key (32 bytes); and one line for each file that is no key.
+
+    Raises:
+        ConfigError: If the directory of the clients' keys cannot be read, or others may write to
+            it.
+    """
+    allowed: dict[bytes, str] = {}
+    faults = []
+    for path in _key_files(clients_dir(directory)):
+        try:
+            allowed[z85.decode(_read_key(path, is_secret=False))] = path.stem
+        except ConfigError as error:
+            faults.append(str(error))
+    return allowed, faults
+
+
+def _key_files(directory: Path) -> list[Path]:
+    try:
+        fault = writers_fault(directory.stat())
+        paths = sorted(path for path in directory.iterdir() if path.suffix == ".pub")
+    except OSError as error:
+        raise ConfigError(WHERE, f"{directory}: {error.strerror}") from error
+    if fault is not None:
+        raise ConfigError(WHERE, f"{directory} {fault}")
+    if len(paths) > CLIENTS_MAX:
+        raise ConfigError(WHERE, f"{directory} holds {len(paths)} keys", f"at most {CLIENTS_MAX}")
+    return paths
+
+
+def _read_key(path: Path, *, is_secret: bool) -> bytes:
+    try:
+        # Not to wait for a pipe that somebody put in place of a file.
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            info = os.fstat(file.fileno())
+            fault = readers_fault(info) if is_secret else writers_fault(info)
+            text = file.read(FILE_BYTES_MAX).strip()
+    except OSError as error:
+        missing = isinstance(error, FileNotFoundError)
+        hint = "a file that `bybit-pipeline keys` made" if missing else ""
+        raise ConfigError(WHERE, f"{path}: {error.strerror}", hint) from error
+    if fault is not None:
+        raise ConfigError(WHERE, f"{path} {fault}")
+    if not Z85_KEY.fullmatch(text):
+        raise ConfigError(WHERE, f"{path} holds no key", "40 characters of Z85")
+    return text

@@ -1,0 +1,35 @@
+"""Topic names, both ways."""
+
+import pytest
+
+from bybit_pipeline.shared.wire.topics import (
+    Topic,
+    link_topic,
+    market_topic,
+    metric_topic,
+    parse_topic,
+    topic_text,
+)
+
+
+def test_an_option_symbol_with_a_dot_survives_parsing() -> None:
+    text = "orderbook.option.XRP-30OCT26-0.4-P-USDT"
+    assert parse_topic(text) == Topic("orderbook", "option", "XRP-30OCT26-0.4-P-USDT")
+    assert str(parse_topic(text)) == text
+
+
+@pytest.mark.parametrize("text", ["", "trades", "trades.linear", "trades..BTCUSDT", "trades.x."])
+def test_a_topic_without_its_three_parts_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"kind\.category\.symbol"):
+        parse_topic(text)
+
+
+def test_a_market_subscription_matches_one_symbol_only() -> None:
+    longer = market_topic("book", "linear", "BTCUSDTPERP")
+    assert not longer.startswith(market_topic("book", "linear", "BTCUSDT"))
+    assert topic_text(longer) == "book.linear.BTCUSDTPERP"
+
+
+def test_metric_topics_carry_no_terminator() -> None:
+    assert metric_topic("trades", "spot", "BTCUSDT") == b"trades.spot.BTCUSDT"
+    assert link_topic("connector-linear-0") == b"link.connector-linear-0\x00"
