@@ -12,9 +12,9 @@ import time
 from collections import Counter, deque
 
 from bybit_pipeline.processes.connector.protocol import BookUpdate, decode
-from bybit_pipeline.processes.orderbook.density import Density, DensityEvent
 from bybit_pipeline.processes.orderbook.manager import OrderBookManager
 from bybit_pipeline.processes.orderbook.measures import BookMeasures
+from bybit_pipeline.processes.orderbook.walls import Density, DensityEvent
 from bybit_pipeline.processes.simulator.synthetic import SyntheticFeed, listing
 from bybit_pipeline.processes.trades.aggregator import TradesAggregator
 from bybit_pipeline.shared.wire.messages import TradesMessage

@@ -21,8 +21,12 @@ from typing import Any, ClassVar
 import msgspec
 import structlog
 
-from bybit_pipeline.processes.connector.budget import Budget, read_attempts, write_attempts
 from bybit_pipeline.processes.connector.client import CHECK_S, BybitWebSocketClient, StreamKey
+from bybit_pipeline.processes.connector.connect_limiter import (
+    ConnectLimiter,
+    read_attempts,
+    write_attempts,
+)
 from bybit_pipeline.processes.connector.protocol import BookUpdate, Kind, TradeBatch
 from bybit_pipeline.processes.connector.subscriptions import TOPIC_STATES
 from bybit_pipeline.shared.bus.market import MarketPublisher
@@ -51,7 +55,9 @@ class ConnectorActor(Actor):
         super().__init__(spec, clock=clock, telemetry=telemetry)
         self.spec = spec
         self._attempts = Path(spec.run_dir) / f"{spec.process}.attempts"
-        self._budget = Budget(spec.share, read_attempts(self._attempts), now=self.clock.monotonic())
+        self._budget = ConnectLimiter(
+            spec.share, read_attempts(self._attempts), now=self.clock.monotonic()
+        )
         self.client = BybitWebSocketClient(
             self._publish_trades,
             self._publish_book,

@@ -29,7 +29,7 @@ from typing import NamedTuple, Protocol
 import structlog
 
 from bybit_pipeline.processes.connector.backoff import Backoff
-from bybit_pipeline.processes.connector.budget import Budget
+from bybit_pipeline.processes.connector.connect_limiter import ConnectLimiter
 from bybit_pipeline.processes.connector.connection import (
     CONNECT_TIMEOUT_S,
     FAILURE_REASONS,
@@ -97,7 +97,7 @@ class LinkHandler(Protocol):
         """``streams`` is empty for ``connected`` and ``disconnected``, which concern all."""
 
 
-class Notice(NamedTuple):
+class LinkNotice(NamedTuple):
     """Something about streams that the socket thread has yet to announce."""
 
     event: LinkEvent
@@ -170,7 +170,7 @@ class BybitWebSocketClient:
         on_ping: Callable[[float], None] | None = None,
         before_connecting: Callable[[], None] | None = None,
         after_batch: Callable[[], None] | None = None,
-        budget: Budget | None = None,
+        budget: ConnectLimiter | None = None,
         on_attempt: Callable[[], None] | None = None,
         on_bug: Callable[[BaseException], None] | None = None,
         clock: Clock | None = None,
@@ -197,7 +197,7 @@ class BybitWebSocketClient:
         self._on_ping = on_ping or _ignore_ping
         self._before_connecting = before_connecting
         self._after_batch = after_batch or _do_nothing
-        self._budget = budget or Budget()
+        self._budget = budget or ConnectLimiter()
         self._on_attempt = on_attempt
         self._on_bug = on_bug or _end_process
         self._settings = settings or ConnectorConfig()
@@ -220,7 +220,7 @@ class BybitWebSocketClient:
         self._ping_due = self._ping_sent = math.inf
         self._seen_messages = 0
         self._seen_at = 0.0
-        self._notices: deque[Notice] = deque()
+        self._notices: deque[LinkNotice] = deque()
         self._missed: dict[StreamKey, None] = {}
         """Trades that were said to be missed and have not been said to flow again."""
         self._missed_topics: list[str] = []
@@ -325,7 +325,7 @@ class BybitWebSocketClient:
         with self._lock:
             is_served = topic in self._served_trades()
             if is_served and symbol in self._streams[topic]:
-                self._notices.append(Notice("subscribed", "", [("trade", symbol)]))
+                self._notices.append(LinkNotice("subscribed", "", [("trade", symbol)]))
                 return True
         return False
 
@@ -394,7 +394,7 @@ class BybitWebSocketClient:
                 symbols = self._streams.setdefault(topic, {})
                 if symbol not in symbols and states.get(topic) in ("confirmed", "delivering"):
                     # One more contract of a coin whose trades already flow.
-                    self._notices.append(Notice("subscribed", "", [("trade", symbol)]))
+                    self._notices.append(LinkNotice("subscribed", "", [("trade", symbol)]))
                 symbols[symbol] = None
             topics = dict.fromkeys(topic for topic, _ in wanted)
             self._subscriptions.subscribe(topics, self._clock.monotonic())
@@ -408,7 +408,7 @@ class BybitWebSocketClient:
                 if symbol in symbols:
                     del symbols[symbol]
                     kind = parse_topic(topic).kind
-                    self._notices.append(Notice("unsubscribed", "asked", [(kind, symbol)]))
+                    self._notices.append(LinkNotice("unsubscribed", "asked", [(kind, symbol)]))
                     if not symbols:
                         del self._streams[topic]
                         topics.append(topic)
@@ -443,7 +443,7 @@ class BybitWebSocketClient:
             self._missed.clear()
             self._missed_topics = []
             if again:
-                self._notices.append(Notice("subscribed", "", again))
+                self._notices.append(LinkNotice("subscribed", "", again))
 
     def _served_trades(self) -> list[str]:
         """The topics of trades that the exchange has confirmed."""
@@ -468,11 +468,11 @@ class BybitWebSocketClient:
         match kind:
             case "subscribed" | "unsubscribed":
                 log.info(kind, topics=topics, **({"reason": reason} if reason else {}))
-                self._notices.append(Notice(kind, reason, self._streams_of(topics)))
+                self._notices.append(LinkNotice(kind, reason, self._streams_of(topics)))
             case "rejected":
                 details = {event.topic: event.detail for event in events}
                 log.warning("topics rejected", topics=details, reason=reason)
-                self._notices.append(Notice("rejected", reason, self._streams_of(topics)))
+                self._notices.append(LinkNotice("rejected", reason, self._streams_of(topics)))
             case "unanswered":
                 log.warning("no ack, asking again", topics=topics)
             case "silent":
@@ -657,7 +657,7 @@ class BybitWebSocketClient:
                 continue
             if type(decoded) is BookUpdate:
                 topic = decoded.topic
-                if topic in flowing or self._may_pass(topic, decoded.is_snapshot, raw):
+                if topic in flowing or self._admit(topic, decoded.is_snapshot, raw):
                     counts.book_messages += 1
                     self._on_orderbook(decoded.symbol, decoded)
             elif type(decoded) is list:
@@ -670,7 +670,7 @@ class BybitWebSocketClient:
         if not batches:
             return
         topic = batches[0].topic
-        if topic in self._flowing or self._may_pass(topic, True, raw):
+        if topic in self._flowing or self._admit(topic, True, raw):
             self.counts.trade_messages += 1
             symbols = self._streams.get(topic, {})
             for batch in batches:
@@ -700,7 +700,7 @@ class BybitWebSocketClient:
         self._announce()
         self._on_link("missed", error.reason, list(missed))
 
-    def _may_pass(self, topic: str, is_snapshot: bool, raw: bytes) -> bool:
+    def _admit(self, topic: str, is_snapshot: bool, raw: bytes) -> bool:
         """Whether data of a topic that does not simply flow is for us; the slow path."""
         with self._lock:
             passage = self._subscriptions.on_data(topic, is_snapshot, self._clock.monotonic())

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 import websocket
 
-from bybit_pipeline.processes.connector.frames import (
+from bybit_pipeline.processes.connector.buffered_websocket import (
     BufferedWebSocket,
     ClosedByServer,
     FrameTooLarge,

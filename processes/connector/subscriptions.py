@@ -41,7 +41,7 @@ TopicState = Literal["pending", "confirmed", "delivering", "rejected"]
 TOPIC_STATES: tuple[TopicState, ...] = ("pending", "confirmed", "delivering", "rejected")
 
 EventKind = Literal["subscribed", "unsubscribed", "rejected", "unanswered", "silent", "reconnect"]
-Passage = Literal["pass", "late", "unknown"]
+Admission = Literal["pass", "late", "unknown"]
 
 MAX_TRIES = 3
 """Requests without an ack, or subscriptions without a snapshot, before a topic is given up."""
@@ -241,7 +241,7 @@ class Subscriptions:
             self._on_request_answered(ack, now)
         self._send_queued(now)
 
-    def on_data(self, name: str, is_snapshot: bool, now: float) -> Passage:
+    def on_data(self, name: str, is_snapshot: bool, now: float) -> Admission:
         """
         What to do with a data frame of a topic that is not in ``flowing``.
 

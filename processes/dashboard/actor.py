@@ -13,7 +13,7 @@ import structlog
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
-from bybit_pipeline.processes.dashboard.board import Board
+from bybit_pipeline.processes.dashboard.page_state import Board
 from bybit_pipeline.processes.dashboard.server import REFUSALS, Server
 from bybit_pipeline.shared.bus.sockets import RECONNECT_MS
 from bybit_pipeline.shared.errors import CodecError

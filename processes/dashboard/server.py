@@ -22,7 +22,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 
-from bybit_pipeline.processes.dashboard.board import Board, Cursor
+from bybit_pipeline.processes.dashboard.page_state import Board, Cursor
 from bybit_pipeline.shared.errors import TakenError
 from bybit_pipeline.shared.runtime.webserver import (
     Answer,

@@ -22,8 +22,12 @@ from typing import ClassVar
 import structlog
 import zmq
 
-from bybit_pipeline.processes.forwarder.cache import LastValues, Message, parse_message
-from bybit_pipeline.processes.forwarder.gate import REFUSALS, Gate, Refusal
+from bybit_pipeline.processes.forwarder.authenticator import REFUSALS, Authenticator, Refusal
+from bybit_pipeline.processes.forwarder.last_value_cache import (
+    LastValueCache,
+    Message,
+    parse_message,
+)
 from bybit_pipeline.shared.bus.metrics import METRIC_QUEUE, MetricInbox
 from bybit_pipeline.shared.bus.sockets import LINGER_MS, bind, plain_send
 from bybit_pipeline.shared.errors import TakenError
@@ -59,12 +63,12 @@ class Forwarder(Actor):
     ) -> None:
         super().__init__(spec, clock=clock, telemetry=telemetry)
         self.spec = spec
-        self.last_values = LastValues()
+        self.last_values = LastValueCache()
         self._queue = queue
         self._pace = ReadCoalescer()
         self._inbox: MetricInbox | None = None
         self._out: zmq.Socket[bytes] | None = None
-        self._gate: Gate | None = None
+        self._gate: Authenticator | None = None
         self._monitor: zmq.Socket[bytes] | None = None
         self._refused_logged = 0
         self._logged_invalid = 0.0
@@ -104,7 +108,7 @@ class Forwarder(Actor):
     def on_start(self) -> None:
         """Bind both ends; the subscribers' endpoint is reported as ``metrics``."""
         if self.spec.keys:
-            self._gate = Gate(self.context, Path(self.spec.keys))
+            self._gate = Authenticator(self.context, Path(self.spec.keys))
             self.watch(self._gate.socket, self._gate.answer)
             self.every(REFRESH_KEYS_S, self._refresh_keys)
             self.every(LOG_INVALID_S, self._log_refused)

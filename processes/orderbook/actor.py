@@ -15,11 +15,11 @@ from typing import Any, ClassVar
 
 import structlog
 
-from bybit_pipeline.processes.orderbook.density import EVENTS, DensityEvent
-from bybit_pipeline.processes.orderbook.followed import STATES, BookState, FollowedBook
 from bybit_pipeline.processes.orderbook.ledger import GapNote
+from bybit_pipeline.processes.orderbook.local_book import STATES, BookState, LocalBook
 from bybit_pipeline.processes.orderbook.manager import Key, OrderBookManager
 from bybit_pipeline.processes.orderbook.measures import MEASURES, BookMeasures
+from bybit_pipeline.processes.orderbook.walls import EVENTS, DensityEvent
 from bybit_pipeline.shared.bus.market import Received
 from bybit_pipeline.shared.runtime.clock import Clock
 from bybit_pipeline.shared.runtime.telemetry import Samples, Telemetry
@@ -63,7 +63,7 @@ class Market:
         "topics",
     )
 
-    def __init__(self, book: FollowedBook, measures: BookMeasures, bus_topic: bytes) -> None:
+    def __init__(self, book: LocalBook, measures: BookMeasures, bus_topic: bytes) -> None:
         self.book = book
         self.measures = measures
         self.bus_topic = bus_topic

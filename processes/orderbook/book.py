@@ -21,19 +21,21 @@ from typing import ClassVar, Literal
 
 from bybit_pipeline.shared.wire.messages import BookMessage, Level
 
-BookSide = Literal["bid", "ask"]
+SideName = Literal["bid", "ask"]
 
-Doubt = Literal["gap", "duplicate", "desync", "crossed", "too_deep", "bad_levels", "wrong_depth"]
+InvalidReason = Literal[
+    "gap", "duplicate", "desync", "crossed", "too_deep", "bad_levels", "wrong_depth"
+]
 
 
 class BookError(Exception):
     """A message that could not be applied; the book is not live."""
 
 
-class Untrusted(BookError):
+class BookInvalid(BookError):
     """A message after which the book cannot be trusted."""
 
-    reason: ClassVar[Doubt]
+    reason: ClassVar[InvalidReason]
 
 
 class NoSnapshot(BookError):
@@ -44,7 +46,7 @@ class NoSnapshot(BookError):
         super().__init__(f"delta {received} without a snapshot before it")
 
 
-class SequenceGap(Untrusted):
+class SequenceGap(BookInvalid):
     """Updates are missing: ``received`` is greater than ``expected``."""
 
     reason = "gap"
@@ -55,7 +57,7 @@ class SequenceGap(Untrusted):
         super().__init__(f"expected update {expected}, received {received}")
 
 
-class DuplicateUpdate(Untrusted):
+class DuplicateUpdate(BookInvalid):
     """An update that was applied before, or one older than the book."""
 
     reason = "duplicate"
@@ -66,7 +68,7 @@ class DuplicateUpdate(Untrusted):
         super().__init__(f"received update {received} after update {last}")
 
 
-class Desync(Untrusted):
+class Desync(BookInvalid):
     """A delta where the exchange only sends snapshots: update 1 (a restart), or at level 1."""
 
     reason = "desync"
@@ -76,7 +78,7 @@ class Desync(Untrusted):
         super().__init__(f"{text} (update {received})")
 
 
-class CrossedBook(Untrusted):
+class CrossedBook(BookInvalid):
     """The best bid is at or above the best ask."""
 
     reason = "crossed"
@@ -87,29 +89,29 @@ class CrossedBook(Untrusted):
         super().__init__(f"best bid {bid!r} is not below best ask {ask!r}")
 
 
-class TooDeep(Untrusted):
+class TooDeep(BookInvalid):
     """A side holds more levels than the stream carries."""
 
     reason = "too_deep"
 
-    def __init__(self, side: BookSide, levels: int, depth: int) -> None:
+    def __init__(self, side: SideName, levels: int, depth: int) -> None:
         self.side = side
         self.levels = levels
         self.depth = depth
         super().__init__(f"{levels} levels on the {side} side of a book of depth {depth}")
 
 
-class BadLevels(Untrusted):
+class BadLevels(BookInvalid):
     """Levels that no book has: duplicate, unsorted, not positive, not finite or not pairs."""
 
     reason = "bad_levels"
 
-    def __init__(self, side: BookSide, text: str) -> None:
+    def __init__(self, side: SideName, text: str) -> None:
         self.side = side
         super().__init__(f"{side} levels: {text}")
 
 
-class WrongDepth(Untrusted):
+class WrongDepth(BookInvalid):
     """A message of another depth; two depths of a symbol never make one book."""
 
     reason = "wrong_depth"
@@ -120,7 +122,7 @@ class WrongDepth(Untrusted):
         super().__init__(f"a message of depth {received} for a book of depth {expected}")
 
 
-class BookHalf:
+class BookSide:
     """
     One side of a book.
 
@@ -139,8 +141,8 @@ class BookHalf:
         "sizes",
     )
 
-    def __init__(self, side: BookSide) -> None:
-        self.side: BookSide = side
+    def __init__(self, side: SideName) -> None:
+        self.side: SideName = side
         self._best_of: Callable[[Iterable[float]], float] = max if side == "bid" else min
         self.empty = 0.0 if side == "bid" else inf
         self.best = self.empty
@@ -240,8 +242,8 @@ class OrderBook:
         self.is_live = False
         self.last: BookMessage | None = None
         self.update_id = 0
-        self.bid_half = BookHalf("bid")
-        self.ask_half = BookHalf("ask")
+        self.bid_half = BookSide("bid")
+        self.ask_half = BookSide("ask")
 
     def apply(self, message: BookMessage) -> None:
         """

@@ -10,27 +10,27 @@ from collections.abc import Iterable, Iterator
 from itertools import count
 from typing import NamedTuple, cast
 
-from bybit_pipeline.processes.orderbook.book import BookSide
-from bybit_pipeline.processes.orderbook.density import Density, DensityTracker
-from bybit_pipeline.processes.orderbook.followed import (
+from bybit_pipeline.processes.orderbook.book import SideName
+from bybit_pipeline.processes.orderbook.ledger import GapLedger, Reason
+from bybit_pipeline.processes.orderbook.local_book import (
     CONNECTED_DELAY_S,
     RETRY_MAX_S,
     STATES,
     SUBSCRIBED_DELAY_S,
     BookState,
     Counts,
-    FollowedBook,
+    LocalBook,
 )
-from bybit_pipeline.processes.orderbook.ledger import GapLedger, Reason
 from bybit_pipeline.processes.orderbook.measures import (
     BPS,
-    Curve,
+    CumulativeDepth,
     OrderFlow,
     band,
     imbalance,
     mid,
     spread_bps,
 )
+from bybit_pipeline.processes.orderbook.walls import Density, DensityTracker
 from bybit_pipeline.shared.settings.config import DensityConfig, OrderbookConfig
 from bybit_pipeline.shared.wire.messages import (
     BookMessage,
@@ -80,7 +80,7 @@ class OrderBookManager:
         self.density = density or DensityConfig()
         self.ledger = GapLedger()
         self.counts = Counts()
-        self.books: dict[Key, FollowedBook] = {}
+        self.books: dict[Key, LocalBook] = {}
         self.now = 0.0
         self._generations = count(1)
 
@@ -98,7 +98,7 @@ class OrderBookManager:
         depth: int = 50,
         connector: str = "",
         trades_connector: str | None = "",
-    ) -> FollowedBook:
+    ) -> LocalBook:
         """
         Follow a book; following it again changes nothing.
 
@@ -111,7 +111,7 @@ class OrderBookManager:
         """
         book = self.books.get((category, symbol))
         if book is None:
-            book = FollowedBook(
+            book = LocalBook(
                 category,
                 symbol,
                 depth,
@@ -157,7 +157,7 @@ class OrderBookManager:
         if book is not None:
             book.on_trades(message, lost)
 
-    def on_link(self, connector: str, message: LinkMessage) -> list[FollowedBook]:
+    def on_link(self, connector: str, message: LinkMessage) -> list[LocalBook]:
         """Take in what happened to a connector; the books whose state or reason changed."""
         now, event, received = self.now, message.event, message.recv_ts_ns
         changed = [
@@ -171,7 +171,7 @@ class OrderBookManager:
             for book in self._of_connector(connector):
                 if book.state != "live":
                     book.expect_snapshot(now, CONNECTED_DELAY_S)
-                elif book.doubt("disconnected", now, received, retry_in_s=CONNECTED_DELAY_S):
+                elif book.invalidate("disconnected", now, received, retry_in_s=CONNECTED_DELAY_S):
                     changed.append(book)
             self._miss_trades(connector)  # until their topics are served
             return changed
@@ -179,13 +179,13 @@ class OrderBookManager:
             changed += self._on_topic_event(topic, message)
         return changed
 
-    def on_link_lost(self, connector: str, recv_ts_ns: int) -> list[FollowedBook]:
+    def on_link_lost(self, connector: str, recv_ts_ns: int) -> list[LocalBook]:
         """A connector has no websocket any more, or is gone itself; the books that changed."""
         self._miss_trades(connector)
         return [
             book
             for book in self._of_connector(connector)
-            if book.doubt("disconnected", self.now, recv_ts_ns, retry_in_s=RETRY_MAX_S)
+            if book.invalidate("disconnected", self.now, recv_ts_ns, retry_in_s=RETRY_MAX_S)
         ]
 
     def _miss_trades(self, connector: str) -> None:
@@ -193,7 +193,7 @@ class OrderBookManager:
             if book.trades_connector == connector:
                 book.densities.follow_trades(False)
 
-    def _on_topic_event(self, topic: str, message: LinkMessage) -> Iterator[FollowedBook]:
+    def _on_topic_event(self, topic: str, message: LinkMessage) -> Iterator[LocalBook]:
         kind, category, symbol = topic.split(".", 2)
         book = self.books.get((cast(Category, category), symbol))
         if book is None:
@@ -205,10 +205,10 @@ class OrderBookManager:
         else:
             reason: Reason = "rejected" if message.event == "rejected" else "unsubscribed"
             wait = RETRY_MAX_S if message.event == "rejected" else CONNECTED_DELAY_S
-            if book.doubt(reason, self.now, message.recv_ts_ns, retry_in_s=wait):
+            if book.invalidate(reason, self.now, message.recv_ts_ns, retry_in_s=wait):
                 yield book
 
-    def _of_connector(self, connector: str) -> list[FollowedBook]:
+    def _of_connector(self, connector: str) -> list[LocalBook]:
         return [book for book in self.books.values() if book.connector == connector]
 
     # -- time ------------------------------------------------------------------------------------
@@ -222,7 +222,7 @@ class OrderBookManager:
             if book.is_resync_due(now) and book.reason is not None
         ]
 
-    def check_silence(self) -> list[FollowedBook]:
+    def check_silence(self) -> list[LocalBook]:
         """The live books that have just been doubted for their silence; once a second."""
         return [book for book in self.books.values() if book.check_silence(self.now)]
 
@@ -270,7 +270,7 @@ class OrderBookManager:
         return imbalance(_total(bids), _total(asks))
 
     def get_aggregated_depth(
-        self, symbol: str, side: BookSide, range_bps: float = 50, category: Category = "linear"
+        self, symbol: str, side: SideName, range_bps: float = 50, category: Category = "linear"
     ) -> float | None:
         """
         Visible size of one side within ``range_bps`` of the mid price.
@@ -288,7 +288,7 @@ class OrderBookManager:
         book = followed.book
         half = book.bid_half if side == "bid" else book.ask_half
         lowest, highest = band(range_bps)
-        visible = Curve(half, book.depth, is_inverse=category == "inverse")
+        visible = CumulativeDepth(half, book.depth, is_inverse=category == "inverse")
         return visible.within(mid_price * (lowest if side == "bid" else highest))[0]
 
     def get_densities(self, symbol: str, category: Category = "linear") -> list[Density] | None:
@@ -302,7 +302,7 @@ class OrderBookManager:
         self,
         symbol: str,
         price: float,
-        side: BookSide,
+        side: SideName,
         tolerance_bps: float = 10,
         category: Category = "linear",
     ) -> Density | None:
@@ -320,7 +320,7 @@ class OrderBookManager:
         ]
         return min(near)[1] if near else None
 
-    def _live(self, symbol: str, category: Category) -> FollowedBook | None:
+    def _live(self, symbol: str, category: Category) -> LocalBook | None:
         followed = self.books.get((category, symbol))
         return followed if followed is not None and followed.state == "live" else None
 
@@ -330,7 +330,7 @@ def _check_side(side: str) -> None:
         raise ValueError(f"side: {side!r}; allowed: bid, ask")
 
 
-def _mid(followed: FollowedBook | None) -> float | None:
+def _mid(followed: LocalBook | None) -> float | None:
     if followed is None:
         return None
     bid, ask = followed.book.best_bid, followed.book.best_ask

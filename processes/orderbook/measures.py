@@ -4,8 +4,8 @@ The numbers that are read from a book: pure functions of its levels, with their 
 Decides formulas and the shape of the measures in an ``orderbook.*`` message. Knows no states: it
 is only ever given a book that is live.
 
-One pass over the levels of a side gives running totals (``Curve``), and every band, level count
-and notional is then read from them by bisection: a further entry in a configuration list costs a
+One pass over the levels of a side gives running totals (``CumulativeDepth``). Bands, level counts
+and notionals are then looked up by bisection: each further entry in a configuration list costs one
 bisection, an empty list nothing.
 
 Notional, said once: price times size in quote currency. On ``inverse`` a size is a number of
@@ -17,7 +17,7 @@ from itertools import accumulate
 from operator import mul, truediv
 from typing import Any
 
-from bybit_pipeline.processes.orderbook.book import BookHalf, OrderBook
+from bybit_pipeline.processes.orderbook.book import BookSide, OrderBook
 from bybit_pipeline.shared.settings.config import OrderbookConfig
 from bybit_pipeline.shared.wire.messages import Category, Level
 from bybit_pipeline.shared.wire.shapes import BOOK_MEASURES
@@ -85,7 +85,7 @@ def band(distance_bps: float) -> tuple[float, float]:
     return (1 - distance) * (1 - EDGE), (1 + distance) * (1 + EDGE)
 
 
-class Curve:
+class CumulativeDepth:
     """
     Running totals over the levels of one side of a book, from none to all, best first.
 
@@ -110,7 +110,7 @@ class Curve:
         "totals",
     )
 
-    def __init__(self, half: BookHalf, depth: int, *, is_inverse: bool) -> None:
+    def __init__(self, half: BookSide, depth: int, *, is_inverse: bool) -> None:
         self._is_bid = half.side == "bid"
         ascending = self._ascending = half.prices
         prices = self.prices = ascending[::-1] if self._is_bid else ascending
@@ -160,7 +160,7 @@ class Curve:
 
 
 def depth_within(
-    bids: Curve, asks: Curve, lowest: float, highest: float
+    bids: CumulativeDepth, asks: CumulativeDepth, lowest: float, highest: float
 ) -> dict[str, float | bool]:
     """
     Visible size and notional (quote) of the bids from ``lowest`` up, the asks up to ``highest``.
@@ -180,7 +180,9 @@ def depth_within(
     }
 
 
-def impact(bids: Curve, asks: Curve, mid_price: float, notional: float) -> dict[str, float | None]:
+def impact(
+    bids: CumulativeDepth, asks: CumulativeDepth, mid_price: float, notional: float
+) -> dict[str, float | None]:
     """
     Cost of a market order for ``notional`` quote currency, each way, in basis points of the mid.
 
@@ -281,8 +283,8 @@ class BookMeasures:
         leaves its map empty. A count of more levels than the stream carries has no imbalance.
         """
         depth = book.depth
-        bids = Curve(book.bid_half, depth, is_inverse=self._is_inverse)
-        asks = Curve(book.ask_half, depth, is_inverse=self._is_inverse)
+        bids = CumulativeDepth(book.bid_half, depth, is_inverse=self._is_inverse)
+        asks = CumulativeDepth(book.ask_half, depth, is_inverse=self._is_inverse)
         measures = MEASURES | {
             "imbalance": {
                 key: imbalance(bids.size_of(n), asks.size_of(n)) if n <= depth else None

@@ -3,7 +3,7 @@
 import bybit_pipeline.shared.runtime.no_rich  # noqa: F401, I001 - first
 import sys
 
-from bybit_pipeline.processes.simulator.command import main
+from bybit_pipeline.processes.simulator.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import structlog
 
-from bybit_pipeline.processes.simulator.build import make_server
+from bybit_pipeline.processes.simulator.factory import make_server
 from bybit_pipeline.processes.simulator.faults import describe
 from bybit_pipeline.processes.simulator.server import ServerThread
 from bybit_pipeline.shared.runtime.actor import Actor

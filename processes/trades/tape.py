@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from bybit_pipeline.processes.trades.coverage import Coverage
-from bybit_pipeline.processes.trades.exact import PLAUSIBLE_MAX, PLAUSIBLE_MIN, is_plausible
+from bybit_pipeline.processes.trades.dedup import RecentIds
+from bybit_pipeline.processes.trades.fixed_point import PLAUSIBLE_MAX, PLAUSIBLE_MIN, is_plausible
 from bybit_pipeline.processes.trades.ledger import Gap, GapEvent, GapLedger, GapNote, GapReason
-from bybit_pipeline.processes.trades.recent_ids import RecentIds
 from bybit_pipeline.processes.trades.window import TradeWindows
 from bybit_pipeline.shared.wire.messages import Category, Source, Trade, TradesMessage
 

@@ -18,8 +18,12 @@ from bisect import bisect_right
 from collections.abc import MutableSequence, Sequence
 from typing import NamedTuple
 
-from bybit_pipeline.processes.trades.exact import PLAUSIBLE_MAX, PLAUSIBLE_MIN, DecimalScale
-from bybit_pipeline.processes.trades.quantiles import SizeOrder
+from bybit_pipeline.processes.trades.fixed_point import (
+    PLAUSIBLE_MAX,
+    PLAUSIBLE_MIN,
+    FixedPointScale,
+)
+from bybit_pipeline.processes.trades.rolling_quantiles import RollingQuantiles
 from bybit_pipeline.processes.trades.volatility import PriceSamples
 
 DEFAULT_MAX_TRADES = 200_000
@@ -98,8 +102,8 @@ class TradeWindows:
         self._retention_ms = retention_ms
         self._is_inverse = is_inverse
         self._max_trades = max_trades
-        self._price_scale = DecimalScale()
-        self._size_scale = DecimalScale()
+        self._price_scale = FixedPointScale()
+        self._size_scale = FixedPointScale()
         # One row a trade, oldest first; rows before _head are evicted, and _cut rows are gone from
         # the columns. The last three columns hold the totals of the rows before this one.
         self._head = 0
@@ -116,10 +120,10 @@ class TradeWindows:
         self._total_sold = 0
         self._total_weighted = 0
         self._unstored_delta = 0
-        self._size_orders: dict[int, SizeOrder] = {}
+        self._size_orders: dict[int, RollingQuantiles] = {}
         self._samples: dict[int, PriceSamples] = {}
-        self._highs = _Extremes(sign=1)
-        self._lows = _Extremes(sign=-1)
+        self._highs = _MonotonicQueue(sign=1)
+        self._lows = _MonotonicQueue(sign=-1)
         self._extremes_end = 0
         """The first row that is not in the extremes yet."""
 
@@ -266,7 +270,7 @@ class TradeWindows:
         _, first = self._window(window_ms)
         order = self._size_orders.get(window_ms)
         if order is None:
-            order = self._size_orders[window_ms] = SizeOrder()
+            order = self._size_orders[window_ms] = RollingQuantiles()
         order.move(self._sizes, self._cut, self._cut + first, self._cut + len(self._sizes))
         return order.quantiles(probabilities)
 
@@ -418,7 +422,7 @@ def _is_worth_cutting(evicted: int, rows: int) -> bool:
     return evicted >= _CUT_FROM and evicted * _CUT_SHARE >= rows
 
 
-class _Extremes:
+class _MonotonicQueue:
     """
     Highest (sign 1) or lowest (sign -1) price since any time, by a monotonic queue.
 

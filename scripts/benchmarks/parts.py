@@ -29,7 +29,7 @@ hide_wsaccel()  # before websocket-client is imported: the product does not have
 
 import websocket  # noqa: E402
 
-from bybit_pipeline.processes.connector.frames import BufferedWebSocket  # noqa: E402
+from bybit_pipeline.processes.connector.buffered_websocket import BufferedWebSocket  # noqa: E402
 from bybit_pipeline.processes.connector.protocol import decode  # noqa: E402
 from bybit_pipeline.processes.orderbook.book import OrderBook  # noqa: E402
 from bybit_pipeline.processes.orderbook.measures import BookMeasures  # noqa: E402

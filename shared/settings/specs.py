@@ -80,7 +80,7 @@ class ConnectorSpec(ProcessSpec, kw_only=True):
     streams: list[Stream]
     settings: ConnectorConfig = ConnectorConfig()
     share: int = 60
-    """Connections it may open in 5 minutes; see ``bybit_pipeline.processes.connector.budget``."""
+    """Connections it may open in 5 minutes; see ``connect_limiter``."""
     silence_matters: bool = True
     """False in a replay, which falls silent at its end."""
 

@@ -399,7 +399,9 @@ def test_what_is_missed_ends_with_the_connection(venue: Venue, make_feed: MakeFe
 def test_a_message_above_the_limit_ends_the_connection(
     venue: Venue, make_feed: MakeFeed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bybit_pipeline.processes.connector.frames.MAX_FRAME_BYTES", 100_000)
+    monkeypatch.setattr(
+        "bybit_pipeline.processes.connector.buffered_websocket.MAX_FRAME_BYTES", 100_000
+    )
     feed = make_feed(venue.url)
     feed.client.start()
     feed.wait("connected", "")

@@ -12,7 +12,7 @@ import zmq
 
 from bybit_pipeline.processes.dashboard import actor as actor_module
 from bybit_pipeline.processes.dashboard.actor import Dashboard, preferred
-from bybit_pipeline.processes.dashboard.board import Cursor
+from bybit_pipeline.processes.dashboard.page_state import Cursor
 from bybit_pipeline.shared.errors import EX_CANTCREAT, TakenError
 from bybit_pipeline.shared.settings.specs import DashboardSpec
 from bybit_pipeline.shared.wire.codec import encode_map

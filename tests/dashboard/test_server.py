@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from bybit_pipeline.processes.dashboard import server as server_module
-from bybit_pipeline.processes.dashboard.board import Board
+from bybit_pipeline.processes.dashboard.page_state import Board
 from bybit_pipeline.processes.dashboard.server import STREAMS_MAX, Server
 from tests.dashboard.browser import wait
 from tests.dashboard.payloads import book

@@ -14,8 +14,8 @@ from msgspec.structs import replace
 from prometheus_client import generate_latest
 
 from bybit_pipeline.processes.orderbook.actor import OrderbookWorker
-from bybit_pipeline.processes.orderbook.density import ARRIVAL_MS, FALL_MS, PUSH_MS
 from bybit_pipeline.processes.orderbook.measures import MEASURES
+from bybit_pipeline.processes.orderbook.walls import ARRIVAL_MS, FALL_MS, PUSH_MS
 from bybit_pipeline.shared.bus.market import MarketPublisher, Received
 from bybit_pipeline.shared.bus.metrics import MetricInbox
 from bybit_pipeline.shared.runtime.clock import Clock, SystemClock

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from bybit_pipeline.processes.orderbook.followed import FollowedBook
 from bybit_pipeline.processes.orderbook.ledger import Gap
+from bybit_pipeline.processes.orderbook.local_book import LocalBook
 from bybit_pipeline.processes.orderbook.manager import OrderBookManager
 from bybit_pipeline.shared.settings.config import DensityConfig
 from bybit_pipeline.shared.wire.messages import BookMessage, Source
@@ -25,7 +25,7 @@ def managed(*symbols: str, **fields: Any) -> OrderBookManager:
     return manager
 
 
-def followed(manager: OrderBookManager, symbol: str = BTC) -> FollowedBook:
+def followed(manager: OrderBookManager, symbol: str = BTC) -> LocalBook:
     return manager.books["linear", symbol]
 
 

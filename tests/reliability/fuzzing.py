@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import websocket
 
-from bybit_pipeline.processes.connector.frames import BufferedWebSocket
+from bybit_pipeline.processes.connector.buffered_websocket import BufferedWebSocket
 from bybit_pipeline.processes.connector.protocol import (
     BookUpdate,
     InvalidFrame,
@@ -22,7 +22,7 @@ from bybit_pipeline.processes.connector.protocol import (
     decode,
     trades_in,
 )
-from bybit_pipeline.processes.forwarder.cache import parse_message
+from bybit_pipeline.processes.forwarder.last_value_cache import parse_message
 from bybit_pipeline.shared.errors import CodecError, ConfigError, PipelineError
 from bybit_pipeline.shared.settings.config import make_config
 from bybit_pipeline.shared.wire import codec

@@ -8,13 +8,13 @@ from typing import Any
 
 import websocket
 
-from bybit_pipeline.processes.simulator.catalogue import catalogue
 from bybit_pipeline.processes.simulator.faults import Faults
 from bybit_pipeline.processes.simulator.feed import Feed
+from bybit_pipeline.processes.simulator.instruments import catalogue
 from bybit_pipeline.processes.simulator.server import Server, ServerThread
 from bybit_pipeline.processes.simulator.synthetic import SyntheticFeed
 from bybit_pipeline.shared.wire.messages import Category
-from tests.simulator.test_catalogue import TODAY
+from tests.simulator.test_instruments import TODAY
 
 DEADLINE_S = 10.0
 OPTION = "BTC-14AUG26-65000-C-USDT"

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from bybit_pipeline.processes.simulator import rest
-from bybit_pipeline.processes.simulator.catalogue import instrument_named
 from bybit_pipeline.processes.simulator.faults import REST_HOWS, make_fault
-from bybit_pipeline.processes.simulator.script import parse_script
+from bybit_pipeline.processes.simulator.instruments import instrument_named
+from bybit_pipeline.processes.simulator.scenario import parse_script
 from bybit_pipeline.processes.simulator.server import ServerThread
 from bybit_pipeline.processes.simulator.synthetic import SyntheticFeed
 from tests.simulator.client import Connection, full_feed, running
-from tests.simulator.test_catalogue import TODAY
+from tests.simulator.test_instruments import TODAY
 
 NOW_MS = 1_735_809_771_618
 

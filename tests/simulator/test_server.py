@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import websocket
 
-from bybit_pipeline.processes.simulator.catalogue import instrument_named
 from bybit_pipeline.processes.simulator.faults import Faults
 from bybit_pipeline.processes.simulator.feed import TopicKey
+from bybit_pipeline.processes.simulator.instruments import instrument_named
 from bybit_pipeline.processes.simulator.playback import PlaybackFeed
 from bybit_pipeline.processes.simulator.server import Server, ServerThread
 from bybit_pipeline.processes.simulator.synthetic import SyntheticFeed
@@ -19,7 +19,7 @@ from bybit_pipeline.shared.errors import TakenError
 from bybit_pipeline.shared.settings.captures import CaptureReader
 from tests.naive import NaiveBook
 from tests.simulator.client import DEADLINE_S, OPTION, Connection, running
-from tests.simulator.test_catalogue import TODAY
+from tests.simulator.test_instruments import TODAY
 
 KINDS = [
     ("spot", "orderbook.50.BTCUSDT", "publicTrade.BTCUSDT"),

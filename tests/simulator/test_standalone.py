@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import websocket
 
-from bybit_pipeline.processes.simulator.build import make_server
-from bybit_pipeline.processes.simulator.command import make_parser, make_spec
+from bybit_pipeline.processes.simulator.cli import make_parser, make_spec
+from bybit_pipeline.processes.simulator.factory import make_server
 from bybit_pipeline.shared.errors import PipelineError
 from bybit_pipeline.shared.settings.specs import SimulatorSpec, write_spec
 

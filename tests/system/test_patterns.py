@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from bybit_pipeline.processes.simulator.catalogue import instrument_named
-from bybit_pipeline.processes.simulator.script import parse_script
+from bybit_pipeline.processes.simulator.instruments import instrument_named
+from bybit_pipeline.processes.simulator.scenario import parse_script
 from bybit_pipeline.processes.simulator.server import ServerThread
 from bybit_pipeline.processes.simulator.synthetic import SyntheticFeed
 from tests.simulator.client import running
-from tests.simulator.test_catalogue import TODAY
+from tests.simulator.test_instruments import TODAY
 from tests.system.conftest import Start
 from tests.system.pipeline import Pipeline, until
 from tests.system.test_life import is_live

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bybit_pipeline.processes.trades import quantiles
-from bybit_pipeline.processes.trades.exact import DecimalScale, is_plausible
+from bybit_pipeline.processes.trades import rolling_quantiles
+from bybit_pipeline.processes.trades.fixed_point import FixedPointScale, is_plausible
 from bybit_pipeline.processes.trades.window import TradeWindows, WindowMeasures
 
 
@@ -330,7 +330,7 @@ def test_a_capped_store_equals_brute_force_after_what_it_dropped(
 
 @given(value=decimals(-3))
 def test_a_decimal_becomes_units_and_back_without_loss(value: float) -> None:
-    scale = DecimalScale()
+    scale = FixedPointScale()
     if scale.units(value) is None:
         assert scale.refine(value) > 1
     units = scale.units(value)
@@ -395,13 +395,13 @@ def test_sizes_are_not_sorted_anew_whenever_old_trades_are_cut_off(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """With 150,000 trades in a window that stopped the worker for 27 ms every few seconds."""
-    sort, rows = quantiles._in_order, []
+    sort, rows = rolling_quantiles._in_order, []
 
     def counting(sizes: Sequence[float]) -> Any:
         rows.append(len(sizes))
         return sort(sizes)
 
-    monkeypatch.setattr(quantiles, "_in_order", counting)
+    monkeypatch.setattr(rolling_quantiles, "_in_order", counting)
     windows = TradeWindows(retention_ms=3_000)
     for ts in range(12_000):
         windows.add(ts, 1.0, 1.0 + ts % 7, is_buy=True)

@@ -2,7 +2,13 @@
 
 import pytest
 
-from bybit_pipeline.shared.runtime.coalescing import BUSY_PER_S, ENOUGH, LOOK_S, REST_MAX_S, ReadCoalescer
+from bybit_pipeline.shared.runtime.coalescing import (
+    BUSY_PER_S,
+    ENOUGH,
+    LOOK_S,
+    REST_MAX_S,
+    ReadCoalescer,
+)
 from bybit_pipeline.shared.runtime.telemetry import Telemetry
 
 

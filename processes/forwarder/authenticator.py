@@ -47,7 +47,7 @@ def zap_answer(request: list[bytes], allowed: dict[bytes, str]) -> tuple[list[by
     return [b"1.0", number, code, text, (name or "").encode(), b""], name
 
 
-class Gate:
+class Authenticator:
     """
     The keys of the metrics socket and the answers to who comes.
 

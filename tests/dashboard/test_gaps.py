@@ -1,6 +1,6 @@
 """Which messages speak of the same gap."""
 
-from bybit_pipeline.processes.dashboard.ledger import Ledger
+from bybit_pipeline.processes.dashboard.gaps import Ledger
 from tests.dashboard.payloads import gap, trades_gap
 
 

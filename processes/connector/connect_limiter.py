@@ -18,7 +18,7 @@ DEFAULT_SHARE = 60
 """Of a connector that nobody told anything: one attempt every 5 s."""
 
 
-class Budget:
+class ConnectLimiter:
     """
     At most ``share`` attempts in any ``PERIOD_S``. Pure; times are of the monotonic clock.
 

@@ -18,8 +18,8 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
+from bybit_pipeline.processes.dashboard.gaps import Ledger
 from bybit_pipeline.processes.dashboard.history import History, Point
-from bybit_pipeline.processes.dashboard.ledger import Ledger
 from bybit_pipeline.shared.settings.config import window_seconds
 
 FeedState = Literal["starting", "live", "lost", "silent"]

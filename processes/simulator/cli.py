@@ -16,8 +16,8 @@ from typing import NoReturn, get_args
 import structlog
 
 from bybit_pipeline.processes.simulator.actor import Simulator
-from bybit_pipeline.processes.simulator.build import OptionError, make_server
-from bybit_pipeline.processes.simulator.catalogue import categories_of
+from bybit_pipeline.processes.simulator.factory import OptionError, make_server
+from bybit_pipeline.processes.simulator.instruments import categories_of
 from bybit_pipeline.processes.simulator.server import Server
 from bybit_pipeline.shared.errors import EX_OK, EX_SOFTWARE, PipelineError
 from bybit_pipeline.shared.runtime import actor, logs
@@ -48,7 +48,7 @@ def make_parser() -> argparse.ArgumentParser:
     option("--rate", type=float, metavar="R", help="about R messages a second over all topics")
     option("--capture", default="", metavar="FILE", help="play this instead of a made market")
     option("--speed", type=float, default=1.0, metavar="X", help="of the capture")
-    option("--script", default="", metavar="FILE", help="JSON lines; see simulator/script.py")
+    option("--script", default="", metavar="FILE", help="JSON lines; see simulator/scenario.py")
     option(
         "--fault",
         action="append",

@@ -4,7 +4,7 @@ import datetime as dt
 
 import pytest
 
-from bybit_pipeline.processes.simulator.catalogue import (
+from bybit_pipeline.processes.simulator.instruments import (
     DecimalStep,
     catalogue,
     categories_of,

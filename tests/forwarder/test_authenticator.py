@@ -2,7 +2,7 @@
 
 import pytest
 
-from bybit_pipeline.processes.forwarder.gate import zap_answer
+from bybit_pipeline.processes.forwarder.authenticator import zap_answer
 
 KEY = b"k" * 32
 

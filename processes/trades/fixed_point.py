@@ -21,7 +21,7 @@ def is_plausible(value: float) -> bool:
     return PLAUSIBLE_MIN <= value <= PLAUSIBLE_MAX
 
 
-class DecimalScale:
+class FixedPointScale:
     """
     The finest decimal place seen so far: ``scale`` units make one.
 

@@ -9,9 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bybit_pipeline.processes.simulator.catalogue import catalogue, instrument_named
-from bybit_pipeline.processes.simulator.ladder import Book
-from bybit_pipeline.processes.simulator.market import LEVELS, InstrumentKey, Market, Match, State
+from bybit_pipeline.processes.simulator.instruments import catalogue, instrument_named
+from bybit_pipeline.processes.simulator.order_book import Book
+from bybit_pipeline.processes.simulator.order_flow import (
+    LEVELS,
+    InstrumentKey,
+    Market,
+    Match,
+    State,
+)
 
 TODAY = dt.date(2026, 8, 9)
 START_MS = 1_786_310_817_000

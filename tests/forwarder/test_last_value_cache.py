@@ -3,10 +3,10 @@
 import msgpack
 import pytest
 
-from bybit_pipeline.processes.forwarder.cache import (
+from bybit_pipeline.processes.forwarder.last_value_cache import (
     MAX_PAYLOAD_BYTES,
     MAX_TOPIC_BYTES,
-    LastValues,
+    LastValueCache,
     Message,
     parse_message,
 )
@@ -51,7 +51,7 @@ def test_anything_else_is_refused(topic: bytes, payload: bytes) -> None:
 
 
 def test_a_subscription_gets_the_last_message_of_every_topic_it_is_a_prefix_of() -> None:
-    values = LastValues()
+    values = LastValueCache()
     for topic, payload in [
         (b"trades.linear.BTCUSDT", b"1"),
         (b"trades.linear.BTCUSDTPERP", b"2"),
@@ -68,7 +68,7 @@ def test_a_subscription_gets_the_last_message_of_every_topic_it_is_a_prefix_of()
 
 
 def test_a_forgotten_topic_is_not_sent_again() -> None:
-    values = LastValues()
+    values = LastValueCache()
     values.remember(Message(b"trades.linear.BTCUSDT", b"1"))
     values.forget(b"trades.linear.BTCUSDT")
     values.forget(b"trades.linear.ETHUSDT")
@@ -76,7 +76,7 @@ def test_a_forgotten_topic_is_not_sent_again() -> None:
 
 
 def test_over_its_limit_new_topics_are_counted_and_known_ones_still_updated() -> None:
-    values = LastValues(max_topics=2)
+    values = LastValueCache(max_topics=2)
     for number, name in enumerate([b"a", b"b", b"c", b"a"]):
         values.remember(Message(name, b"%d" % number))
     assert values.matching(b"") == [Message(b"a", b"3"), Message(b"b", b"1")]

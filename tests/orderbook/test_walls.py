@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from bybit_pipeline.processes.orderbook.book import OrderBook
-from bybit_pipeline.processes.orderbook.density import (
+from bybit_pipeline.processes.orderbook.wall_account import Wall
+from bybit_pipeline.processes.orderbook.walls import (
     ARRIVAL_MS,
     FALL_MS,
     PUSH_MS,
@@ -22,7 +23,6 @@ from bybit_pipeline.processes.orderbook.density import (
     DensityTracker,
     TickGrid,
 )
-from bybit_pipeline.processes.orderbook.wall import Wall
 from bybit_pipeline.shared.settings.config import DensityConfig
 from bybit_pipeline.shared.wire.messages import Level, Trade
 from tests.naive import read_capture

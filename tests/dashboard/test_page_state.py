@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from bybit_pipeline.processes.dashboard.board import (
+from bybit_pipeline.processes.dashboard.page_state import (
     CHARTED_MARKETS_MAX,
     ROUNDS_BEFORE_GONE,
     SILENT_MS,

@@ -4,7 +4,7 @@ import tracemalloc
 
 import pytest
 
-from bybit_pipeline.processes.trades.recent_ids import SLICES, RecentIds
+from bybit_pipeline.processes.trades.dedup import SLICES, RecentIds
 
 
 def test_an_id_counts_once() -> None:

@@ -12,8 +12,8 @@ import websocket
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bybit_pipeline.processes.connector import frames
-from bybit_pipeline.processes.connector.frames import (
+from bybit_pipeline.processes.connector import buffered_websocket
+from bybit_pipeline.processes.connector.buffered_websocket import (
     BufferedWebSocket,
     ClosedByServer,
     FrameTooLarge,
@@ -169,13 +169,13 @@ def test_the_buffer_shrinks_after_a_long_message(pair: Pair) -> None:
     while not pair.client.receive():
         pass
     writer.join()
-    assert len(pair.client._buffer) == frames.BUFFER_BYTES
+    assert len(pair.client._buffer) == buffered_websocket.BUFFER_BYTES
 
 
 def test_nothing_arrives_is_no_message_and_no_error(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(frames, "TICK_S", 0.01)
+    monkeypatch.setattr(buffered_websocket, "TICK_S", 0.01)
     pair.client.start_reading()
     assert pair.client.receive() == []
     assert pair.client.recv_ts_ns == 0
@@ -275,7 +275,7 @@ def test_a_message_that_is_too_large_is_refused_from_its_header(pair: Pair) -> N
 def test_fragments_count_together_towards_the_limit(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(frames, "MAX_FRAME_BYTES", 1000)
+    monkeypatch.setattr(buffered_websocket, "MAX_FRAME_BYTES", 1000)
     pair.feed(frame(b"x" * 600, TEXT, final=False) + frame(b"x" * 600, CONTINUATION))
     with pytest.raises(FrameTooLarge) as caught:
         pair.client.receive()
@@ -293,7 +293,7 @@ def test_the_end_of_the_stream_is_said_after_the_last_message(pair: Pair) -> Non
 def test_a_peer_that_takes_no_data_is_an_error_and_no_endless_wait(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(frames, "SEND_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(buffered_websocket, "SEND_TIMEOUT_S", 0.05)
     pair.client.start_reading()
     with pytest.raises(websocket.WebSocketTimeoutException):
         pair.client.send("x" * 20_000_000)

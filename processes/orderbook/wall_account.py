@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from decimal import Decimal
 from typing import Any
 
-from bybit_pipeline.processes.orderbook.book import BookSide
+from bybit_pipeline.processes.orderbook.book import SideName
 
 ZERO = Decimal(0)
 
@@ -157,7 +157,7 @@ class Wall:
 
     def __init__(
         self,
-        side: BookSide,
+        side: SideName,
         price: float,
         levels: Iterable[tuple[float, float]],
         *,
@@ -165,7 +165,7 @@ class Wall:
         since_ms: int,
         uncertain: bool = False,
     ) -> None:
-        self.side: BookSide = side
+        self.side: SideName = side
         self.price = price
         self.first_seen_ms = first_seen_ms
         self.since_ms = since_ms

@@ -38,9 +38,9 @@ from operator import itemgetter
 from statistics import median
 from typing import Any, Literal, NamedTuple
 
-from bybit_pipeline.processes.orderbook.book import BookHalf, BookSide, OrderBook
+from bybit_pipeline.processes.orderbook.book import BookSide, OrderBook, SideName
 from bybit_pipeline.processes.orderbook.measures import BPS, band, mid
-from bybit_pipeline.processes.orderbook.wall import Wall, WallLevel, exact
+from bybit_pipeline.processes.orderbook.wall_account import Wall, WallLevel, exact
 from bybit_pipeline.shared.settings.config import DensityConfig
 from bybit_pipeline.shared.wire.messages import Trade
 
@@ -75,7 +75,7 @@ class Density(NamedTuple):
     price, so that eaten and pulled may be confused.
     """
 
-    side: BookSide
+    side: SideName
     price: float
     size: float
     initial_size: float
@@ -120,7 +120,7 @@ class Baseline:
         self._sorted = array("d")
         self.value: float | None = None
 
-    def observe(self, half: BookHalf, now_ms: int) -> bool:
+    def observe(self, half: BookSide, now_ms: int) -> bool:
         """Take a sample of a side's sizes, if the last is old enough; whether ``value`` moved."""
         times, samples, ordered = self._times, self._samples, self._sorted
         if times and now_ms - times[-1] < self._spacing_ms:
@@ -221,8 +221,8 @@ class DensityTracker:
         self._band = band(settings.range_bps)
         self._range_kept = settings.range_bps * RANGE_KEEP / BPS
         self._grace_ms = PUSH_MS.get(depth, max(PUSH_MS.values())) + ARRIVAL_MS
-        self._levels: dict[BookSide, dict[float, WallLevel]] = {"bid": {}, "ask": {}}
-        self._walls: dict[BookSide, dict[float, Wall]] = {"bid": {}, "ask": {}}
+        self._levels: dict[SideName, dict[float, WallLevel]] = {"bid": {}, "ask": {}}
+        self._walls: dict[SideName, dict[float, Wall]] = {"bid": {}, "ask": {}}
         self._events: list[DensityEvent] = []
         self.trades_followed = with_trades
         self._recent: deque[tuple[Trade, ...]] = deque(maxlen=RECENT_TRADES)
@@ -379,7 +379,7 @@ class DensityTracker:
 
     # -- judgement -------------------------------------------------------------------------------
 
-    def _judge_side(self, side: BookSide, has_new_baseline: bool) -> None:
+    def _judge_side(self, side: SideName, has_new_baseline: bool) -> None:
         """Judge the walls of a side; those that nothing has happened to cost a comparison."""
         due = [
             wall
@@ -503,7 +503,7 @@ class DensityTracker:
 
     # -- search ----------------------------------------------------------------------------------
 
-    def _search(self, half: BookHalf) -> None:
+    def _search(self, half: BookSide) -> None:
         baseline = self._baselines[half.side].value
         if baseline is None:
             return
@@ -526,7 +526,7 @@ class DensityTracker:
                 self._found(half.side, largest[0], levels)
 
     def _windows(
-        self, side: BookSide, prices: Sequence[float], sizes: Sequence[float], threshold: float
+        self, side: SideName, prices: Sequence[float], sizes: Sequence[float], threshold: float
     ) -> Iterator[list[float]]:
         """
         Runs of ``bucket_ticks`` ticks that hold at least ``threshold``, largest first.
@@ -554,17 +554,17 @@ class DensityTracker:
                 taken.update(window)
                 yield window
 
-    def _range(self, side: BookSide) -> tuple[float, float]:
+    def _range(self, side: SideName) -> tuple[float, float]:
         """The lowest and the highest price of a side that is within range of the mid price."""
         lowest, highest = self._band
         return (self._mid * lowest, inf) if side == "bid" else (0.0, self._mid * highest)
 
-    def _prices_in_range(self, half: BookHalf) -> list[float]:
+    def _prices_in_range(self, half: BookSide) -> list[float]:
         """The prices of a side within range of the mid price, ascending."""
         low, high = self._range(half.side)
         return half.prices[bisect_left(half.prices, low) : bisect_right(half.prices, high)]
 
-    def _found(self, side: BookSide, price: float, levels: list[tuple[float, float]]) -> None:
+    def _found(self, side: SideName, price: float, levels: list[tuple[float, float]]) -> None:
         wall = Wall(
             side,
             price,
@@ -654,7 +654,7 @@ def _match_ms(book: OrderBook) -> int:
     return pushed_ms if matched_ms is None or matched_ms > pushed_ms else matched_ms
 
 
-def _is_beyond(price: float, half: BookHalf, depth: int) -> bool:
+def _is_beyond(price: float, half: BookSide, depth: int) -> bool:
     """Whether a deleted price lies beyond the levels of a full side: out of sight, not gone."""
     if len(half.sizes) < depth:
         return False

@@ -5,11 +5,11 @@ from collections.abc import Iterable, Mapping
 
 import structlog
 
-from bybit_pipeline.processes.simulator.catalogue import instrument_named
 from bybit_pipeline.processes.simulator.faults import Faults, parse_fault
 from bybit_pipeline.processes.simulator.feed import Feed
+from bybit_pipeline.processes.simulator.instruments import instrument_named
 from bybit_pipeline.processes.simulator.playback import PlaybackFeed
-from bybit_pipeline.processes.simulator.script import read_script
+from bybit_pipeline.processes.simulator.scenario import read_script
 from bybit_pipeline.processes.simulator.server import Server
 from bybit_pipeline.processes.simulator.synthetic import SyntheticFeed, listing
 from bybit_pipeline.shared.errors import EX_USAGE, PipelineError

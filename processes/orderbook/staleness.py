@@ -15,7 +15,7 @@ MIN_MESSAGES = 50
 RATE_TIME_S = 60.0
 
 
-class SilenceJudge:
+class StalenessDetector:
     """
     The silence limit of one stream: the longest of a floor, 20 times the mean interval between
     its messages and 3 times the longest pause that it has made in good health.

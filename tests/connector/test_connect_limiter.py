@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bybit_pipeline.processes.connector import budget as budget_module
-from bybit_pipeline.processes.connector.budget import (
+from bybit_pipeline.processes.connector import connect_limiter
+from bybit_pipeline.processes.connector.client import BybitWebSocketClient
+from bybit_pipeline.processes.connector.connect_limiter import (
     PERIOD_S,
-    Budget,
+    ConnectLimiter,
     read_attempts,
     write_attempts,
 )
-from bybit_pipeline.processes.connector.client import BybitWebSocketClient
 from bybit_pipeline.shared.settings.config import ConnectorConfig
 
 
@@ -31,11 +31,11 @@ def test_no_five_minutes_ever_hold_more_than_the_share(
 ) -> None:
     """Whenever somebody wants to connect, and however often the process is started again."""
     now, made = 1000.0, []
-    budget = Budget(share, now=now)
+    budget = ConnectLimiter(share, now=now)
     for pause, is_restarted in steps:
         now += pause
         if is_restarted:
-            budget = Budget(share, budget.made, now=now)
+            budget = ConnectLimiter(share, budget.made, now=now)
         if budget.wait_s(now) <= 0:
             budget.spend(now)
             made.append(now)
@@ -45,7 +45,7 @@ def test_no_five_minutes_ever_hold_more_than_the_share(
 
 
 def test_the_wait_is_as_long_as_needed_and_no_longer() -> None:
-    budget = Budget(2, now=0.0)
+    budget = ConnectLimiter(2, now=0.0)
     budget.spend(10.0)
     budget.spend(20.0)
 
@@ -56,7 +56,7 @@ def test_the_wait_is_as_long_as_needed_and_no_longer() -> None:
 
 
 def test_a_smaller_share_counts_what_was_spent_before() -> None:
-    budget = Budget(3, now=0.0)
+    budget = ConnectLimiter(3, now=0.0)
     for now in (0.0, 1.0, 2.0):
         budget.spend(now)
 
@@ -66,7 +66,7 @@ def test_a_smaller_share_counts_what_was_spent_before() -> None:
 
 
 def test_attempts_of_another_boot_do_not_count() -> None:
-    assert [] == Budget(1, [5000.0], now=100.0).made
+    assert [] == ConnectLimiter(1, [5000.0], now=100.0).made
 
 
 def test_attempts_survive_in_a_file_and_a_broken_file_is_none(tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ def test_twenty_connectors_in_a_storm_stay_within_the_budget(
 ) -> None:
     """Five minutes last two seconds here, and everybody wants to connect all the time."""
     period_s, share = 2.0, 5
-    monkeypatch.setattr(budget_module, "PERIOD_S", period_s)
+    monkeypatch.setattr(connect_limiter, "PERIOD_S", period_s)
     settings = ConnectorConfig(backoff_initial_s=0.05, backoff_max_s=0.05)
     clients = [
         BybitWebSocketClient(
@@ -125,7 +125,7 @@ def test_twenty_connectors_in_a_storm_stay_within_the_budget(
             url=refuser.url,
             settings=settings,
             rng=Random(n),
-            budget=Budget(share),
+            budget=ConnectLimiter(share),
         )
         for n in range(20)
     ]

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Literal
 
-from bybit_pipeline.processes.orderbook.book import OrderBook, Untrusted
-from bybit_pipeline.processes.orderbook.density import DensityTracker
+from bybit_pipeline.processes.orderbook.book import BookInvalid, OrderBook
 from bybit_pipeline.processes.orderbook.ledger import REASONS, Gap, GapLedger, Reason
 from bybit_pipeline.processes.orderbook.measures import OrderFlow
-from bybit_pipeline.processes.orderbook.silence import SilenceJudge
+from bybit_pipeline.processes.orderbook.staleness import StalenessDetector
+from bybit_pipeline.processes.orderbook.walls import DensityTracker
 from bybit_pipeline.shared.wire.messages import BookMessage, Category, Source, TradesMessage
 
 BookState = Literal["syncing", "live", "stale"]
@@ -49,7 +49,7 @@ class Counts:
     """Live books that were trusted no longer, by the first reason."""
 
 
-class FollowedBook:
+class LocalBook:
     """
     The book of one stream and whether it can be trusted.
 
@@ -128,7 +128,7 @@ class FollowedBook:
         self.gap: Gap | None = None
         self._generations = generations
         self._ledger = ledger
-        self._silence = SilenceJudge(now)
+        self._silence = StalenessDetector(now)
         self._untrusted_s = 0.0
         self._untrusted_since: float | None = now
         self._resync_due: float | None = now + START_DELAY_S
@@ -162,12 +162,12 @@ class FollowedBook:
         assert last is not None, "a live book has a last message"
         step_ms = message.exchange_ts_ms - last.exchange_ts_ms
         if not 0 <= step_ms <= MAX_AHEAD_MS and self._is_leap(step_ms, now - received_at):
-            self.doubt("bad_time", now, message.recv_ts_ns, message.update_id)
+            self.invalidate("bad_time", now, message.recv_ts_ns, message.update_id)
             return True
         try:
             book.apply(message)
-        except Untrusted as error:
-            self.doubt(error.reason, now, message.recv_ts_ns, message.update_id)
+        except BookInvalid as error:
+            self.invalidate(error.reason, now, message.recv_ts_ns, message.update_id)
             return True
         if (
             message.update_id == last.update_id
@@ -218,7 +218,7 @@ class FollowedBook:
         self.trades_connector = connector
         self.densities.follow_trades(connector is not None)
 
-    def doubt(
+    def invalidate(
         self,
         reason: Reason,
         now: float,
@@ -275,15 +275,15 @@ class FollowedBook:
             return False
         self.session = None
         self.generation = next(self._generations)
-        changed = self.doubt("source_change", now, recv_ts_ns, retry_in_s=SUBSCRIBED_DELAY_S)
+        changed = self.invalidate("source_change", now, recv_ts_ns, retry_in_s=SUBSCRIBED_DELAY_S)
         self.densities.reset()
         return changed
 
     def check_silence(self, now: float) -> bool:
-        """Doubt a live book that has been silent for longer than is plausible for it."""
+        """InvalidReason a live book that has been silent for longer than is plausible for it."""
         if self.state != "live" or self.source == "replay":
             return False
-        return self._silence.is_silent(self.messages, now) and self.doubt("silent", now)
+        return self._silence.is_silent(self.messages, now) and self.invalidate("silent", now)
 
     def is_resync_due(self, now: float) -> bool:
         """Whether to ask for a snapshot now; asking again backs off, 2 s doubling to 30 s."""
@@ -330,15 +330,15 @@ class FollowedBook:
         self.note_source(message.source, now, message.recv_ts_ns)
         if self.state == "live":
             if message.session != self.session:
-                self.doubt("disconnected", now, message.recv_ts_ns, message.update_id)
+                self.invalidate("disconnected", now, message.recv_ts_ns, message.update_id)
             elif lost:
-                self.doubt("bus_gap", now, message.recv_ts_ns, message.update_id)
+                self.invalidate("bus_gap", now, message.recv_ts_ns, message.update_id)
         self.session = message.session
         if message.is_snapshot:
             try:
                 self.book.apply(message)
-            except Untrusted as error:
-                self.doubt(error.reason, now, message.recv_ts_ns, message.update_id)
+            except BookInvalid as error:
+                self.invalidate(error.reason, now, message.recv_ts_ns, message.update_id)
             else:
                 self._go_live(message, now)
         else:

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from bybit_pipeline.processes.simulator.catalogue import instrument_named
-from bybit_pipeline.processes.simulator.script import ScriptError, parse_script
+from bybit_pipeline.processes.simulator.instruments import instrument_named
+from bybit_pipeline.processes.simulator.scenario import ScriptError, parse_script
 from bybit_pipeline.processes.simulator.synthetic import SyntheticFeed
 from tests.naive import NaiveBook
 

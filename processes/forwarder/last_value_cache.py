@@ -41,7 +41,7 @@ def _begins_like_map(byte: int) -> bool:
     return 0x80 <= byte <= 0x8F or byte in (0xDE, 0xDF)
 
 
-class LastValues:
+class LastValueCache:
     """
     The last message of each topic, at most ``max_topics``.
 

@@ -19,7 +19,7 @@ finds the place: with hundreds of symbols 0.4 us a size in place of 1.1.
 """
 
 
-class SizeOrder:
+class RollingQuantiles:
     """
     Sorted sizes of the rows ``first`` to ``end`` of a column that grows at one end.
 
