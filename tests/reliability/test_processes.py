@@ -356,7 +356,7 @@ def test_what_the_machine_does_not_give_is_one_clear_line(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("module", ["typer", "supervisor.running", "zmq"])
+@pytest.mark.parametrize("module", ["typer", "bybit_pipeline.supervisor.cli.up", "zmq"])
 def test_a_signal_while_modules_are_loaded_ends_it_with_0(
     tmp_path: Path, module: str, number: int
 ) -> None:

@@ -17,7 +17,7 @@ from bybit_pipeline.shared.wire.codec import decode_map, encode_map
 
 CHILD = """
 import sys
-from shared import actor
+from bybit_pipeline.shared.runtime import actor
 from bybit_pipeline.shared.errors import NoPipelineError
 from bybit_pipeline.shared.settings.specs import ProcessSpec
 

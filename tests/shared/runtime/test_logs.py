@@ -5,7 +5,7 @@ import sys
 
 SCRIPT = """
 import os, structlog
-from shared import logs
+from bybit_pipeline.shared.runtime import logs
 logs.configure("p", "json")
 log = structlog.get_logger()
 os.close(2)
