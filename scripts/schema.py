@@ -1,5 +1,5 @@
 """
-``docs/schema`` and the tables of ``docs/wire-format.md``, made from the records in ``shared``.
+``docs/schema`` and the tables of ``docs/reference/wire-format.md``, from the records in ``shared``.
 
 The records say names, types, units and ranges. What the types cannot say, which numbers are null
 when, is added here as conditions, in JSON Schema's own words (2020-12).
@@ -21,7 +21,7 @@ from bybit_pipeline.shared.wire.shapes import BOOK_MEASURES, WINDOW_MEASURES
 
 ROOT = Path(__file__).resolve().parents[1]
 SCHEMAS = ROOT / "docs" / "schema"
-WIRE_FORMAT = ROOT / "docs" / "wire-format.md"
+WIRE_FORMAT = ROOT / "docs" / "reference" / "wire-format.md"
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 Schema = dict[str, Any]

@@ -281,7 +281,7 @@ class PipelineClient:
         """
         The last message of a topic such as ``trades.linear.BTCUSDT`` or ``process.forwarder``.
 
-        Its fields are in docs/wire-format.md. Do not change it: others read it as well.
+        Its fields are in docs/reference/wire-format.md. Do not change it: others read it as well.
         """
         return self._values.get(topic)
 

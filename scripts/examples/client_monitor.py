@@ -6,7 +6,7 @@ Production monitoring: is the data there, fresh, complete and real? One line whe
 
 Checks every second: the link to the pipeline, the source, every book and its trades, how old they
 are, the exchange's connections, messages lost. Prometheus does this for you as well
-(docs/operating.md); this is for a program that trades on the numbers and must know by itself.
+(docs/howto/alerts.md); this is for a program that trades on the numbers and must know by itself.
 """
 
 import argparse

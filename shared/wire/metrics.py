@@ -3,7 +3,7 @@ The messages of the metrics socket as typed records, for whoever reads them.
 
 Decides nothing: the workers publish plain maps (contract section 3), and these records say what is
 in them, with units, ranges and when a number is null. ``docs/schema`` and the tables of
-``docs/wire-format.md`` are made from them by ``scripts/make_schema``, and the tests hold every
+``docs/reference/wire-format.md`` come from them (``scripts/make_schema``), and the tests hold every
 message of a running pipeline against them. A Python subscriber may decode with them:
 
     book = msgspec.msgpack.decode(payload, type=Orderbook)

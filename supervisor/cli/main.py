@@ -334,7 +334,7 @@ def keys(
     """
     Make the keys of the metrics socket, or of one more client.
 
-    See docs/security.md.
+    See docs/howto/secure.md.
     """
     from bybit_pipeline.shared.settings.curve_keys import (
         default_keys_dir,

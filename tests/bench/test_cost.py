@@ -2,7 +2,7 @@
 What a message costs in instructions of Python: a guard that does not flicker as seconds would.
 
 The limits are what was measured plus a tenth. Who makes the hot path dearer on purpose raises them
-in the same commit and says why; ``docs/performance.md`` tells what an instruction is worth.
+in the same commit and says why; ``docs/explanation/performance.md`` has the figures.
 """
 
 import sys

@@ -25,7 +25,10 @@ import pytest
 from tests.system.pipeline import Pipeline
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
+PAGES = [
+    "README.md",
+    *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md")),
+]
 DEADLINE_S = 40.0
 
 PROGRAMS = (
@@ -279,10 +282,10 @@ def test_nothing_is_excused_that_is_not_there() -> None:
 
 def test_every_kind_of_process_is_in_the_architecture() -> None:
     """A newcomer who wonders what a folder is finds it there."""
-    text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    text = (ROOT / "docs" / "explanation" / "architecture.md").read_text("utf-8")
     folders = sorted(path.parent.name for path in (ROOT / "processes").glob("*/__main__.py"))
     assert folders
-    assert [f for f in folders if f"(../processes/{f})" not in text] == []
+    assert [f for f in folders if f"(../../processes/{f})" not in text] == []
 
 
 LINK = re.compile(r"\]\(([^)#\s]+)?(?:#([^)\s]+))?\)")

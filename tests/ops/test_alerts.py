@@ -8,7 +8,7 @@ import pytest
 from tests.ops.prometheus import OPS, Prometheus, promtool
 from tests.system.pipeline import until
 
-GUIDE = OPS.parent / "operating.md"
+GUIDE = OPS.parent / "howto" / "alerts.md"
 SELECTOR = re.compile(r"\b(bybit_pipeline_\w+|process_\w+|up)\b(\{[^}]*\})?")
 
 
@@ -112,7 +112,7 @@ def test_every_alert_says_what_is_wrong_and_where_to_read_what_to_do(
     for rule in prometheus.rules():
         assert set(rule["annotations"]) == {"summary", "description", "runbook_url"}, rule["name"]
         path, _, anchor = rule["annotations"]["runbook_url"].partition("#")
-        assert path == "docs/operating.md"
+        assert path == "docs/howto/alerts.md"
         assert anchor == rule["name"].lower()
         assert anchor in anchors, f"{rule['name']} has no section in {path}"
         assert rule["labels"]["severity"] in {"critical", "warning"}
