@@ -27,9 +27,10 @@ from bybit_pipeline.processes.connector.connect_limiter import (
     read_attempts,
     write_attempts,
 )
-from bybit_pipeline.processes.connector.protocol import BookUpdate, Kind, TradeBatch
+from bybit_pipeline.processes.connector.protocol import BookUpdate, TradeBatch
 from bybit_pipeline.processes.connector.subscriptions import TOPIC_STATES
 from bybit_pipeline.shared.bus.market import MarketPublisher
+from bybit_pipeline.shared.bybit import StreamKind
 from bybit_pipeline.shared.runtime.actor import Actor
 from bybit_pipeline.shared.runtime.clock import Clock
 from bybit_pipeline.shared.runtime.telemetry import Samples, Telemetry
@@ -77,7 +78,7 @@ class ConnectorActor(Actor):
         )
         self._publisher: MarketPublisher | None = None
         self._link_topic = link_topic(spec.process)
-        self._topics: dict[Kind, dict[str, bytes]] = {"trade": {}, "book": {}}
+        self._topics: dict[StreamKind, dict[str, bytes]] = {"trade": {}, "book": {}}
         """Market bus topics by kind and symbol, made once."""
         self._bug: BaseException | None = None
         self._obituary = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -238,7 +239,7 @@ class ConnectorActor(Actor):
             ),
         )
 
-    def _topic(self, kind: Kind, symbol: str) -> bytes:
+    def _topic(self, kind: StreamKind, symbol: str) -> bytes:
         topic = market_topic(kind, self.spec.category, symbol)
         self._topics[kind][symbol] = topic
         return topic

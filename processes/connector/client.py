@@ -45,21 +45,26 @@ from bybit_pipeline.processes.connector.protocol import (
     BookUpdate,
     InvalidFrame,
     InvalidReason,
-    Kind,
     Pong,
     TradeBatch,
-    book_topic,
     decode,
-    parse_topic,
     ping_text,
     trades_in,
-    trades_topic,
 )
 from bybit_pipeline.processes.connector.subscriptions import (
     Event,
     EventKind,
     Subscriptions,
     TopicState,
+)
+from bybit_pipeline.shared.bybit import (
+    DEPTH_MAX,
+    STREAM_URLS,
+    TRADES_PREFIX,
+    StreamKind,
+    book_topic,
+    parse_exchange_topic,
+    trades_topic,
 )
 from bybit_pipeline.shared.errors import EX_SOFTWARE
 from bybit_pipeline.shared.runtime.clock import Clock, SystemClock
@@ -84,9 +89,8 @@ LOG_EVERY_S = 10.0
 SHOWN_BYTES = 160
 MISSED_S = 1.0
 """Trades that were missed are said to flow once nothing more was missed for so long."""
-DEPTH_MAX = 9999
 
-StreamKey = tuple[Kind, str]
+StreamKey = tuple[StreamKind, str]
 """``("trade", "BTCUSDT")`` or ``("book", "BTCUSDT")``."""
 
 
@@ -204,7 +208,7 @@ class BybitWebSocketClient:
         self._silence_matters = silence_matters
         self._clock = clock or SystemClock()
         self._tls = tls
-        self._target = Target(url or f"wss://stream.bybit.com/v5/public/{category}", source)
+        self._target = Target(url or STREAM_URLS["mainnet"].format(category=category), source)
         parse_url(self._target.url)
         self._backoff = Backoff(
             self._settings.backoff_initial_s, self._settings.backoff_max_s, rng or Random()
@@ -407,7 +411,7 @@ class BybitWebSocketClient:
                 symbols = self._streams.get(topic, {})
                 if symbol in symbols:
                     del symbols[symbol]
-                    kind = parse_topic(topic).kind
+                    kind = parse_exchange_topic(topic).kind
                     self._notices.append(LinkNotice("unsubscribed", "asked", [(kind, symbol)]))
                     if not symbols:
                         del self._streams[topic]
@@ -416,7 +420,7 @@ class BybitWebSocketClient:
             self._flush()
 
     def _books(self) -> list[tuple[int, str]]:
-        parsed = [parse_topic(topic) for topic in list(self._streams)]
+        parsed = [parse_exchange_topic(topic) for topic in list(self._streams)]
         return [(depth, symbol) for kind, depth, symbol in parsed if kind == "book"]
 
     def _check_ping(self, now: float) -> None:
@@ -452,7 +456,7 @@ class BybitWebSocketClient:
             for topic, state in self._subscriptions.states().items()
             if state in ("confirmed", "delivering")
             and topic in self._streams
-            and parse_topic(topic).kind == "trade"
+            and parse_exchange_topic(topic).kind == "trade"
         ]
 
     def _flush(self) -> None:
@@ -483,7 +487,7 @@ class BybitWebSocketClient:
 
     def _streams_of(self, topics: Sequence[str]) -> list[StreamKey]:
         return [
-            (parse_topic(topic).kind, symbol)
+            (parse_exchange_topic(topic).kind, symbol)
             for topic in topics
             for symbol in self._streams.get(topic, {})
         ]
@@ -681,7 +685,7 @@ class BybitWebSocketClient:
         """Count a message, and say whose trades it may have held: books show by themselves."""
         self._on_invalid(error, raw)
         with self._lock:
-            wanted = [topic for topic in self._streams if topic.startswith("publicTrade.")]
+            wanted = [topic for topic in self._streams if topic.startswith(TRADES_PREFIX)]
         topics = trades_in(raw, wanted)
         if not topics:
             return

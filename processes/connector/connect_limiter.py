@@ -13,14 +13,12 @@ from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
 
-PERIOD_S = 300.0
-DEFAULT_SHARE = 60
-"""Of a connector that nobody told anything: one attempt every 5 s."""
+from bybit_pipeline.shared.bybit import CONNECTIONS_PERIOD_S, CONNECTOR_QUOTA
 
 
 class ConnectLimiter:
     """
-    At most ``share`` attempts in any ``PERIOD_S``. Pure; times are of the monotonic clock.
+    At most ``share`` attempts in any ``CONNECTIONS_PERIOD_S``. Pure; times are monotonic.
 
     Args:
         share: How many; at least one. May be changed at any time.
@@ -29,10 +27,10 @@ class ConnectLimiter:
     """
 
     def __init__(
-        self, share: int = DEFAULT_SHARE, made: Iterable[float] = (), *, now: float = 0.0
+        self, share: int = CONNECTOR_QUOTA, made: Iterable[float] = (), *, now: float = 0.0
     ) -> None:
         self.share = share
-        self._made = deque(sorted(t for t in made if now - PERIOD_S < t <= now))
+        self._made = deque(sorted(t for t in made if now - CONNECTIONS_PERIOD_S < t <= now))
 
     @property
     def made(self) -> list[float]:
@@ -41,11 +39,11 @@ class ConnectLimiter:
 
     def wait_s(self, now: float) -> float:
         """Seconds until one more attempt may be made; 0 if that is now."""
-        while self._made and self._made[0] <= now - PERIOD_S:
+        while self._made and self._made[0] <= now - CONNECTIONS_PERIOD_S:
             self._made.popleft()
         if len(self._made) < max(1, self.share):
             return 0.0
-        return self._made[len(self._made) - max(1, self.share)] + PERIOD_S - now
+        return self._made[len(self._made) - max(1, self.share)] + CONNECTIONS_PERIOD_S - now
 
     def spend(self, now: float) -> None:
         """Count an attempt that is made now."""

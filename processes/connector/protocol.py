@@ -15,13 +15,13 @@ https://bybit-exchange.github.io/docs/v5/websocket/public/orderbook and …/publ
 """
 
 import re
-from collections.abc import Iterable, Sequence
-from functools import lru_cache
+from collections.abc import Sequence
 from typing import Annotated, Literal, NamedTuple
 
 import msgspec
 from msgspec import Meta, Struct
 
+from bybit_pipeline.shared.bybit import BOOK_PREFIX, base_coin, parse_exchange_topic
 from bybit_pipeline.shared.wire.messages import (
     SCHEMA_VERSION,
     BookMessage,
@@ -34,7 +34,6 @@ from bybit_pipeline.shared.wire.messages import (
 )
 
 Op = Literal["subscribe", "unsubscribe"]
-Kind = Literal["trade", "book"]
 
 MAX_FRAME_BYTES = 16 * 1024 * 1024
 """Some 100 times the largest message Bybit sends (1,024 option trades)."""
@@ -240,49 +239,6 @@ _decode_control = msgspec.json.Decoder(_Control).decode
 _decode_result = msgspec.json.Decoder(_CommandResult).decode
 
 
-# -- topics --------------------------------------------------------------------------------------
-
-
-class ParsedTopic(NamedTuple):
-    """A Bybit topic; ``depth`` is 0 for trades, ``name`` the symbol or, for option trades, coin."""
-
-    kind: Kind
-    depth: int
-    name: str
-
-
-@lru_cache(maxsize=8192)
-def parse_topic(topic: str) -> ParsedTopic:
-    """
-    The parts of ``publicTrade.NAME`` or ``orderbook.DEPTH.NAME``; a name may hold dots.
-
-    Raises:
-        InvalidFrame: With reason ``topic`` for every other topic.
-    """
-    kind, _, rest = topic.partition(".")
-    if kind == "publicTrade" and rest:
-        return ParsedTopic("trade", 0, rest)
-    depth, _, name = rest.partition(".")
-    if kind == "orderbook" and name and depth.isascii() and depth.isdigit() and len(depth) <= 4:
-        return ParsedTopic("book", int(depth), name)
-    raise InvalidFrame("topic", topic[:100])
-
-
-def base_coin(symbol: str) -> str:
-    """The coin in front of an option symbol: ``BTC`` of ``BTC-30JUN23-45000-P``."""
-    return symbol.partition("-")[0]
-
-
-def trades_topic(category: Category, symbol: str) -> str:
-    """The Bybit topic that carries the trades of ``symbol``; option trades come by base coin."""
-    return f"publicTrade.{base_coin(symbol) if category == 'option' else symbol}"
-
-
-def book_topic(symbol: str, depth: int) -> str:
-    """The Bybit topic of a book."""
-    return f"orderbook.{depth}.{symbol}"
-
-
 # -- decoding ------------------------------------------------------------------------------------
 
 
@@ -312,7 +268,10 @@ def decode(raw: bytes, category: Category, recv_ts_ns: int) -> Decoded:
     topic, data = frame.topic, frame.data
     if topic is None:
         return _decode_other(raw, None)
-    kind, depth, name = parse_topic(topic)
+    try:
+        kind, depth, name = parse_exchange_topic(topic)
+    except ValueError as error:
+        raise InvalidFrame("topic", topic[:100]) from error
     exchange_ts_ms = frame.ts
     if exchange_ts_ms is None:
         raise InvalidFrame("schema", "no ts")
@@ -371,7 +330,7 @@ def trades_in(raw: bytes, topics: list[str]) -> list[str]:
         named = [topic for topic in topics if any(f'{topic}"'.startswith(text) for text in seen)]
         if named:
             return named
-    if any(text.startswith("orderbook.") for text in seen) or _is_without_trades(raw):
+    if any(text.startswith(BOOK_PREFIX) for text in seen) or _is_without_trades(raw):
         return []
     return topics
 
@@ -438,7 +397,10 @@ def _decode_other(raw: bytes, error: Exception | None) -> Ack | Pong:
     except msgspec.DecodeError as broken:
         raise InvalidFrame("json", str(broken)) from broken
     if control.topic is not None:
-        parse_topic(control.topic)
+        try:
+            parse_exchange_topic(control.topic)
+        except ValueError as unknown:
+            raise InvalidFrame("topic", control.topic[:100]) from unknown
         raise _refusal(error)
     req_id = "" if control.req_id is None else str(control.req_id)
     if control.op == "pong" or control.ret_msg == "pong":
@@ -474,16 +436,6 @@ def _refusal(error: Exception | None) -> InvalidFrame:
 
 
 # -- requests ------------------------------------------------------------------------------------
-
-MAX_ARGS = 10
-"""Topics in one request: spot refuses more, the others need no more."""
-MAX_ARGS_CHARS = 21_000
-"""Summed length of the topics of one connection, quotes and commas counted to be safe."""
-
-
-def args_chars(topics: Iterable[str]) -> int:
-    """The length of ``topics`` as Bybit may count it: a JSON array without spaces."""
-    return sum(len(topic) + 3 for topic in topics) + 2
 
 
 def request_text(op: Op, req_id: str, topics: Sequence[str]) -> str:

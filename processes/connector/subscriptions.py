@@ -26,15 +26,17 @@ from itertools import count
 from typing import Literal, NamedTuple
 
 from bybit_pipeline.processes.connector.protocol import (
-    MAX_ARGS,
-    MAX_ARGS_CHARS,
     Ack,
     Op,
-    args_chars,
     is_already_subscribed,
-    parse_topic,
     refused_topic,
     request_text,
+)
+from bybit_pipeline.shared.bybit import (
+    TOPIC_CHARACTERS_MAX,
+    TOPICS_PER_REQUEST_MAX,
+    parse_exchange_topic,
+    topic_characters,
 )
 
 TopicState = Literal["pending", "confirmed", "delivering", "rejected"]
@@ -157,12 +159,12 @@ class Subscriptions:
         Want these topics from now on, also on later connections.
 
         Raises:
-            InvalidFrame: If one is not a trade or book topic.
+            ValueError: If one is not a topic of trades or books.
         """
         for name in topics:
             topic = self._topics.get(name)
             if topic is None:
-                is_book = parse_topic(name).kind == "book"
+                is_book = parse_exchange_topic(name).kind == "book"
                 self._topics[name] = _Topic(name, is_book)
             elif topic.phase == "rejected":
                 self._queue(topic, is_alone=True)
@@ -468,14 +470,16 @@ class Subscriptions:
         if not self._is_connected:
             return
         queued = [topic for topic in self._topics.values() if topic.phase == "queued"]
-        room = MAX_ARGS_CHARS - args_chars(
+        room = TOPIC_CHARACTERS_MAX - topic_characters(
             topic.name for topic in self._topics.values() if self._may_be_served(topic)
         )
         fitting = []
         for topic in queued:
-            room -= args_chars([topic.name])
+            room -= topic_characters([topic.name])
             if room < 0:
-                self._reject(topic, "full", f"more than {MAX_ARGS_CHARS} characters of topics")
+                self._reject(
+                    topic, "full", f"more than {TOPIC_CHARACTERS_MAX} characters of topics"
+                )
             else:
                 topic.phase = "subscribing"
                 fitting.append(topic)
@@ -505,5 +509,5 @@ class Subscriptions:
 
 
 def _batches(topics: list[_Topic]) -> Iterator[list[_Topic]]:
-    for start in range(0, len(topics), MAX_ARGS):
-        yield topics[start : start + MAX_ARGS]
+    for start in range(0, len(topics), TOPICS_PER_REQUEST_MAX):
+        yield topics[start : start + TOPICS_PER_REQUEST_MAX]

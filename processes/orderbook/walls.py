@@ -41,6 +41,7 @@ from typing import Any, Literal, NamedTuple
 from bybit_pipeline.processes.orderbook.book import BookSide, OrderBook, SideName
 from bybit_pipeline.processes.orderbook.measures import BPS, band, mid
 from bybit_pipeline.processes.orderbook.wall_account import Wall, WallLevel, exact
+from bybit_pipeline.shared.bybit import PUSH_PERIOD_MS
 from bybit_pipeline.shared.settings.config import DensityConfig
 from bybit_pipeline.shared.wire.messages import Trade
 
@@ -60,8 +61,6 @@ TRADE_IDS = 4096
 RECENT_TRADES = 256
 """Messages of trades that are kept for walls yet to be found: more than come between two looks."""
 
-PUSH_MS = {1: 10, 25: 20, 50: 20, 100: 100, 200: 100, 1000: 200}
-"""Push period of Bybit's streams by depth."""
 ARRIVAL_MS = 250
 """How much later than its push period a partner may arrive."""
 
@@ -220,7 +219,7 @@ class DensityTracker:
         self._settings = settings
         self._band = band(settings.range_bps)
         self._range_kept = settings.range_bps * RANGE_KEEP / BPS
-        self._grace_ms = PUSH_MS.get(depth, max(PUSH_MS.values())) + ARRIVAL_MS
+        self._grace_ms = PUSH_PERIOD_MS.get(depth, max(PUSH_PERIOD_MS.values())) + ARRIVAL_MS
         self._levels: dict[SideName, dict[float, WallLevel]] = {"bid": {}, "ask": {}}
         self._walls: dict[SideName, dict[float, Wall]] = {"bid": {}, "ask": {}}
         self._events: list[DensityEvent] = []

@@ -11,7 +11,7 @@ import asyncio
 import signal
 import sys
 from collections.abc import Iterable, Sequence
-from typing import NoReturn, get_args
+from typing import NoReturn
 
 import structlog
 
@@ -19,14 +19,13 @@ from bybit_pipeline.processes.simulator.actor import Simulator
 from bybit_pipeline.processes.simulator.factory import OptionError, make_server
 from bybit_pipeline.processes.simulator.instruments import categories_of
 from bybit_pipeline.processes.simulator.server import Server
+from bybit_pipeline.shared.bybit import CATEGORIES
 from bybit_pipeline.shared.errors import EX_OK, EX_SOFTWARE, PipelineError
 from bybit_pipeline.shared.runtime import actor, logs
 from bybit_pipeline.shared.settings.specs import SimulatorSpec
 from bybit_pipeline.shared.wire.messages import Category
 
 log = structlog.get_logger()
-
-CATEGORIES: tuple[Category, ...] = get_args(Category)
 
 
 class _Parser(argparse.ArgumentParser):

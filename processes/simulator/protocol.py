@@ -13,6 +13,9 @@ documented: the wording of refusals, all-or-nothing on contracts, options that a
 asked. Neither documented nor recorded, so chosen here: spot treats ``already subscribed`` and
 unknown requests like contracts, options ack ``unsubscribe`` in the shape of ``subscribe``,
 unsubscribing what is not subscribed succeeds, and too many topics are refused without naming one.
+
+The simulator does not import the facts in ``shared.bybit``: it has limits, push periods and topic
+names of its own, so that a mistake in those shows when the pipeline runs against it.
 """
 
 from collections.abc import Callable

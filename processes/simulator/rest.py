@@ -15,13 +15,14 @@ the wording of refusals.
 
 import http
 from collections.abc import Mapping
-from typing import Any, Final, NamedTuple, get_args
+from typing import Any, Final, NamedTuple
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 import msgspec
 
 from bybit_pipeline.processes.simulator.faults import Fault
 from bybit_pipeline.processes.simulator.feed import Feed, Listed
+from bybit_pipeline.shared.bybit import CATEGORIES
 from bybit_pipeline.shared.wire.messages import Category
 
 PREFIX: Final = "/v5/market/"
@@ -29,7 +30,6 @@ LIMIT_DEFAULT: Final = 500
 LIMIT_MAX: Final = 1000
 PARAMS_ERROR: Final = 10001
 TOO_MANY_VISITS: Final = 10006
-CATEGORIES: Final[tuple[Category, ...]] = get_args(Category)
 CONTRACT_TYPES: Final = {"linear": "LinearPerpetual", "inverse": "InversePerpetual"}
 
 

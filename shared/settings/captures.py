@@ -9,7 +9,6 @@ skipped and counted. Files are read as they are needed, never whole.
 """
 
 import gzip
-import re
 import zlib
 from collections import Counter
 from collections.abc import Generator, Iterator
@@ -20,11 +19,16 @@ from typing import IO, Any, Final, NamedTuple
 
 import msgspec
 
+from bybit_pipeline.shared.bybit import (
+    CATEGORIES,
+    INVERSE_SYMBOL,
+    TRADES_PREFIX,
+    parse_exchange_topic,
+)
 from bybit_pipeline.shared.errors import EX_USAGE, PipelineError
 from bybit_pipeline.shared.wire.messages import Category
 
 SUFFIXES: Final = (".jsonl", ".data")
-INVERSE_SYMBOL: Final = re.compile(r"[A-Z0-9]+USD([FGHJKMNQUVXZ]\d\d)?")
 
 
 class CaptureError(PipelineError):
@@ -195,11 +199,11 @@ def describe_capture(path: str | Path) -> CaptureInfo:
 
 def book_topic_parts(topic: str) -> tuple[int, str] | None:
     """Depth and symbol of ``orderbook.DEPTH.SYMBOL``, None for any other topic."""
-    kind, _, rest = topic.partition(".")
-    depth, _, symbol = rest.partition(".")
-    if kind == "orderbook" and depth.isdecimal() and symbol:
-        return int(depth), symbol
-    return None
+    try:
+        kind, depth, symbol = parse_exchange_topic(topic)
+    except ValueError:
+        return None
+    return (depth, symbol) if kind == "book" else None
 
 
 def _decoded(raw: bytes) -> dict[str, Any] | None:
@@ -232,7 +236,7 @@ def _note_symbols(topic: str, data: Any, depths: dict[str, set[int]], traded: se
     book = book_topic_parts(topic)
     if book is not None:
         depths.setdefault(book[1], set()).add(book[0])
-    elif topic.startswith("publicTrade."):
+    elif topic.startswith(TRADES_PREFIX):
         rows = data if isinstance(data, list) else []
         traded.update(row["s"] for row in rows if isinstance(row, dict) and "s" in row)
 
@@ -244,7 +248,7 @@ def _vote(message: dict[str, Any], votes: Counter[str]) -> None:
     elif message.get("op") == "subscribe" and message.get("success") is True:
         votes["spot" if message.get("ret_msg") == "subscribe" else "contract"] += 1
     topic, data = str(message.get("topic", "")), message.get("data")
-    if topic.startswith("publicTrade.") and isinstance(data, list):
+    if topic.startswith(TRADES_PREFIX) and isinstance(data, list):
         for row in data:
             if isinstance(row, dict):
                 votes["option" if "iv" in row else "contract" if "L" in row else "spot"] += 1
@@ -259,8 +263,7 @@ def _category(votes: Counter[str], topics: Counter[str], path: Path) -> Category
     order = ("option", "contract", "spot")
     best = max(order, key=lambda kind: votes[kind])
     if not votes[best]:
-        named: tuple[Category, ...] = ("spot", "linear", "inverse", "option")
-        return next((name for name in named if name in path.name.lower()), "linear")
+        return next((name for name in CATEGORIES if name in path.name.lower()), "linear")
     if best == "contract":
         symbols = [topic.rpartition(".")[2] for topic in topics]
         return "inverse" if all(map(INVERSE_SYMBOL.fullmatch, symbols)) else "linear"

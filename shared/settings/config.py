@@ -16,22 +16,15 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from bybit_pipeline.shared.bybit import DEPTHS, SYMBOL, Network
 from bybit_pipeline.shared.errors import ConfigError, NoPipelineError
-from bybit_pipeline.shared.settings.patterns import SYMBOL, is_pattern, parse_pattern
+from bybit_pipeline.shared.settings.patterns import is_pattern, parse_pattern
 from bybit_pipeline.shared.settings.permissions import directory_fault
 from bybit_pipeline.shared.wire.messages import Category
 
 SourceChoice = Literal["auto", "live", "sim", "replay"]
-Network = Literal["mainnet", "testnet"]
 StreamChoice = Literal["trades", "orderbook"]
 
-CATEGORIES: tuple[Category, ...] = get_args(Category)
-DEPTHS: dict[str, tuple[int, ...]] = {
-    "spot": (1, 50, 200, 1000),
-    "linear": (1, 50, 200, 1000),
-    "inverse": (1, 50, 200, 1000),
-    "option": (25, 100),
-}
 DEFAULT_SYMBOLS = ("BTCUSDT", "ETHUSDT")
 WINDOW = re.compile(r"([1-9][0-9]{0,5})(s|m|h)")
 WINDOW_UNITS_S = {"s": 1, "m": 60, "h": 3600}

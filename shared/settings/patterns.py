@@ -14,12 +14,11 @@ Options are listed by base coin, so their patterns begin with one: ``BTC-*``.
 import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from typing import get_args
 
+from bybit_pipeline.shared.bybit import CATEGORIES
 from bybit_pipeline.shared.wire.messages import Category
 
 TOP_MAX = 1000
-SYMBOL = re.compile(r"[A-Z0-9][A-Z0-9._-]{0,63}")
 GLOB = re.compile(r"[A-Z0-9._*?-]{1,64}")
 TOP = re.compile(r"top:([1-9][0-9]{0,3}):turnover(?::([^:]+))?")
 BASE_COIN = re.compile(r"([A-Z0-9]+)-")
@@ -60,7 +59,7 @@ def with_capitals(word: str) -> str:
     ``btcusdt``, ``spot:btcusdt``, ``*usdt`` and ``top:20:turnover:*usdt`` become ``BTCUSDT`` and so
     on; categories and the words of a ``top`` stay. Bybit lists no symbol with small letters.
     """
-    if word in get_args(Category):
+    if word in CATEGORIES:
         return word
     parts = word.split(":")
     first = parts.index("top") + 3 if "top" in parts else len(parts) - 1

@@ -9,6 +9,7 @@ from typing import Literal, TypeVar
 
 import msgspec
 
+from bybit_pipeline.shared.bybit import CONNECTOR_QUOTA, StreamKind
 from bybit_pipeline.shared.errors import ConfigError
 from bybit_pipeline.shared.settings.config import (
     ConnectorConfig,
@@ -26,7 +27,7 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 class Stream(msgspec.Struct, frozen=True, kw_only=True):
     """One topic of the market bus: the trades, or the book at one depth, of one symbol."""
 
-    kind: Literal["trade", "book"]
+    kind: StreamKind
     category: Category
     symbol: str
     depth: int = 0
@@ -79,7 +80,7 @@ class ConnectorSpec(ProcessSpec, kw_only=True):
     """Where the workers are fed."""
     streams: list[Stream]
     settings: ConnectorConfig = ConnectorConfig()
-    share: int = 60
+    share: int = CONNECTOR_QUOTA
     """Connections it may open in 5 minutes; see ``connect_limiter``."""
     silence_matters: bool = True
     """False in a replay, which falls silent at its end."""

@@ -13,11 +13,11 @@ from typing import Any
 
 import msgspec
 
+from bybit_pipeline.shared.bybit import BOOK_PREFIX, DEPTHS, TRADES_PREFIX
 from bybit_pipeline.shared.errors import ConfigError
 from bybit_pipeline.shared.settings.captures import CaptureError, CaptureInfo, describe_capture
 from bybit_pipeline.shared.settings.config import (
     DEFAULT_SYMBOLS,
-    DEPTHS,
     Config,
     default_run_dir,
     make_config,
@@ -258,5 +258,5 @@ def _check_recorded(recorded: CaptureInfo, table: Mapping[str, Any], where: str)
 
 
 def _contents(recorded: CaptureInfo) -> str:
-    used = [topic for topic in recorded.topics if topic.startswith(("publicTrade.", "orderbook."))]
+    used = [topic for topic in recorded.topics if topic.startswith((TRADES_PREFIX, BOOK_PREFIX))]
     return ", ".join(used) or "a capture of trades or order books"

@@ -19,13 +19,12 @@ from urllib.parse import quote
 
 import msgspec
 
-from bybit_pipeline.shared.settings.patterns import SYMBOL
+from bybit_pipeline.shared.bybit import RATE_LIMITED_CODE, SYMBOL
 from bybit_pipeline.shared.wire.messages import Category
 
 PAGE_LIMIT = 1000
 PAGES_MAX = 20
 """Of one list; the longest has a few thousand instruments."""
-TOO_MANY_VISITS = 10006
 VANISHED_MIN = 3
 """
 So many instruments may vanish from a list, or half of it, before it is asked for once more; and so
@@ -193,7 +192,7 @@ def _turnover(body: bytes, need: InstrumentQuery) -> dict[str, float]:
 def _decode(body: bytes, kind: type[_Page], need: InstrumentQuery) -> _Page:
     try:
         envelope = msgspec.json.decode(body, type=_Envelope)
-        if envelope.code == TOO_MANY_VISITS:
+        if envelope.code == RATE_LIMITED_CODE:
             raise ListingError("rate_limited", f"retCode {envelope.code}: too many visits")
         if envelope.code != 0:
             text = f"retCode {envelope.code}: {envelope.message[:100]!r}"

@@ -9,9 +9,10 @@ the first market table of its category, else the defaults.
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from bybit_pipeline.shared.bybit import CATEGORIES, DEPTHS, SYMBOL
 from bybit_pipeline.shared.errors import EX_USAGE, PipelineError
-from bybit_pipeline.shared.settings.config import CATEGORIES, DEPTHS, MarketConfig
-from bybit_pipeline.shared.settings.patterns import SYMBOL, is_pattern, parse_pattern
+from bybit_pipeline.shared.settings.config import MarketConfig
+from bybit_pipeline.shared.settings.patterns import is_pattern, parse_pattern
 from bybit_pipeline.shared.settings.specs import Stream
 from bybit_pipeline.shared.wire.messages import Category
 from bybit_pipeline.supervisor.plan.plan import Plan, with_selection

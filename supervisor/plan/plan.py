@@ -14,11 +14,20 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
-from urllib.parse import urlsplit
 
 import msgspec
 
 from bybit_pipeline.shared.bus.sockets import ipc_endpoint
+from bybit_pipeline.shared.bybit import (
+    CONNECTOR_QUOTA,
+    PIPELINE_QUOTA,
+    STREAM_URLS,
+    TOPIC_CHARACTERS_MAX,
+    book_topic,
+    rest_url,
+    topic_characters,
+    trades_topic,
+)
 from bybit_pipeline.shared.errors import ConfigError
 from bybit_pipeline.shared.settings.config import Config
 from bybit_pipeline.shared.settings.specs import (
@@ -36,21 +45,6 @@ from bybit_pipeline.shared.settings.specs import (
 )
 from bybit_pipeline.shared.wire.messages import Category, Source
 from bybit_pipeline.supervisor.plan.universe import Universe, configured_selection
-
-LIVE_URLS = {
-    "mainnet": "wss://stream.bybit.com/v5/public/{category}",
-    "testnet": "wss://stream-testnet.bybit.com/v5/public/{category}",
-}
-TOPIC_CHARACTERS_MAX = 21_000
-"""Bybit's limit for the topics of one connection, counted as a serialised JSON array."""
-
-CONNECTS_MAX = 400
-"""
-Connections that all connectors together may open in 5 minutes. Bybit allows 500 from one address;
-the rest is for our probe of the exchange and for whoever else is behind that address.
-"""
-SHARE_MAX = 60
-"""Of one connector, however few there are: one attempt every 5 s."""
 
 FORWARDER = "forwarder"
 DASHBOARD = "dashboard"
@@ -140,22 +134,15 @@ class Plan:
     @property
     def live_url(self) -> str:
         """The exchange's address, ``{category}`` not filled in."""
-        return self.config.url or LIVE_URLS[self.config.network]
+        return self.config.url or STREAM_URLS[self.config.network]
 
     @property
     def rest_url(self) -> str:
-        """
-        Where the list of instruments of the source in force is; empty until a simulator says.
-
-        It is on the host of the websocket; ``stream.HOST`` has it on ``api.HOST``.
-        """
+        """Where the list of instruments of the source in force is; empty until a simulator says."""
         is_embedded = self.has_simulator and self.url != self.live_url
         if self.config.instruments.url and not is_embedded:
             return self.config.instruments.url.rstrip("/")
-        parts = urlsplit(fill_category(self.url, "linear"))
-        scheme = {"ws": "http", "wss": "https"}.get(parts.scheme)
-        host = re.sub(r"^stream(?=[.-])", "api", parts.netloc)
-        return f"{scheme}://{host}" if scheme else ""
+        return rest_url(fill_category(self.url, "linear"))
 
     # -- streams ---------------------------------------------------------------------------------
 
@@ -170,7 +157,7 @@ class Plan:
     @property
     def share(self) -> int:
         """Connections that each connector may open in 5 minutes."""
-        return max(1, min(SHARE_MAX, CONNECTS_MAX // max(1, len(self.connectors))))
+        return max(1, min(CONNECTOR_QUOTA, PIPELINE_QUOTA // max(1, len(self.connectors))))
 
     def connector_of(self, topic: str) -> str | None:
         """The connector of a bus topic such as ``book.linear.BTCUSDT``, if it is in the plan."""
@@ -307,7 +294,7 @@ def make_plan(
         config=config,
         run_dir=run_dir,
         source="live" if config.source == "auto" else config.source,
-        url="" if embedded else config.url or LIVE_URLS[config.network],
+        url="" if embedded else config.url or STREAM_URLS[config.network],
         has_simulator=embedded,
         log_format=log_format,
         log_level=log_level,
@@ -316,15 +303,10 @@ def make_plan(
 
 
 def exchange_topic(stream: Stream) -> str:
-    """
-    The topic that Bybit serves the stream on: ``orderbook.50.BTCUSDT``, ``publicTrade.BTCUSDT``.
-
-    Trades of options come by base coin: ``publicTrade.BTC`` carries every BTC contract.
-    """
+    """The topic on which Bybit serves a stream; option trades of one base coin share a topic."""
     if stream.kind == "book":
-        return f"orderbook.{stream.depth}.{stream.symbol}"
-    name = stream.symbol.split("-")[0] if stream.category == "option" else stream.symbol
-    return f"publicTrade.{name}"
+        return book_topic(stream.symbol, stream.depth)
+    return trades_topic(stream.category, stream.symbol)
 
 
 def role_of(process: str) -> str:
@@ -428,8 +410,7 @@ class _Layout:
 
     def _fits(self, unit: list[Stream], connector: str) -> bool:
         topics = self._topics[connector] | {exchange_topic(stream) for stream in unit}
-        characters = len("[]") + sum(len(topic) + len('"",') for topic in topics)
-        return len(topics) <= self._limit and characters <= TOPIC_CHARACTERS_MAX
+        return len(topics) <= self._limit and topic_characters(topics) <= TOPIC_CHARACTERS_MAX
 
     def _of_category(self, category: str) -> Iterator[str]:
         return (name for name in self._topics if category_of(name) == category)

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from bybit_pipeline.shared.bybit import TRADES_PREFIX
 from bybit_pipeline.supervisor.children.restart import ExitReason
 from bybit_pipeline.supervisor.plan.plan import Plan, category_of, exchange_topic, fill_category
 
@@ -190,7 +191,7 @@ def _topic_reasons(entry: Mapping[str, Any]) -> Iterator[str]:
     silent = [
         topic
         for topic, state in entry["topics"].items()
-        if state == "confirmed" and not topic.startswith("publicTrade.")
+        if state == "confirmed" and not topic.startswith(TRADES_PREFIX)
     ]
     if silent:
         yield f"{entry['process']}: confirmed but not delivering: {_names(silent)}"

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from bybit_pipeline.processes.connector import connect_limiter
 from bybit_pipeline.processes.connector.client import BybitWebSocketClient
 from bybit_pipeline.processes.connector.connect_limiter import (
-    PERIOD_S,
     ConnectLimiter,
     read_attempts,
     write_attempts,
 )
+from bybit_pipeline.shared.bybit import CONNECTIONS_PERIOD_S
 from bybit_pipeline.shared.settings.config import ConnectorConfig
 
 
@@ -41,7 +41,7 @@ def test_no_five_minutes_ever_hold_more_than_the_share(
             made.append(now)
 
     for first in made:
-        assert len([t for t in made if first <= t < first + PERIOD_S]) <= share
+        assert len([t for t in made if first <= t < first + CONNECTIONS_PERIOD_S]) <= share
 
 
 def test_the_wait_is_as_long_as_needed_and_no_longer() -> None:
@@ -116,7 +116,7 @@ def test_twenty_connectors_in_a_storm_stay_within_the_budget(
 ) -> None:
     """Five minutes last two seconds here, and everybody wants to connect all the time."""
     period_s, share = 2.0, 5
-    monkeypatch.setattr(connect_limiter, "PERIOD_S", period_s)
+    monkeypatch.setattr(connect_limiter, "CONNECTIONS_PERIOD_S", period_s)
     settings = ConnectorConfig(backoff_initial_s=0.05, backoff_max_s=0.05)
     clients = [
         BybitWebSocketClient(

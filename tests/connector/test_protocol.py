@@ -18,16 +18,12 @@ from bybit_pipeline.processes.connector.protocol import (
     InvalidFrame,
     Pong,
     TradeBatch,
-    args_chars,
-    book_topic,
     decode,
     is_already_subscribed,
-    parse_topic,
     ping_text,
     refused_topic,
     request_text,
     trades_in,
-    trades_topic,
 )
 from bybit_pipeline.shared.wire.messages import Category, Trade
 
@@ -584,22 +580,7 @@ def test_a_message_of_trades_that_breaks_off_anywhere_is_missed_whatever_follows
         assert TOPICS[0] in trades_in(broken, TOPICS)
 
 
-# -- topics and requests -------------------------------------------------------------------------
-
-
-def test_topics_are_split_with_a_limit() -> None:
-    assert parse_topic("orderbook.100.XRP-30OCT26-0.4-P-USDT") == (
-        "book",
-        100,
-        "XRP-30OCT26-0.4-P-USDT",
-    )
-    assert parse_topic("publicTrade.BTCUSDT") == ("trade", 0, "BTCUSDT")
-    assert book_topic("BTCUSDT", 50) == "orderbook.50.BTCUSDT"
-
-
-def test_option_trades_are_subscribed_by_coin() -> None:
-    assert trades_topic("option", "BTC-30JUN23-45000-P") == "publicTrade.BTC"
-    assert trades_topic("linear", "BTC-30JUN23") == "publicTrade.BTC-30JUN23"
+# -- requests -------------------------------------------------------------------------------------
 
 
 def test_requests_are_what_bybit_documents() -> None:
@@ -609,12 +590,6 @@ def test_requests_are_what_bybit_documents() -> None:
         "args": ["orderbook.50.BTCUSDT"],
     }
     assert json.loads(ping_text("p1")) == {"req_id": "p1", "op": "ping"}
-
-
-@given(st.lists(st.from_regex(r"[a-z0-9.]{1,30}", fullmatch=True)))
-def test_the_length_of_the_arguments_is_at_least_that_of_their_json(topics: list[str]) -> None:
-    length = len(json.dumps(topics, separators=(",", ":")))
-    assert length <= args_chars(topics) <= length + 1
 
 
 @pytest.mark.parametrize(

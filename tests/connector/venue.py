@@ -11,7 +11,7 @@ from typing import Any
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import ServerConnection, serve
 
-from bybit_pipeline.processes.connector.protocol import parse_topic
+from bybit_pipeline.shared.bybit import parse_exchange_topic
 
 DEADLINE_S = 10.0
 
@@ -107,7 +107,7 @@ class Venue:
             connection.send(json.dumps(ack))
         if request["op"] == "subscribe" and not bad and self.snapshots:
             for topic in request["args"]:
-                kind, depth, name = parse_topic(topic)
+                kind, depth, name = parse_exchange_topic(topic)
                 if kind == "book":
                     self.update_id += 1
                     connection.send(book_text(name, self.update_id, depth=depth))

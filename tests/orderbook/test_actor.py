@@ -15,9 +15,10 @@ from prometheus_client import generate_latest
 
 from bybit_pipeline.processes.orderbook.actor import OrderbookWorker
 from bybit_pipeline.processes.orderbook.measures import MEASURES
-from bybit_pipeline.processes.orderbook.walls import ARRIVAL_MS, FALL_MS, PUSH_MS
+from bybit_pipeline.processes.orderbook.walls import ARRIVAL_MS, FALL_MS
 from bybit_pipeline.shared.bus.market import MarketPublisher, Received
 from bybit_pipeline.shared.bus.metrics import MetricInbox
+from bybit_pipeline.shared.bybit import PUSH_PERIOD_MS
 from bybit_pipeline.shared.runtime.clock import Clock, SystemClock
 from bybit_pipeline.shared.runtime.worker import TICKS_MAX, TOGETHER, Metric
 from bybit_pipeline.shared.settings.config import DensityConfig, OrderbookConfig
@@ -400,7 +401,7 @@ def test_an_eaten_wall_is_told_with_the_trades_that_ate_it() -> None:
 
 
 INTERVAL_S = 0.1
-GRACE_S = (PUSH_MS[50] + ARRIVAL_MS) / 1_000
+GRACE_S = (PUSH_PERIOD_MS[50] + ARRIVAL_MS) / 1_000
 
 
 def told_after(worker: OrderbookWorker, clock: FakeClock, within_s: float) -> dict[str, float]:

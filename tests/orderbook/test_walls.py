@@ -15,7 +15,6 @@ from bybit_pipeline.processes.orderbook.wall_account import Wall
 from bybit_pipeline.processes.orderbook.walls import (
     ARRIVAL_MS,
     FALL_MS,
-    PUSH_MS,
     RECENT_TRADES,
     REFILL_MS,
     Baseline,
@@ -23,6 +22,7 @@ from bybit_pipeline.processes.orderbook.walls import (
     DensityTracker,
     TickGrid,
 )
+from bybit_pipeline.shared.bybit import PUSH_PERIOD_MS
 from bybit_pipeline.shared.settings.config import DensityConfig
 from bybit_pipeline.shared.wire.messages import Level, Trade
 from tests.naive import read_capture
@@ -30,7 +30,7 @@ from tests.orderbook.build import delta, recorded_book, recorded_trades, snapsho
 from tests.orderbook.naive_walls import NaiveWalls
 
 STEP_MS = 100
-GRACE_MS = PUSH_MS[50] + ARRIVAL_MS
+GRACE_MS = PUSH_PERIOD_MS[50] + ARRIVAL_MS
 SMALL = [(round(99.99 - step / 100, 2), 1.0) for step in range(10)]
 SMALL_ASKS = [(round(100.01 + step / 100, 2), 1.0) for step in range(10)]
 WALL = 99.95
@@ -833,7 +833,7 @@ def test_the_events_of_a_capture_are_those_of_a_brute_force_replay(
                     k=config.k,
                     range_bps=config.range_bps,
                     depth=200,
-                    grace_ms=PUSH_MS[200] + ARRIVAL_MS,
+                    grace_ms=PUSH_PERIOD_MS[200] + ARRIVAL_MS,
                 ),
             )
             book.apply(message)
