@@ -1,6 +1,6 @@
 """The short form of ``scripts/invariants``."""
 
-from tests.invariants import run
+from scripts.reliability.invariants import run
 
 
 def test_cores_and_models_agree_over_a_synthetic_market() -> None:

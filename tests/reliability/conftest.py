@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.reliability.rig import Rig
+from scripts.reliability.rig import Rig
 from tests.system.conftest import start  # noqa: F401 - a fixture
 
 ATTEMPTS_MAX = 30

@@ -4,15 +4,15 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tests.reliability import fuzzing
+from scripts.fuzzing import targets
 
-NEAR = [(name, seed) for name, seeds in fuzzing.SEEDS.items() for seed in seeds]
+NEAR = [(name, seed) for name, seeds in targets.SEEDS.items() for seed in seeds]
 
 
 @settings(max_examples=500, deadline=None)
-@given(name=st.sampled_from(list(fuzzing.TARGETS)), data=st.binary(max_size=300))
+@given(name=st.sampled_from(list(targets.TARGETS)), data=st.binary(max_size=300))
 def test_random_bytes_are_refused_in_order(name: str, data: bytes) -> None:
-    fuzzing.TARGETS[name](data)
+    targets.TARGETS[name](data)
 
 
 @settings(max_examples=1_500, deadline=None)
@@ -28,9 +28,9 @@ def test_spoiled_messages_are_refused_or_harmless(
 ) -> None:
     name, seed = start
     at %= len(seed) + 1
-    fuzzing.TARGETS[name](seed[:at] + put + seed[at + cut :])
+    targets.TARGETS[name](seed[:at] + put + seed[at + cut :])
 
 
 @pytest.mark.parametrize(("name", "seed"), NEAR)
 def test_what_is_right_passes(name: str, seed: bytes) -> None:
-    fuzzing.TARGETS[name](seed)
+    targets.TARGETS[name](seed)

@@ -5,8 +5,8 @@ from functools import partial
 
 import pytest
 
-from tests.reliability.link import BINARY, CONTINUATION, PING, BadLink, frame
-from tests.reliability.rig import CONNECTOR, QUICK, Rig
+from scripts.reliability.fault_proxy import BINARY, CONTINUATION, PING, BadLink, frame
+from scripts.reliability.rig import CONNECTOR, QUICK, Rig
 from tests.system.conftest import Start
 from tests.system.pipeline import until
 

@@ -17,8 +17,8 @@ import psutil
 import pytest
 import zmq
 
-from tests.reliability import crashes, lazy
-from tests.reliability.rig import CONNECTOR, Rig
+from scripts.reliability import crashes, slow_subscriber
+from scripts.reliability.rig import CONNECTOR, Rig
 from tests.system.conftest import Start
 from tests.system.pipeline import COMMAND, Pipeline, kill, until
 from tests.system.test_life import drained, is_live
@@ -151,7 +151,7 @@ def is_back(pipeline: Pipeline, name: str, pid: int) -> bool:
 
 def test_a_subscriber_that_stops_reading_holds_nobody_up(make_rig: Callable[..., Rig]) -> None:
     """A short form of ``scripts/soak lazy``: others get everything in time, memory is bounded."""
-    seen = lazy.with_lazy_subscriber(make_rig(**lazy.FLOOD).pipeline, 6.0)
+    seen = slow_subscriber.with_lazy_subscriber(make_rig(**slow_subscriber.FLOOD).pipeline, 6.0)
 
     assert seen.is_good, seen
 

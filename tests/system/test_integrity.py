@@ -1,7 +1,7 @@
 """No spoiled book gets past: the short form of ``scripts/faults``."""
 
+from scripts.reliability.integrity import SYMBOLS, run
 from tests.system.conftest import Start
-from tests.system.integrity import SYMBOLS, run
 from tests.system.pipeline import kill, until
 
 

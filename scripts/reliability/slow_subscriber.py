@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import psutil
 import zmq
 
-from tests.reliability.rig import QUICK, Rig
+from scripts.reliability.rig import QUICK, Rig
 from tests.system.pipeline import Pipeline
 
 FLOOD: dict[str, Any] = {

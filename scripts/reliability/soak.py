@@ -1,7 +1,7 @@
 """
 Endurance: minutes to hours of load with a fault every few seconds, and every figure accounted for.
 
-``python -m tests.reliability.soak --minutes 30`` (``scripts/soak``). Real processes throughout: a
+``python -m scripts.reliability.soak --minutes 30`` (``scripts/soak``). Real processes throughout: a
 simulated exchange, the bad line, a pipeline, and this process as its subscriber. What must hold:
 
 - no wrong number: books of some symbols are compared with what the exchange sent, all others must
@@ -24,7 +24,7 @@ from typing import Any
 
 import psutil
 
-from tests.reliability.rig import Rig
+from scripts.reliability.rig import Rig
 from tests.system.pipeline import until
 
 CONFIG = """

@@ -1,7 +1,7 @@
 """
 Spoils the books of fifty symbols again and again and checks everything the pipeline says.
 
-``python -m tests.system.integrity --faults 10000`` prints the figures; the test runs a short form.
+``scripts/faults`` prints the figures; the test runs a short form.
 """
 
 import argparse
@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from scripts.reliability.book_proxy import FAULTS, FaultyProxy, digest
 from tests.system.exchange import Exchange
 from tests.system.pipeline import Pipeline
-from tests.system.proxy import FAULTS, FaultyProxy, digest
 
 LEVELS = 50
 CONFIG = f"""

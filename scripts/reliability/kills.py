@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 
 import psutil
 
-from tests.reliability.rig import CONNECTOR, QUICK, Rig
+from scripts.reliability.rig import CONNECTOR, QUICK, Rig
 from tests.system.pipeline import kill, until
 
 CHILDREN = ("forwarder", "trades-0", "orderbook-0", CONNECTOR)

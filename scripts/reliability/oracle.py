@@ -4,8 +4,8 @@ import json
 from collections import OrderedDict
 from typing import Any
 
+from scripts.reliability.book_proxy import digest
 from tests.naive import NaiveBook
-from tests.system.proxy import digest
 
 KEPT = 5_000
 """Update ids remembered of each book: some minutes."""

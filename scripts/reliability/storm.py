@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tests.reliability.rig import Rig
+from scripts.reliability.rig import Rig
 from tests.system.pipeline import kill
 
 BYBIT_MAX, BYBIT_PERIOD_S = 500, 300.0

@@ -8,8 +8,8 @@ from typing import Any
 
 import psutil
 
-from tests.reliability.link import BadLink
-from tests.reliability.truth import Truth
+from scripts.reliability.fault_proxy import BadLink
+from scripts.reliability.oracle import Truth
 from tests.system.exchange import Exchange
 from tests.system.pipeline import Pipeline, until
 

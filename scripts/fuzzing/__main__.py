@@ -1,4 +1,4 @@
-"""``python -m tests.reliability.fuzz TARGET SECONDS`` (``scripts/fuzz``): atheris on one target."""
+"""``python -m scripts.fuzzing TARGET SECONDS`` (``scripts/fuzz``): atheris on one target."""
 
 import sys
 from pathlib import Path
@@ -6,8 +6,8 @@ from tempfile import TemporaryDirectory
 
 import atheris
 
-with atheris.instrument_imports(include=["processes", "shared", "supervisor"]):
-    from tests.reliability.fuzzing import SEEDS, TARGETS
+with atheris.instrument_imports(include=["bybit_pipeline"]):
+    from scripts.fuzzing.targets import SEEDS, TARGETS
 
 
 def main() -> None:

@@ -1,8 +1,9 @@
 """
-What must hold over every message, checked over a long synthetic market without sockets.
+Invariants of every message, checked over a long synthetic market without sockets.
 
-``python -m tests.invariants --messages 1000000`` runs the long form. The exchange's text goes
-through the connector's decoder into the workers' cores; next to them run the slow models.
+``scripts/invariants`` runs the long form, a test the short one. The exchange's text goes through
+the connector's decoder into the cores of the workers, and beside them into slow models. The first
+difference raises an assertion.
 """
 
 import argparse

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import zmq
 
-from tests.reliability.rig import CONNECTOR
+from scripts.reliability.rig import CONNECTOR
 from tests.system.pipeline import Pipeline, kill, until
 
 ARGUMENTS = ("--source", "sim", "--metrics", "tcp://127.0.0.1:0")

@@ -147,7 +147,7 @@ def main() -> None:
         print(f"{MEASURES[sys.argv[1]]():.0f}")
         return
     for name in MEASURES:
-        command = [sys.executable, "-m", "tests.reliability.memory", name]
+        command = [sys.executable, "-m", "scripts.reliability.memory", name]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         print(f"{name:<32} {int(done.stdout) / 1000:8.0f} kB a symbol")
 
