@@ -11,7 +11,6 @@ Reasons on the link: of ``disconnected`` the words of ``connection.FAILURE_REASO
 ``full`` (see ``subscriptions.Event``); of ``missed`` one of ``protocol.INVALID_REASONS``.
 """
 
-import os
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,6 +33,7 @@ from bybit_pipeline.shared.bybit import StreamKind
 from bybit_pipeline.shared.runtime.actor import Actor
 from bybit_pipeline.shared.runtime.clock import Clock
 from bybit_pipeline.shared.runtime.telemetry import Samples, Telemetry
+from bybit_pipeline.shared.runtime.wakeup import Wakeup
 from bybit_pipeline.shared.settings.specs import ConnectorSpec, Stream
 from bybit_pipeline.shared.wire.messages import SCHEMA_VERSION, LinkEvent, LinkMessage
 from bybit_pipeline.shared.wire.topics import link_topic, market_topic, parse_topic
@@ -81,7 +81,7 @@ class ConnectorActor(Actor):
         self._topics: dict[StreamKind, dict[str, bytes]] = {"trade": {}, "book": {}}
         """Market bus topics by kind and symbol, made once."""
         self._bug: BaseException | None = None
-        self._obituary = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._crash_wakeup = Wakeup()
         self._declare_counters()
         self._subscribe(spec.streams)
 
@@ -92,7 +92,7 @@ class ConnectorActor(Actor):
         spec = self.spec
         self._publisher = MarketPublisher(self.context, spec.market_endpoint, spec.feed_endpoint)
         self.endpoints["market"] = self._publisher.endpoint
-        self.watch(self._obituary[0], self._raise_bug)
+        self.watch(self._crash_wakeup.fileno(), self._raise_bug)
         self.every(CHECK_S, self.client.check)
         self.client.start(own_timers=False)
 
@@ -103,8 +103,7 @@ class ConnectorActor(Actor):
             log.error("the socket thread did not end in time")
         elif self._publisher is not None:
             self._publisher.close()
-        for end in self._obituary:
-            os.close(end)
+        self._crash_wakeup.close()
 
     def on_command(self, command: dict[str, Any]) -> None:
         """Subscribe or unsubscribe topics, ask for a snapshot, change the source."""
@@ -250,7 +249,7 @@ class ConnectorActor(Actor):
     def _on_bug(self, bug: BaseException) -> None:
         """Let the main thread raise it, which logs it once and closes everything."""
         self._bug = bug
-        os.write(self._obituary[1], b"!")
+        self._crash_wakeup.set()
 
     # -- counters (contract section 6) -----------------------------------------------------------
 
