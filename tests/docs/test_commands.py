@@ -141,9 +141,11 @@ def environment(pipeline: Pipeline, tmp_path_factory: pytest.TempPathFactory) ->
     """The environment of a user whose checkout is set up, with the commands on the PATH."""
     venv = tmp_path_factory.mktemp("venv")
     (venv / "bin").symlink_to(Path(sys.prefix) / "bin")
-    files = (ROOT / "pyproject.toml").read_bytes() + (ROOT / "constraints.txt").read_bytes()
+    files = (ROOT / "pyproject.toml").read_bytes() + (
+        ROOT / "requirements" / "run.txt"
+    ).read_bytes()
     stamp = subprocess.run(["cksum"], input=files, capture_output=True, check=True).stdout
-    (venv / ".setup-plain").write_text(f"{stamp.decode().strip()} {ROOT}")
+    (venv / ".setup-run").write_text(f"{stamp.decode().strip()} {ROOT}")
     return {
         **os.environ,
         "BYBIT_PIPELINE_VENV": str(venv),

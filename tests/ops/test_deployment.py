@@ -83,7 +83,7 @@ def test_the_container_copies_what_there_is_and_what_the_package_needs() -> None
     packages = re.search(r"^only-include = \[(.+)\]$", (ROOT / "pyproject.toml").read_text(), re.M)
     assert packages is not None
     assert set(re.findall(r'"(\w+)"', packages[1])) <= set(copied)
-    assert {"pyproject.toml", "constraints.txt"} <= set(copied)
+    assert {"pyproject.toml", "requirements/run.txt"} <= set(copied)
 
 
 def test_the_container_runs_as_nobody_in_particular() -> None:
