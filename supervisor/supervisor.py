@@ -48,14 +48,8 @@ from bybit_pipeline.supervisor.plan.market_args import (
     subscribe,
     unsubscribe,
 )
-from bybit_pipeline.supervisor.plan.plan import (
-    FORWARDER,
-    SIMULATOR,
-    Plan,
-    exchange_topic,
-    fill_category,
-    with_selection,
-)
+from bybit_pipeline.supervisor.plan.names import FORWARDER, SIMULATOR, exchange_topic, fill_category
+from bybit_pipeline.supervisor.plan.plan import Plan
 from bybit_pipeline.supervisor.source.fallback import FallbackRule, Link
 from bybit_pipeline.supervisor.source.probe import Prober
 from bybit_pipeline.supervisor.status.gather import Gather
@@ -427,7 +421,7 @@ class Supervisor(Actor):
                 "refused by the exchange, followed no longer",
                 topics=[stream.topic for stream in streams],
             )
-            self._apply(with_selection(self.plan, self.plan.selection.without_named(streams)))
+            self._apply(self.plan.with_selection(self.plan.selection.without_named(streams)))
 
     def _on_resync(self, message: dict[str, Any]) -> None:
         """Pass a worker's wish for a new snapshot on to the connector that has the topic."""
@@ -490,7 +484,7 @@ class Supervisor(Actor):
         now_ms = self.clock.time_ns() // 1_000_000
         selection = self._discovery.take(self.plan, self.clock.monotonic(), now_ms)
         if self._running:
-            self._apply(with_selection(self.plan, selection))
+            self._apply(self.plan.with_selection(selection))
 
     # -- requests of the command line ------------------------------------------------------------
 

@@ -14,15 +14,14 @@ from typing import Any
 from bybit_pipeline.shared.settings.specs import DashboardSpec, ForwarderSpec, write_spec
 from bybit_pipeline.supervisor.children.child import Child
 from bybit_pipeline.supervisor.children.process import ChildProcess, Lifeline
-from bybit_pipeline.supervisor.plan.plan import (
+from bybit_pipeline.supervisor.plan.change import change
+from bybit_pipeline.supervisor.plan.names import (
     DASHBOARD,
     FORWARDER,
-    Plan,
-    category_of,
-    change,
-    fill_category,
     role_of,
 )
+from bybit_pipeline.supervisor.plan.plan import Plan
+from bybit_pipeline.supervisor.plan.process_specs import make_spec
 
 LEAVE_S = 2.0
 """How long a child that is no longer needed may take to stop."""
@@ -187,7 +186,7 @@ class Children:
         self._leaving.append(keeper)
 
     def _spawn(self, name: str) -> ChildProcess:
-        spec = self.plan.spec(name, prometheus_port=self._ports.get(name, 0))
+        spec = make_spec(self.plan, name, prometheus_port=self._ports.get(name, 0))
         if isinstance(spec, ForwarderSpec):
             spec.endpoint = self.metrics  # a successor takes the address that subscribers know
         if isinstance(spec, DashboardSpec):
@@ -205,7 +204,7 @@ class Children:
         self._told[name] = after
         is_moved = (before.source, before.url) != (after.source, after.url)
         if role_of(name) == "connector" and is_moved:
-            url = fill_category(after.url, category_of(name))
+            url = after.connector_url(name)
             self._send(name, {"type": "source", "source": after.source, "url": url})
         if role_of(name) == "connector" and before.share != after.share:
             self._send(name, {"type": "share", "share": after.share})

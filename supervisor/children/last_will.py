@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 from bybit_pipeline.shared.settings.specs import Stream
 from bybit_pipeline.shared.wire.shapes import no_book, no_trades, stale_head
 from bybit_pipeline.shared.wire.topics import metric_topic
-from bybit_pipeline.supervisor.plan.plan import Plan, role_of
+from bybit_pipeline.supervisor.plan.names import role_of
+from bybit_pipeline.supervisor.plan.plan import Plan
 
 REASON = "process_down"
 SECOND_S = 0.3

@@ -16,7 +16,7 @@ from typing import Any
 
 from bybit_pipeline.shared.errors import NoPipelineError, TakenError
 from bybit_pipeline.shared.settings.permissions import directory_fault
-from bybit_pipeline.supervisor.plan.plan import PROCESS_NAME
+from bybit_pipeline.supervisor.plan.names import PROCESS_NAME
 
 LOCK = "lock"
 ENDPOINTS = "endpoints.json"

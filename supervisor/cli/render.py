@@ -4,16 +4,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from bybit_pipeline.supervisor.plan.plan import (
+from bybit_pipeline.supervisor.plan.names import (
     DASHBOARD,
     FORWARDER,
     SIMULATOR,
-    Plan,
-    category_of,
     exchange_topic,
-    fill_category,
     role_of,
 )
+from bybit_pipeline.supervisor.plan.plan import Plan
 
 NONE = "-"
 TOPICS_PER_LINE = 4
@@ -105,7 +103,7 @@ def _process_lines(plan: Plan, process: str) -> Iterator[str]:
 def _process_facts(plan: Plan, process: str) -> Iterator[tuple[str, str]]:
     role = role_of(process)
     if role == "connector":
-        yield "connects", fill_category(plan.url, category_of(process)) or "to the simulator"
+        yield "connects", plan.connector_url(process) or "to the simulator"
         yield "publishes", plan.market_endpoint(process)
         yield "feeds", plan.feed_endpoint(process)
         topics = list(dict.fromkeys(exchange_topic(s) for s in plan.streams_of(process)))

@@ -25,7 +25,8 @@ from bybit_pipeline.supervisor.plan.instruments_client import (
     ListAnswer,
     ListRequest,
 )
-from bybit_pipeline.supervisor.plan.plan import Plan, fill_category
+from bybit_pipeline.supervisor.plan.names import fill_category
+from bybit_pipeline.supervisor.plan.plan import Plan
 from bybit_pipeline.supervisor.plan.universe import ResolvedPattern, Universe
 from bybit_pipeline.supervisor.source.fallback import Link
 

@@ -15,7 +15,7 @@ from bybit_pipeline.shared.settings.config import MarketConfig
 from bybit_pipeline.shared.settings.patterns import is_pattern, parse_pattern
 from bybit_pipeline.shared.settings.specs import Stream
 from bybit_pipeline.shared.wire.messages import Category
-from bybit_pipeline.supervisor.plan.plan import Plan, with_selection
+from bybit_pipeline.supervisor.plan.plan import Plan
 from bybit_pipeline.supervisor.plan.universe import make_choice, make_stream
 
 
@@ -94,7 +94,7 @@ def subscribe(plan: Plan, words: Iterable[str]) -> Plan:
             selection = selection.with_choice(make_choice(table, market.name))
         else:
             selection = selection.with_named(_streams(table, market.name))
-    return with_selection(plan, selection)
+    return plan.with_selection(selection)
 
 
 def unsubscribe(plan: Plan, words: Iterable[str]) -> Plan:
@@ -115,7 +115,7 @@ def unsubscribe(plan: Plan, words: Iterable[str]) -> Plan:
             selection = selection.without_choice(str(market))
         else:
             selection = selection.without_symbol(*market)
-    return with_selection(plan, selection)
+    return plan.with_selection(selection)
 
 
 def markets_of(plan: Plan, words: Iterable[str]) -> list[Market]:

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from bybit_pipeline.shared.settings.specs import Stream
-from bybit_pipeline.supervisor.plan.plan import Plan, exchange_topic
+from bybit_pipeline.supervisor.plan.names import exchange_topic
+from bybit_pipeline.supervisor.plan.plan import Plan
 
 ACCEPTED = ("confirmed", "delivering")
 REFUSALS_MAX = 1_000

@@ -18,7 +18,8 @@ import msgspec
 
 from bybit_pipeline.shared.bybit import TRADES_PREFIX
 from bybit_pipeline.supervisor.children.restart import ExitReason
-from bybit_pipeline.supervisor.plan.plan import Plan, category_of, exchange_topic, fill_category
+from bybit_pipeline.supervisor.plan.names import exchange_topic
+from bybit_pipeline.supervisor.plan.plan import Plan
 
 NOT_LIVE_S = 10.0
 REASON_NAMES_MAX = 5
@@ -102,7 +103,7 @@ def connector_entries(plan: Plan, views: Iterable[ProcessView]) -> list[dict[str
         entries.append(
             {
                 "process": view.process,
-                "url": fill_category(plan.url, category_of(view.process)),
+                "url": plan.connector_url(view.process),
                 "connected": False,
                 "session": None,
                 "reconnects": 0,

@@ -19,6 +19,7 @@ from bybit_pipeline.supervisor.cli.options import (
     resolve,
 )
 from bybit_pipeline.supervisor.plan.plan import make_plan
+from bybit_pipeline.supervisor.plan.process_specs import make_spec
 
 
 @pytest.fixture
@@ -324,7 +325,7 @@ def test_keys_are_found_from_the_current_directory_and_told_to_the_forwarder(
 
     plan = make_plan(config(config=path), run_dir="/run/x")
 
-    assert f"{tmp_path}/keys" == plan.keys == plan.spec("forwarder").keys  # type: ignore[attr-defined]
+    assert f"{tmp_path}/keys" == plan.keys == make_spec(plan, "forwarder").keys  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("missing", ["server.key", "client.key", "server.pub"])

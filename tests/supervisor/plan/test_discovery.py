@@ -21,7 +21,7 @@ from bybit_pipeline.supervisor.plan.instruments_client import (
     ListRequest,
 )
 from bybit_pipeline.supervisor.plan.market_args import subscribe, unsubscribe
-from bybit_pipeline.supervisor.plan.plan import Plan, make_plan, with_selection
+from bybit_pipeline.supervisor.plan.plan import Plan, make_plan
 
 LINEAR = InstrumentQuery("linear")
 SETTINGS = InstrumentsConfig(refresh_s=300.0, symbols_max=100)
@@ -77,7 +77,7 @@ class Rig:
         errors = {need: ListingError(failure, "no") for need in request.needs} if failure else {}
         self.lister.answer = ListAnswer(request=request, listings=listings, errors=errors)
         selection = self.discovery.take(self.plan, self.now, 1)
-        self.plan = with_selection(self.plan, selection)
+        self.plan = self.plan.with_selection(selection)
         return {placement.stream.symbol for placement in self.plan.placements}
 
     def count(self, name: str, **labels: str) -> float | None:
@@ -180,7 +180,7 @@ def test_a_new_pattern_is_resolved_at_once_also_when_it_comes_back() -> None:
     rig.take("AUSDT")
     with_pattern, without = (
         rig.plan,
-        with_selection(rig.plan, rig.plan.selection.without_choice("linear:*USDT")),
+        rig.plan.with_selection(rig.plan.selection.without_choice("linear:*USDT")),
     )
     assert rig.look(1, plan=without) == 1
     assert rig.look(1, plan=with_pattern) == 2

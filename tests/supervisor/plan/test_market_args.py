@@ -12,7 +12,8 @@ from bybit_pipeline.supervisor.plan.market_args import (
     subscribe,
     unsubscribe,
 )
-from bybit_pipeline.supervisor.plan.plan import Plan, exchange_topic, make_plan, with_selection
+from bybit_pipeline.supervisor.plan.names import exchange_topic
+from bybit_pipeline.supervisor.plan.plan import Plan, make_plan
 
 
 @pytest.fixture
@@ -118,7 +119,7 @@ def resolved(plan: Plan, *symbols: str) -> Plan:
     selection = plan.selection
     for need in selection.needs():
         selection = selection.with_listing(need, listing, symbols_max=10, now_ms=1)
-    return with_selection(plan, selection)
+    return plan.with_selection(selection)
 
 
 def test_a_pattern_joins_like_the_first_table_and_leaves_what_is_named(plan: Plan) -> None:

@@ -20,14 +20,10 @@ from bybit_pipeline.shared.settings.specs import (
     Stream,
     TradesSpec,
 )
-from bybit_pipeline.supervisor.plan.plan import (
-    Plan,
-    change,
-    exchange_topic,
-    make_plan,
-    with_streams,
-    without_streams,
-)
+from bybit_pipeline.supervisor.plan.change import change
+from bybit_pipeline.supervisor.plan.names import exchange_topic
+from bybit_pipeline.supervisor.plan.plan import Plan, make_plan
+from bybit_pipeline.supervisor.plan.process_specs import make_spec
 from bybit_pipeline.supervisor.plan.universe import make_stream
 
 RUN_DIR = "/run/x"
@@ -63,7 +59,7 @@ def test_the_dashboard_is_one_more_process_when_it_is_asked_for() -> None:
     )
 
     assert ["forwarder", "dashboard", "trades-0"] == plan.processes[:3]
-    spec = plan.spec("dashboard")
+    spec = make_spec(plan, "dashboard")
     assert isinstance(spec, DashboardSpec)
     assert ("127.0.0.1", 0) == (spec.host, spec.port)
     assert (("1m",), (5,)) == (spec.windows, spec.imbalance_levels)
@@ -238,7 +234,7 @@ def test_a_book_without_trades_has_no_trades_to_read() -> None:
 
 def test_every_process_is_told_what_it_needs() -> None:
     plan = plan_of(source="sim", trades={"windows": ["5s"]}, density={"k": 9.0})
-    specs = {name: plan.spec(name, prometheus_port=7) for name in plan.processes}
+    specs = {name: make_spec(plan, name, prometheus_port=7) for name in plan.processes}
 
     connector = specs["connector-linear-0"]
     assert isinstance(connector, ConnectorSpec)
@@ -264,14 +260,14 @@ def test_the_category_is_filled_into_the_address_of_each_connector() -> None:
     plan = plan_of(market=[market("linear", ["AUSDT"]), market("spot", ["AUSDT"])])
 
     for category in ("linear", "spot"):
-        spec = plan.spec(f"connector-{category}-0")
+        spec = make_spec(plan, f"connector-{category}-0")
         assert isinstance(spec, ConnectorSpec)
         assert f"wss://stream.bybit.com/v5/public/{category}" == spec.url
 
 
 def test_a_replay_may_fall_silent_and_is_played_from_the_capture() -> None:
     plan = plan_of(source="replay", replay={"capture": "/c.jsonl", "speed": 50.0})
-    connector, simulator = plan.spec("connector-linear-0"), plan.spec("simulator")
+    connector, simulator = make_spec(plan, "connector-linear-0"), make_spec(plan, "simulator")
 
     assert isinstance(connector, ConnectorSpec)
     assert isinstance(simulator, SimulatorSpec)
@@ -280,7 +276,7 @@ def test_a_replay_may_fall_silent_and_is_played_from_the_capture() -> None:
 
 
 def test_the_simulator_of_auto_does_not_play_a_capture() -> None:
-    spec = plan_of(source="auto").spec("simulator")
+    spec = make_spec(plan_of(source="auto"), "simulator")
 
     assert isinstance(spec, SimulatorSpec)
     assert "" == spec.capture
@@ -296,7 +292,7 @@ BTC, ETH, SOL = (
 
 def test_a_new_symbol_is_assigned_to_its_workers_and_subscribed() -> None:
     before = plan_of()
-    step = change(before, with_streams(before, SOL))
+    step = change(before, before.with_streams(SOL))
 
     assert [
         ("trades-0", "assign", "trade.linear.SOLUSDT"),
@@ -314,7 +310,7 @@ def test_a_new_symbol_is_assigned_to_its_workers_and_subscribed() -> None:
 
 def test_a_symbol_that_does_not_fit_gets_a_new_connector() -> None:
     before = plan_of(connector={"topics_per_socket": 4})
-    step = change(before, with_streams(before, SOL))
+    step = change(before, before.with_streams(SOL))
 
     assert ("connector-linear-1",) == step.start
     assert () == step.subscribe
@@ -325,7 +321,7 @@ def test_a_symbol_that_does_not_fit_gets_a_new_connector() -> None:
 
 def test_a_symbol_that_goes_is_unsubscribed_and_its_workers_forget_it() -> None:
     before = plan_of()
-    step = change(before, without_streams(before, [stream.topic for stream in ETH]))
+    step = change(before, before.without_streams([stream.topic for stream in ETH]))
 
     [(connector, command)] = step.unsubscribe
     assert "connector-linear-0" == connector
@@ -342,7 +338,7 @@ def test_a_symbol_that_goes_is_unsubscribed_and_its_workers_forget_it() -> None:
 
 def test_a_connector_without_topics_is_stopped() -> None:
     before = plan_of()
-    after = without_streams(before, [stream.topic for stream in (*BTC, *ETH)])
+    after = before.without_streams([stream.topic for stream in (*BTC, *ETH)])
 
     assert ("connector-linear-0",) == change(before, after).stop
     assert ["forwarder", "trades-0", "orderbook-0"] == after.processes
@@ -351,12 +347,12 @@ def test_a_connector_without_topics_is_stopped() -> None:
 def test_adding_what_is_there_changes_nothing() -> None:
     before = plan_of()
 
-    assert before == with_streams(before, BTC)
+    assert before == before.with_streams(BTC)
 
 
 def test_a_book_that_joins_its_trades_makes_its_worker_read_them() -> None:
     before = plan_of(market=[market("linear", ["BTCUSDT"], streams=["trades"])])
-    step = change(before, with_streams(before, BTC))
+    step = change(before, before.with_streams(BTC))
 
     assert {
         ("orderbook-0", "trade.linear.BTCUSDT"),
@@ -402,19 +398,17 @@ STEPS = st.lists(
 def test_every_stream_is_on_one_connector_and_one_worker_whatever_changes(
     config: Config, first: list[Stream], steps: list[tuple[bool, list[Stream]]]
 ) -> None:
-    plan = with_streams(
-        without_streams(make_plan(config, run_dir=RUN_DIR), _default_topics()), first
-    )
+    plan = make_plan(config, run_dir=RUN_DIR).without_streams(_default_topics()).with_streams(first)
     _check(plan, set(first))
     _check_even(plan)
     expected = set(first)
     for is_adding, streams in steps:
         before = plan
         if is_adding:
-            plan = with_streams(plan, streams)
+            plan = plan.with_streams(streams)
             expected |= set(streams)
         else:
-            plan = without_streams(plan, [stream.topic for stream in streams])
+            plan = plan.without_streams([stream.topic for stream in streams])
             expected -= set(streams)
         _check(plan, expected)
         _check_stable(before, plan)
@@ -425,10 +419,10 @@ def test_every_stream_is_on_one_connector_and_one_worker_whatever_changes(
 def test_carrying_out_a_change_gives_what_a_fresh_start_of_the_new_plan_has(
     config: Config, first: list[Stream], second: list[Stream]
 ) -> None:
-    empty = without_streams(make_plan(config, run_dir=RUN_DIR), _default_topics())
-    before = with_streams(empty, first)
+    empty = make_plan(config, run_dir=RUN_DIR).without_streams(_default_topics())
+    before = empty.with_streams(first)
     removed = [stream.topic for stream in first[::2]]
-    after = with_streams(without_streams(before, removed), second)
+    after = before.without_streams(removed).with_streams(second)
 
     running = _state(before)
     step = change(before, after)

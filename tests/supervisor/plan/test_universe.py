@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 
 from bybit_pipeline.shared.settings.config import make_config
+from bybit_pipeline.supervisor.plan.change import change
 from bybit_pipeline.supervisor.plan.instruments import InstrumentList, InstrumentQuery
-from bybit_pipeline.supervisor.plan.plan import change, make_plan, with_selection
+from bybit_pipeline.supervisor.plan.plan import make_plan
 from bybit_pipeline.supervisor.plan.universe import ResolvedPattern, Universe, configured_selection
 
 LINEAR = InstrumentQuery("linear")
@@ -78,8 +79,8 @@ def test_who_moves_to_another_pattern_gets_its_depth() -> None:
         ),
         run_dir="/run/x",
     )
-    before = with_selection(plan, listed(plan.selection, "AUSDT", "BUSDT", need=RANKED))
-    after = with_selection(before, listed(before.selection, "BUSDT", "AUSDT", need=RANKED))
+    before = plan.with_selection(listed(plan.selection, "AUSDT", "BUSDT", need=RANKED))
+    after = before.with_selection(listed(before.selection, "BUSDT", "AUSDT", need=RANKED))
 
     step = change(before, after)
     assert {p.stream.symbol: p.stream.depth for p in after.placements} == {"AUSDT": 1, "BUSDT": 200}
@@ -97,11 +98,11 @@ def test_who_moves_to_another_pattern_gets_its_depth() -> None:
 
 def test_what_stays_is_not_touched() -> None:
     plan = make_plan(make_config({"market": [{"symbols": ["*USDT"]}]}), run_dir="/run/x")
-    before = with_selection(plan, listed(plan.selection, "AUSDT", "BUSDT"))
-    same = with_selection(before, listed(before.selection, "BUSDT", "AUSDT"))
+    before = plan.with_selection(listed(plan.selection, "AUSDT", "BUSDT"))
+    same = before.with_selection(listed(before.selection, "BUSDT", "AUSDT"))
     assert same.placements is before.placements
 
-    step = change(before, with_selection(before, listed(before.selection, "BUSDT", "CUSDT")))
+    step = change(before, before.with_selection(listed(before.selection, "BUSDT", "CUSDT")))
     commands = [command for _, command in (*step.unsubscribe, *step.readers, *step.subscribe)]
     assert "BUSDT" not in str(commands)
     assert {"AUSDT", "CUSDT"} <= {word for c in commands for word in str(c).split("'")}

@@ -8,7 +8,8 @@ import pytest
 from bybit_pipeline.shared.settings.config import make_config
 from bybit_pipeline.shared.settings.specs import Stream
 from bybit_pipeline.supervisor.plan.market_args import subscribe, unsubscribe
-from bybit_pipeline.supervisor.plan.plan import Plan, exchange_topic, make_plan, with_selection
+from bybit_pipeline.supervisor.plan.names import exchange_topic
+from bybit_pipeline.supervisor.plan.plan import Plan, make_plan
 from bybit_pipeline.supervisor.status import pending
 from bybit_pipeline.supervisor.status.pending import Answer, PendingSubscriptions
 
@@ -63,7 +64,7 @@ def test_the_plan_without_them_is_the_one_before(before: Plan) -> None:
     trials, plan = asked(before, "linear:NOPEUSDT", "spot:NOPEUSDT")
     refused = trials.take(plan, LINEAR, REFUSED) + trials.take(plan, SPOT, REFUSED)
 
-    after = with_selection(plan, plan.selection.without_named(refused))
+    after = plan.with_selection(plan.selection.without_named(refused))
 
     assert before == after
 
