@@ -40,8 +40,6 @@ from bybit_pipeline.shared.wire.topics import process_topic
 from bybit_pipeline.supervisor.children.children import Children, endpoint_of, module_command
 from bybit_pipeline.supervisor.children.last_will import LastWill
 from bybit_pipeline.supervisor.children.process import Lifeline
-from bybit_pipeline.supervisor.children.run_dir import LOG, RunDir
-from bybit_pipeline.supervisor.plan.discovery import Discovery
 from bybit_pipeline.supervisor.plan.market_args import (
     markets_of,
     streams_of,
@@ -50,6 +48,8 @@ from bybit_pipeline.supervisor.plan.market_args import (
 )
 from bybit_pipeline.supervisor.plan.names import FORWARDER, SIMULATOR, exchange_topic, fill_category
 from bybit_pipeline.supervisor.plan.plan import Plan
+from bybit_pipeline.supervisor.run_dir import LOG, RunDir
+from bybit_pipeline.supervisor.source.discovery import Discovery
 from bybit_pipeline.supervisor.source.fallback import FallbackRule, Link
 from bybit_pipeline.supervisor.source.probe import Prober
 from bybit_pipeline.supervisor.status.gather import Gather

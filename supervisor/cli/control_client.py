@@ -15,7 +15,7 @@ import zmq
 from bybit_pipeline.shared.bus.sockets import ipc_endpoint
 from bybit_pipeline.shared.errors import CodecError, NoPipelineError, PipelineError
 from bybit_pipeline.shared.wire import codec
-from bybit_pipeline.supervisor.children.run_dir import ENDPOINTS, holder
+from bybit_pipeline.supervisor.run_dir import ENDPOINTS, holder
 
 ANSWER_S = 3.0
 EXCHANGE_S = 8.0

@@ -18,8 +18,8 @@ import zmq
 from bybit_pipeline.shared.errors import EX_FAILED, EX_OK, CodecError, NoPipelineError
 from bybit_pipeline.shared.settings.curve_keys import read_client_keys
 from bybit_pipeline.shared.wire import codec
-from bybit_pipeline.supervisor.children.run_dir import holder, is_alive
 from bybit_pipeline.supervisor.cli.control_client import read_endpoints
+from bybit_pipeline.supervisor.run_dir import holder, is_alive
 
 QUEUE = 10_000
 UP_S = 10.0

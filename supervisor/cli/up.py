@@ -11,8 +11,8 @@ import structlog
 from bybit_pipeline.shared.errors import EX_OK, PipelineError
 from bybit_pipeline.shared.runtime import logs
 from bybit_pipeline.shared.settings.permissions import UMASK
-from bybit_pipeline.supervisor.children.run_dir import LOG, RunDir
 from bybit_pipeline.supervisor.plan.plan import Plan
+from bybit_pipeline.supervisor.run_dir import LOG, RunDir
 from bybit_pipeline.supervisor.supervisor import Supervisor
 from bybit_pipeline.supervisor.tui import has_terminal
 

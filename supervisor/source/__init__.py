@@ -1,1 +1,1 @@
-"""The choice between live and simulated data."""
+"""The exchange and its stand-in: live or simulated data, and the lists of instruments."""

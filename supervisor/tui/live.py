@@ -14,8 +14,8 @@ import structlog
 from rich.console import Console
 
 from bybit_pipeline.shared.errors import NoPipelineError, PipelineError
-from bybit_pipeline.supervisor.children.run_dir import is_alive
 from bybit_pipeline.supervisor.cli.tail import Listener
+from bybit_pipeline.supervisor.run_dir import is_alive
 from bybit_pipeline.supervisor.status.server import Snapshot
 from bybit_pipeline.supervisor.tui import has_terminal
 from bybit_pipeline.supervisor.tui.event_log import Feed

@@ -131,8 +131,8 @@ def supervise() -> int:
     from bybit_pipeline.shared.runtime import logs
     from bybit_pipeline.shared.settings.config import make_config
     from bybit_pipeline.supervisor.children import child
-    from bybit_pipeline.supervisor.children.run_dir import RunDir
     from bybit_pipeline.supervisor.plan.plan import make_plan
+    from bybit_pipeline.supervisor.run_dir import RunDir
     from bybit_pipeline.supervisor.supervisor import Supervisor
 
     for name, value in json.loads(sys.argv[4]).items():

@@ -19,7 +19,7 @@ import pytest
 import zmq
 from websockets.sync.server import Server, ServerConnection, serve
 
-from tests.supervisor.plan.test_instruments_client import server
+from tests.supervisor.source.test_instruments_client import server
 
 Start = Callable[..., Any]
 """Starts a pipeline of fake children; see ``conftest.Pipeline``."""

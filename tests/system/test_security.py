@@ -15,7 +15,7 @@ import zmq
 from bybit_pipeline.shared.client import PipelineClient
 from bybit_pipeline.shared.errors import NoPipelineError, TakenError
 from bybit_pipeline.shared.settings.curve_keys import make_client_keys, make_server_keys
-from bybit_pipeline.supervisor.children.run_dir import RunDir
+from bybit_pipeline.supervisor.run_dir import RunDir
 from tests.system.conftest import Start
 
 NOBODY = 65534

@@ -150,7 +150,7 @@ def test_without_a_terminal_there_are_json_lines_on_stderr(tmp_path: Path) -> No
 
 INTERRUPTED = """
 import os, signal, sys
-from bybit_pipeline.supervisor.children import run_dir
+from bybit_pipeline.supervisor import run_dir
 from bybit_pipeline.supervisor.cli.main import main
 
 number, lock = signal.Signals[sys.argv.pop()], run_dir._lock

@@ -20,15 +20,15 @@ from bybit_pipeline.supervisor.plan.instruments import (
     ListingError,
     vanished,
 )
-from bybit_pipeline.supervisor.plan.instruments_client import (
-    InstrumentsClient,
-    ListAnswer,
-    ListRequest,
-)
 from bybit_pipeline.supervisor.plan.names import fill_category
 from bybit_pipeline.supervisor.plan.plan import Plan
 from bybit_pipeline.supervisor.plan.universe import ResolvedPattern, Universe
 from bybit_pipeline.supervisor.source.fallback import Link
+from bybit_pipeline.supervisor.source.instruments_client import (
+    InstrumentsClient,
+    ListAnswer,
+    ListRequest,
+)
 
 log = structlog.get_logger()
 

@@ -9,9 +9,9 @@ from contextlib import contextmanager, suppress
 
 import pytest
 
-from bybit_pipeline.supervisor.plan import instruments_client
 from bybit_pipeline.supervisor.plan.instruments import InstrumentQuery, ListingError
-from bybit_pipeline.supervisor.plan.instruments_client import (
+from bybit_pipeline.supervisor.source import instruments_client
+from bybit_pipeline.supervisor.source.instruments_client import (
     InstrumentsClient,
     ListAnswer,
     ListRequest,

@@ -8,20 +8,20 @@ import structlog.testing
 
 from bybit_pipeline.shared.runtime.telemetry import Telemetry
 from bybit_pipeline.shared.settings.config import ConnectorConfig, InstrumentsConfig, make_config
-from bybit_pipeline.supervisor.plan.discovery import Discovery
 from bybit_pipeline.supervisor.plan.instruments import (
     Failure,
     InstrumentList,
     InstrumentQuery,
     ListingError,
 )
-from bybit_pipeline.supervisor.plan.instruments_client import (
+from bybit_pipeline.supervisor.plan.market_args import subscribe, unsubscribe
+from bybit_pipeline.supervisor.plan.plan import Plan, make_plan
+from bybit_pipeline.supervisor.source.discovery import Discovery
+from bybit_pipeline.supervisor.source.instruments_client import (
     InstrumentsClient,
     ListAnswer,
     ListRequest,
 )
-from bybit_pipeline.supervisor.plan.market_args import subscribe, unsubscribe
-from bybit_pipeline.supervisor.plan.plan import Plan, make_plan
 
 LINEAR = InstrumentQuery("linear")
 SETTINGS = InstrumentsConfig(refresh_s=300.0, symbols_max=100)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bybit_pipeline.shared.errors import NoPipelineError, TakenError
-from bybit_pipeline.supervisor.children.run_dir import RunDir, holder
+from bybit_pipeline.supervisor.run_dir import RunDir, holder
 
 
 def test_it_is_made_private_and_removed_with_its_parents(tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_a_second_holder_is_told_the_pid_of_the_first(tmp_path: Path) -> None:
 
 
 def test_the_lock_of_a_dead_process_holds_nobody_up(tmp_path: Path) -> None:
-    code = "import os, sys; from bybit_pipeline.supervisor.children.run_dir import RunDir; "
+    code = "import os, sys; from bybit_pipeline.supervisor.run_dir import RunDir; "
     code += "RunDir.take(sys.argv[1]); os._exit(1)"
     dead = subprocess.run([sys.executable, "-c", code, tmp_path], check=False)
     assert 1 == dead.returncode
@@ -146,7 +146,7 @@ def test_nobody_holds_a_directory_that_is_not_there(tmp_path: Path) -> None:
 def test_a_full_disk_is_said_and_leaves_nothing(tmp_path: Path) -> None:
     """A limit of no bytes a file stands for the disk, in a process of its own."""
     code = (
-        "import resource, sys; from bybit_pipeline.supervisor.children.run_dir import RunDir;"
+        "import resource, sys; from bybit_pipeline.supervisor.run_dir import RunDir;"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0)); RunDir.take(sys.argv[1])"
     )
     done = subprocess.run(
