@@ -19,7 +19,7 @@ from bybit_pipeline.processes.orderbook.ledger import GapNote
 from bybit_pipeline.processes.orderbook.local_book import STATES, BookState, LocalBook
 from bybit_pipeline.processes.orderbook.manager import Key, OrderBookManager
 from bybit_pipeline.processes.orderbook.measures import MEASURES, BookMeasures
-from bybit_pipeline.processes.orderbook.walls import EVENTS, DensityEvent
+from bybit_pipeline.processes.orderbook.walls import EVENTS, WallEvent
 from bybit_pipeline.shared.bus.market import Received
 from bybit_pipeline.shared.runtime.clock import Clock
 from bybit_pipeline.shared.runtime.telemetry import Samples, Telemetry
@@ -46,7 +46,7 @@ caches by then, which cost 7 us of a metric's 125 with hundreds of books.
 """
 
 
-class Market:
+class BookMarket:
     """What the worker knows of one book besides its state: topics, numbers, what was published."""
 
     __slots__ = (
@@ -107,7 +107,7 @@ class OrderbookWorker(Worker):
         )
         self.spec = spec
         self.manager = OrderBookManager(spec.settings, spec.density)
-        self._books: dict[bytes, Market] = {}
+        self._books: dict[bytes, BookMarket] = {}
         """By market bus topic of the book."""
         self._trades: dict[bytes, tuple[Key, str]] = {}
         """Book and connector by market bus topic of the trades."""
@@ -148,7 +148,7 @@ class OrderbookWorker(Worker):
             "not_live": dict(itertools.islice(not_live.items(), NAMES_MAX)),
             "messages": manager.counts.messages,
             "ignored": manager.counts.ignored,
-            "gaps": sum(manager.counts.doubts.values()),
+            "gaps": sum(manager.counts.invalidated.values()),
             "resyncs_requested": manager.counts.requested,
             "resyncs_recovered": manager.counts.recovered,
             "metrics": int(sum(cell.value for cell in self._published.values())),
@@ -191,7 +191,7 @@ class OrderbookWorker(Worker):
                 trades_connector=trades[1] if trades else None,
             )
             measures = BookMeasures(self.spec.settings, stream.category)
-            self._books[topic] = Market(book, measures, topic)
+            self._books[topic] = BookMarket(book, measures, topic)
 
     def farewell(self, topic: bytes) -> Iterator[Metric]:
         """The last word about a book: it is stale, its walls are gone, its gap has ended."""
@@ -255,7 +255,7 @@ class OrderbookWorker(Worker):
         """The gap ledger as it is listed for people."""
         return [{"stream": "book", **gap._asdict()} for gap in self.manager.ledger.gaps()]
 
-    def _tell(self, markets: Iterable[Market]) -> Iterator[Metric]:
+    def _tell(self, markets: Iterable[BookMarket]) -> Iterator[Metric]:
         """What changed in the state of these books, then what became of gaps."""
         now_ns = self.clock.time_ns()
         for market in markets:
@@ -284,7 +284,7 @@ class OrderbookWorker(Worker):
             else:
                 book.update_walls(now)
                 market.published_at = now
-                if book.densities.has_events:
+                if book.walls.has_events:
                     yield from self._market_metrics(market, now_ns)
 
     def publish_all(self) -> Iterator[Metric]:
@@ -295,7 +295,7 @@ class OrderbookWorker(Worker):
 
     # -- payloads --------------------------------------------------------------------------------
 
-    def _market_metrics(self, market: Market, now_ns: int) -> Iterator[Metric]:
+    def _market_metrics(self, market: BookMarket, now_ns: int) -> Iterator[Metric]:
         """The events and the metric of one book; nothing before the source is known."""
         book = market.book
         if book.source is None:
@@ -313,11 +313,11 @@ class OrderbookWorker(Worker):
             measures = market.measures.of(book.book)
             if book.flow is not None:
                 measures["ofi"] = book.flow.take()
-            densities = book.densities.payloads()
+            densities = book.walls.records()
             if book.is_changed:
                 self._metric_latency.observe((now_ns - last.recv_ts_ns) / 1e9)
-        for event in book.densities.take_events():
-            yield self._density_metric(market, event, now_ns)
+        for event in book.walls.take_events():
+            yield self._wall_metric(market, event, now_ns)
         state = (book.state, book.reason, book.generation)
         if market.published_state != state:
             market.published_state = state
@@ -339,17 +339,17 @@ class OrderbookWorker(Worker):
             },
         )
 
-    def _end_epoch(self, market: Market, now_ns: int) -> Iterator[Metric]:
+    def _end_epoch(self, market: BookMarket, now_ns: int) -> Iterator[Metric]:
         """What the change of source did to the book of the old one."""
         book = market.book
-        for event in book.densities.take_events():
-            yield self._density_metric(market, event, now_ns)
+        for event in book.walls.take_events():
+            yield self._wall_metric(market, event, now_ns)
         for note in self.manager.ledger.take_opened(book.category, book.symbol):
             yield from self._gap_metric(note, now_ns)
 
-    def _density_metric(self, market: Market, event: DensityEvent, now_ns: int) -> Metric:
-        self._density_cells[event.event].value += 1
-        fields = {"event": event.event, **event.density._asdict()}
+    def _wall_metric(self, market: BookMarket, event: WallEvent, now_ns: int) -> Metric:
+        self._wall_cells[event.event].value += 1
+        fields = {"event": event.event, **event.wall._asdict()}
         return self._metric(market, "density", now_ns, fields)
 
     def _gap_metric(self, note: GapNote, now_ns: int) -> Iterator[Metric]:
@@ -358,7 +358,7 @@ class OrderbookWorker(Worker):
             fields = {"stream": "book", "event": note.event, **note.gap._asdict()}
             yield self._metric(market, "gap", now_ns, fields)
 
-    def _metric(self, market: Market, kind: str, now_ns: int, fields: dict[str, Any]) -> Metric:
+    def _metric(self, market: BookMarket, kind: str, now_ns: int, fields: dict[str, Any]) -> Metric:
         """
         A message of one of the market's topics: the common fields, then its own.
 
@@ -402,7 +402,10 @@ class OrderbookWorker(Worker):
     def _declare_counters(self) -> None:
         telemetry, process, counts = self.telemetry, self.process, self.manager.counts
         self._trade_messages = telemetry.counter(
-            "worker_messages_total", "Market messages taken in.", process=process, stream="trade"
+            "worker_messages_total",
+            "Market messages taken in.",
+            process=process,
+            stream="trade",
         )
         telemetry.counters(
             "worker_messages_total",
@@ -414,7 +417,7 @@ class OrderbookWorker(Worker):
             "book_gaps_total",
             "Live books that were trusted no longer.",
             ("process", "reason"),
-            lambda: [((process, reason), number) for reason, number in counts.doubts.items()],
+            lambda: [((process, reason), number) for reason, number in counts.invalidated.items()],
         )
         telemetry.counters(
             "book_resyncs_total",
@@ -437,7 +440,7 @@ class OrderbookWorker(Worker):
             ("process", "state"),
             lambda: [((process, state), self._in_state(state)) for state in STATES],
         )
-        self._density_cells = {
+        self._wall_cells = {
             event: telemetry.counter(
                 "densities_total", "Events of walls.", process=process, event=event
             )

@@ -137,14 +137,14 @@ class BookSide:
         "absent_deletes",
         "best",
         "empty",
-        "side",
+        "name",
         "sizes",
     )
 
-    def __init__(self, side: SideName) -> None:
-        self.side: SideName = side
-        self._best_of: Callable[[Iterable[float]], float] = max if side == "bid" else min
-        self.empty = 0.0 if side == "bid" else inf
+    def __init__(self, name: SideName) -> None:
+        self.name: SideName = name
+        self._best_of: Callable[[Iterable[float]], float] = max if name == "bid" else min
+        self.empty = 0.0 if name == "bid" else inf
         self.best = self.empty
         self.sizes: dict[float, float] = {}
         self._prices: list[float] = []
@@ -165,13 +165,13 @@ class BookSide:
             sizes = dict(levels)
             prices = [price for price, _ in levels]
             if not all(0.0 < number < inf for level in levels for number in level):
-                raise BadLevels(self.side, "a price or size is not a positive finite number")
+                raise BadLevels(self.name, "a price or size is not a positive finite number")
         except (TypeError, ValueError) as error:
-            raise BadLevels(self.side, "not pairs of numbers") from error
+            raise BadLevels(self.name, "not pairs of numbers") from error
         if len(sizes) != len(prices):
-            raise BadLevels(self.side, "a price occurs twice")
-        if prices != sorted(prices, reverse=self.side == "bid"):
-            raise BadLevels(self.side, "not sorted best first")
+            raise BadLevels(self.name, "a price occurs twice")
+        if prices != sorted(prices, reverse=self.name == "bid"):
+            raise BadLevels(self.name, "not sorted best first")
         self.sizes = sizes
         self._is_sorted = False
         self.best = prices[0] if prices else self.empty
@@ -190,16 +190,16 @@ class BookSide:
                         del sizes[price]
                         has_deleted = True
                     else:
-                        raise BadLevels(self.side, f"size {size!r}")
+                        raise BadLevels(self.name, f"size {size!r}")
                 elif 0.0 < size < inf and 0.0 < price < inf:
                     sizes[price] = size
                     inserted.append(price)
                 elif size == 0.0 and isfinite(price):
                     self.absent_deletes += 1
                 else:
-                    raise BadLevels(self.side, f"price {price!r} with size {size!r}")
+                    raise BadLevels(self.name, f"price {price!r} with size {size!r}")
         except (TypeError, ValueError) as error:
-            raise BadLevels(self.side, "not pairs of numbers") from error
+            raise BadLevels(self.name, "not pairs of numbers") from error
         if inserted or has_deleted:
             self._is_sorted = False
             best = self._best_of((self.best, *inserted))
@@ -209,7 +209,7 @@ class BookSide:
 
     def best_prices(self, count: int) -> list[float]:
         """At most ``count`` prices, best first."""
-        if self.side == "ask":
+        if self.name == "ask":
             return self.prices[: max(count, 0)]
         return self.prices[: -count - 1 : -1] if count > 0 else []
 
@@ -235,15 +235,15 @@ class OrderBook:
             that a gap can name the numbers before it.
     """
 
-    __slots__ = ("ask_half", "bid_half", "depth", "is_live", "last", "update_id")
+    __slots__ = ("ask_side", "bid_side", "depth", "is_live", "last", "update_id")
 
     def __init__(self, depth: int) -> None:
         self.depth = depth
         self.is_live = False
         self.last: BookMessage | None = None
         self.update_id = 0
-        self.bid_half = BookSide("bid")
-        self.ask_half = BookSide("ask")
+        self.bid_side = BookSide("bid")
+        self.ask_side = BookSide("ask")
 
     def apply(self, message: BookMessage) -> None:
         """
@@ -264,25 +264,25 @@ class OrderBook:
         """
         was_live, self.is_live = self.is_live, False
         depth, update_id = self.depth, message.update_id
-        bid_half, ask_half = self.bid_half, self.ask_half
+        bid_side, ask_side = self.bid_side, self.ask_side
         if message.depth != depth:
             raise WrongDepth(depth, message.depth)
         if message.is_snapshot:
-            bid_half.replace(message.bids)
-            ask_half.replace(message.asks)
+            bid_side.replace(message.bids)
+            ask_side.replace(message.asks)
         elif was_live and update_id == self.update_id + 1 and update_id > 1 and depth > 1:
             if message.bids:
-                bid_half.merge(message.bids)
+                bid_side.merge(message.bids)
             if message.asks:
-                ask_half.merge(message.asks)
+                ask_side.merge(message.asks)
         else:
-            raise self._doubt(update_id, was_live)
-        if bid_half.best >= ask_half.best:
-            raise CrossedBook(bid_half.best, ask_half.best)
-        if len(bid_half.sizes) > depth:
-            raise TooDeep("bid", len(bid_half.sizes), depth)
-        if len(ask_half.sizes) > depth:
-            raise TooDeep("ask", len(ask_half.sizes), depth)
+            raise self._refusal(update_id, was_live)
+        if bid_side.best >= ask_side.best:
+            raise CrossedBook(bid_side.best, ask_side.best)
+        if len(bid_side.sizes) > depth:
+            raise TooDeep("bid", len(bid_side.sizes), depth)
+        if len(ask_side.sizes) > depth:
+            raise TooDeep("ask", len(ask_side.sizes), depth)
         self.update_id = update_id
         self.last = message
         self.is_live = True
@@ -294,32 +294,32 @@ class OrderBook:
     @property
     def absent_deletes(self) -> int:
         """Deletions of prices that were not held; Bybit is known to send them, rarely."""
-        return self.bid_half.absent_deletes + self.ask_half.absent_deletes
+        return self.bid_side.absent_deletes + self.ask_side.absent_deletes
 
     @property
     def best_bid(self) -> Level | None:
         """The best bid; None when the book is not live or has no bids."""
-        half = self.bid_half
-        return (half.best, half.sizes[half.best]) if self.is_live and half.sizes else None
+        side = self.bid_side
+        return (side.best, side.sizes[side.best]) if self.is_live and side.sizes else None
 
     @property
     def best_ask(self) -> Level | None:
         """The best ask; None when the book is not live or has no asks."""
-        half = self.ask_half
-        return (half.best, half.sizes[half.best]) if self.is_live and half.sizes else None
+        side = self.ask_side
+        return (side.best, side.sizes[side.best]) if self.is_live and side.sizes else None
 
     def bids(self, count: int | None = None) -> list[Level]:
         """The best ``count`` bids (all by default), best first; empty when not live."""
-        return self.bid_half.levels(self._count(count)) if self.is_live else []
+        return self.bid_side.levels(self._count(count)) if self.is_live else []
 
     def asks(self, count: int | None = None) -> list[Level]:
         """The best ``count`` asks (all by default), best first; empty when not live."""
-        return self.ask_half.levels(self._count(count)) if self.is_live else []
+        return self.ask_side.levels(self._count(count)) if self.is_live else []
 
     def _count(self, count: int | None) -> int:
         return self.depth if count is None else min(count, self.depth)
 
-    def _doubt(self, received: int, was_live: bool) -> BookError:
+    def _refusal(self, received: int, was_live: bool) -> BookError:
         """Why this delta cannot be applied."""
         if not was_live:
             return NoSnapshot(received)

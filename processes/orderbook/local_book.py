@@ -14,7 +14,7 @@ from bybit_pipeline.processes.orderbook.book import BookInvalid, OrderBook
 from bybit_pipeline.processes.orderbook.ledger import REASONS, Gap, GapLedger, Reason
 from bybit_pipeline.processes.orderbook.measures import OrderFlow
 from bybit_pipeline.processes.orderbook.staleness import StalenessDetector
-from bybit_pipeline.processes.orderbook.walls import DensityTracker
+from bybit_pipeline.processes.orderbook.walls import WallTracker
 from bybit_pipeline.shared.wire.messages import BookMessage, Category, Source, TradesMessage
 
 BookState = Literal["syncing", "live", "stale"]
@@ -45,7 +45,7 @@ class Counts:
     """Books that a snapshot was asked for, each once until it is live, however often asked."""
     recovered: int = 0
     """Those that are live again, or for the first time."""
-    doubts: dict[Reason, int] = field(default_factory=lambda: dict.fromkeys(REASONS[1:], 0))
+    invalidated: dict[Reason, int] = field(default_factory=lambda: dict.fromkeys(REASONS[1:], 0))
     """Live books that were trusted no longer, by the first reason."""
 
 
@@ -75,7 +75,6 @@ class LocalBook:
         "category",
         "connector",
         "counts",
-        "densities",
         "flow",
         "gap",
         "generation",
@@ -89,6 +88,7 @@ class LocalBook:
         "symbol",
         "topic",
         "trades_connector",
+        "walls",
         "walls_due",
     )
 
@@ -104,7 +104,7 @@ class LocalBook:
         generations: Iterator[int],
         now: float,
         trades_connector: str | None = None,
-        densities: DensityTracker,
+        walls: WallTracker,
         flow: OrderFlow | None = None,
     ) -> None:
         self.category: Category = category
@@ -114,7 +114,7 @@ class LocalBook:
         self.topic = f"book.{category}.{symbol}"
         self.book = OrderBook(depth)
         self.flow = flow
-        self.densities = densities
+        self.walls = walls
         self.state: BookState = "syncing"
         self.reason: Reason | None = "starting"
         self.generation = next(generations)
@@ -156,7 +156,7 @@ class LocalBook:
             or message.session != self.session
             or message.source != self.source
         ):
-            return self._apply_in_doubt(message, now, lost)
+            return self._apply_out_of_sync(message, now, lost)
         book = self.book
         last = book.last
         assert last is not None, "a live book has a last message"
@@ -176,26 +176,26 @@ class LocalBook:
             and message.asks == last.asks
         ):
             return False  # the repeat of a quiet level 1 stream, nothing changed
-        flow, densities = self.flow, self.densities
+        flow, walls = self.flow, self.walls
         if flow is not None:
-            bids, asks = book.bid_half, book.ask_half
+            bids, asks = book.bid_side, book.ask_side
             flow.add(
                 bids.best, bids.sizes.get(bids.best, 0.0), asks.best, asks.sizes.get(asks.best, 0.0)
             )
-        if densities.tracked:
-            densities.on_book(book)
+        if walls.tracked:
+            walls.on_book(book)
         self.is_changed = True
         return False
 
     def on_trades(self, message: TradesMessage, lost: int = 0) -> None:
         """Attribute trades of the symbol to its walls."""
-        densities = self.densities
+        walls = self.walls
         if message.source == self.source:
             if lost:
-                densities.on_trades_lost(message.trades[0].match_ts_ms if message.trades else 0)
-            if not densities.trades_followed and self.trades_connector is not None:
-                densities.follow_trades(True)  # they flow, before or without word of it
-            if densities.on_trades(message.trades):
+                walls.on_trades_lost(message.trades[0].match_ts_ms if message.trades else 0)
+            if not walls.trades_followed and self.trades_connector is not None:
+                walls.follow_trades(True)  # they flow, before or without word of it
+            if walls.on_trades(message.trades):
                 self.walls_due = 0.0
 
     def update_walls(self, now: float) -> None:
@@ -204,19 +204,19 @@ class LocalBook:
         if self.state != "live" or last is None:
             return
         if self.source == "replay":  # at any speed: its time is that of its last message
-            self.densities.update(self.book, last.exchange_ts_ms)
+            self.walls.update(self.book, last.exchange_ts_ms)
             self.walls_due = inf
             return
         quiet_ms = min(int((now - self.received_at) * 1_000), MAX_QUIET_MS)
-        self.densities.update(self.book, last.exchange_ts_ms + quiet_ms)
+        self.walls.update(self.book, last.exchange_ts_ms + quiet_ms)
         # A millisecond more, because quiet_ms is rounded down.
-        until_ms = self.densities.wake_ms - last.exchange_ts_ms + 1
+        until_ms = self.walls.wake_ms - last.exchange_ts_ms + 1
         self.walls_due = self.received_at + until_ms / 1_000
 
     def follow_trades(self, connector: str | None) -> None:
         """Whose link events concern the symbol's trades; None when they are not brought."""
         self.trades_connector = connector
-        self.densities.follow_trades(connector is not None)
+        self.walls.follow_trades(connector is not None)
 
     def invalidate(
         self,
@@ -244,7 +244,7 @@ class LocalBook:
         self.reason = reason
         self.is_changed = self.is_changed or changed
         if was_live:
-            self.counts.doubts[reason] += 1
+            self.counts.invalidated[reason] += 1
             self.state = "stale"
             self.book.drop()
             self._untrusted_since = now
@@ -252,7 +252,7 @@ class LocalBook:
             self._resync_due = now + retry_in_s
             if self.flow is not None:
                 self.flow.reset()
-            self.densities.drop()
+            self.walls.drop()
             self.walls_due = inf
             self._open_gap(reason, recv_ts_ns, received_update_id)
         elif retry_in_s:
@@ -276,7 +276,7 @@ class LocalBook:
         self.session = None
         self.generation = next(self._generations)
         changed = self.invalidate("source_change", now, recv_ts_ns, retry_in_s=SUBSCRIBED_DELAY_S)
-        self.densities.reset()
+        self.walls.reset()
         return changed
 
     def check_silence(self, now: float) -> bool:
@@ -310,7 +310,7 @@ class LocalBook:
         """The book is followed no longer: its walls and its gap end, and nothing is in doubt."""
         self.state, self.reason = "stale", "unsubscribed"
         self.book.drop()
-        self.densities.drop()
+        self.walls.drop()
         self.walls_due = inf
         if self.gap is not None:
             self._ledger.forget(self.gap._replace(duration_s=self.not_live_s(now)))
@@ -324,7 +324,7 @@ class LocalBook:
             return False  # at any speed, and with the pauses of the recording
         return not -MAX_BEHIND_MS <= step_ms <= MAX_AHEAD_MS + elapsed_s * 1_000
 
-    def _apply_in_doubt(self, message: BookMessage, now: float, lost: int) -> bool:
+    def _apply_out_of_sync(self, message: BookMessage, now: float, lost: int) -> bool:
         """A message of a book that is not live, or that itself raises a doubt."""
         was = (self.state, self.reason, self.generation)
         self.note_source(message.source, now, message.recv_ts_ns)
@@ -374,7 +374,7 @@ class LocalBook:
         self.is_changed = True
         if self.flow is not None:
             best_bid = self.book.best_bid or (0.0, 0.0)
-            best_ask = self.book.best_ask or (self.book.ask_half.empty, 0.0)
+            best_ask = self.book.best_ask or (self.book.ask_side.empty, 0.0)
             self.flow.add(*best_bid, *best_ask)
 
     def _open_gap(

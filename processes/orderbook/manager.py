@@ -30,7 +30,7 @@ from bybit_pipeline.processes.orderbook.measures import (
     mid,
     spread_bps,
 )
-from bybit_pipeline.processes.orderbook.walls import Density, DensityTracker
+from bybit_pipeline.processes.orderbook.walls import Wall, WallTracker
 from bybit_pipeline.shared.settings.config import DensityConfig, OrderbookConfig
 from bybit_pipeline.shared.wire.messages import (
     BookMessage,
@@ -122,9 +122,7 @@ class OrderBookManager:
                 now=self.now,
                 flow=OrderFlow() if self.settings.ofi else None,
                 trades_connector=trades_connector,
-                densities=DensityTracker(
-                    self.density, depth, with_trades=trades_connector is not None
-                ),
+                walls=WallTracker(self.density, depth, with_trades=trades_connector is not None),
             )
             self.books[category, symbol] = book
         return book
@@ -191,7 +189,7 @@ class OrderBookManager:
     def _miss_trades(self, connector: str) -> None:
         for book in self.books.values():
             if book.trades_connector == connector:
-                book.densities.follow_trades(False)
+                book.walls.follow_trades(False)
 
     def _on_topic_event(self, topic: str, message: LinkMessage) -> Iterator[LocalBook]:
         kind, category, symbol = topic.split(".", 2)
@@ -199,7 +197,7 @@ class OrderBookManager:
         if book is None:
             return
         if kind == "trade":
-            book.densities.follow_trades(message.event == "subscribed")
+            book.walls.follow_trades(message.event == "subscribed")
         elif message.event == "subscribed":
             book.expect_snapshot(self.now, SUBSCRIBED_DELAY_S)
         else:
@@ -237,16 +235,16 @@ class OrderBookManager:
 
     def get_snapshot(self, symbol: str, category: Category = "linear") -> Snapshot | None:
         """The book of a symbol; None if it is not followed or nothing has come yet."""
-        followed = self.books.get((category, symbol))
-        if followed is None or followed.state == "syncing":
+        local = self.books.get((category, symbol))
+        if local is None or local.state == "syncing":
             return None
-        book = followed.book
+        book = local.book
         bid, ask = book.best_bid, book.best_ask
         both = bid is not None and ask is not None
         return Snapshot(
-            state=followed.state,
-            reason=followed.reason,
-            update_id=book.update_id if followed.state == "live" else None,
+            state=local.state,
+            reason=local.reason,
+            update_id=book.update_id if local.state == "live" else None,
             bids=book.bids(),
             asks=book.asks(),
             best_bid=bid[0] if bid else None,
@@ -263,10 +261,10 @@ class OrderBookManager:
 
         None without a live book, or for more levels than its stream carries.
         """
-        followed = self._live(symbol, category)
-        if followed is None or levels > followed.book.depth:
+        local = self._live(symbol, category)
+        if local is None or levels > local.book.depth:
             return None
-        bids, asks = followed.book.bids(levels), followed.book.asks(levels)
+        bids, asks = local.book.bids(levels), local.book.asks(levels)
         return imbalance(_total(bids), _total(asks))
 
     def get_aggregated_depth(
@@ -281,22 +279,22 @@ class OrderBookManager:
             ValueError: If ``side`` is neither ``bid`` nor ``ask``.
         """
         _check_side(side)
-        followed = self._live(symbol, category)
-        mid_price = _mid(followed)
-        if followed is None or mid_price is None:
+        local = self._live(symbol, category)
+        mid_price = _mid(local)
+        if local is None or mid_price is None:
             return None
-        book = followed.book
-        half = book.bid_half if side == "bid" else book.ask_half
+        book = local.book
+        levels = book.bid_side if side == "bid" else book.ask_side
         lowest, highest = band(range_bps)
-        visible = CumulativeDepth(half, book.depth, is_inverse=category == "inverse")
+        visible = CumulativeDepth(levels, book.depth, is_inverse=category == "inverse")
         return visible.within(mid_price * (lowest if side == "bid" else highest))[0]
 
-    def get_densities(self, symbol: str, category: Category = "linear") -> list[Density] | None:
+    def get_densities(self, symbol: str, category: Category = "linear") -> list[Wall] | None:
         """The walls that are tracked, nearest first; None without a live book."""
-        followed = self._live(symbol, category)
-        if followed is None:
+        local = self._live(symbol, category)
+        if local is None:
             return None
-        return followed.densities.densities(followed.book)
+        return local.walls.walls(local.book)
 
     def get_density_at_price(
         self,
@@ -305,7 +303,7 @@ class OrderBookManager:
         side: SideName,
         tolerance_bps: float = 10,
         category: Category = "linear",
-    ) -> Density | None:
+    ) -> Wall | None:
         """
         The wall of a side nearest to ``price`` and within ``tolerance_bps`` of it, or None.
 
@@ -321,8 +319,8 @@ class OrderBookManager:
         return min(near)[1] if near else None
 
     def _live(self, symbol: str, category: Category) -> LocalBook | None:
-        followed = self.books.get((category, symbol))
-        return followed if followed is not None and followed.state == "live" else None
+        local = self.books.get((category, symbol))
+        return local if local is not None and local.state == "live" else None
 
 
 def _check_side(side: str) -> None:
@@ -330,10 +328,10 @@ def _check_side(side: str) -> None:
         raise ValueError(f"side: {side!r}; allowed: bid, ask")
 
 
-def _mid(followed: LocalBook | None) -> float | None:
-    if followed is None:
+def _mid(local: LocalBook | None) -> float | None:
+    if local is None:
         return None
-    bid, ask = followed.book.best_bid, followed.book.best_ask
+    bid, ask = local.book.best_bid, local.book.best_ask
     return None if bid is None or ask is None else mid(bid[0], ask[0])
 
 

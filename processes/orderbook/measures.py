@@ -93,7 +93,7 @@ class CumulativeDepth:
     are in quote and in base currency. O(levels) to make, without a Python-level loop.
 
     Args:
-        half: The side; it must not change while this is read.
+        side: The side; it must not change while this is read.
         depth: Levels a side of the stream: behind a side that is full there may be more.
         is_inverse: Whether sizes are contracts of 1 USD.
     """
@@ -110,11 +110,11 @@ class CumulativeDepth:
         "totals",
     )
 
-    def __init__(self, half: BookSide, depth: int, *, is_inverse: bool) -> None:
-        self._is_bid = half.side == "bid"
-        ascending = self._ascending = half.prices
+    def __init__(self, side: BookSide, depth: int, *, is_inverse: bool) -> None:
+        self._is_bid = side.name == "bid"
+        ascending = self._ascending = side.prices
         prices = self.prices = ascending[::-1] if self._is_bid else ascending
-        sizes = self.sizes = list(map(half.sizes.__getitem__, prices))
+        sizes = self.sizes = list(map(side.sizes.__getitem__, prices))
         self.count = len(sizes)
         self._is_whole = self.count < depth
         self.totals = list(accumulate(sizes, initial=0.0))
@@ -254,7 +254,7 @@ MEASURES = BOOK_MEASURES
 """The measures of a book that is not live: every field, no number."""
 
 
-def label(number: float) -> str:
+def key_of(number: float) -> str:
     """A level count, distance or notional as a key of a map: ``10``, ``2.5``, ``100000``."""
     return str(int(number)) if number == int(number) else repr(float(number))
 
@@ -270,9 +270,9 @@ class BookMeasures:
 
     def __init__(self, settings: OrderbookConfig, category: Category) -> None:
         self._publish_levels = settings.publish_levels
-        self._imbalance = [(label(n), n) for n in settings.imbalance_levels]
-        self._depth = [(label(bps), *band(bps)) for bps in settings.depth_bps]
-        self._impact = [(label(notional), notional) for notional in settings.impact_notionals]
+        self._imbalance = [(key_of(n), n) for n in settings.imbalance_levels]
+        self._depth = [(key_of(bps), *band(bps)) for bps in settings.depth_bps]
+        self._impact = [(key_of(notional), notional) for notional in settings.impact_notionals]
         self._is_inverse = category == "inverse"
 
     def of(self, book: OrderBook) -> dict[str, Any]:
@@ -283,8 +283,8 @@ class BookMeasures:
         leaves its map empty. A count of more levels than the stream carries has no imbalance.
         """
         depth = book.depth
-        bids = CumulativeDepth(book.bid_half, depth, is_inverse=self._is_inverse)
-        asks = CumulativeDepth(book.ask_half, depth, is_inverse=self._is_inverse)
+        bids = CumulativeDepth(book.bid_side, depth, is_inverse=self._is_inverse)
+        asks = CumulativeDepth(book.ask_side, depth, is_inverse=self._is_inverse)
         measures = MEASURES | {
             "imbalance": {
                 key: imbalance(bids.size_of(n), asks.size_of(n)) if n <= depth else None

@@ -54,7 +54,7 @@ class WallLevel:
 
     __slots__ = ("_exact_size", "decreases", "price", "size", "waiting", "wall")
 
-    def __init__(self, wall: "Wall", price: float, size: float) -> None:
+    def __init__(self, wall: "WallAccount", price: float, size: float) -> None:
         self.wall = wall
         self.price = price
         self.size = size
@@ -112,7 +112,7 @@ class WallLevel:
             self.wall.explain_by_trade(amount)
 
 
-class Wall:
+class WallAccount:
     """
     A wall: its levels and its accounts.
 
@@ -140,7 +140,7 @@ class Wall:
         "has_changed",
         "has_left_window",
         "initial",
-        "is_eaten_told",
+        "is_eaten_reported",
         "levels",
         "low",
         "peak",
@@ -177,7 +177,7 @@ class Wall:
         self.uncertain = uncertain
         self.has_changed = True
         self.has_left_window = False
-        self.is_eaten_told = False
+        self.is_eaten_reported = False
         self.fallen_since_ms: int | None = None
         self.spent_since_ms: int | None = None
         self._fields: dict[str, Any] | None = None
@@ -224,7 +224,7 @@ class Wall:
         self.peak = self.low = self.size
         self.traded = self.cancelled = self.refilled = self.eaten = self.pulled = ZERO
         self.since_ms = since_ms
-        self.is_eaten_told = False
+        self.is_eaten_reported = False
         self.fallen_since_ms = self.spent_since_ms = None
         for level in self.levels:
             level.decreases.clear()

@@ -40,13 +40,13 @@ from typing import Any, Literal, NamedTuple
 
 from bybit_pipeline.processes.orderbook.book import BookSide, OrderBook, SideName
 from bybit_pipeline.processes.orderbook.measures import BPS, band, mid
-from bybit_pipeline.processes.orderbook.wall_account import Wall, WallLevel, exact
+from bybit_pipeline.processes.orderbook.wall_account import WallAccount, WallLevel, exact
 from bybit_pipeline.shared.bybit import PUSH_PERIOD_MS
 from bybit_pipeline.shared.settings.config import DensityConfig
 from bybit_pipeline.shared.wire.messages import Trade
 
-EventName = Literal["detected", "grown", "eaten", "pulled", "removed"]
-EVENTS: tuple[EventName, ...] = ("detected", "grown", "eaten", "pulled", "removed")
+WallEventName = Literal["detected", "grown", "eaten", "pulled", "removed"]
+EVENTS: tuple[WallEventName, ...] = ("detected", "grown", "eaten", "pulled", "removed")
 
 KEEP = Decimal("0.7")
 RANGE_KEEP = 1.1
@@ -65,7 +65,7 @@ ARRIVAL_MS = 250
 """How much later than its push period a partner may arrive."""
 
 
-class Density(NamedTuple):
+class Wall(NamedTuple):
     """
     A wall as published: sizes as the exchange gives them, ratios of the peak in [0, 1].
 
@@ -91,11 +91,11 @@ class Density(NamedTuple):
     uncertain: bool
 
 
-class DensityEvent(NamedTuple):
+class WallEvent(NamedTuple):
     """What happened to a wall."""
 
-    event: EventName
-    density: Density
+    event: WallEventName
+    wall: Wall
 
 
 class Baseline:
@@ -119,15 +119,15 @@ class Baseline:
         self._sorted = array("d")
         self.value: float | None = None
 
-    def observe(self, half: BookSide, now_ms: int) -> bool:
+    def observe(self, side: BookSide, now_ms: int) -> bool:
         """Take a sample of a side's sizes, if the last is old enough; whether ``value`` moved."""
         times, samples, ordered = self._times, self._samples, self._sorted
         if times and now_ms - times[-1] < self._spacing_ms:
             if now_ms >= times[-1] - BACK_MS:
                 return False
             del times[:], samples[:], ordered[:]
-        if half.sizes:
-            sample = float(median(half.sizes.values()))
+        if side.sizes:
+            sample = float(median(side.sizes.values()))
             times.append(now_ms)
             samples.append(sample)
             insort(ordered, sample)
@@ -176,7 +176,7 @@ class TickGrid:
         return [float(start + step * self.tick) for step in range(count)]
 
 
-class DensityTracker:
+class WallTracker:
     """
     The walls of one book.
 
@@ -221,8 +221,8 @@ class DensityTracker:
         self._range_kept = settings.range_bps * RANGE_KEEP / BPS
         self._grace_ms = PUSH_PERIOD_MS.get(depth, max(PUSH_PERIOD_MS.values())) + ARRIVAL_MS
         self._levels: dict[SideName, dict[float, WallLevel]] = {"bid": {}, "ask": {}}
-        self._walls: dict[SideName, dict[float, Wall]] = {"bid": {}, "ask": {}}
-        self._events: list[DensityEvent] = []
+        self._walls: dict[SideName, dict[float, WallAccount]] = {"bid": {}, "ask": {}}
+        self._events: list[WallEvent] = []
         self.trades_followed = with_trades
         self._recent: deque[tuple[Trade, ...]] = deque(maxlen=RECENT_TRADES)
         self.reset()
@@ -247,11 +247,11 @@ class DensityTracker:
         before_ms = self._match_ms
         now_ms = self._match_ms = max(before_ms, _match_ms(book))
         grown: list[tuple[WallLevel, float]] = []
-        shrunk: list[Wall] = []
+        shrunk: list[WallAccount] = []
         message = book.last
         assert message is not None, "a live book has a last message"
-        for half, changes in ((book.bid_half, message.bids), (book.ask_half, message.asks)):
-            sizes, levels = half.sizes, self._levels[half.side]
+        for side, changes in ((book.bid_side, message.bids), (book.ask_side, message.asks)):
+            sizes, levels = side.sizes, self._levels[side.name]
             touched: Iterable[float] = levels
             if not message.is_snapshot and len(changes) < len(levels):
                 touched = [price for price, _ in changes if price in levels]
@@ -261,7 +261,7 @@ class DensityTracker:
                     continue
                 if size > level.size:
                     grown.append((level, size))
-                elif size == 0.0 and _is_beyond(price, half, book.depth):
+                elif size == 0.0 and _is_beyond(price, side, book.depth):
                     level.wall.has_left_window = level.wall.has_changed = True
                 else:
                     level.set_size(size, before_ms, now_ms)
@@ -300,7 +300,7 @@ class DensityTracker:
                 book are concerned as well.
         """
         self._lost_until_ms = until_ms
-        for wall in self.walls():
+        for wall in self.accounts():
             wall.uncertain = True
 
     def follow_trades(self, followed: bool) -> None:
@@ -311,9 +311,9 @@ class DensityTracker:
 
     def drop(self) -> None:
         """The book is trusted no longer: every wall is removed, as it was last seen."""
-        for wall in self.walls():
+        for wall in self.accounts():
             if wall.spent_since_ms is None:
-                self._tell("removed", wall)
+                self._report("removed", wall)
         self._forget_all()
 
     # -- once a publish interval -----------------------------------------------------------------
@@ -336,25 +336,25 @@ class DensityTracker:
             self.drop()  # without a mid price nothing is within range
             return
         self._mid = mid(bid[0], ask[0])
-        for half in (book.bid_half, book.ask_half):
-            has_new_baseline = self._baselines[half.side].observe(half, self._now_ms)
-            self._judge_side(half.side, has_new_baseline)
-        for half in (book.bid_half, book.ask_half):
-            self._search(half)
+        for side in (book.bid_side, book.ask_side):
+            has_new_baseline = self._baselines[side.name].observe(side, self._now_ms)
+            self._judge_side(side.name, has_new_baseline)
+        for side in (book.bid_side, book.ask_side):
+            self._search(side)
         self._forget_trades()
-        self.wake_ms = min(map(self._wake_ms, self.walls()), default=inf)
+        self.wake_ms = min(map(self._wake_ms, self.accounts()), default=inf)
 
     @property
     def has_events(self) -> bool:
         """Whether there is something to take."""
         return bool(self._events)
 
-    def take_events(self) -> list[DensityEvent]:
+    def take_events(self) -> list[WallEvent]:
         """The events since the last call, in order."""
         events, self._events = self._events, []
         return events
 
-    def densities(self, book: OrderBook | None = None) -> list[Density]:
+    def walls(self, book: OrderBook | None = None) -> list[Wall]:
         """
         The walls, nearest first; distances from the mid price of ``book`` if it is given.
 
@@ -364,15 +364,15 @@ class DensityTracker:
             if book.best_bid is None or book.best_ask is None:
                 return []
             self._mid = mid(book.best_bid[0], book.best_ask[0])
-        return [Density(**fields) for fields in self.payloads()]
+        return [Wall(**fields) for fields in self.records()]
 
-    def payloads(self) -> list[dict[str, Any]]:
+    def records(self) -> list[dict[str, Any]]:
         """The walls as they are published, nearest first; about 1 us a wall."""
-        payloads = [self._payload(wall) for wall in self.walls() if wall.spent_since_ms is None]
-        payloads.sort(key=itemgetter("distance_bps", "price"))
-        return payloads
+        records = [self._record(wall) for wall in self.accounts() if wall.spent_since_ms is None]
+        records.sort(key=itemgetter("distance_bps", "price"))
+        return records
 
-    def walls(self) -> list[Wall]:
+    def accounts(self) -> list[WallAccount]:
         """The walls with their exact accounts, also those that wait to be filled up again."""
         return [wall for walls in self._walls.values() for wall in walls.values()]
 
@@ -396,15 +396,15 @@ class DensityTracker:
             wall.has_changed = is_open or wall.fallen_since_ms is not None
             self._judge(wall, threshold)
 
-    def _judge(self, wall: Wall, threshold: Decimal) -> None:
+    def _judge(self, wall: WallAccount, threshold: Decimal) -> None:
         if wall.spent_since_ms is not None:
             self._judge_spent(wall, threshold)
             return
         is_eaten = wall.eaten >= exact(self._settings.eaten_ratio) * wall.peak
         if wall.has_left_window:
             self._end("removed", wall)
-        elif is_eaten and not wall.is_eaten_told:
-            self._tell_eaten(wall, is_spent=wall.size < threshold * KEEP)
+        elif is_eaten and not wall.is_eaten_reported:
+            self._report_eaten(wall, is_spent=wall.size < threshold * KEEP)
         elif self._is_out_of_range(wall):
             self._end("removed", wall)
         elif wall.size < threshold * KEEP:
@@ -414,7 +414,7 @@ class DensityTracker:
             if wall.size >= wall.low * GROWN:
                 self._grow(wall)
 
-    def _judge_spent(self, wall: Wall, threshold: Decimal) -> None:
+    def _judge_spent(self, wall: WallAccount, threshold: Decimal) -> None:
         """A wall that was eaten: filled up again it has grown, else it is forgotten silently."""
         assert wall.spent_since_ms is not None, "only spent walls come here"
         wall.has_changed = True  # comes back also when nothing happens
@@ -424,12 +424,12 @@ class DensityTracker:
         elif wall.size >= threshold:
             self._grow(wall)
 
-    def _judge_fallen(self, wall: Wall) -> None:
+    def _judge_fallen(self, wall: WallAccount) -> None:
         """A wall below its threshold: why?"""
         if wall.fallen_since_ms is None:
             wall.fallen_since_ms = self._now_ms
             wall.has_changed = True  # comes back also when nothing happens
-        if wall.is_eaten_told:
+        if wall.is_eaten_reported:
             self._spend(wall)
             return
         if wall.size > wall.peak * KEEP:
@@ -446,9 +446,9 @@ class DensityTracker:
         if wall.eaten <= wall.pulled:
             self._end("pulled", wall)
         elif not wall.size or is_over:
-            self._tell_eaten(wall, is_spent=True)
+            self._report_eaten(wall, is_spent=True)
 
-    def _wake_ms(self, wall: Wall) -> float:
+    def _wake_ms(self, wall: WallAccount) -> float:
         """When to judge a wall that nothing more happens to."""
         if wall.spent_since_ms is not None:
             return wall.spent_since_ms + REFILL_MS + 1
@@ -460,29 +460,29 @@ class DensityTracker:
             wake_ms = min(wake_ms, wall.fallen_since_ms + FALL_MS)
         return wake_ms + 1
 
-    def _tell_eaten(self, wall: Wall, *, is_spent: bool) -> None:
-        wall.is_eaten_told = True
+    def _report_eaten(self, wall: WallAccount, *, is_spent: bool) -> None:
+        wall.is_eaten_reported = True
         wall.low = wall.size
-        self._tell("eaten", wall)
+        self._report("eaten", wall)
         if is_spent:
             self._spend(wall)
 
-    def _spend(self, wall: Wall) -> None:
+    def _spend(self, wall: WallAccount) -> None:
         """Keep an eaten wall in mind for a while, in case it is filled up again."""
         wall.spent_since_ms = self._now_ms
         wall.has_changed = True
 
-    def _grow(self, wall: Wall) -> None:
-        if wall.is_eaten_told:
+    def _grow(self, wall: WallAccount) -> None:
+        if wall.is_eaten_reported:
             wall.restart(self._match_ms)
         wall.low = wall.size
-        self._tell("grown", wall)
+        self._report("grown", wall)
 
-    def _end(self, event: EventName, wall: Wall) -> None:
-        self._tell(event, wall)
+    def _end(self, event: WallEventName, wall: WallAccount) -> None:
+        self._report(event, wall)
         self._forget(wall)
 
-    def _forget(self, wall: Wall) -> None:
+    def _forget(self, wall: WallAccount) -> None:
         levels = self._levels[wall.side]
         for level in wall.levels:
             del levels[level.price]
@@ -496,33 +496,33 @@ class DensityTracker:
         self.tracked = 0
         self.wake_ms = inf
 
-    def _is_out_of_range(self, wall: Wall) -> bool:
+    def _is_out_of_range(self, wall: WallAccount) -> bool:
         """Whether a wall is beyond the range, with hysteresis."""
         return abs(wall.price - self._mid) > self._mid * self._range_kept
 
     # -- search ----------------------------------------------------------------------------------
 
-    def _search(self, half: BookSide) -> None:
-        baseline = self._baselines[half.side].value
+    def _search(self, side: BookSide) -> None:
+        baseline = self._baselines[side.name].value
         if baseline is None:
             return
         threshold = self._settings.k * baseline
         if self._settings.bucket_ticks == 1:
-            known = self._levels[half.side]
-            new = [p for p, size in half.sizes.items() if size >= threshold and p not in known]
+            known = self._levels[side.name]
+            new = [p for p, size in side.sizes.items() if size >= threshold and p not in known]
             if new:
-                low, high = self._range(half.side)
-                for price in sorted(new, reverse=half.side == "bid"):
+                low, high = self._range(side.name)
+                for price in sorted(new, reverse=side.name == "bid"):
                     if low <= price <= high:
-                        self._found(half.side, price, [(price, half.sizes[price])])
+                        self._found(side.name, price, [(price, side.sizes[price])])
         else:
-            self._tick.observe(half.prices)
-            prices = self._prices_in_range(half)
-            sizes = list(map(half.sizes.__getitem__, prices))
-            for window in self._windows(half.side, prices, sizes, threshold):
-                levels = [(price, half.sizes.get(price, 0.0)) for price in window]
+            self._tick.observe(side.prices)
+            prices = self._prices_in_range(side)
+            sizes = list(map(side.sizes.__getitem__, prices))
+            for window in self._windows(side.name, prices, sizes, threshold):
+                levels = [(price, side.sizes.get(price, 0.0)) for price in window]
                 largest = max(levels, key=lambda level: level[1])
-                self._found(half.side, largest[0], levels)
+                self._found(side.name, largest[0], levels)
 
     def _windows(
         self, side: SideName, prices: Sequence[float], sizes: Sequence[float], threshold: float
@@ -558,13 +558,13 @@ class DensityTracker:
         lowest, highest = self._band
         return (self._mid * lowest, inf) if side == "bid" else (0.0, self._mid * highest)
 
-    def _prices_in_range(self, half: BookSide) -> list[float]:
+    def _prices_in_range(self, side: BookSide) -> list[float]:
         """The prices of a side within range of the mid price, ascending."""
-        low, high = self._range(half.side)
-        return half.prices[bisect_left(half.prices, low) : bisect_right(half.prices, high)]
+        low, high = self._range(side.name)
+        return side.prices[bisect_left(side.prices, low) : bisect_right(side.prices, high)]
 
     def _found(self, side: SideName, price: float, levels: list[tuple[float, float]]) -> None:
-        wall = Wall(
+        wall = WallAccount(
             side,
             price,
             levels,
@@ -578,7 +578,7 @@ class DensityTracker:
         wall.has_changed = False
         self.tracked += len(levels)
         self._replay_trades(wall)
-        self._tell("detected", wall)
+        self._report("detected", wall)
 
     # -- trades ----------------------------------------------------------------------------------
 
@@ -593,7 +593,7 @@ class DensityTracker:
         level.trade(trade.match_ts_ms, trade.size)
         return True
 
-    def _replay_trades(self, wall: Wall) -> None:
+    def _replay_trades(self, wall: WallAccount) -> None:
         """
         Attribute what came before the wall was found and is newer than the book that shows it.
 
@@ -628,21 +628,21 @@ class DensityTracker:
 
     # -- telling ---------------------------------------------------------------------------------
 
-    def _tell(self, event: EventName, wall: Wall) -> None:
-        self._events.append(DensityEvent(event, self._density(wall)))
+    def _report(self, event: WallEventName, wall: WallAccount) -> None:
+        self._events.append(WallEvent(event, self._record_of(wall)))
 
-    def _density(self, wall: Wall) -> Density:
-        return Density(**self._payload(wall))
+    def _record_of(self, wall: WallAccount) -> Wall:
+        return Wall(**self._record(wall))
 
-    def _payload(self, wall: Wall) -> dict[str, Any]:
+    def _record(self, wall: WallAccount) -> dict[str, Any]:
         baseline = self._baselines[wall.side].value
         assert baseline is not None, "a wall was found by its baseline"
-        payload = wall.fields().copy()
-        payload["strength"] = payload["size"] / baseline
-        payload["distance_bps"] = abs(wall.price - self._mid) / self._mid * BPS
-        payload["age_ms"] = max(0, self._now_ms - wall.first_seen_ms)
-        payload["uncertain"] = wall.uncertain
-        return payload
+        record = wall.fields().copy()
+        record["strength"] = record["size"] / baseline
+        record["distance_bps"] = abs(wall.price - self._mid) / self._mid * BPS
+        record["age_ms"] = max(0, self._now_ms - wall.first_seen_ms)
+        record["uncertain"] = wall.uncertain
+        return record
 
 
 def _match_ms(book: OrderBook) -> int:
@@ -653,11 +653,11 @@ def _match_ms(book: OrderBook) -> int:
     return pushed_ms if matched_ms is None or matched_ms > pushed_ms else matched_ms
 
 
-def _is_beyond(price: float, half: BookSide, depth: int) -> bool:
+def _is_beyond(price: float, side: BookSide, depth: int) -> bool:
     """Whether a deleted price lies beyond the levels of a full side: out of sight, not gone."""
-    if len(half.sizes) < depth:
+    if len(side.sizes) < depth:
         return False
-    return bool(price < half.prices[0] if half.side == "bid" else price > half.prices[-1])
+    return bool(price < side.prices[0] if side.name == "bid" else price > side.prices[-1])
 
 
 def _common_divisor(first: Decimal | None, second: Decimal) -> Decimal:

@@ -197,8 +197,8 @@ def measuring(inputs: Inputs) -> tuple[Job, Job]:
 
     def reference() -> int:
         for _ in range(times):
-            bids = sorted(book.bid_half.sizes.items(), reverse=True)
-            asks = sorted(book.ask_half.sizes.items())
+            bids = sorted(book.bid_side.sizes.items(), reverse=True)
+            asks = sorted(book.ask_side.sizes.items())
             middle = (bids[0][0] + asks[0][0]) / 2
             for count in settings.imbalance_levels:
                 bid, ask = (sum(size for _, size in side[:count]) for side in (bids, asks))

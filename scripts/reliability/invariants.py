@@ -15,7 +15,7 @@ from collections import Counter, deque
 from bybit_pipeline.processes.connector.protocol import BookUpdate, decode
 from bybit_pipeline.processes.orderbook.manager import OrderBookManager
 from bybit_pipeline.processes.orderbook.measures import BookMeasures
-from bybit_pipeline.processes.orderbook.walls import Density, DensityEvent
+from bybit_pipeline.processes.orderbook.walls import Wall, WallEvent
 from bybit_pipeline.processes.simulator.synthetic import SyntheticFeed, listing
 from bybit_pipeline.processes.trades.aggregator import TradesAggregator
 from bybit_pipeline.shared.wire.messages import TradesMessage
@@ -62,13 +62,13 @@ class Check:
             self._compare_windows(batch.symbol, raw)
 
     def _compare_book(self, symbol: str, raw: Message, now_ms: int) -> None:
-        followed, model = self.manager.books["linear", symbol], self.models[symbol]
+        local, model = self.manager.books["linear", symbol], self.models[symbol]
         model.apply(raw)
         self.counts["book messages"] += 1
-        book = followed.book
-        assert followed.state == "live", followed.reason
-        assert book.bid_half.sizes == model.bids
-        assert book.ask_half.sizes == model.asks
+        book = local.book
+        assert local.state == "live", local.reason
+        assert book.bid_side.sizes == model.bids
+        assert book.ask_side.sizes == model.asks
         assert book.best_bid is not None
         assert book.best_ask is not None
         assert book.best_bid[0] == max(model.bids) < min(model.asks) == book.best_ask[0]
@@ -77,20 +77,19 @@ class Check:
             self._compare_measures(symbol, now_ms)
 
     def _compare_measures(self, symbol: str, now_ms: int) -> None:
-        followed, model = self.manager.books["linear", symbol], self.models[symbol]
+        local, model = self.manager.books["linear", symbol], self.models[symbol]
         bids, asks = model.best(DEPTH)
-        measures = self.measures.of(followed.book)
+        measures = self.measures.of(local.book)
         assert list(map(list, measures["bids"])) == bids[:10]
         assert list(map(list, measures["asks"])) == asks[:10]
         assert measures["mid_price"] == (bids[0][0] + asks[0][0]) / 2
         assert all(-1 <= value <= 1 for value in measures["imbalance"].values())
-        densities = followed.densities
-        assert densities is not None
-        densities.update(followed.book, now_ms)
-        for event in densities.take_events():
+        tracker = local.walls
+        tracker.update(local.book, now_ms)
+        for event in tracker.take_events():
             self.counts[event.event] += 1
             check_accounts(event)
-        for wall in densities.walls():
+        for wall in tracker.accounts():
             assert wall.traded + wall.cancelled + wall.size == wall.peak + wall.refilled
             assert wall.eaten + wall.pulled + wall.size == wall.peak
         self.counts["measures"] += 1
@@ -114,9 +113,9 @@ class Check:
             self.counts["windows"] += len(WINDOWS_S)
 
 
-def check_accounts(event: DensityEvent) -> None:
+def check_accounts(event: WallEvent) -> None:
     """The published accounts of a wall balance to the last digit that a float holds."""
-    wall: Density = event.density
+    wall: Wall = event.wall
     gone = wall.traded_size + wall.cancelled_size + wall.size
     assert abs(gone - wall.peak_size - wall.refilled_size) <= 1e-9 * max(1.0, gone)
     assert 0 <= wall.eaten_ratio <= 1

@@ -38,13 +38,13 @@ def book(depth: int) -> float:
     before = resident_bytes()
     for number in range(BOOKS[depth]):
         symbol = f"T{number}USDT"
-        followed = manager.subscribe(symbol, "linear", depth=depth, connector="c")
+        local = manager.subscribe(symbol, "linear", depth=depth, connector="c")
         bids = tuple((1000.0 - n * 0.1, chance.uniform(0.1, 9.0)) for n in range(depth))
         asks = tuple((1000.1 + n * 0.1, chance.uniform(0.1, 9.0)) for n in range(depth))
         snapshot = BookMessage(
             1, "sim", 1, 1, T0_MS * 1_000_000, T0_MS, T0_MS, True, depth, 1, 1, bids, asks
         )
-        followed.apply(snapshot, 0.0)
+        local.apply(snapshot, 0.0)
         for update in range(2, 200):
             at = chance.randrange(depth)
             level = (bids[at][0], chance.uniform(0.1, 9.0))
@@ -64,10 +64,10 @@ def book(depth: int) -> float:
                 (level,),
                 (),
             )
-            followed.apply(delta, update * 0.02)
+            local.apply(delta, update * 0.02)
             if update % 5 == 0:
-                followed.densities.update(followed.book, now_ms)
-        assert followed.state == "live"
+                local.walls.update(local.book, now_ms)
+        assert local.state == "live"
     return (resident_bytes() - before) / BOOKS[depth]
 
 

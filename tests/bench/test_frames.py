@@ -74,7 +74,7 @@ def test_deltas_insert_update_and_delete_levels_and_move_the_touch() -> None:
         if frame.is_book:
             update = message(text)
             for price, size in update.bids:
-                known = price in book.bid_half.sizes
+                known = price in book.bid_side.sizes
                 seen.add("delete" if not size else "update" if known else "insert")
             book.apply(update)
             touches.add(book.best_bid)

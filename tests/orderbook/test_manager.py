@@ -25,12 +25,12 @@ def managed(*symbols: str, **fields: Any) -> OrderBookManager:
     return manager
 
 
-def followed(manager: OrderBookManager, symbol: str = BTC) -> LocalBook:
+def local_book(manager: OrderBookManager, symbol: str = BTC) -> LocalBook:
     return manager.books["linear", symbol]
 
 
 def state(manager: OrderBookManager, symbol: str = BTC) -> tuple[str, str | None]:
-    book = followed(manager, symbol)
+    book = local_book(manager, symbol)
     return book.state, book.reason
 
 
@@ -79,8 +79,7 @@ def test_densities_are_answered_by_symbol_and_by_price() -> None:
     manager = OrderBookManager(density=DensityConfig(k=3.0))
     manager.subscribe(BTC)
     manager.apply(BTC, snapshot(10, bids=[(100.0, 1.0), (99.9, 9.0), (99.8, 1.0), (99.7, 1.0)]))
-    densities = followed(manager).densities
-    densities.update(followed(manager).book, 1_000_300)
+    local_book(manager).walls.update(local_book(manager).book, 1_000_300)
     walls = manager.get_densities(BTC)
     assert walls is not None
     assert [(wall.side, wall.price, wall.size, wall.strength) for wall in walls] == [
@@ -143,7 +142,7 @@ def test_a_symbol_of_two_categories_has_two_books() -> None:
 
 def test_following_a_book_again_keeps_it() -> None:
     manager = managed(BTC)
-    book = followed(manager)
+    book = local_book(manager)
     assert manager.subscribe(BTC) is book
 
 
@@ -181,7 +180,7 @@ def test_a_doubt_is_seen_on_the_very_message_and_only_a_snapshot_ends_it(
     manager = managed(BTC, ETH)
     assert manager.apply(BTC, message) is True
     assert state(manager) == ("stale", reason)
-    assert {why for why, number in manager.counts.doubts.items() if number} == {reason}
+    assert {why for why, number in manager.counts.invalidated.items() if number} == {reason}
     assert not manager.apply(
         BTC, delta(message.update_id + 1, session=message.session, source=message.source)
     )
@@ -228,7 +227,7 @@ def test_a_leap_of_the_exchanges_time_is_a_doubt_and_the_next_snapshot_ends_it(
 def test_one_message_from_the_future_does_not_stop_the_walls() -> None:
     manager = managed(BTC, density=DensityConfig(k=3.0))
     bids = [(100.0, 1.0), (99.9, 1.0), (99.8, 1.0), (99.7, 1.0)]
-    book = followed(manager)
+    book = local_book(manager)
     manager.apply(BTC, delta(12))
     manager.apply(BTC, snapshot(15, bids=bids, match_ms=LAST_MS + 10**9))
     book.update_walls(manager.now)
@@ -270,7 +269,7 @@ def test_the_repeat_of_a_level_one_snapshot_is_a_sign_of_life_and_no_change() ->
     manager.subscribe(BTC, depth=1)
     quote: dict[str, Any] = {"bids": [(100.0, 1.0)], "asks": [(101.0, 1.0)], "depth": 1}
     manager.apply(BTC, snapshot(10, **quote))
-    book = followed(manager)
+    book = local_book(manager)
     book.is_changed = False
     assert not manager.apply(BTC, snapshot(10, **quote))
     assert not book.is_changed
@@ -283,7 +282,7 @@ def test_a_level_one_snapshot_of_a_second_restart_is_a_change() -> None:
     manager = OrderBookManager()
     manager.subscribe(BTC, depth=1)
     manager.apply(BTC, snapshot(1, [(100.0, 1.0)], [(101.0, 1.0)], depth=1))
-    book = followed(manager)
+    book = local_book(manager)
     book.is_changed = False
     manager.apply(BTC, snapshot(1, [(100.0, 2.0)], [(101.0, 1.0)], depth=1))
     assert book.is_changed
@@ -294,9 +293,9 @@ def test_a_level_one_snapshot_of_a_second_restart_is_a_change() -> None:
 
 def test_a_new_source_starts_a_new_generation_and_drops_the_book() -> None:
     manager = managed(BTC)
-    before = followed(manager).generation
+    before = local_book(manager).generation
     manager.apply(BTC, snapshot(5, [(7.0, 1.0)], [(8.0, 1.0)], source="live", session=9))
-    book = followed(manager)
+    book = local_book(manager)
     assert book.generation != before
     assert book.source == "live"
     assert book.book.bids() == [(7.0, 1.0)]
@@ -318,7 +317,7 @@ def test_a_lost_link_makes_every_book_of_that_connector_stale_at_once() -> None:
 
 def test_a_new_connection_without_word_of_the_lost_one_is_a_doubt_too() -> None:
     manager = managed(BTC)
-    assert manager.on_link(CONNECTOR, link("connected", session=2)) == [followed(manager)]
+    assert manager.on_link(CONNECTOR, link("connected", session=2)) == [local_book(manager)]
     assert state(manager) == ("stale", "disconnected")
 
 
@@ -326,7 +325,7 @@ def test_a_connector_that_ends_without_a_word_makes_its_books_stale_as_well() ->
     manager = managed(BTC)
     manager.subscribe(ETH, connector="connector-linear-1")
     manager.apply(ETH, snapshot(10))
-    assert manager.on_link_lost(CONNECTOR, 1) == [followed(manager)]
+    assert manager.on_link_lost(CONNECTOR, 1) == [local_book(manager)]
     assert state(manager) == ("stale", "disconnected")
     assert state(manager, ETH) == ("live", None)
     assert manager.on_link_lost(CONNECTOR, 2) == []
@@ -342,7 +341,7 @@ def test_a_topic_that_is_served_no_longer_makes_its_book_stale(event: Any) -> No
 
 def counted(manager: OrderBookManager) -> dict[str, int]:
     """Doubts by reason, without the zeros."""
-    return {reason: number for reason, number in manager.counts.doubts.items() if number}
+    return {reason: number for reason, number in manager.counts.invalidated.items() if number}
 
 
 def test_a_live_book_is_counted_once_however_the_reason_changes_until_it_is_live_again() -> None:
@@ -374,10 +373,10 @@ def test_a_book_that_was_never_live_is_not_counted() -> None:
 
 def test_a_link_of_another_source_starts_a_new_generation() -> None:
     manager = managed(BTC)
-    before = followed(manager).generation
+    before = local_book(manager).generation
     assert manager.on_link(CONNECTOR, link("subscribed", source="live"))
     assert state(manager) == ("stale", "source_change")
-    assert followed(manager).generation != before
+    assert local_book(manager).generation != before
 
 
 @pytest.mark.parametrize(
@@ -394,7 +393,7 @@ def test_a_wall_is_uncertain_until_its_trades_are_served_again(
         manager.apply_trades(BTC, trades_message(trade(1, "Buy", 100.5, 1.0), session=2))
     bids = [(100.0, 1.0), (99.9, 9.0), (99.8, 1.0), (99.7, 1.0)]
     manager.apply(BTC, snapshot(20, bids=bids, session=2))
-    followed(manager).update_walls(manager.now)
+    local_book(manager).update_walls(manager.now)
     walls = manager.get_densities(BTC)
     assert walls is not None
     assert [wall.uncertain for wall in walls] == [is_uncertain]
@@ -404,7 +403,7 @@ def test_walls_are_uncertain_while_trades_may_be_missing() -> None:
     manager = managed(BTC, density=DensityConfig(k=3.0))
     bids = [(100.0, 1.0), (99.9, 9.0), (99.8, 1.0), (99.7, 1.0)]
     manager.apply(BTC, snapshot(20, bids=bids))
-    followed(manager).update_walls(manager.now)
+    local_book(manager).update_walls(manager.now)
     manager.on_link(CONNECTOR, link("missed", "trade.linear.BTCUSDT"))
     walls = manager.get_densities(BTC)
     assert walls is not None
@@ -534,7 +533,7 @@ def test_a_book_is_silent_after_what_is_implausible_for_it(
 def test_a_symbol_that_falls_quiet_is_suspected_less_and_less() -> None:
     manager = managed(BTC)
     play(manager, 0.1, 300)
-    last = followed(manager).book.update_id
+    last = local_book(manager).book.update_id
     suspected = []
     for second in range(301, 3000):
         manager.advance(float(second))
@@ -564,7 +563,7 @@ def test_the_walls_of_a_slow_replay_wait_for_its_own_time() -> None:
     manager.subscribe(BTC)
     bids = [(100.0, 1.0), (99.9, 20.0), (99.8, 1.0), (99.7, 1.0)]
     manager.apply(BTC, snapshot(10, bids=bids, source="replay"))
-    book = followed(manager)
+    book = local_book(manager)
     book.update_walls(0.0)
     manager.apply(BTC, delta(11, [(99.9, 0.0)], match_ms=LAST_MS + 100, source="replay"))
     for tenth in range(1, 11):
@@ -575,7 +574,7 @@ def test_the_walls_of_a_slow_replay_wait_for_its_own_time() -> None:
     manager.apply_trades(BTC, trades_message(sold, source="replay"))
     assert book.walls_due <= manager.now
     book.update_walls(manager.now)
-    assert [event.event for event in book.densities.take_events()] == ["detected", "eaten"]
+    assert [event.event for event in book.walls.take_events()] == ["detected", "eaten"]
 
 
 # -- the ledger ------------------------------------------------------------------------------------
@@ -620,13 +619,13 @@ def test_untrusted_time_adds_up_and_goes_on_while_a_gap_is_open() -> None:
     manager.advance(10.0)
     manager.apply(BTC, delta(12))
     manager.advance(13.0)
-    assert followed(manager).untrusted_s(manager.now) == 3.0
+    assert local_book(manager).untrusted_s(manager.now) == 3.0
     manager.apply(BTC, snapshot(20))
     manager.advance(20.0)
-    assert followed(manager).untrusted_s(manager.now) == 3.0
+    assert local_book(manager).untrusted_s(manager.now) == 3.0
     manager.apply(BTC, delta(22))
     manager.advance(21.0)
-    assert followed(manager).untrusted_s(manager.now) == 4.0
+    assert local_book(manager).untrusted_s(manager.now) == 4.0
 
 
 def test_the_ledger_keeps_the_last_ten_thousand_gaps() -> None:

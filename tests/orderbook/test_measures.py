@@ -15,7 +15,7 @@ from bybit_pipeline.processes.orderbook.measures import (
     BookMeasures,
     OrderFlow,
     imbalance,
-    label,
+    key_of,
     mid,
     spread,
     spread_bps,
@@ -135,7 +135,7 @@ def test_imbalance_is_positive_with_more_bids(
     ("number", "text"), [(1, "1"), (10, "10"), (2.5, "2.5"), (10.0, "10"), (100_000.0, "100000")]
 )
 def test_map_keys_are_plain_numbers(number: float, text: str) -> None:
-    assert label(number) == text
+    assert key_of(number) == text
 
 
 # -- the measures of a book ------------------------------------------------------------------------
@@ -284,10 +284,10 @@ def check_against_slow(
         assert measures["imbalance"][str(levels)] == close(expected)
     for bps in CONFIG.depth_bps:
         expected_depth = slow_depth(bids, asks, bps, category, depth)
-        assert measures["depth"][label(bps)] == close(expected_depth)
+        assert measures["depth"][key_of(bps)] == close(expected_depth)
     for notional in CONFIG.impact_notionals:
         expected_impact = slow_impact(bids, asks, notional, category)
-        assert measures["impact"][label(notional)] == close(expected_impact)
+        assert measures["impact"][key_of(notional)] == close(expected_impact)
     assert measures["bids"] == bids[:10]
     assert measures["asks"] == asks[:10]
 

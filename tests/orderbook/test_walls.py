@@ -11,16 +11,16 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from bybit_pipeline.processes.orderbook.book import OrderBook
-from bybit_pipeline.processes.orderbook.wall_account import Wall
+from bybit_pipeline.processes.orderbook.wall_account import WallAccount
 from bybit_pipeline.processes.orderbook.walls import (
     ARRIVAL_MS,
     FALL_MS,
     RECENT_TRADES,
     REFILL_MS,
     Baseline,
-    DensityEvent,
-    DensityTracker,
     TickGrid,
+    WallEvent,
+    WallTracker,
 )
 from bybit_pipeline.shared.bybit import PUSH_PERIOD_MS
 from bybit_pipeline.shared.settings.config import DensityConfig
@@ -48,7 +48,7 @@ class Story:
     """
 
     def __init__(self, depth: int = 50, **config: Any) -> None:
-        self.tracker = DensityTracker(DensityConfig(**config), depth)
+        self.tracker = WallTracker(DensityConfig(**config), depth)
         self.book = OrderBook(depth)
         self.update_id = 10
         self.now_ms = 1_000_000
@@ -67,7 +67,7 @@ class Story:
         *,
         is_late: bool = False,
         ms: int = STEP_MS,
-    ) -> list[DensityEvent]:
+    ) -> list[WallEvent]:
         """One step; trades arrive before the book message or after it."""
         self.now_ms += ms
         self.update_id += 1
@@ -79,7 +79,7 @@ class Story:
         if is_late:
             self.tracker.on_trades(trades)
         self.tracker.update(self.book, self.now_ms)
-        for wall in self.tracker.walls():
+        for wall in self.tracker.accounts():
             check_balance(wall)
         return self.tracker.take_events()
 
@@ -87,19 +87,19 @@ class Story:
         """A trade that takes from the bids in the middle of the coming step."""
         return trade(self.now_ms + STEP_MS // 2, "Sell", price, size, **fields)
 
-    def wait(self, ms: int = GRACE_MS + STEP_MS) -> list[DensityEvent]:
+    def wait(self, ms: int = GRACE_MS + STEP_MS) -> list[WallEvent]:
         """Steps without news."""
         return [event for _ in range(-(-ms // STEP_MS)) for event in self.step()]
 
 
-def check_balance(wall: Wall) -> None:
+def check_balance(wall: WallAccount) -> None:
     assert wall.traded + wall.cancelled + wall.size == wall.peak + wall.refilled
     assert wall.eaten + wall.pulled + wall.size == wall.peak
     for amount in (wall.size, wall.traded, wall.cancelled, wall.refilled, wall.eaten, wall.pulled):
         assert amount >= 0
 
 
-def names(events: Iterable[DensityEvent]) -> list[str]:
+def names(events: Iterable[WallEvent]) -> list[str]:
     return [event.event for event in events]
 
 
@@ -114,20 +114,20 @@ def test_a_wall_holds_at_least_k_times_the_median_level(size: float, expected: A
 def test_what_is_told_about_a_new_wall() -> None:
     story = Story()
     (event,) = story.step([(WALL, 20.0)])
-    wall = event.density
+    wall = event.wall
     assert event.event == "detected"
     assert (wall.side, wall.price, wall.size) == ("bid", WALL, 20.0)
     assert (wall.initial_size, wall.peak_size, wall.strength) == (20.0, 20.0, 20.0)
     assert (wall.eaten_ratio, wall.pulled_ratio, wall.traded_size) == (0.0, 0.0, 0.0)
     assert wall.distance_bps == exactly((100 - WALL) / 100 * 10_000)
     assert (wall.first_seen_ms, wall.age_ms, wall.uncertain) == (story.now_ms, 0, False)
-    assert story.tracker.densities() == [wall]
+    assert story.tracker.walls() == [wall]
 
 
 def test_a_wall_that_is_there_from_the_first_snapshot_is_found_at_once() -> None:
     book = OrderBook(50)
     book.apply(snapshot(10, [*SMALL[:4], (99.95, 30.0), *SMALL[5:]], SMALL_ASKS))
-    tracker = DensityTracker(DensityConfig())
+    tracker = WallTracker(DensityConfig())
     tracker.update(book, 1_000_200)
     assert names(tracker.take_events()) == ["detected"]
 
@@ -150,8 +150,8 @@ def test_walls_hardly_move_the_baseline() -> None:
     for number in range(4):
         story.step([(round(99.99 - number / 100, 2), 100.0)])
     story.wait(5_000)
-    assert len(story.tracker.densities()) == 4
-    assert {wall.strength for wall in story.tracker.densities()} == {100.0}
+    assert len(story.tracker.walls()) == 4
+    assert {wall.strength for wall in story.tracker.walls()} == {100.0}
 
 
 def test_the_baseline_is_the_median_of_one_sample_a_second_over_the_look_back() -> None:
@@ -159,9 +159,9 @@ def test_the_baseline_is_the_median_of_one_sample_a_second_over_the_look_back() 
     book = OrderBook(50)
     for second, size in enumerate([1.0, 9.0, 5.0, 7.0, 7.0]):
         book.apply(snapshot(10, [(99.0, size)], [(100.0, 1.0)]))
-        baseline.observe(book.bid_half, second * 1000)
+        baseline.observe(book.bid_side, second * 1000)
         book.apply(snapshot(10, [(99.0, 1e9)], [(100.0, 1.0)]))
-        baseline.observe(book.bid_half, second * 1000 + 999)  # too early for a sample
+        baseline.observe(book.bid_side, second * 1000 + 999)  # too early for a sample
         expected = [1.0, 5.0, 5.0, 7.0, 7.0]
         assert baseline.value == expected[second]
 
@@ -194,8 +194,8 @@ def test_a_wall_that_is_fed_has_grown() -> None:
     assert story.step([(WALL, 24.0)]) == []
     (event,) = story.step([(WALL, 25.0)])
     assert event.event == "grown"
-    assert (event.density.size, event.density.peak_size) == (25.0, 25.0)
-    assert event.density.initial_size == 20.0
+    assert (event.wall.size, event.wall.peak_size) == (25.0, 25.0)
+    assert event.wall.initial_size == 20.0
 
 
 def test_a_wall_that_hovers_at_the_threshold_does_not_flicker() -> None:
@@ -221,7 +221,7 @@ def test_refilling_after_being_partly_eaten_is_growing_again() -> None:
     assert story.step([(WALL, 12.0)], trades=[story.sold(8.0)]) == []
     (event,) = story.step([(WALL, 20.0)])
     assert event.event == "grown"
-    wall = event.density
+    wall = event.wall
     assert (wall.traded_size, wall.refilled_size, wall.peak_size) == (8.0, 8.0, 20.0)
     assert (wall.eaten_ratio, wall.pulled_ratio) == (0.0, 0.0)
 
@@ -236,7 +236,7 @@ def test_a_wall_that_trades_took_is_eaten_whichever_message_comes_first(is_late:
     assert story.step([(WALL, 12.0)], trades=[story.sold(8.0)], is_late=is_late) == []
     sold = [story.sold(7.0, trade_id="a"), story.sold(1.0, trade_id="b")]
     (event,) = story.step([(WALL, 4.0)], trades=sold, is_late=is_late)
-    wall = event.density
+    wall = event.wall
     assert event.event == "eaten"
     assert (wall.size, wall.traded_size, wall.cancelled_size) == (4.0, 16.0, 0.0)
     assert (wall.eaten_ratio, wall.pulled_ratio) == (0.8, 0.0)
@@ -247,10 +247,10 @@ def test_a_wall_may_be_eaten_above_its_threshold_and_is_told_once() -> None:
     story = Story()
     story.step([(WALL, 100.0)])
     assert names(story.step([(WALL, 20.0)], trades=[story.sold(80.0)])) == ["eaten"]
-    assert [wall.size for wall in story.tracker.densities()] == [20.0]
+    assert [wall.size for wall in story.tracker.walls()] == [20.0]
     assert story.step([(WALL, 10.0)], trades=[story.sold(10.0)]) == []
     assert story.step([(WALL, 0.0)], trades=[story.sold(10.0)]) == []
-    assert story.tracker.densities() == []
+    assert story.tracker.walls() == []
 
 
 def test_an_eaten_wall_that_is_filled_up_again_is_the_same_wall_grown() -> None:
@@ -258,15 +258,15 @@ def test_an_eaten_wall_that_is_filled_up_again_is_the_same_wall_grown() -> None:
     story.step([(WALL, 20.0)])
     first_seen_ms = story.now_ms
     assert names(story.step([(WALL, 0.0)], trades=[story.sold(20.0)])) == ["eaten"]
-    assert story.tracker.densities() == []
+    assert story.tracker.walls() == []
     story.wait(5_000)
     (event,) = story.step([(WALL, 20.0)])
     assert event.event == "grown"
-    assert event.density.first_seen_ms == first_seen_ms
-    assert (event.density.initial_size, event.density.peak_size) == (20.0, 20.0)
-    assert (event.density.traded_size, event.density.eaten_ratio) == (0.0, 0.0)
+    assert event.wall.first_seen_ms == first_seen_ms
+    assert (event.wall.initial_size, event.wall.peak_size) == (20.0, 20.0)
+    assert (event.wall.traded_size, event.wall.eaten_ratio) == (0.0, 0.0)
     (event,) = story.step([(WALL, 4.0)], trades=[story.sold(16.0)])
-    assert (event.event, event.density.eaten_ratio) == ("eaten", 0.8)
+    assert (event.event, event.wall.eaten_ratio) == ("eaten", 0.8)
 
 
 def test_an_eaten_wall_that_is_filled_up_a_little_is_a_smaller_wall_that_can_be_eaten_again() -> (
@@ -276,10 +276,10 @@ def test_an_eaten_wall_that_is_filled_up_a_little_is_a_smaller_wall_that_can_be_
     story.step([(WALL, 100.0)])
     assert names(story.step([(WALL, 10.0)], trades=[story.sold(90.0)])) == ["eaten"]
     (event,) = story.step([(WALL, 15.0)])
-    assert (event.event, event.density.peak_size) == ("grown", 15.0)
+    assert (event.event, event.wall.peak_size) == ("grown", 15.0)
     assert story.wait() == []
     (event,) = story.step([(WALL, 3.0)], trades=[story.sold(12.0)])
-    assert (event.event, event.density.eaten_ratio) == ("eaten", 0.8)
+    assert (event.event, event.wall.eaten_ratio) == ("eaten", 0.8)
 
 
 def test_an_eaten_wall_that_is_filled_up_much_later_is_a_new_wall() -> None:
@@ -287,7 +287,7 @@ def test_an_eaten_wall_that_is_filled_up_much_later_is_a_new_wall() -> None:
     story.step([(WALL, 20.0)])
     story.step([(WALL, 0.0)], trades=[story.sold(20.0)])
     story.wait(11_000)
-    assert story.tracker.walls() == []
+    assert story.tracker.accounts() == []
     assert story.tracker.tracked == 0
     assert names(story.step([(WALL, 20.0)])) == ["detected"]
 
@@ -299,11 +299,11 @@ def test_a_wall_that_leaves_without_trades_is_pulled_once_no_trade_can_come_any_
     assert story.step([(WALL, 0.0)]) == []
     (event,) = story.wait()
     assert GRACE_MS < story.now_ms - gone_ms <= GRACE_MS + 2 * STEP_MS
-    wall = event.density
+    wall = event.wall
     assert event.event == "pulled"
     assert (wall.size, wall.traded_size, wall.cancelled_size) == (0.0, 0.0, 20.0)
     assert (wall.eaten_ratio, wall.pulled_ratio) == (0.0, 1.0)
-    assert story.tracker.walls() == []
+    assert story.tracker.accounts() == []
 
 
 def test_a_wall_that_was_pulled_is_told_in_time_even_if_its_level_goes_on_shrinking() -> None:
@@ -311,11 +311,11 @@ def test_a_wall_that_was_pulled_is_told_in_time_even_if_its_level_goes_on_shrink
     story.step([(WALL, 20.0)])
     story.step([(WALL, 1.0)])
     fell_ms = story.now_ms
-    told: list[DensityEvent] = []
+    told: list[WallEvent] = []
     while not told and story.now_ms < fell_ms + 2 * FALL_MS:
         told = story.step([(WALL, 1.0 + (story.update_id % 2) / 10)])
     assert names(told) == ["pulled"]
-    assert told[0].density.uncertain, "the last decrease may yet turn out to be a trade"
+    assert told[0].wall.uncertain, "the last decrease may yet turn out to be a trade"
     assert FALL_MS < story.now_ms - fell_ms <= FALL_MS + STEP_MS
 
 
@@ -334,7 +334,7 @@ def test_the_verdict_waits_for_a_trade_that_could_turn_it() -> None:
     story.tracker.on_trades([rest])
     (event,) = story.step()
     assert event.event == "eaten"
-    assert event.density.eaten_ratio > event.density.pulled_ratio
+    assert event.wall.eaten_ratio > event.wall.pulled_ratio
 
 
 def test_a_wall_that_was_nibbled_and_then_pulled_is_pulled_with_both_ratios() -> None:
@@ -344,7 +344,7 @@ def test_a_wall_that_was_nibbled_and_then_pulled_is_pulled_with_both_ratios() ->
     story.step([(WALL, 0.0)])
     (event,) = story.wait()
     assert event.event == "pulled"
-    assert (event.density.eaten_ratio, event.density.pulled_ratio) == (0.25, 0.75)
+    assert (event.wall.eaten_ratio, event.wall.pulled_ratio) == (0.25, 0.75)
 
 
 def test_a_wall_that_left_mostly_by_trades_is_eaten_even_below_the_ratio() -> None:
@@ -353,7 +353,7 @@ def test_a_wall_that_left_mostly_by_trades_is_eaten_even_below_the_ratio() -> No
     story.step([(WALL, 0.0)], trades=[story.sold(12.0)])
     (event,) = story.wait()
     assert event.event == "eaten"
-    assert (event.density.eaten_ratio, event.density.pulled_ratio) == (0.6, 0.4)
+    assert (event.wall.eaten_ratio, event.wall.pulled_ratio) == (0.6, 0.4)
 
 
 def test_a_wall_that_fell_by_trades_is_given_time_to_be_eaten_to_the_ratio() -> None:
@@ -362,7 +362,7 @@ def test_a_wall_that_fell_by_trades_is_given_time_to_be_eaten_to_the_ratio() -> 
     assert story.step([(WALL, 4.0)], trades=[story.sold(6.0)]) == []
     story.wait(1_000)
     (event,) = story.step([(WALL, 1.0)], trades=[story.sold(3.0)])
-    assert (event.event, event.density.eaten_ratio) == ("eaten", 0.9)
+    assert (event.event, event.wall.eaten_ratio) == ("eaten", 0.9)
 
 
 def test_a_wall_that_fell_by_trades_and_stays_there_is_eaten_in_the_end() -> None:
@@ -370,7 +370,7 @@ def test_a_wall_that_fell_by_trades_and_stays_there_is_eaten_in_the_end() -> Non
     story.step([(WALL, 10.0)])
     story.step([(WALL, 4.0)], trades=[story.sold(6.0)])
     (event,) = story.wait(5_500)
-    assert (event.event, event.density.eaten_ratio, event.density.size) == ("eaten", 0.6, 4.0)
+    assert (event.event, event.wall.eaten_ratio, event.wall.size) == ("eaten", 0.6, 4.0)
 
 
 def test_a_wall_that_fell_and_recovers_in_time_goes_on_living() -> None:
@@ -379,7 +379,7 @@ def test_a_wall_that_fell_and_recovers_in_time_goes_on_living() -> None:
     assert story.step([(WALL, 0.0)]) == []
     assert names(story.step([(WALL, 10.0)])) == ["grown"]
     assert story.wait() == []
-    assert [wall.size for wall in story.tracker.densities()] == [10.0]
+    assert [wall.size for wall in story.tracker.walls()] == [10.0]
 
 
 def test_a_wall_out_of_range_is_removed() -> None:
@@ -388,7 +388,7 @@ def test_a_wall_out_of_range_is_removed() -> None:
     moved = [(round(100.01 + step / 100, 2), 0.0) for step in range(6)]
     (event,) = story.step([(100.04, 1.0)], moved)
     assert event.event == "removed"
-    assert (event.density.size, event.density.cancelled_size) == (20.0, 0.0)
+    assert (event.wall.size, event.wall.cancelled_size) == (20.0, 0.0)
     assert story.tracker.tracked == 0
 
 
@@ -398,7 +398,7 @@ def test_a_wall_that_slides_out_of_the_visible_book_is_removed_and_not_pulled() 
     assert names(story.step([(bottom, 20.0)])) == ["detected"]
     (event,) = story.step([(100.0, 1.0), (bottom, 0.0)])
     assert event.event == "removed"
-    assert (event.density.size, event.density.cancelled_size) == (20.0, 0.0)
+    assert (event.wall.size, event.wall.cancelled_size) == (20.0, 0.0)
 
 
 def test_the_last_wall_of_a_book_that_is_not_full_can_be_pulled() -> None:
@@ -414,12 +414,12 @@ def test_the_walls_of_a_dropped_book_are_removed_as_they_were_last_seen() -> Non
     story.step([(WALL, 20.0)], [(100.05, 30.0)])
     story.tracker.drop()
     events = story.tracker.take_events()
-    assert [(event.event, event.density.size) for event in events] == [
+    assert [(event.event, event.wall.size) for event in events] == [
         ("removed", 20.0),
         ("removed", 30.0),
     ]
     assert story.tracker.tracked == 0
-    assert story.tracker.densities() == []
+    assert story.tracker.walls() == []
 
 
 def test_the_walls_of_a_book_that_loses_a_side_are_removed() -> None:
@@ -431,12 +431,12 @@ def test_the_walls_of_a_book_that_loses_a_side_are_removed() -> None:
     story.update_id += 1
     story.book.apply(story.message((), [(SMALL_ASKS[0][0], 0.0)]))
     story.tracker.on_book(story.book)
-    assert story.tracker.densities(story.book) == []
+    assert story.tracker.walls(story.book) == []
     story.tracker.update(story.book, story.now_ms)
     (event,) = story.tracker.take_events()
-    assert (event.event, event.density.size) == ("removed", 20.0)
-    assert event.density.age_ms == story.now_ms - event.density.first_seen_ms
-    assert (story.tracker.payloads(), story.tracker.tracked) == ([], 0)
+    assert (event.event, event.wall.size) == ("removed", 20.0)
+    assert event.wall.age_ms == story.now_ms - event.wall.first_seen_ms
+    assert (story.tracker.records(), story.tracker.tracked) == ([], 0)
 
 
 def test_an_eaten_wall_that_waits_to_be_filled_up_is_forgotten_silently_with_the_book() -> None:
@@ -466,7 +466,7 @@ def test_a_trade_outside_the_time_of_the_decrease_does_not_explain_it() -> None:
     early = trade(story.now_ms - STEP_MS, "Sell", WALL, 16.0)
     story.step([(WALL, 4.0)], trades=[early])
     (event,) = story.wait()
-    assert (event.event, event.density.traded_size) == ("pulled", 0.0)
+    assert (event.event, event.wall.traded_size) == ("pulled", 0.0)
 
 
 def test_a_trade_before_the_decrease_was_made_good_and_does_not_explain_it() -> None:
@@ -475,7 +475,7 @@ def test_a_trade_before_the_decrease_was_made_good_and_does_not_explain_it() -> 
     story.step(trades=[story.sold(16.0)])
     story.step([(WALL, 4.0)])
     (event,) = story.wait()
-    wall = event.density
+    wall = event.wall
     assert (event.event, wall.traded_size, wall.refilled_size) == ("pulled", 16.0, 16.0)
     assert (wall.cancelled_size, wall.eaten_ratio, wall.pulled_ratio) == (16.0, 0.0, 0.8)
 
@@ -494,8 +494,8 @@ def test_a_trade_that_cannot_have_hit_the_wall_does_not_explain_its_decrease(sol
     fields = {"price": WALL, "size": 16.0, "side": "Sell"} | sold
     story.step([(WALL, 4.0)], trades=[trade(story.now_ms + 50, **fields)])
     (event,) = story.wait()
-    assert (event.event, event.density.traded_size) == ("pulled", 0.0)
-    assert not event.density.uncertain
+    assert (event.event, event.wall.traded_size) == ("pulled", 0.0)
+    assert not event.wall.uncertain
 
 
 def test_the_same_trade_received_twice_counts_once() -> None:
@@ -504,7 +504,7 @@ def test_the_same_trade_received_twice_counts_once() -> None:
     sold = story.sold(8.0)
     story.step([(WALL, 4.0)], trades=[sold, sold])
     (event,) = story.wait()
-    assert (event.event, event.density.traded_size) == ("pulled", 8.0)
+    assert (event.event, event.wall.traded_size) == ("pulled", 8.0)
 
 
 def test_a_trade_that_the_book_never_showed_was_made_good_at_once() -> None:
@@ -512,7 +512,7 @@ def test_a_trade_that_the_book_never_showed_was_made_good_at_once() -> None:
     story.step([(WALL, 20.0)])
     story.step(trades=[story.sold(5.0)])
     story.wait()
-    (wall,) = story.tracker.densities()
+    (wall,) = story.tracker.walls()
     assert (wall.traded_size, wall.refilled_size, wall.size) == (5.0, 5.0, 20.0)
 
 
@@ -521,7 +521,7 @@ def test_trades_larger_than_the_decrease_mean_a_refill() -> None:
     story.step([(WALL, 20.0)])
     story.step([(WALL, 18.0)], trades=[story.sold(5.0)])
     story.wait()
-    (wall,) = story.tracker.densities()
+    (wall,) = story.tracker.walls()
     assert (wall.traded_size, wall.refilled_size, wall.cancelled_size) == (5.0, 3.0, 0.0)
     assert wall.eaten_ratio == 0.1
 
@@ -533,7 +533,7 @@ def test_trades_before_the_wall_was_found_are_not_its_own() -> None:
     early = [trade(found_ms - 1, "Sell", WALL, 5.0), trade(found_ms, "Sell", WALL, 5.0)]
     story.tracker.on_trades(early)
     story.wait()
-    (wall,) = story.tracker.densities()
+    (wall,) = story.tracker.walls()
     assert (wall.traded_size, wall.refilled_size) == (0.0, 0.0)
 
 
@@ -559,8 +559,8 @@ FOUND_MS = 1_000_000 + STEP_MS
 def test_a_trade_that_came_before_the_wall_was_found_counts() -> None:
     story = found_after([trade(FOUND_MS + 40, "Sell", WALL, 20.0)])
     (event,) = story.step([(WALL, 0.0)])
-    assert (event.event, event.density.traded_size) == ("eaten", 20.0)
-    assert not event.density.uncertain
+    assert (event.event, event.wall.traded_size) == ("eaten", 20.0)
+    assert not event.wall.uncertain
     assert "pulled" not in names(story.wait())
 
 
@@ -577,30 +577,30 @@ def test_a_trade_before_the_finding_that_cannot_have_hit_the_wall_is_not_its_own
     fields = {"match_ms": FOUND_MS + 40, "price": WALL, "size": 20.0, "side": "Sell"} | sold
     story = found_after([trade(**fields)])
     told = [*story.step([(WALL, 0.0)]), *story.wait()]
-    assert [(event.event, event.density.traded_size) for event in told] == [("pulled", 0.0)]
+    assert [(event.event, event.wall.traded_size) for event in told] == [("pulled", 0.0)]
 
 
 def test_a_trade_received_before_and_after_the_finding_counts_once() -> None:
     sold = trade(FOUND_MS + 40, "Sell", WALL, 8.0)
     story = found_after([sold, sold])
     (event,) = [*story.step([(WALL, 4.0)], trades=[sold]), *story.wait()]
-    assert (event.event, event.density.traded_size) == ("pulled", 8.0)
+    assert (event.event, event.wall.traded_size) == ("pulled", 8.0)
 
 
 def test_retail_price_improvement_before_the_finding_makes_it_uncertain() -> None:
     story = found_after([trade(FOUND_MS + 40, "Sell", WALL, 8.0, is_rpi=True)])
-    assert [wall.uncertain for wall in story.tracker.densities()] == [True]
+    assert [wall.uncertain for wall in story.tracker.walls()] == [True]
 
 
 def test_more_trades_than_are_kept_make_a_new_wall_uncertain() -> None:
     for number, expected in ((RECENT_TRADES - 1, False), (RECENT_TRADES, True)):
         story = found_after(trade(FOUND_MS + 40, "Buy", 100.01, 1.0, str(n)) for n in range(number))
-        assert [wall.uncertain for wall in story.tracker.densities()] == [expected]
+        assert [wall.uncertain for wall in story.tracker.walls()] == [expected]
 
 
 def test_trades_lost_after_the_book_that_shows_a_wall_make_it_uncertain() -> None:
     story = found_after([], is_lost=True)
-    assert [wall.uncertain for wall in story.tracker.densities()] == [True]
+    assert [wall.uncertain for wall in story.tracker.walls()] == [True]
 
 
 def test_a_wall_that_is_filled_up_again_keeps_the_trades_that_its_book_does_not_show_yet() -> None:
@@ -610,7 +610,7 @@ def test_a_wall_that_is_filled_up_again_keeps_the_trades_that_its_book_does_not_
     after = trade(story.now_ms + STEP_MS + 50, "Sell", WALL, 60.0)
     assert names(story.step([(WALL, 60.0)], trades=[after])) == ["grown"]
     (event,) = story.step([(WALL, 0.0)])
-    assert (event.event, event.density.traded_size) == ("eaten", 60.0)
+    assert (event.event, event.wall.traded_size) == ("eaten", 60.0)
 
 
 def test_retail_price_improvement_at_the_walls_price_makes_it_uncertain() -> None:
@@ -618,7 +618,7 @@ def test_retail_price_improvement_at_the_walls_price_makes_it_uncertain() -> Non
     story.step([(WALL, 20.0)])
     story.step([(WALL, 4.0)], trades=[story.sold(16.0, is_rpi=True)])
     (event,) = story.wait()
-    assert (event.event, event.density.uncertain) == ("pulled", True)
+    assert (event.event, event.wall.uncertain) == ("pulled", True)
 
 
 def test_lost_trades_make_the_present_walls_uncertain_and_not_later_ones() -> None:
@@ -626,7 +626,7 @@ def test_lost_trades_make_the_present_walls_uncertain_and_not_later_ones() -> No
     story.step([(WALL, 20.0)])
     story.tracker.on_trades_lost()
     story.step([(99.94, 20.0)])
-    assert {wall.price: wall.uncertain for wall in story.tracker.densities()} == {
+    assert {wall.price: wall.uncertain for wall in story.tracker.walls()} == {
         WALL: True,
         99.94: False,
     }
@@ -635,9 +635,9 @@ def test_lost_trades_make_the_present_walls_uncertain_and_not_later_ones() -> No
 def test_without_trades_every_wall_is_uncertain() -> None:
     story = Story()
     story.tracker.follow_trades(False)
-    assert [event.density.uncertain for event in story.step([(WALL, 20.0)])] == [True]
+    assert [event.wall.uncertain for event in story.step([(WALL, 20.0)])] == [True]
     story.tracker.follow_trades(True)
-    assert [event.density.uncertain for event in story.step([(99.94, 20.0)])] == [False]
+    assert [event.wall.uncertain for event in story.step([(99.94, 20.0)])] == [False]
 
 
 # -- neighbouring levels ---------------------------------------------------------------------------
@@ -646,10 +646,10 @@ def test_without_trades_every_wall_is_uncertain() -> None:
 def test_neighbouring_levels_are_one_wall_known_by_the_largest() -> None:
     story = Story(bucket_ticks=3)
     (event,) = story.step([(99.95, 2.0), (99.94, 5.0), (99.93, 3.0)])
-    wall = event.density
+    wall = event.wall
     assert (wall.price, wall.size) == (99.94, 10.0)
     assert story.step([(99.95, 7.0), (99.94, 0.0)]) == []
-    (wall,) = story.tracker.densities()
+    (wall,) = story.tracker.walls()
     assert (wall.price, wall.size, wall.initial_size) == (99.94, 10.0, 10.0)
     assert names(story.step([(99.93, 6.0)])) == ["grown"]
 
@@ -659,13 +659,13 @@ def test_each_level_of_a_wall_has_its_own_trades() -> None:
     story.step([(99.95, 10.0), (99.94, 10.0)])
     sold = [story.sold(10.0, 99.95), story.sold(6.0, 99.94)]
     (event,) = story.step([(99.95, 0.0), (99.94, 4.0)], trades=sold)
-    assert (event.event, event.density.eaten_ratio) == ("eaten", 0.8)
+    assert (event.event, event.wall.eaten_ratio) == ("eaten", 0.8)
 
 
 def test_a_wall_beside_one_that_waits_to_be_filled_up_is_found_when_that_is_over() -> None:
     story = Story(bucket_ticks=2)
     (event,) = story.step([(99.95, 20.0)])
-    assert event.density.price == 99.95, "with 99.94"
+    assert event.wall.price == 99.95, "with 99.94"
     sold = [story.sold(20.0, 99.95), story.sold(1.0, 99.94)]
     assert names(story.step([(99.95, 0.0), (99.94, 0.0)], trades=sold)) == ["eaten"]
     over_ms = story.now_ms + REFILL_MS + 1
@@ -678,7 +678,7 @@ def test_a_wall_beside_one_that_waits_to_be_filled_up_is_found_when_that_is_over
 def test_walls_never_share_a_level() -> None:
     story = Story(bucket_ticks=4)
     events = story.step([(round(99.99 - step / 100, 2), 20.0) for step in range(10)])
-    prices = [level.price for wall in story.tracker.walls() for level in wall.levels]
+    prices = [level.price for wall in story.tracker.accounts() for level in wall.levels]
     assert len(events) >= 2
     assert len(prices) == len(set(prices)) == story.tracker.tracked
 
@@ -745,8 +745,8 @@ def test_the_accounts_balance_exactly_whatever_happens(actions: Any, bucket_tick
             assert wall.traded_size + wall.cancelled_size + wall.size == exactly(
                 wall.peak_size + wall.refilled_size
             )
-        alive &= {(wall.side, wall.price) for wall in story.tracker.walls()}
-        assert story.tracker.tracked == sum(len(wall.levels) for wall in story.tracker.walls())
+        alive &= {(wall.side, wall.price) for wall in story.tracker.accounts()}
+        assert story.tracker.tracked == sum(len(wall.levels) for wall in story.tracker.accounts())
 
 
 WAITS_MS = (0, 50, 300, 3_000, FALL_MS + 1_000, REFILL_MS + 1_000)
@@ -783,7 +783,7 @@ def test_nothing_is_told_later_when_walls_are_judged_only_when_they_ask_for_it(
             assert asked.tracker.take_events() == always.tracker.take_events()
     for story in (always, asked):
         story.tracker.update(story.book, story.now_ms)
-    assert asked.tracker.densities() == always.tracker.densities()
+    assert asked.tracker.walls() == always.tracker.walls()
 
 
 @given(ACTIONS)
@@ -801,7 +801,7 @@ def test_the_totals_do_not_depend_on_which_message_arrives_first(actions: Any) -
             ]
             story.step(levels, (), trades, is_late=is_late)
         story.wait()
-        walls = [wall for wall in story.tracker.walls() if wall.price == WALL]
+        walls = [wall for wall in story.tracker.accounts() if wall.price == WALL]
         totals.append([(wall.traded, wall.cancelled, wall.refilled) for wall in walls])
     assert totals[0] == totals[1]
 
@@ -818,7 +818,7 @@ def test_the_events_of_a_capture_are_those_of_a_brute_force_replay(
 ) -> None:
     config = DensityConfig()
     books: dict[str, OrderBook] = {}
-    trackers: dict[str, DensityTracker] = {}
+    trackers: dict[str, WallTracker] = {}
     models: dict[str, NaiveWalls] = {}
     events = 0
     for raw in read_capture(captures / name):
@@ -826,7 +826,7 @@ def test_the_events_of_a_capture_are_those_of_a_brute_force_replay(
         if kind == "orderbook":
             message = recorded_book(raw)
             book = books.setdefault(symbol, OrderBook(200))
-            tracker = trackers.setdefault(symbol, DensityTracker(config, 200))
+            tracker = trackers.setdefault(symbol, WallTracker(config, 200))
             model = models.setdefault(
                 symbol,
                 NaiveWalls(
@@ -858,7 +858,7 @@ def test_the_events_of_a_capture_are_those_of_a_brute_force_replay(
             ]
             assert told == model.update(message.exchange_ts_ms)
             events += len(told)
-            for wall in tracker.walls():
+            for wall in tracker.accounts():
                 check_balance(wall)
         elif kind == "publicTrade" and symbol in trackers:
             trades = recorded_trades(raw).trades
