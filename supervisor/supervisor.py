@@ -2,7 +2,7 @@
 The supervisor: one loop that starts, watches, restarts and stops the children and answers users.
 
 Moves messages between the children, the command line and the parts that decide: ``plan`` (who does
-what), ``keeper`` and ``policy`` (who lives), ``source`` (live or simulated), ``status`` (what is
+what), ``child`` and ``policy`` (who lives), ``source`` (live or simulated), ``status`` (what is
 said). It is an ``Actor`` whose control plane is the other end: a ROUTER.
 """
 
@@ -69,7 +69,7 @@ STOP_S = 4.5
 """How long an orderly stop may take before whoever is left is killed."""
 STOP_GROUPS = (("connector",), ("simulator", "trades", "orderbook"), ("forwarder", "dashboard"))
 """Roles in the order in which they stop; each group has its share of ``STOP_S``."""
-COMPLAIN_S = 10.0
+WARNING_PERIOD_S = 10.0
 """At most one line in this time about heartbeats that cannot be used."""
 LOG_BYTES_MAX = 16 * 1024 * 1024
 
@@ -127,39 +127,39 @@ class Supervisor(Actor):
         self._run_dir = run_dir
         self._log = run_dir.path / LOG if log_children else None
         self._lifeline = Lifeline()
-        self._household = Children(
+        self._children = Children(
             plan, self._send, lifeline=self._lifeline, log=self._log, command=command
         )
-        self._obituaries = LastWill(f"{self.clock.time_ns() // 1_000_000:x}")
+        self._last_will = LastWill(f"{self.clock.time_ns() // 1_000_000:x}")
         self._forwarder_starts = 0
         self._endpoints: dict[str, Any] | None = None
         """As written to ``endpoints.json``; None before everything was up for the first time."""
-        self._is_unwritten = False
+        self._write_failed = False
         """That file could not be written, which was said."""
         self._fallback = FallbackRule(
             is_auto=plan.config.source == "auto", after_s=plan.config.connector.fallback_after_s
         )
         self._discovery = Discovery(plan.config.instruments, plan.config.connector, self.telemetry)
         self._prober: Prober | None = None
-        self._is_hurried = False
-        self._complained = float("-inf")
+        self._stops_at_once = False
+        self._warned_at = float("-inf")
         self._has_news = False
-        self._looked_at = 0.0
+        self._refreshed_at = 0.0
         """A heartbeat has come since the last tick."""
-        self._inquiries = Gather()
-        self._trials = PendingSubscriptions()
+        self._gather = Gather()
+        self._pending = PendingSubscriptions()
         self._cleanup = contextlib.ExitStack()
         self._declare_counters()
 
     @property
     def plan(self) -> Plan:
         """The plan in force."""
-        return self._household.plan
+        return self._children.plan
 
     @property
     def _has_only_patterns(self) -> bool:
         """True while patterns are all there is, and stand for nothing: no connector runs."""
-        return bool(self.plan.selection.choices) and not self.plan.connectors
+        return bool(self.plan.universe.patterns) and not self.plan.connectors
 
     # -- start and stop --------------------------------------------------------------------------
 
@@ -200,7 +200,7 @@ class Supervisor(Actor):
         self._router = ControlRouter(self.context, self.plan.control_endpoint)
         self._publisher = MetricPublisher(self.context, self.plan.metrics_in)
         self.watch(self._router.socket, self._on_control)
-        self.watch(self._discovery.lister.reader, self._on_lists)
+        self.watch(self._discovery.client.reader, self._on_lists)
         self.every(TICK_S, self._on_tick)
         self.every(SECOND_S, self._on_second)
         log.info(
@@ -211,21 +211,21 @@ class Supervisor(Actor):
             network=config.network,
             processes=len(self.plan.processes),
         )
-        self._household.start_missing(self.clock.monotonic())
+        self._children.start_missing(self.clock.monotonic())
         self._look()
 
     def on_stop(self) -> None:
         """End what still runs, then let go of everything."""
-        for keeper in self._household.everyone:
-            keeper.kill()
-        while any(keeper.pid is not None for keeper in self._household.everyone):
+        for child in self._children.all:
+            child.kill()
+        while any(child.pid is not None for child in self._children.all):
             time.sleep(0.005)
-            self._household.check(self.clock.monotonic())
+            self._children.check(self.clock.monotonic())
         if self._prober is not None:
             self._prober.close()
         self._discovery.close()
         if self._forwarder_starts:
-            remove_socket_file(self._household.metrics)
+            remove_socket_file(self._children.metrics)
         self._lifeline.close()
         self._cleanup.close()
 
@@ -236,14 +236,14 @@ class Supervisor(Actor):
         for number, roles in enumerate(STOP_GROUPS, start=1):
             deadline = began + STOP_S * number / len(STOP_GROUPS)
             now = self.clock.monotonic()
-            group = self._household.stop(roles, now, within_s=deadline - now)
-            while not self._is_hurried and any(keeper.pid is not None for keeper in group):
+            group = self._children.stop(roles, now, within_s=deadline - now)
+            while not self._stops_at_once and any(child.pid is not None for child in group):
                 self.turn()
 
     def _on_signal(self, number: int, _frame: object) -> None:
         """The first signal asks for an orderly stop, the second for one at once."""
         self._signals += 1
-        self._is_hurried = self._signals > 1
+        self._stops_at_once = self._signals > 1
         self._stop_signal = number
 
     def _on_wakeup(self, wakeup: int) -> None:
@@ -256,28 +256,28 @@ class Supervisor(Actor):
     def _check_children(self) -> None:
         """Notice who is gone, and say of the markets of a worker that nothing is known."""
         now = self.clock.monotonic()
-        self._household.check(now)
+        self._children.check(now)
         if self._running:
-            down = self._household.down_workers
-            for metric in self._obituaries.due(self.plan, down, now, self.clock.time_ns()):
+            down = self._children.down_workers
+            for metric in self._last_will.due(self.plan, down, now, self.clock.time_ns()):
                 self._publisher.publish(metric.topic, metric.payload)
-                self._told_down.value += 1
+                self._down_published.value += 1
 
     def _on_tick(self) -> None:
         self._check_children()
-        self._answer_inquiries()
+        self._send_gathered()
         now = self.clock.monotonic()
         if not self._running:
             return
-        if self._has_news and not self.snapshot.is_ready and now - self._looked_at >= LOOK_S:
+        if self._has_news and not self.snapshot.is_ready and now - self._refreshed_at >= LOOK_S:
             self._look()  # somebody waits for it; no need to wait for the next second
-        keepers = self._household.keepers
-        if not self._forwarder_starts and keepers[FORWARDER].exit_code == EX_CANTCREAT:
-            raise TakenError(f"metrics.endpoint: {self._household.metrics} cannot be bound")
+        children = self._children.by_name
+        if not self._forwarder_starts and children[FORWARDER].exit_code == EX_CANTCREAT:
+            raise TakenError(f"metrics.endpoint: {self._children.metrics} cannot be bound")
         links = [
-            Link(keeper.beat, keeper.status.get("last_message_ts_ms") is not None)
-            for keeper in keepers.values()
-            if keeper.role == "connector" and keeper.beat is not None
+            Link(child.beat, child.status.get("last_message_ts_ms") is not None)
+            for child in children.values()
+            if child.role == "connector" and child.beat is not None
         ]
         if self._discovery.link is not None and self._has_only_patterns:
             links = [self._discovery.link]
@@ -296,12 +296,12 @@ class Supervisor(Actor):
 
     def _look(self) -> None:
         """Make the snapshot, and keep ``endpoints.json`` as it should be."""
-        self._has_news, self._looked_at = False, self.clock.monotonic()
+        self._has_news, self._refreshed_at = False, self.clock.monotonic()
         self.snapshot = self._reporter.look(
             self.plan,
-            self._household.keepers.values(),
-            metrics=self._household.metrics,
-            dashboard=self._household.dashboard,
+            self._children.by_name.values(),
+            metrics=self._children.metrics,
+            dashboard=self._children.dashboard,
         )
         self._http.snapshot = self.snapshot
         if self._running:
@@ -309,9 +309,9 @@ class Supervisor(Actor):
 
     def _keep_endpoints(self) -> None:
         """Write ``endpoints.json`` when everything is up, and when it changes after that."""
-        if self._endpoints is None and not self._household.is_whole:
+        if self._endpoints is None and not self._children.is_complete:
             return
-        plan, metrics = self.plan, self._household.metrics
+        plan, metrics = self.plan, self._children.metrics
         endpoints = {
             "pid": os.getpid(),
             "source": plan.source,
@@ -319,7 +319,7 @@ class Supervisor(Actor):
             "keys": plan.keys,
             "control": plan.control_endpoint,
             "http": f"http://{self._http.address}",
-            "dashboard": self._household.dashboard or None,
+            "dashboard": self._children.dashboard or None,
             "market": {name: plan.market_endpoint(name) for name in plan.connectors},
             "prometheus": self._reporter.addresses(),
         }
@@ -328,11 +328,11 @@ class Supervisor(Actor):
         try:
             self._run_dir.write_endpoints(endpoints)
         except OSError as error:
-            if not self._is_unwritten:
+            if not self._write_failed:
                 log.error("cannot write endpoints.json, trying again", error=str(error))
-            self._is_unwritten = True
+            self._write_failed = True
             return
-        self._is_unwritten = False
+        self._write_failed = False
         if self._endpoints is None:
             page = {"dashboard": endpoints["dashboard"]} if endpoints["dashboard"] else {}
             log.info(
@@ -358,70 +358,70 @@ class Supervisor(Actor):
         self._router.send(process, message)
 
     def _on_control(self) -> None:
-        for letter in self._router.receive():
-            match letter.message["type"]:
+        for envelope in self._router.receive():
+            match envelope.message["type"]:
                 case "ready":
-                    self._on_ready(letter)
+                    self._on_ready(envelope)
                 case "heartbeat":
-                    self._on_beat(letter)
+                    self._on_heartbeat(envelope)
                 case "resync":
-                    self._on_resync(letter.message)
-                case "request" if letter.message.get("command") == "gaps":
-                    self._ask_for_gaps(letter)
+                    self._on_resync(envelope.message)
+                case "request" if envelope.message.get("command") == "gaps":
+                    self._ask_for_gaps(envelope)
                 case "request":
-                    self._router.send(letter.sender, self._reply(letter.message))
+                    self._router.send(envelope.sender, self._reply(envelope.message))
                 case "gaps":
-                    self._on_gaps(letter)
+                    self._on_gaps(envelope)
                 case _:
                     self._router.invalid["type"] += 1
 
-    def _on_ready(self, letter: Envelope) -> None:
+    def _on_ready(self, envelope: Envelope) -> None:
         now = self.clock.monotonic()
-        keeper = self._household.on_ready(letter.sender.decode(), letter.message, now)
-        if keeper is None:
+        child = self._children.on_ready(envelope.sender.decode(), envelope.message, now)
+        if child is None:
             return
-        log.info("up", child=keeper.name, pid=keeper.pid, after_s=round(now - keeper.started, 2))
-        if keeper.name == FORWARDER:
+        log.info("up", child=child.name, pid=child.pid, after_s=round(now - child.started, 2))
+        if child.name == FORWARDER:
             self._forwarder_starts += 1
             if self._forwarder_starts > 1:
                 for worker in self.plan.workers:
                     self._send(worker, {"type": "republish"})
-                self._obituaries.repeat()
-        if keeper.name == SIMULATOR:
+                self._last_will.repeat()
+        if child.name == SIMULATOR:
             source: Source = "replay" if self.plan.config.source == "replay" else "sim"
-            self._change_source(source, endpoint_of(keeper, "websocket"))
+            self._change_source(source, endpoint_of(child, "websocket"))
         self._look()
 
-    def _on_beat(self, letter: Envelope) -> None:
+    def _on_heartbeat(self, envelope: Envelope) -> None:
         """Take a sign of life; also one whose status cannot be used, which is dropped."""
-        keeper = self._household.keepers.get(letter.sender.decode())
-        status: dict[str, Any] | None = letter.message.get("status") or {}
+        child = self._children.by_name.get(envelope.sender.decode())
+        status: dict[str, Any] | None = envelope.message.get("status") or {}
         now = self.clock.monotonic()
         try:
             msgspec.convert(status, HeartbeatStatus)
         except msgspec.ValidationError as error:
             self._router.invalid["content"] += 1
             status = None
-            if keeper is not None and now - self._complained >= COMPLAIN_S:
-                self._complained = now
+            if child is not None and now - self._warned_at >= WARNING_PERIOD_S:
+                self._warned_at = now
                 log.warning(
-                    "heartbeat with an unusable status", child=keeper.name, error=str(error)[:200]
+                    "heartbeat with an unusable status", child=child.name, error=str(error)[:200]
                 )
-        if keeper is not None:
-            keeper.on_heartbeat(now, status)
+        if child is not None:
+            child.on_heartbeat(now, status)
             self._has_news = True
-            self._drop_refused(keeper.name, status or {})
+            self._drop_refused(child.name, status or {})
 
     def _drop_refused(self, connector: str, status: dict[str, Any]) -> None:
         """Follow no longer what somebody subscribed and the exchange refuses."""
-        streams = self._trials.take(self.plan, connector, status)
+        streams = self._pending.take(self.plan, connector, status)
         if streams:
             self._subscriptions_refused.value += len(streams)
             log.warning(
                 "refused by the exchange, followed no longer",
                 topics=[stream.topic for stream in streams],
             )
-            self._apply(self.plan.with_selection(self.plan.selection.without_named(streams)))
+            self._apply(self.plan.with_universe(self.plan.universe.without_named(streams)))
 
     def _on_resync(self, message: dict[str, Any]) -> None:
         """Pass a worker's wish for a new snapshot on to the connector that has the topic."""
@@ -435,7 +435,7 @@ class Supervisor(Actor):
 
     def _apply(self, plan: Plan) -> None:
         before = set(self.plan.processes)
-        self._household.apply(plan, self.clock.monotonic())
+        self._children.apply(plan, self.clock.monotonic())
         for name in before - set(plan.processes):
             self._publisher.retire(process_topic(name))
         self._look()
@@ -482,9 +482,9 @@ class Supervisor(Actor):
     def _on_lists(self) -> None:
         """Let symbols join and leave as the exchange lists them."""
         now_ms = self.clock.time_ns() // 1_000_000
-        selection = self._discovery.take(self.plan, self.clock.monotonic(), now_ms)
+        universe = self._discovery.take(self.plan, self.clock.monotonic(), now_ms)
         if self._running:
-            self._apply(self.plan.with_selection(selection))
+            self._apply(self.plan.with_universe(universe))
 
     # -- requests of the command line ------------------------------------------------------------
 
@@ -501,34 +501,34 @@ class Supervisor(Actor):
             return _refusal(message, str(error), EX_USAGE)
         return {"type": "reply", "id": request.id, "ok": True, "result": result}
 
-    def _ask_for_gaps(self, letter: Envelope) -> None:
-        """Pass the question on to the workers; ``_answer_inquiries`` answers it."""
+    def _ask_for_gaps(self, envelope: Envelope) -> None:
+        """Pass the question on to the workers; ``_send_gathered`` answers it."""
         try:
-            request = msgspec.convert(letter.message, _Request)
+            request = msgspec.convert(envelope.message, _Request)
         except msgspec.ValidationError as error:
             self._router.invalid["content"] += 1
-            self._router.send(letter.sender, _refusal(letter.message, str(error), EX_USAGE))
+            self._router.send(envelope.sender, _refusal(envelope.message, str(error), EX_USAGE))
             return
-        keepers = self._household.keepers
-        workers = [name for name in self.plan.workers if name in keepers and keepers[name].is_up]
+        children = self._children.by_name
+        workers = [name for name in self.plan.workers if name in children and children[name].is_up]
         now = self.clock.monotonic()
-        number = self._inquiries.ask(letter.sender, request.id, workers, now)
+        number = self._gather.ask(envelope.sender, request.id, workers, now)
         if number is None:
-            refusal = _refusal(letter.message, "too many questions at a time", EX_UNAVAILABLE)
-            self._router.send(letter.sender, refusal)
+            refusal = _refusal(envelope.message, "too many questions at a time", EX_UNAVAILABLE)
+            self._router.send(envelope.sender, refusal)
             return
         for worker in workers:
             self._send(worker, {"type": "gaps", "id": number})
-        self._answer_inquiries()
+        self._send_gathered()
 
-    def _on_gaps(self, letter: Envelope) -> None:
-        number, gaps = letter.message.get("id"), letter.message.get("gaps")
-        if not self._inquiries.take(number, letter.sender.decode(), gaps):
+    def _on_gaps(self, envelope: Envelope) -> None:
+        number, gaps = envelope.message.get("id"), envelope.message.get("gaps")
+        if not self._gather.take(number, envelope.sender.decode(), gaps):
             self._router.invalid["content"] += 1
-        self._answer_inquiries()
+        self._send_gathered()
 
-    def _answer_inquiries(self) -> None:
-        for answer in self._inquiries.due(self.clock.monotonic()):
+    def _send_gathered(self) -> None:
+        for answer in self._gather.due(self.clock.monotonic()):
             result = {"gaps": answer.gaps, "silent": answer.silent}
             reply = {"type": "reply", "id": answer.request_id, "ok": True, "result": result}
             self._router.send(answer.receiver, reply)
@@ -548,8 +548,8 @@ class Supervisor(Actor):
         is_joining = request.command == "subscribe"
         after = subscribe(before, words) if is_joining else unsubscribe(before, words)
         log.info(request.command, markets=words)
-        asked = set(before.selection.named)
-        self._trials.start(s for s in after.selection.named if s not in asked)
+        asked = set(before.universe.named)
+        self._pending.start(s for s in after.universe.named if s not in asked)
         self._apply(after)
         self._keep_patterns()
         markets = markets_of(before, words)
@@ -576,7 +576,7 @@ class Supervisor(Actor):
         entries = {entry["process"]: entry for entry in self.snapshot.status["connectors"]}
         found = {}
         for topic in topics:
-            answer = self._trials.answer(topic)
+            answer = self._pending.answer(topic)
             placement = streams.get(topic)
             entry = entries.get(placement.connector) if placement else None
             if answer is None and placement is not None and entry is not None:
@@ -601,7 +601,7 @@ class Supervisor(Actor):
         self._published = telemetry.counter(
             "metrics_published_total", "Metrics published.", process=self.process, kind="process"
         )
-        self._told_down = telemetry.counter(
+        self._down_published = telemetry.counter(
             "metrics_published_total", "Metrics published.", process=self.process, kind="down"
         )
         telemetry.counters(

@@ -39,7 +39,7 @@ not the child hangs, and to start another one would only make it worse.
 
 
 class Process(Protocol):
-    """What a keeper needs of a running process; ``child.ChildProcess`` is the real one."""
+    """What a child needs of a running process; ``child.ChildProcess`` is the real one."""
 
     @property
     def pid(self) -> int:

@@ -51,7 +51,7 @@ class Children:
 
     Attributes:
         plan: The plan in force; ``apply`` changes it.
-        keepers: By process name, in the order of their first start.
+        children: By process name, in the order of their first start.
         metrics: Where subscribers connect; exact once the forwarder is up.
         dashboard: Address of the page; empty while there is none.
     """
@@ -66,7 +66,7 @@ class Children:
         command: Callable[[str], Sequence[str]] = module_command,
     ) -> None:
         self.plan = plan
-        self.keepers: dict[str, Child] = {}
+        self.by_name: dict[str, Child] = {}
         self.metrics = plan.config.metrics.endpoint
         self.dashboard = ""
         self._send = send
@@ -74,7 +74,7 @@ class Children:
         self._log = log
         self._command = command
         self._leaving: list[Child] = []
-        self._told: dict[str, Plan] = {}
+        self._known_plans: dict[str, Plan] = {}
         """The plan that each child knows: that of its spec, or of what it was told since."""
         self._ports: dict[str, int] = {}
         """The scrape port that each child had last; its successor asks for it."""
@@ -82,22 +82,22 @@ class Children:
         self._checked: float | None = None
 
     @property
-    def everyone(self) -> list[Child]:
+    def all(self) -> list[Child]:
         """All children, also those on the way out."""
-        return [*self.keepers.values(), *self._leaving]
+        return [*self.by_name.values(), *self._leaving]
 
     @property
-    def is_whole(self) -> bool:
+    def is_complete(self) -> bool:
         """True while every process of the plan is up."""
         return all(
-            name in self.keepers and self.keepers[name].is_up for name in self.plan.processes
+            name in self.by_name and self.by_name[name].is_up for name in self.plan.processes
         )
 
     @property
     def down_workers(self) -> list[str]:
         """Workers that should run and do not, after a crash: nobody speaks for their markets."""
         names = self.plan.workers
-        return [name for name in names if name in self.keepers and self.keepers[name].is_down]
+        return [name for name in names if name in self.by_name and self.by_name[name].is_down]
 
     def start_missing(self, now: float) -> None:
         """
@@ -109,19 +109,19 @@ class Children:
         """
         if self._is_closing:
             return
-        leaving = {keeper.name for keeper in self._leaving}
+        leaving = {child.name for child in self._leaving}
         for name in self.plan.processes:
             if name in leaving:
                 continue  # its predecessor still has the socket and the name: start after it
-            if name not in self.keepers:
-                self.keepers[name] = Child(name, role_of(name), partial(self._spawn, name))
-            keeper = self.keepers[name]
+            if name not in self.by_name:
+                self.by_name[name] = Child(name, role_of(name), partial(self._spawn, name))
+            child = self.by_name[name]
             has_address = {
                 "connector": bool(self.plan.url),
-                "dashboard": self.keepers[FORWARDER].is_up,
+                "dashboard": self.by_name[FORWARDER].is_up,
             }
-            if keeper.is_new and has_address.get(keeper.role, True):
-                keeper.start(now)
+            if child.is_new and has_address.get(child.role, True):
+                child.start(now)
 
     def check(self, now: float) -> None:
         """
@@ -132,12 +132,12 @@ class Children:
         """
         paused_s = 0.0 if self._checked is None else now - self._checked
         self._checked = now
-        for keeper in self.everyone:
+        for child in self.all:
             if paused_s > PAUSE_S:
-                keeper.excuse(paused_s)
-            keeper.check(now)
-        if any(keeper.is_gone for keeper in self._leaving):
-            self._leaving = [keeper for keeper in self._leaving if not keeper.is_gone]
+                child.excuse(paused_s)
+            child.check(now)
+        if any(child.is_gone for child in self._leaving):
+            self._leaving = [child for child in self._leaving if not child.is_gone]
             self.start_missing(now)
 
     def apply(self, plan: Plan, now: float) -> None:
@@ -148,42 +148,42 @@ class Children:
         not take its end for a loss. A child that is not up is told when it is.
         """
         self.plan = plan
-        for name in [name for name in self.keepers if name not in plan.processes]:
+        for name in [name for name in self.by_name if name not in plan.processes]:
             self._dismiss(name, now)
         for name in plan.processes:
-            keeper = self.keepers.get(name)
-            if keeper is not None and keeper.is_up:
+            child = self.by_name.get(name)
+            if child is not None and child.is_up:
                 self._tell(name)
         self.start_missing(now)
 
     def stop(self, roles: Collection[str], now: float, *, within_s: float) -> list[Child]:
         """Ask the children of some roles to stop; nobody is started from now on."""
         self._is_closing = True
-        group = [keeper for keeper in self.everyone if keeper.role in roles]
-        for keeper in group:
-            keeper.stop(now, within_s=within_s)
+        group = [child for child in self.all if child.role in roles]
+        for child in group:
+            child.stop(now, within_s=within_s)
         return group
 
     def on_ready(self, name: str, message: Mapping[str, Any], now: float) -> Child | None:
         """Note that a child is up and tell it what it missed; None if nobody runs who says so."""
-        keeper = self.keepers.get(name)
-        if keeper is None or not keeper.on_ready(now, message):
+        child = self.by_name.get(name)
+        if child is None or not child.on_ready(now, message):
             return None
         port = str(message.get("prometheus", "")).rpartition(":")[2]
         if port.isdigit():
             self._ports[name] = int(port)
         if name == FORWARDER:
-            self.metrics = endpoint_of(keeper, "metrics") or self.metrics
+            self.metrics = endpoint_of(child, "metrics") or self.metrics
             self.start_missing(now)
         if name == DASHBOARD:
-            self.dashboard = endpoint_of(keeper, "http")
+            self.dashboard = endpoint_of(child, "http")
         self._tell(name)
-        return keeper
+        return child
 
     def _dismiss(self, name: str, now: float) -> None:
-        keeper = self.keepers.pop(name)
-        keeper.stop(now, within_s=LEAVE_S)
-        self._leaving.append(keeper)
+        child = self.by_name.pop(name)
+        child.stop(now, within_s=LEAVE_S)
+        self._leaving.append(child)
 
     def _spawn(self, name: str) -> ChildProcess:
         spec = make_spec(self.plan, name, prometheus_port=self._ports.get(name, 0))
@@ -195,13 +195,13 @@ class Children:
                 spec.port = int(self.dashboard.rpartition(":")[2])
         path = Path(self.plan.run_dir) / f"{name}.json"
         write_spec(spec, path)
-        self._told[name] = self.plan
+        self._known_plans[name] = self.plan
         command = (*self._command(role_of(name)), str(path))
         return ChildProcess(command, lifeline=self._lifeline, log=self._log)
 
     def _tell(self, name: str) -> None:
-        before, after = self._told[name], self.plan
-        self._told[name] = after
+        before, after = self._known_plans[name], self.plan
+        self._known_plans[name] = after
         is_moved = (before.source, before.url) != (after.source, after.url)
         if role_of(name) == "connector" and is_moved:
             url = after.connector_url(name)
@@ -216,7 +216,7 @@ class Children:
                 self._send(name, command)
 
 
-def endpoint_of(keeper: Child, name: str) -> str:
+def endpoint_of(child: Child, name: str) -> str:
     """An endpoint that a child bound and announced, empty if it did not."""
-    endpoints = keeper.ready.get("endpoints")
+    endpoints = child.ready.get("endpoints")
     return str(endpoints.get(name, "")) if isinstance(endpoints, dict) else ""

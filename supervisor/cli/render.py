@@ -30,7 +30,7 @@ def plan_lines(plan: Plan) -> Iterator[str]:
             ["keys", plan.keys or "none: for this machine only"],
             ["http", f"http://{config.prometheus.host}:{config.prometheus.port}"],
             *([["dashboard", _dashboard_url(plan)]] if config.dashboard.enabled else []),
-            *([["patterns", _patterns_text(plan)]] if plan.selection.choices else []),
+            *([["patterns", _patterns_text(plan)]] if plan.universe.patterns else []),
         ]
     )
     for process in ("supervisor", *plan.processes):
@@ -50,7 +50,7 @@ def plan_map(plan: Plan) -> dict[str, Any]:
         "metrics": config.metrics.endpoint,
         "http": f"http://{config.prometheus.host}:{config.prometheus.port}",
         "dashboard": _dashboard_url(plan) if config.dashboard.enabled else None,
-        "patterns": [choice.name for choice in plan.selection.choices],
+        "patterns": [pattern.name for pattern in plan.universe.patterns],
         "instruments": plan.rest_url or None,
         "processes": [_process_map(plan, process) for process in ("supervisor", *plan.processes)],
     }
@@ -76,7 +76,7 @@ def _process_map(plan: Plan, process: str) -> dict[str, Any]:
 
 
 def _patterns_text(plan: Plan) -> str:
-    names = " ".join(choice.name for choice in plan.selection.choices)
+    names = " ".join(pattern.name for pattern in plan.universe.patterns)
     where = plan.rest_url or "the simulator"
     return f"{names}: resolved while it runs, from the list of {where}"
 

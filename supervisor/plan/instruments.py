@@ -47,7 +47,7 @@ Failure = Literal[
 FAILURES: tuple[Failure, ...] = get_args(Failure)
 
 
-class ListingError(Exception):
+class InstrumentListError(Exception):
     """A list that cannot be had or not be believed: a word for counters and a text for people."""
 
     def __init__(self, failure: Failure, text: str) -> None:
@@ -121,39 +121,39 @@ class _Envelope(msgspec.Struct):
 _Page = TypeVar("_Page", _Instruments, _Tickers)
 
 
-def ask(need: InstrumentQuery) -> Generator[str, bytes, InstrumentList]:
+def ask(query: InstrumentQuery) -> Generator[str, bytes, InstrumentList]:
     """
-    The dialogue that gets one list: yields paths to GET, takes the bodies, returns the listing.
+    The dialogue that gets one list: yields paths to GET, takes the bodies, returns the instruments.
 
-        asking = ask(need)
+        asking = ask(query)
         path = next(asking)
         while True: path = asking.send(get(path))     # StopIteration.value is the InstrumentList
 
     Raises:
-        ListingError: From ``send``, at the first answer that is no part of a list.
+        InstrumentListError: From ``send``, at the first answer that is no part of a list.
     """
-    instruments = yield from _pages(need)
+    instruments = yield from _pages(query)
     symbols = [each.symbol for each in instruments if each.may_be_subscribed()]
     usable = [symbol for symbol in symbols if SYMBOL.fullmatch(symbol)]
     if not usable:
-        raise ListingError("empty", f"the list of {need} is empty")
-    if need.has_turnover:
-        path = f"/v5/market/tickers?category={need.category}{_base_coin(need)}"
-        turnover = _turnover((yield path), need)
+        raise InstrumentListError("empty", f"the list of {query} is empty")
+    if query.has_turnover:
+        path = f"/v5/market/tickers?category={query.category}{_base_coin(query)}"
+        turnover = _turnover((yield path), query)
         if not any(turnover.get(symbol, 0) for symbol in usable):
-            raise ListingError("empty", f"the tickers of {need} name no turnover")
+            raise InstrumentListError("empty", f"the tickers of {query} name no turnover")
         unranked = sum(symbol not in turnover for symbol in usable)
         if unranked > max(VANISHED_MIN, len(usable) // 2):
-            text = f"the tickers of {need} lack {unranked} of {len(usable)} instruments"
-            raise ListingError("implausible", text)
+            text = f"the tickers of {query} lack {unranked} of {len(usable)} instruments"
+            raise InstrumentListError("implausible", text)
         usable.sort(key=lambda symbol: (-turnover.get(symbol, 0), symbol))
     return InstrumentList(tuple(dict.fromkeys(usable)), skipped=len(symbols) - len(usable))
 
 
-def _pages(need: InstrumentQuery) -> Generator[str, bytes, list[_Instrument]]:
+def _pages(query: InstrumentQuery) -> Generator[str, bytes, list[_Instrument]]:
     """All pages; a cursor that comes again is the end if it was the last one sent."""
-    first = f"/v5/market/instruments-info?category={need.category}&limit={PAGE_LIMIT}"
-    first += _base_coin(need)
+    first = f"/v5/market/instruments-info?category={query.category}&limit={PAGE_LIMIT}"
+    first += _base_coin(query)
     found: dict[str, _Instrument] = {}
     seen: set[str] = set()
     cursor = ""
@@ -162,52 +162,54 @@ def _pages(need: InstrumentQuery) -> Generator[str, bytes, list[_Instrument]]:
         page = _decode(
             (yield first + (f"&cursor={quote(cursor, safe='%')}" if cursor else "")),
             _Instruments,
-            need,
+            query,
         )
         found.update((instrument.symbol, instrument) for instrument in page.list)
         if not page.cursor or page.cursor == cursor:
             return list(found.values())
         cursor = page.cursor
         if cursor in seen:
-            raise ListingError("endless", f"the pages of {need} go in a circle")
+            raise InstrumentListError("endless", f"the pages of {query} go in a circle")
         seen.add(cursor)
-    raise ListingError("endless", f"the list of {need} has more than {PAGES_MAX} pages")
+    raise InstrumentListError("endless", f"the list of {query} has more than {PAGES_MAX} pages")
 
 
-def _turnover(body: bytes, need: InstrumentQuery) -> dict[str, float]:
+def _turnover(body: bytes, query: InstrumentQuery) -> dict[str, float]:
     """
     Turnover of 24 hours by symbol, in quote currency.
 
     That of inverse contracts comes in the base coin: at the last price it can be compared.
     """
     turnover = {}
-    for ticker in _decode(body, _Tickers, need).list:
+    for ticker in _decode(body, _Tickers, query).list:
         value = _number(ticker.turnover)
-        if need.category == "inverse":
+        if query.category == "inverse":
             value *= _number(ticker.last_price)
         turnover[ticker.symbol] = value
     return turnover
 
 
-def _decode(body: bytes, kind: type[_Page], need: InstrumentQuery) -> _Page:
+def _decode(body: bytes, kind: type[_Page], query: InstrumentQuery) -> _Page:
     try:
         envelope = msgspec.json.decode(body, type=_Envelope)
         if envelope.code == RATE_LIMITED_CODE:
-            raise ListingError("rate_limited", f"retCode {envelope.code}: too many visits")
+            raise InstrumentListError("rate_limited", f"retCode {envelope.code}: too many visits")
         if envelope.code != 0:
             text = f"retCode {envelope.code}: {envelope.message[:100]!r}"
-            raise ListingError("refused", text)
+            raise InstrumentListError("refused", text)
         page = msgspec.json.decode(envelope.result, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ListingError("unreadable", f"no list of instruments: {str(error)[:150]}") from error
-    if page.category != need.category:
-        text = f"asked for {need.category}, got {page.category[:20]!r}"
-        raise ListingError("unreadable", text)
+        raise InstrumentListError(
+            "unreadable", f"no list of instruments: {str(error)[:150]}"
+        ) from error
+    if page.category != query.category:
+        text = f"asked for {query.category}, got {page.category[:20]!r}"
+        raise InstrumentListError("unreadable", text)
     return page
 
 
-def _base_coin(need: InstrumentQuery) -> str:
-    return f"&baseCoin={need.base_coin}" if need.base_coin else ""
+def _base_coin(query: InstrumentQuery) -> str:
+    return f"&baseCoin={query.base_coin}" if query.base_coin else ""
 
 
 def _number(text: str) -> float:

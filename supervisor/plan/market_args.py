@@ -16,7 +16,7 @@ from bybit_pipeline.shared.settings.patterns import is_pattern, parse_pattern
 from bybit_pipeline.shared.settings.specs import Stream
 from bybit_pipeline.shared.wire.messages import Category
 from bybit_pipeline.supervisor.plan.plan import Plan
-from bybit_pipeline.supervisor.plan.universe import make_choice, make_stream
+from bybit_pipeline.supervisor.plan.universe import make_stream, unresolved
 
 
 class MarketError(PipelineError):
@@ -87,14 +87,14 @@ def subscribe(plan: Plan, words: Iterable[str]) -> Plan:
     Raises:
         MarketError: If a word is not a market.
     """
-    selection = plan.selection
+    universe = plan.universe
     for market in markets_of(plan, words):
         table = _table(plan, market.category)
         if market.is_pattern:
-            selection = selection.with_choice(make_choice(table, market.name))
+            universe = universe.with_pattern(unresolved(table, market.name))
         else:
-            selection = selection.with_named(_streams(table, market.name))
-    return plan.with_selection(selection)
+            universe = universe.with_named(_streams(table, market.name))
+    return plan.with_universe(universe)
 
 
 def unsubscribe(plan: Plan, words: Iterable[str]) -> Plan:
@@ -104,18 +104,18 @@ def unsubscribe(plan: Plan, words: Iterable[str]) -> Plan:
     Raises:
         MarketError: If a word is not a market, or the plan does not have it.
     """
-    selection = plan.selection
+    universe = plan.universe
     for market in markets_of(plan, words):
-        patterns = [choice.name for choice in plan.selection.choices]
+        patterns = [choice.name for choice in plan.universe.patterns]
         is_there = str(market) in patterns if market.is_pattern else streams_of(plan, market)
         if not is_there:
             hint = f"; patterns that are: {', '.join(patterns)}" if market.is_pattern else ""
             raise MarketError(f"{market} is not subscribed{hint if patterns else ''}")
         if market.is_pattern:
-            selection = selection.without_choice(str(market))
+            universe = universe.without_pattern(str(market))
         else:
-            selection = selection.without_symbol(*market)
-    return plan.with_selection(selection)
+            universe = universe.without_symbol(*market)
+    return plan.with_universe(universe)
 
 
 def markets_of(plan: Plan, words: Iterable[str]) -> list[Market]:

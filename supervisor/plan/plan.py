@@ -29,7 +29,7 @@ from bybit_pipeline.supervisor.plan.placement import (
     remove_streams,
     worker_names,
 )
-from bybit_pipeline.supervisor.plan.universe import Universe, configured_selection
+from bybit_pipeline.supervisor.plan.universe import Universe, configured_universe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,8 +44,8 @@ class Plan:
     """Address that connectors use, with ``{category}``; empty until the simulator announces it."""
     has_simulator: bool
     placements: tuple[Placement, ...] = ()
-    """One for every stream of ``selection``."""
-    selection: Universe = field(default_factory=Universe)
+    """One for every stream of ``universe``."""
+    universe: Universe = field(default_factory=Universe)
     log_format: LogFormat = "auto"
     log_level: LogLevel = "info"
 
@@ -72,7 +72,7 @@ class Plan:
     def first_category(self) -> Category:
         """Category used to probe the exchange."""
         names = [category_of(connector) for connector in self.connectors]
-        return (names or [choice.category for choice in self.selection.choices])[0]
+        return (names or [choice.category for choice in self.universe.patterns])[0]
 
     @property
     def share(self) -> int:
@@ -159,14 +159,14 @@ class Plan:
         placements = remove_streams(self.config, self.placements, topics)
         return dataclasses.replace(self, placements=placements)
 
-    def with_selection(self, selection: Universe) -> "Plan":
+    def with_universe(self, universe: Universe) -> "Plan":
         """The plan for another universe; streams that are in both stay as they are."""
-        plan, wanted = self, selection.streams()
+        plan, wanted = self, universe.streams()
         kept = set(wanted)
         gone = [p.stream.topic for p in self.placements if p.stream not in kept]
         if gone or len(wanted) > len(self.placements):
             plan = self.without_streams(gone).with_streams(wanted)
-        return dataclasses.replace(plan, selection=selection)
+        return dataclasses.replace(plan, universe=universe)
 
 
 def make_plan(
@@ -193,7 +193,7 @@ def make_plan(
         log_format=log_format,
         log_level=log_level,
     )
-    return empty.with_selection(configured_selection(config.market))
+    return empty.with_universe(configured_universe(config.market))
 
 
 def _check_url(config: Config) -> None:

@@ -108,7 +108,7 @@ def _dashboard(plan: Plan, common: dict[str, Any]) -> DashboardSpec:
 
 def _simulator(plan: Plan, common: dict[str, Any]) -> SimulatorSpec:
     symbols: dict[Category, list[str]] = {}
-    for stream in plan.selection.named:  # patterns match the simulator's own list
+    for stream in plan.universe.named:  # patterns match the simulator's own list
         listed = symbols.setdefault(stream.category, [])
         if stream.symbol not in listed:
             listed.append(stream.symbol)

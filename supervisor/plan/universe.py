@@ -47,8 +47,8 @@ class ResolvedPattern:
         return f"{self.category}:{self.pattern.text}"
 
     @property
-    def need(self) -> InstrumentQuery:
-        """The list that it needs."""
+    def query(self) -> InstrumentQuery:
+        """The list that it queries."""
         base_coin = self.pattern.base_coin(self.category)
         return InstrumentQuery(self.category, base_coin, has_turnover=self.pattern.top > 0)
 
@@ -69,14 +69,14 @@ class Universe:
     """Everything that is asked for."""
 
     named: tuple[Stream, ...] = ()
-    choices: tuple[ResolvedPattern, ...] = ()
+    patterns: tuple[ResolvedPattern, ...] = ()
     excluded: frozenset[tuple[Category, str]] = frozenset()
     """Symbols that were unsubscribed by name although a pattern stands for them."""
 
     def streams(self) -> list[Stream]:
         """The wanted streams, each topic once."""
         wanted = {stream.topic: stream for stream in self.named}
-        for choice in self.choices:
+        for choice in self.patterns:
             for symbol in choice.symbols:
                 if (choice.category, symbol) not in self.excluded:
                     for kind in choice.streams:
@@ -84,13 +84,13 @@ class Universe:
                         wanted.setdefault(stream.topic, stream)
         return list(wanted.values())
 
-    def needs(self) -> list[InstrumentQuery]:
-        """The lists that the patterns need, each once."""
+    def queries(self) -> list[InstrumentQuery]:
+        """The lists that the patterns query, each once."""
         found: dict[tuple[Category, str], InstrumentQuery] = {}
-        for need in sorted((choice.need for choice in self.choices), key=str):
-            key = (need.category, need.base_coin)
-            has_turnover = need.has_turnover or (key in found and found[key].has_turnover)
-            found[key] = dataclasses.replace(need, has_turnover=has_turnover)
+        for query in sorted((choice.query for choice in self.patterns), key=str):
+            key = (query.category, query.base_coin)
+            has_turnover = query.has_turnover or (key in found and found[key].has_turnover)
+            found[key] = dataclasses.replace(query, has_turnover=has_turnover)
         return list(found.values())
 
     # -- what people ask for ---------------------------------------------------------------------
@@ -113,85 +113,85 @@ class Universe:
         """Without a symbol, also where a pattern stands for it."""
         market = (category, symbol)
         named = tuple(s for s in self.named if (s.category, s.symbol) != market)
-        is_covered = any(c.category == category and c.pattern.fits(symbol) for c in self.choices)
+        is_covered = any(c.category == category and c.pattern.fits(symbol) for c in self.patterns)
         excluded = self.excluded | ({market} if is_covered else set())
         return dataclasses.replace(self, named=named, excluded=excluded)
 
-    def with_choice(self, choice: ResolvedPattern) -> "Universe":
+    def with_pattern(self, choice: ResolvedPattern) -> "Universe":
         """With one more pattern; a second time only brings back what was left out of it."""
         back = {
             (category, symbol)
             for category, symbol in self.excluded
             if category == choice.category and choice.pattern.fits(symbol)
         }
-        known = choice.name in {other.name for other in self.choices}
-        choices = self.choices if known else (*self.choices, choice)
-        return dataclasses.replace(self, choices=choices, excluded=self.excluded - back)
+        known = choice.name in {other.name for other in self.patterns}
+        patterns = self.patterns if known else (*self.patterns, choice)
+        return dataclasses.replace(self, patterns=patterns, excluded=self.excluded - back)
 
-    def without_choice(self, name: str) -> "Universe":
+    def without_pattern(self, name: str) -> "Universe":
         """Without a pattern; what is named, or another pattern stands for, stays."""
-        choices = tuple(choice for choice in self.choices if choice.name != name)
+        patterns = tuple(choice for choice in self.patterns if choice.name != name)
         excluded = frozenset(
             (category, symbol)
             for category, symbol in self.excluded
-            if any(c.category == category and c.pattern.fits(symbol) for c in choices)
+            if any(c.category == category and c.pattern.fits(symbol) for c in patterns)
         )
-        return dataclasses.replace(self, choices=choices, excluded=excluded)
+        return dataclasses.replace(self, patterns=patterns, excluded=excluded)
 
     # -- what lists say --------------------------------------------------------------------------
 
-    def with_listing(
-        self, need: InstrumentQuery, listing: InstrumentList, *, symbols_max: int, now_ms: int
+    def with_list(
+        self, query: InstrumentQuery, instruments: InstrumentList, *, symbols_max: int, now_ms: int
     ) -> "Universe":
-        """With what the patterns that need this list stand for now."""
+        """With what the patterns that query this list stand for now."""
 
         def settled(choice: ResolvedPattern) -> ResolvedPattern:
-            if choice.need.has_turnover and not need.has_turnover:  # it came after the question
+            if choice.query.has_turnover and not query.has_turnover:  # it came after the question
                 return choice
-            return _settled(choice, listing, symbols_max, now_ms)
+            return _settled(choice, instruments, symbols_max, now_ms)
 
-        return self._each(need, settled)
+        return self._each(query, settled)
 
-    def with_problem(self, need: InstrumentQuery, problem: str) -> "Universe":
+    def with_problem(self, query: InstrumentQuery, problem: str) -> "Universe":
         """With the reason why a list is not there; nothing comes or goes."""
-        return self._each(need, lambda c: dataclasses.replace(c, problem=problem))
+        return self._each(query, lambda c: dataclasses.replace(c, problem=problem))
 
     def elsewhere(self) -> "Universe":
         """For another source, whose lists are not there yet; nothing comes or goes until then."""
-        choices = tuple(
-            dataclasses.replace(choice, problem="", resolved_ts_ms=None) for choice in self.choices
+        patterns = tuple(
+            dataclasses.replace(choice, problem="", resolved_ts_ms=None) for choice in self.patterns
         )
-        return dataclasses.replace(self, choices=choices)
+        return dataclasses.replace(self, patterns=patterns)
 
     def _each(
-        self, need: InstrumentQuery, change: Callable[[ResolvedPattern], ResolvedPattern]
+        self, query: InstrumentQuery, change: Callable[[ResolvedPattern], ResolvedPattern]
     ) -> "Universe":
-        key = (need.category, need.base_coin)
-        choices = tuple(
-            change(choice) if (choice.need.category, choice.need.base_coin) == key else choice
-            for choice in self.choices
+        key = (query.category, query.base_coin)
+        patterns = tuple(
+            change(choice) if (choice.query.category, choice.query.base_coin) == key else choice
+            for choice in self.patterns
         )
-        return dataclasses.replace(self, choices=choices)
+        return dataclasses.replace(self, patterns=patterns)
 
 
-def configured_selection(markets: Iterable[MarketConfig]) -> Universe:
+def configured_universe(markets: Iterable[MarketConfig]) -> Universe:
     """What the market tables ask for, in their order."""
-    selection = Universe()
+    universe = Universe()
     for market in markets:
         for symbol in market.symbols:
-            selection = _with_word(selection, market, symbol)
-    return selection
+            universe = _with_word(universe, market, symbol)
+    return universe
 
 
-def _with_word(selection: Universe, market: MarketConfig, word: str) -> Universe:
+def _with_word(universe: Universe, market: MarketConfig, word: str) -> Universe:
     if is_pattern(word):
-        choices = (*selection.choices, make_choice(market, word))
-        return dataclasses.replace(selection, choices=choices)
+        patterns = (*universe.patterns, unresolved(market, word))
+        return dataclasses.replace(universe, patterns=patterns)
     streams = [make_stream(k, market.category, word, market.depth) for k in market.streams]
-    return selection.with_named(streams)
+    return universe.with_named(streams)
 
 
-def make_choice(market: MarketConfig, text: str) -> ResolvedPattern:
+def unresolved(market: MarketConfig, text: str) -> ResolvedPattern:
     """
     A pattern that is followed like the symbols of a market table.
 
@@ -205,13 +205,13 @@ def make_choice(market: MarketConfig, text: str) -> ResolvedPattern:
 
 
 def _settled(
-    choice: ResolvedPattern, listing: InstrumentList, symbols_max: int, now_ms: int
+    choice: ResolvedPattern, instruments: InstrumentList, symbols_max: int, now_ms: int
 ) -> ResolvedPattern:
-    symbols = tuple(chosen(choice.pattern, listing.symbols, choice.symbols))
+    symbols = tuple(chosen(choice.pattern, instruments.symbols, choice.symbols))
     if len(symbols) > symbols_max:
         problem = f"stands for {len(symbols)} symbols; instruments.symbols_max is {symbols_max}"
         return dataclasses.replace(choice, problem=problem)
     if not symbols:
-        problem = f"none of the {len(listing.symbols)} listed symbols is of this form"
+        problem = f"none of the {len(instruments.symbols)} listed symbols is of this form"
         return dataclasses.replace(choice, symbols=(), problem=problem, resolved_ts_ms=None)
     return dataclasses.replace(choice, symbols=symbols, problem="", resolved_ts_ms=now_ms)

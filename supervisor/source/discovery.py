@@ -2,8 +2,8 @@
 Keeping patterns up to date: when lists are asked for, and what their answers change.
 
 Decides when to ask and which answers are believed; what a pattern stands for is decided in
-``selection``, how lists are had in ``lister``. An answer that cannot be had or believed changes
-nothing but what the status says. Knows no sockets but the lister's; time comes in.
+``universe``, how lists are had in ``client``. An answer that cannot be had or believed changes
+nothing but what the status says. Knows no sockets but the client's; time comes in.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ from bybit_pipeline.shared.wire.messages import Category
 from bybit_pipeline.supervisor.plan.instruments import (
     FAILURES,
     InstrumentList,
-    ListingError,
+    InstrumentListError,
     vanished,
 )
 from bybit_pipeline.supervisor.plan.names import fill_category
@@ -26,8 +26,8 @@ from bybit_pipeline.supervisor.plan.universe import ResolvedPattern, Universe
 from bybit_pipeline.supervisor.source.fallback import Link
 from bybit_pipeline.supervisor.source.instruments_client import (
     InstrumentsClient,
-    ListAnswer,
     ListRequest,
+    ListResponse,
 )
 
 log = structlog.get_logger()
@@ -49,10 +49,10 @@ class Discovery:
         settings: How often to ask, how many symbols a pattern may have.
         retries: How long to wait after a failure.
         telemetry: Where the counters are declared.
-        lister: Gets the lists.
+        client: Gets the lists.
 
     Attributes:
-        lister: Watch its ``reader`` and call ``take`` when it is readable.
+        client: Watch its ``reader`` and call ``take`` when it is readable.
         link: As of a connector, of a pipeline that has none: whether the exchange answers at all.
     """
 
@@ -62,9 +62,9 @@ class Discovery:
         retries: ConnectorConfig,
         telemetry: Telemetry,
         *,
-        lister: InstrumentsClient | None = None,
+        client: InstrumentsClient | None = None,
     ) -> None:
-        self.lister = lister or InstrumentsClient()
+        self.client = client or InstrumentsClient()
         self.link: Link | None = None
         self._settings = settings
         self._retries = retries
@@ -73,11 +73,11 @@ class Discovery:
         self._pause_s = 0.0
         self._known: frozenset[str] = frozenset()
         """Names of the patterns that were asked for."""
-        self._listings: dict[ListKey, InstrumentList] = {}
-        self._doubted: set[ListKey] = set()
+        self._lists: dict[ListKey, InstrumentList] = {}
+        self._suspect: set[ListKey] = set()
         self._said: dict[ListKey, str] = {}
         """The failure of each list as the log has it."""
-        self._choices: tuple[ResolvedPattern, ...] = ()
+        self._patterns: tuple[ResolvedPattern, ...] = ()
         self._results: Counter[str] = Counter()
         self._changes: Counter[str] = Counter()
         self._declare_counters(telemetry)
@@ -91,33 +91,33 @@ class Discovery:
             now: On the monotonic clock.
             asks_exchange: Whether it matters if the exchange answers at all.
         """
-        self._choices = plan.selection.choices
-        names = frozenset(choice.name for choice in self._choices)
+        self._patterns = plan.universe.patterns
+        names = frozenset(choice.name for choice in self._patterns)
         if not self._known <= names:
             self._known &= names
-            self._forget_unneeded(plan)
+            self._forget_unused(plan)
         if not names or not plan.rest_url:
             return plan
         if plan.rest_url != self._url:
             plan = self._moved(plan)
         if names != self._known:
             self._due = now
-        if now >= self._due and not self.lister.is_busy:
+        if now >= self._due and not self.client.is_busy:
             self._known = names
             self._due = now + self._settings.refresh_s
-            self.lister.ask(
+            self.client.ask(
                 ListRequest(
                     url=self._url,
-                    needs=tuple(plan.selection.needs()),
+                    queries=tuple(plan.universe.queries()),
                     websocket_url=websocket_url(plan) if asks_exchange else "",
                 )
             )
         return plan
 
     def take(self, plan: Plan, now: float, now_ms: int) -> Universe:
-        """What is asked for after the lister's answer."""
-        answer = self.lister.take()
-        before = plan.selection
+        """What is asked for after the client's answer."""
+        answer = self.client.take()
+        before = plan.universe
         if answer.request.url != plan.rest_url:  # the source changed meanwhile
             self._known = frozenset()
             return before
@@ -127,69 +127,69 @@ class Discovery:
         self._due = now + (self._pause(answer) if has_failed else self._settings.refresh_s)
         self._pause_s = self._pause_s if has_failed else 0.0
         self._tell(before, after)
-        self._choices = after.choices
+        self._patterns = after.patterns
         return after
 
     def close(self) -> None:
         """Stop asking."""
-        self.lister.close()
+        self.client.close()
 
     def _moved(self, plan: Plan) -> Plan:
         """Forget what another source listed."""
         self._url = plan.rest_url
         self._known = frozenset()
         self._pause_s = 0.0
-        self._listings.clear()
-        self._doubted.clear()
+        self._lists.clear()
+        self._suspect.clear()
         self._said.clear()
-        return dataclasses.replace(plan, selection=plan.selection.elsewhere())
+        return dataclasses.replace(plan, universe=plan.universe.elsewhere())
 
-    def _forget_unneeded(self, plan: Plan) -> None:
+    def _forget_unused(self, plan: Plan) -> None:
         """Forget the lists of patterns that are gone: once they are old they prove nothing."""
-        needed = {(need.category, need.base_coin) for need in plan.selection.needs()}
-        self._listings = {key: self._listings[key] for key in self._listings.keys() & needed}
-        self._doubted &= needed
+        needed = {(query.category, query.base_coin) for query in plan.universe.queries()}
+        self._lists = {key: self._lists[key] for key in self._lists.keys() & needed}
+        self._suspect &= needed
         self._said = {key: self._said[key] for key in self._said.keys() & needed}
 
     def _believed(
-        self, answer: ListAnswer, selection: Universe, now_ms: int
+        self, answer: ListResponse, universe: Universe, now_ms: int
     ) -> tuple[Universe, bool]:
-        """The selection after an answer, and whether a list of it is missing."""
+        """The universe after an answer, and whether a list of it is missing."""
         errors = dict(answer.errors)
-        for need, listing in answer.listings.items():
-            key = (need.category, need.base_coin)
-            gone = vanished(self._listings.get(key, listing), listing)
-            if gone and key not in self._doubted:
-                self._doubted.add(key)
+        for query, instruments in answer.lists.items():
+            key = (query.category, query.base_coin)
+            gone = vanished(self._lists.get(key, instruments), instruments)
+            if gone and key not in self._suspect:
+                self._suspect.add(key)
                 text = (
-                    f"{gone} instruments are missing in the list of {need}; the next list decides"
+                    f"{gone} instruments are missing in the list of {query}; the next list decides"
                 )
-                errors[need] = ListingError("implausible", text)
+                errors[query] = InstrumentListError("implausible", text)
                 continue
-            self._doubted.discard(key)
-            self._listings[key] = listing
+            self._suspect.discard(key)
+            self._lists[key] = instruments
             self._results["ok"] += 1
             if self._said.pop(key, ""):
-                log.info("list of instruments is back", list=str(need), url=self._url)
-            selection = selection.with_listing(
-                need, listing, symbols_max=self._settings.symbols_max, now_ms=now_ms
+                log.info("list of instruments is back", list=str(query), url=self._url)
+            universe = universe.with_list(
+                query, instruments, symbols_max=self._settings.symbols_max, now_ms=now_ms
             )
-        for need, error in errors.items():
-            key = (need.category, need.base_coin)
+        for query, error in errors.items():
+            key = (query.category, query.base_coin)
             self._results[error.failure] += 1
             if self._said.get(key) != error.failure:
                 self._said[key] = error.failure
                 log.warning(
                     "no list of instruments, symbols stay as they are",
-                    list=str(need),
+                    list=str(query),
                     url=self._url,
                     reason=error.failure,
                     error=str(error),
                 )
-            selection = selection.with_problem(need, f"{self._url}: {error}")
-        return selection, bool(errors)
+            universe = universe.with_problem(query, f"{self._url}: {error}")
+        return universe, bool(errors)
 
-    def _pause(self, answer: ListAnswer) -> float:
+    def _pause(self, answer: ListResponse) -> float:
         """Seconds until the next attempt: doubling, and long at once where haste does harm."""
         if not answer.errors:  # what is not believed is not in a hurry
             return self._settings.refresh_s
@@ -202,7 +202,7 @@ class Discovery:
 
     def _tell(self, before: Universe, after: Universe) -> None:
         """Say what comes and goes, a line a pattern."""
-        for old, new in zip(before.choices, after.choices, strict=True):
+        for old, new in zip(before.patterns, after.patterns, strict=True):
             joined, left = set(new.symbols) - set(old.symbols), set(old.symbols) - set(new.symbols)
             self._changes["joined"] += len(joined)
             self._changes["left"] += len(left)
@@ -214,7 +214,7 @@ class Discovery:
                     joined=_names(joined),
                     left=_names(left),
                 )
-            is_said = (new.need.category, new.need.base_coin) in self._said
+            is_said = (new.query.category, new.query.base_coin) in self._said
             if new.problem not in ("", old.problem) and not is_said:
                 log.warning("pattern is not followed", pattern=new.name, reason=new.problem)
 
@@ -244,15 +244,15 @@ class Discovery:
         )
 
     def _symbol_samples(self) -> Samples:
-        return {(choice.name,): len(choice.symbols) for choice in self._choices}.items()
+        return {(choice.name,): len(choice.symbols) for choice in self._patterns}.items()
 
     def _resolved_samples(self) -> Samples:
-        return {(choice.name,): choice.state == "resolved" for choice in self._choices}.items()
+        return {(choice.name,): choice.state == "resolved" for choice in self._patterns}.items()
 
 
 def websocket_url(plan: Plan) -> str:
     """The websocket of the first pattern's category."""
-    return fill_category(plan.url, plan.selection.choices[0].category)
+    return fill_category(plan.url, plan.universe.patterns[0].category)
 
 
 def _names(symbols: set[str]) -> str:

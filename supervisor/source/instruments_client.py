@@ -2,7 +2,7 @@
 Getting lists of instruments over REST, in a thread of the supervisor.
 
 A thread and not a process of its own: it does a few requests in minutes, and only the supervisor,
-which owns the plan, needs what comes out. It shares nothing with the loop but one place for a
+which owns the plan, queries what comes out. It shares nothing with the loop but one place for a
 request and one for its answer, so a REST that hangs costs nobody anything.
 """
 
@@ -25,8 +25,8 @@ from bybit_pipeline.shared.settings.config import LOOPBACK
 from bybit_pipeline.supervisor.plan.instruments import (
     Failure,
     InstrumentList,
+    InstrumentListError,
     InstrumentQuery,
-    ListingError,
     ask,
 )
 from bybit_pipeline.supervisor.source.probe import is_answered
@@ -49,18 +49,18 @@ class ListRequest:
 
     url: str
     """Of the REST, without a path."""
-    needs: tuple[InstrumentQuery, ...]
+    queries: tuple[InstrumentQuery, ...]
     websocket_url: str = ""
     """Asked whether it answers if a list cannot be had; empty: not asked."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class ListAnswer:
+class ListResponse:
     """What came of a request."""
 
     request: ListRequest
-    listings: Mapping[InstrumentQuery, InstrumentList]
-    errors: Mapping[InstrumentQuery, ListingError]
+    lists: Mapping[InstrumentQuery, InstrumentList]
+    errors: Mapping[InstrumentQuery, InstrumentListError]
     is_exchange_there: bool | None = None
     """Whether the websocket answers; None if it was not asked."""
 
@@ -78,7 +78,7 @@ class InstrumentsClient:
         self.reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self.is_busy = False
         self._requests: queue.Queue[ListRequest | None] = queue.Queue(maxsize=2)
-        self._answers: queue.Queue[ListAnswer] = queue.Queue(maxsize=1)
+        self._answers: queue.Queue[ListResponse] = queue.Queue(maxsize=1)
         self._thread: threading.Thread | None = None
 
     def ask(self, request: ListRequest) -> None:
@@ -87,10 +87,10 @@ class InstrumentsClient:
         self.is_busy = True
         self._requests.put_nowait(request)
         if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="lister", daemon=True)
+            self._thread = threading.Thread(target=self._run, name="client", daemon=True)
             self._thread.start()
 
-    def take(self) -> ListAnswer:
+    def take(self) -> ListResponse:
         """The answer; after the reader became readable."""
         os.read(self.reader, 1)
         self.is_busy = False
@@ -111,51 +111,51 @@ class InstrumentsClient:
                 answer = get_lists(request)
             except Exception as error:
                 log.exception("bug")
-                bug = ListingError("unreadable", f"bug: {error}")
-                errors = dict.fromkeys(request.needs, bug)
-                answer = ListAnswer(request=request, listings={}, errors=errors)
+                bug = InstrumentListError("unreadable", f"bug: {error}")
+                errors = dict.fromkeys(request.queries, bug)
+                answer = ListResponse(request=request, lists={}, errors=errors)
             self._answers.put(answer)
             os.write(self._writer, b"x")
 
 
-def get_lists(request: ListRequest) -> ListAnswer:
+def get_lists(request: ListRequest) -> ListResponse:
     """The lists of a request, or why each cannot be had."""
     deadline = time.monotonic() + LISTS_S
-    listings: dict[InstrumentQuery, InstrumentList] = {}
-    errors: dict[InstrumentQuery, ListingError] = {}
-    for need in request.needs:
+    lists: dict[InstrumentQuery, InstrumentList] = {}
+    errors: dict[InstrumentQuery, InstrumentListError] = {}
+    for query in request.queries:
         try:
-            listings[need] = get_list(request.url, need, deadline=deadline)
-        except ListingError as error:
-            errors[need] = error
+            lists[query] = get_list(request.url, query, deadline=deadline)
+        except InstrumentListError as error:
+            errors[query] = error
     is_there = None
     if errors and request.websocket_url:
         is_there = is_answered(request.websocket_url)
-    return ListAnswer(request=request, listings=listings, errors=errors, is_exchange_there=is_there)
+    return ListResponse(request=request, lists=lists, errors=errors, is_exchange_there=is_there)
 
 
-def get_list(url: str, need: InstrumentQuery, *, deadline: float) -> InstrumentList:
+def get_list(url: str, query: InstrumentQuery, *, deadline: float) -> InstrumentList:
     """
     One list, all pages.
 
     Args:
         url: Of the REST, without a path.
-        need: The list.
+        query: The list.
         deadline: On the monotonic clock.
 
     Raises:
-        ListingError: If it cannot be had.
+        InstrumentListError: If it cannot be had.
     """
     opener = _opener(url)
-    asking = ask(need)
+    asking = ask(query)
     path = next(asking)
     while True:
         body = _get(opener, url + path, deadline)
         try:
             path = asking.send(body)
         except StopIteration as end:
-            listing: InstrumentList = end.value
-            return listing
+            instruments: InstrumentList = end.value
+            return instruments
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -184,15 +184,17 @@ def _get(opener: urllib.request.OpenerDirector, url: str, deadline: float) -> by
         with error:
             known: dict[int, Failure] = {403: "forbidden", 429: "rate_limited"}
             failure = known.get(error.code, "status")
-            raise ListingError(failure, f"HTTP {error.code} {error.reason}".rstrip()) from error
+            raise InstrumentListError(
+                failure, f"HTTP {error.code} {error.reason}".rstrip()
+            ) from error
     except TimeoutError as error:
-        raise ListingError("timeout", "no answer in time") from error
+        raise InstrumentListError("timeout", "no answer in time") from error
     except urllib.error.URLError as error:
         if isinstance(error.reason, TimeoutError):
-            raise ListingError("timeout", "no answer in time") from error
-        raise ListingError("unreachable", _line(error.reason)) from error
+            raise InstrumentListError("timeout", "no answer in time") from error
+        raise InstrumentListError("unreachable", _line(error.reason)) from error
     except (OSError, HTTPException, ValueError) as error:
-        raise ListingError("unreachable", _line(error)) from error
+        raise InstrumentListError("unreachable", _line(error)) from error
 
 
 def _body(answer: Any, deadline: float) -> bytes:
@@ -201,11 +203,13 @@ def _body(answer: Any, deadline: float) -> bytes:
     while piece := answer.read1(PIECE_BYTES):
         pieces += piece
         if len(pieces) > BODY_BYTES_MAX:
-            raise ListingError("too_large", f"an answer of more than {BODY_BYTES_MAX >> 20} MB")
+            raise InstrumentListError(
+                "too_large", f"an answer of more than {BODY_BYTES_MAX >> 20} MB"
+            )
         if time.monotonic() > deadline:
-            raise ListingError("timeout", f"lists not complete within {LISTS_S:g} s")
+            raise InstrumentListError("timeout", f"lists not complete within {LISTS_S:g} s")
     if answer.length:  # of the bytes that were announced some are missing
-        raise ListingError("unreadable", "the answer breaks off")
+        raise InstrumentListError("unreadable", "the answer breaks off")
     return bytes(pieces)
 
 

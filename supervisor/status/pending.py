@@ -51,7 +51,7 @@ class PendingSubscriptions:
         """
         if not self._open:
             return []
-        named = set(plan.selection.named)
+        named = set(plan.universe.named)
         for stream in [stream for stream in self._open.values() if stream not in named]:
             self._end(stream)
         states, reasons = status.get("topics", {}), status.get("rejected", {})

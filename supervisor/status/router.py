@@ -56,11 +56,11 @@ class ControlRouter:
                 frames = self.socket.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
                 return
-            letter = _read(frames)
-            if isinstance(letter, Envelope):
-                yield letter
+            envelope = _read(frames)
+            if isinstance(envelope, Envelope):
+                yield envelope
             else:
-                self.invalid[letter] += 1
+                self.invalid[envelope] += 1
 
     def send(self, receiver: str | bytes, message: Mapping[str, Any]) -> None:
         """Send to a process or back to a sender; lost if it is not connected."""

@@ -1,7 +1,7 @@
 """
 What the supervisor says about the pipeline: status, scrape targets, ``process.NAME``, counters.
 
-Looks at the plan and the keepers and makes the ``Snapshot`` that everything else is served from.
+Looks at the plan and the children and makes the ``Snapshot`` that everything else is served from.
 What *ready* means is decided in ``status``.
 """
 
@@ -59,19 +59,19 @@ class Reporter:
         self._declare_counters(telemetry)
 
     def look(
-        self, plan: Plan, keepers: Iterable[Child], *, metrics: str, dashboard: str = ""
+        self, plan: Plan, children: Iterable[Child], *, metrics: str, dashboard: str = ""
     ) -> Snapshot:
         """
         Make the snapshot of now.
 
         Args:
             plan: The plan in force.
-            keepers: Of its children.
+            children: Of its children.
             metrics: Where subscribers connect.
             dashboard: Address of the page, if there is one.
         """
         self._source = plan.source
-        self.views = (self._own_view(), *map(self._view, keepers))
+        self.views = (self._own_view(), *map(self._view, children))
         connectors = connector_entries(plan, self.views)
         reasons = unready_reasons(plan, self.views, connectors, _not_live_s(self.views))
         status = {
@@ -140,20 +140,20 @@ class Reporter:
             **_usage(os.getpid()),
         )
 
-    def _view(self, keeper: Child) -> ProcessView:
+    def _view(self, child: Child) -> ProcessView:
         return ProcessView(
-            process=keeper.name,
-            role=keeper.role,
-            pid=keeper.pid,
-            state=keeper.state,
-            is_up=keeper.is_up,
-            is_flapping=keeper.is_flapping,
-            restarts=dict(keeper.restarts),
-            uptime_s=None if keeper.pid is None else self._clock.monotonic() - keeper.started,
-            prometheus=str(keeper.ready.get("prometheus", "")),
-            exit_code=keeper.exit_code,
-            status=keeper.status,
-            **_usage(keeper.pid),
+            process=child.name,
+            role=child.role,
+            pid=child.pid,
+            state=child.state,
+            is_up=child.is_up,
+            is_flapping=child.is_flapping,
+            restarts=dict(child.restarts),
+            uptime_s=None if child.pid is None else self._clock.monotonic() - child.started,
+            prometheus=str(child.ready.get("prometheus", "")),
+            exit_code=child.exit_code,
+            status=child.status,
+            **_usage(child.pid),
         )
 
     def _targets(self) -> list[dict[str, Any]]:

@@ -133,7 +133,7 @@ def pattern_entries(plan: Plan) -> list[dict[str, Any]]:
             "resolved_ts_ms": choice.resolved_ts_ms,
             "symbols": list(choice.symbols),
         }
-        for choice in plan.selection.choices
+        for choice in plan.universe.patterns
     ]
 
 
@@ -205,7 +205,7 @@ def _book_reasons(not_live_s: Mapping[str, float]) -> Iterator[str]:
 
 
 def _pattern_reasons(plan: Plan) -> Iterator[str]:
-    for choice in plan.selection.choices:
+    for choice in plan.universe.patterns:
         if choice.state == "unresolved":
             yield f"{choice.name}: {choice.problem or 'the list of instruments is not there yet'}"
 

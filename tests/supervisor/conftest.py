@@ -89,9 +89,9 @@ class Pipeline:
 
     def wait_up(self) -> None:
         """Wait until everything is up."""
-        self.wait_for(self.is_whole)
+        self.wait_for(self.is_complete)
 
-    def is_whole(self) -> bool:
+    def is_complete(self) -> bool:
         """True when this very pipeline has written its endpoints."""
         try:
             return bool(self.process.pid == read_endpoints(str(self.run_dir))["pid"])

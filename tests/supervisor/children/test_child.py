@@ -36,17 +36,17 @@ class FakeProcess:
 
 
 class World:
-    """A keeper, its processes, and the time."""
+    """A child, its processes, and the time."""
 
     def __init__(self) -> None:
         self.now = 100.0
         self.processes: list[FakeProcess] = []
-        self.keeper = Child("trades-0", "trades", self.spawn)
+        self.child = Child("trades-0", "trades", self.spawn)
 
     @property
     def state(self) -> str:
         """The child's state."""
-        return self.keeper.state
+        return self.child.state
 
     def spawn(self) -> FakeProcess:
         """One more process; pids count from 1."""
@@ -55,41 +55,41 @@ class World:
 
     def ready(self, **message: Any) -> bool:
         """The running process says that it is ready."""
-        return self.keeper.on_ready(self.now, {"pid": self.processes[-1].pid, **message})
+        return self.child.on_ready(self.now, {"pid": self.processes[-1].pid, **message})
 
     def beat(self, **status: Any) -> None:
         """The running process says that it lives."""
-        self.keeper.on_heartbeat(self.now, status)
+        self.child.on_heartbeat(self.now, status)
 
     def pass_time(self, seconds: float) -> None:
         """Let time pass and check."""
         self.now += seconds
-        self.keeper.check(self.now)
+        self.child.check(self.now)
 
 
 @pytest.fixture
 def world() -> World:
     """A child that was started just now."""
     world = World()
-    world.keeper.start(world.now)
+    world.child.start(world.now)
     return world
 
 
 def test_a_child_is_up_when_it_says_so(world: World) -> None:
-    assert ("starting", False) == (world.state, world.keeper.is_up)
+    assert ("starting", False) == (world.state, world.child.is_up)
     assert world.ready()
-    assert ("up", True) == (world.state, world.keeper.is_up)
+    assert ("up", True) == (world.state, world.child.is_up)
 
 
 def test_ready_of_a_predecessor_does_not_count(world: World) -> None:
-    assert not world.keeper.on_ready(world.now, {"pid": 99})
+    assert not world.child.on_ready(world.now, {"pid": 99})
     assert "starting" == world.state
 
 
 def test_a_heartbeat_before_ready_is_a_predecessors(world: World) -> None:
     world.beat(trades=5)
 
-    assert {} == world.keeper.status
+    assert {} == world.child.status
 
 
 def test_heartbeats_keep_it_alive_and_carry_its_status(world: World) -> None:
@@ -98,7 +98,7 @@ def test_heartbeats_keep_it_alive_and_carry_its_status(world: World) -> None:
         world.pass_time(SILENT_S - 0.1)
         world.beat(trades=number)
 
-    assert {"trades": 4} == world.keeper.status
+    assert {"trades": 4} == world.child.status
     assert [] == world.processes[0].asked
 
 
@@ -110,7 +110,7 @@ def test_silence_is_hanging(world: World) -> None:
     world.pass_time(0.1)
     assert ["kill"] == world.processes[0].asked
     world.pass_time(0.1)
-    assert {"hung": 1} == dict(world.keeper.restarts)
+    assert {"hung": 1} == dict(world.child.restarts)
     assert "restarting" == world.state
     world.pass_time(0.5)
     assert 2 == len(world.processes)
@@ -118,7 +118,7 @@ def test_silence_is_hanging(world: World) -> None:
 
 def test_silence_while_nobody_listened_is_excused(world: World) -> None:
     world.ready()
-    world.keeper.excuse(60.0)
+    world.child.excuse(60.0)
 
     world.pass_time(60.0 + SILENT_S - 0.1)
     assert [] == world.processes[0].asked
@@ -186,15 +186,15 @@ def test_an_exit_forgets_what_the_process_said_and_is_followed_by_a_start(world:
     world.pass_time(0.1)
 
     assert (None, {}, {}, 70) == (
-        world.keeper.pid,
-        world.keeper.status,
-        world.keeper.ready,
-        world.keeper.exit_code,
+        world.child.pid,
+        world.child.status,
+        world.child.ready,
+        world.child.exit_code,
     )
     world.pass_time(0.49)
     assert 1 == len(world.processes)
     world.pass_time(0.01)
-    assert 2 == world.keeper.pid
+    assert 2 == world.child.pid
     assert "restarting" == world.state
     world.ready()
     assert "up" == world.state
@@ -204,11 +204,11 @@ def test_too_many_exits_are_flapping_until_it_has_run_for_long(world: World) -> 
     for _ in range(6):
         world.processes[-1].code = 1
         world.pass_time(0.0)
-        world.pass_time(30.0 if world.keeper.is_flapping else 8.0)
+        world.pass_time(30.0 if world.child.is_flapping else 8.0)
 
     assert "flapping" == world.state
     world.ready()
-    assert ("flapping", True) == (world.state, world.keeper.is_up)
+    assert ("flapping", True) == (world.state, world.child.is_up)
     for _ in range(60):
         world.pass_time(1.0)
         world.beat()
@@ -225,30 +225,30 @@ def test_an_exit_that_a_restart_cannot_mend_is_final(world: World, code: int) ->
     assert ("failed", 1, {}) == (
         world.state,
         len(world.processes),
-        dict(world.keeper.restarts),
+        dict(world.child.restarts),
     )
 
 
 def test_a_stop_is_asked_for_then_enforced(world: World) -> None:
-    world.keeper.stop(world.now, within_s=2.0)
+    world.child.stop(world.now, within_s=2.0)
     world.pass_time(1.9)
     assert ["terminate"] == world.processes[0].asked
-    assert not world.keeper.is_gone
+    assert not world.child.is_gone
 
     world.pass_time(0.1)
     world.pass_time(0.1)
     assert ["terminate", "kill"] == world.processes[0].asked
-    assert world.keeper.is_gone
-    assert {} == dict(world.keeper.restarts)
+    assert world.child.is_gone
+    assert {} == dict(world.child.restarts)
 
 
 def test_a_child_that_waits_for_its_restart_is_gone_when_stopped(world: World) -> None:
     world.processes[0].code = 1
     world.pass_time(0.1)
 
-    world.keeper.stop(world.now, within_s=2.0)
+    world.child.stop(world.now, within_s=2.0)
 
-    assert world.keeper.is_gone
+    assert world.child.is_gone
     world.pass_time(100.0)
     assert 1 == len(world.processes)
 
@@ -262,37 +262,37 @@ def test_a_child_that_cannot_be_started_is_tried_again() -> None:
             raise failures.pop()
         return world.spawn()
 
-    keeper = Child("trades-0", "trades", spawn)
+    child = Child("trades-0", "trades", spawn)
 
-    keeper.start(0.0)
-    keeper.check(0.4)
-    assert keeper.pid is None
-    keeper.check(0.5)
-    assert 1 == keeper.pid
+    child.start(0.0)
+    child.check(0.4)
+    assert child.pid is None
+    child.check(0.5)
+    assert 1 == child.pid
 
 
 def test_a_beat_that_says_nothing_usable_is_still_a_sign_of_life() -> None:
     world = World()
-    world.keeper.start(world.now)
+    world.child.start(world.now)
     world.ready()
     world.beat(messages=1)
 
     for _ in range(4):
         world.pass_time(SILENT_S / 2)
-        world.keeper.on_heartbeat(world.now, None)
+        world.child.on_heartbeat(world.now, None)
 
     assert "up" == world.state
-    assert {"messages": 1} == world.keeper.status
+    assert {"messages": 1} == world.child.status
 
 
 def test_a_child_is_down_from_its_crash_to_its_next_start() -> None:
     world = World()
-    world.keeper.start(world.now)
-    assert not world.keeper.is_down
+    world.child.start(world.now)
+    assert not world.child.is_down
 
     world.processes[-1].code = -9
     world.pass_time(0)
 
-    assert world.keeper.is_down
+    assert world.child.is_down
     world.pass_time(1.0)
-    assert not world.keeper.is_down
+    assert not world.child.is_down

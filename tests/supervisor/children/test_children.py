@@ -27,29 +27,29 @@ class Home:
         self.sent: list[tuple[str, Mapping[str, Any]]] = []
         self.run_dir = run_dir
         self.lifeline = Lifeline()
-        self.household = Children(
+        self.children = Children(
             make_plan(make_config({"source": "live"}), run_dir=str(run_dir)),
             lambda process, message: self.sent.append((process, message)),
             lifeline=self.lifeline,
             command=lambda _: SLEEPER,
         )
-        self.household.start_missing(self.now)
+        self.children.start_missing(self.now)
 
     def ready(self, name: str, **message: Any) -> None:
         """A child says that it is ready."""
-        pid = self.household.keepers[name].pid
-        assert self.household.on_ready(name, {"pid": pid, **message}, self.now)
+        pid = self.children.by_name[name].pid
+        assert self.children.on_ready(name, {"pid": pid, **message}, self.now)
 
     def pass_time(self, seconds: float, *, step: float = 0.5) -> None:
         """Let time pass, checking all the while."""
         end = self.now + seconds
         while self.now < end:
             self.now += step
-            self.household.check(self.now)
+            self.children.check(self.now)
 
     def replace(self, name: str) -> None:
         """A child dies, and its successor is started."""
-        child = self.household.keepers[name]._process
+        child = self.children.by_name[name]._process
         assert child is not None
         child.kill()
         while child.poll() is None:
@@ -66,24 +66,24 @@ def home(tmp_path: Path) -> Iterator[Home]:
     """Everything started, nobody ready."""
     home = Home(tmp_path)
     yield home
-    for keeper in home.household.everyone:
-        if keeper._process is not None:
-            keeper._process.kill()
-    while any(keeper.pid is not None for keeper in home.household.everyone):
-        for keeper in home.household.everyone:
-            keeper.stop(home.now, within_s=0.0)
-            keeper.check(home.now)
+    for child in home.children.all:
+        if child._process is not None:
+            child._process.kill()
+    while any(child.pid is not None for child in home.children.all):
+        for child in home.children.all:
+            child.stop(home.now, within_s=0.0)
+            child.check(home.now)
     home.lifeline.close()
 
 
 def test_everything_of_the_plan_is_started_connectors_last(home: Home) -> None:
     assert ["forwarder", "trades-0", "orderbook-0", "connector-linear-0"] == list(
-        home.household.keepers
+        home.children.by_name
     )
-    assert not home.household.is_whole
-    for name in home.household.keepers:
+    assert not home.children.is_complete
+    for name in home.children.by_name:
         home.ready(name)
-    assert home.household.is_whole
+    assert home.children.is_complete
 
 
 def test_our_own_pause_is_not_taken_for_silence_of_the_children(
@@ -93,7 +93,7 @@ def test_our_own_pause_is_not_taken_for_silence_of_the_children(
     killed: list[int] = []
     monkeypatch.setattr(ChildProcess, "kill", lambda child: killed.append(child.pid))
     monkeypatch.setattr(ChildProcess, "demand", lambda _: (0.0, False))
-    for name in home.household.keepers:
+    for name in home.children.by_name:
         home.ready(name)
     home.pass_time(1.0)
 
@@ -102,7 +102,7 @@ def test_our_own_pause_is_not_taken_for_silence_of_the_children(
     assert [] == killed
 
     home.pass_time(3.0)
-    assert [keeper.pid for keeper in home.household.everyone] == killed
+    assert [child.pid for child in home.children.all] == killed
 
 
 def test_a_successor_takes_the_addresses_of_its_predecessor(home: Home) -> None:
@@ -116,15 +116,15 @@ def test_a_successor_takes_the_addresses_of_its_predecessor(home: Home) -> None:
 
 def test_the_dashboard_starts_once_the_address_of_the_metrics_is_exact(home: Home) -> None:
     """And a successor takes the port at which open pages look for it."""
-    home.household.apply(make_plan(WITH_DASHBOARD, run_dir=str(home.run_dir)), home.now)
-    assert home.household.keepers["dashboard"].is_new
+    home.children.apply(make_plan(WITH_DASHBOARD, run_dir=str(home.run_dir)), home.now)
+    assert home.children.by_name["dashboard"].is_new
 
     home.ready("forwarder", endpoints={"metrics": "tcp://h:7002"})
 
     spec = home.spec("dashboard")
     assert ("tcp://h:7002", 0) == (spec["metrics"], spec["port"])
     home.ready("dashboard", endpoints={"http": "http://127.0.0.1:7003"})
-    assert "http://127.0.0.1:7003" == home.household.dashboard
+    assert "http://127.0.0.1:7003" == home.children.dashboard
 
     home.replace("dashboard")
 
@@ -133,8 +133,8 @@ def test_the_dashboard_starts_once_the_address_of_the_metrics_is_exact(home: Hom
 
 def test_a_child_is_told_once_what_changed_while_it_was_starting(home: Home) -> None:
     home.ready("trades-0")
-    plan = subscribe(home.household.plan, ["linear:SOLUSDT"])
-    home.household.apply(plan, home.now)
+    plan = subscribe(home.children.plan, ["linear:SOLUSDT"])
+    home.children.apply(plan, home.now)
     assert [("trades-0", "assign")] == [(name, message["type"]) for name, message in home.sent]
 
     home.ready("connector-linear-0")
@@ -146,7 +146,7 @@ def test_a_child_is_told_once_what_changed_while_it_was_starting(home: Home) -> 
 
 def test_a_successor_reads_everything_in_its_spec_and_is_told_nothing(home: Home) -> None:
     home.ready("connector-linear-0")
-    home.household.apply(subscribe(home.household.plan, ["linear:SOLUSDT"]), home.now)
+    home.children.apply(subscribe(home.children.plan, ["linear:SOLUSDT"]), home.now)
     home.sent.clear()
 
     home.replace("connector-linear-0")
@@ -157,33 +157,33 @@ def test_a_successor_reads_everything_in_its_spec_and_is_told_nothing(home: Home
 
 
 def test_connectors_are_told_a_new_source_with_their_category_filled_in(home: Home) -> None:
-    for name in home.household.keepers:
+    for name in home.children.by_name:
         home.ready(name)
-    plan = dataclasses.replace(home.household.plan, source="sim", url="ws://h:1/{category}")
+    plan = dataclasses.replace(home.children.plan, source="sim", url="ws://h:1/{category}")
 
-    home.household.apply(plan, home.now)
+    home.children.apply(plan, home.now)
 
     message = {"type": "source", "source": "sim", "url": "ws://h:1/linear"}
     assert [("connector-linear-0", message)] == home.sent
 
 
 def test_nobody_is_started_any_more_once_a_stop_has_begun(home: Home) -> None:
-    home.household.stop(("connector",), home.now, within_s=1.0)
+    home.children.stop(("connector",), home.now, within_s=1.0)
 
-    home.household.apply(subscribe(home.household.plan, ["spot:BTCUSDT"]), home.now)
+    home.children.apply(subscribe(home.children.plan, ["spot:BTCUSDT"]), home.now)
     home.pass_time(5.0)
 
-    assert "connector-spot-0" not in home.household.keepers
+    assert "connector-spot-0" not in home.children.by_name
 
 
 def test_connectors_are_told_when_their_share_of_the_connections_changes(home: Home) -> None:
-    for name in home.household.keepers:
+    for name in home.children.by_name:
         home.ready(name)
     markets = [f"linear:T{number}USDT" for number in range(400)]
 
-    home.household.apply(subscribe(home.household.plan, markets), home.now)
+    home.children.apply(subscribe(home.children.plan, markets), home.now)
 
     [share] = [m["share"] for name, m in home.sent if m["type"] == "share"]
-    connectors = home.household.plan.connectors
+    connectors = home.children.plan.connectors
     assert len(connectors) == 9
     assert share == 400 // 9 == home.spec(connectors[-1])["share"]

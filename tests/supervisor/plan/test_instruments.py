@@ -9,8 +9,8 @@ import pytest
 from bybit_pipeline.supervisor.plan.instruments import (
     PAGES_MAX,
     InstrumentList,
+    InstrumentListError,
     InstrumentQuery,
-    ListingError,
     ask,
     vanished,
 )
@@ -38,9 +38,9 @@ def envelope(result: Any, code: int = 0, message: str = "OK") -> bytes:
     return json.dumps({"retCode": code, "retMsg": message, "result": result, "time": 1}).encode()
 
 
-def play(need: InstrumentQuery, bodies: Iterable[bytes]) -> tuple[InstrumentList, list[str]]:
-    """The listing that answers make, and what was asked."""
-    asking = ask(need)
+def play(query: InstrumentQuery, bodies: Iterable[bytes]) -> tuple[InstrumentList, list[str]]:
+    """The instruments that answers make, and what was asked."""
+    asking = ask(query)
     paths = [next(asking)]
     for body in bodies:
         try:
@@ -51,16 +51,16 @@ def play(need: InstrumentQuery, bodies: Iterable[bytes]) -> tuple[InstrumentList
 
 
 def test_one_page_is_asked_for_and_taken() -> None:
-    listing, paths = play(LINEAR, [page("BTCUSDT", "ETHUSDT")])
+    instruments, paths = play(LINEAR, [page("BTCUSDT", "ETHUSDT")])
 
-    assert listing.symbols == ("BTCUSDT", "ETHUSDT")
+    assert instruments.symbols == ("BTCUSDT", "ETHUSDT")
     assert paths == ["/v5/market/instruments-info?category=linear&limit=1000"]
 
 
 def test_pages_are_followed_by_their_cursor_which_is_passed_on_as_it_is() -> None:
-    listing, paths = play(LINEAR, [page("A", cursor="first%3DA%26last%3DA"), page("B")])
+    instruments, paths = play(LINEAR, [page("A", cursor="first%3DA%26last%3DA"), page("B")])
 
-    assert listing.symbols == ("A", "B")
+    assert instruments.symbols == ("A", "B")
     assert paths[1] == paths[0] + "&cursor=first%3DA%26last%3DA"
 
 
@@ -71,9 +71,9 @@ def test_a_cursor_cannot_add_parameters_or_break_the_request() -> None:
 
 
 def test_the_cursor_that_was_sent_coming_back_is_the_end() -> None:
-    listing, paths = play(LINEAR, [page("A", cursor="c"), page("B", cursor="c")])
+    instruments, paths = play(LINEAR, [page("A", cursor="c"), page("B", cursor="c")])
 
-    assert listing.symbols == ("A", "B")
+    assert instruments.symbols == ("A", "B")
     assert len(paths) == 2
 
 
@@ -81,7 +81,7 @@ def test_the_cursor_that_was_sent_coming_back_is_the_end() -> None:
     "cursors", [["a", "b", "a"], [f"c{number}" for number in range(PAGES_MAX + 1)]]
 )
 def test_pages_without_end_are_given_up(cursors: list[str]) -> None:
-    with pytest.raises(ListingError) as error:
+    with pytest.raises(InstrumentListError) as error:
         play(LINEAR, [page(f"S{n}", cursor=cursor) for n, cursor in enumerate(cursors)])
 
     assert error.value.failure == "endless"
@@ -105,22 +105,22 @@ def test_only_what_trades_continuously_is_taken(changes: dict[str, Any], is_in: 
         {"symbol": "BTCUSDT", "status": "Trading"},
         {"symbol": "X", "status": "Trading", **changes},
     ]
-    listing, _ = play(LINEAR, [envelope({"category": "linear", "list": rows})])
+    instruments, _ = play(LINEAR, [envelope({"category": "linear", "list": rows})])
 
-    assert ("X" in listing.symbols) is is_in
+    assert ("X" in instruments.symbols) is is_in
 
 
 def test_symbols_that_cannot_be_written_are_left_out_and_counted() -> None:
-    listing, _ = play(LINEAR, [page("BTCUSDT", "币安人生USDT", "a b", "A" * 65)])
+    instruments, _ = play(LINEAR, [page("BTCUSDT", "币安人生USDT", "a b", "A" * 65)])
 
-    assert listing == InstrumentList(("BTCUSDT",), skipped=3)
+    assert instruments == InstrumentList(("BTCUSDT",), skipped=3)
 
 
 def test_turnover_ranks_the_list_and_what_has_none_comes_last() -> None:
     answers = [page("A", "B", "C", "D", "E"), tickers(A="5", B="1e3", C="", D="nan", X="9e9")]
-    listing, paths = play(InstrumentQuery("linear", has_turnover=True), answers)
+    instruments, paths = play(InstrumentQuery("linear", has_turnover=True), answers)
 
-    assert listing.symbols == ("B", "A", "C", "D", "E")
+    assert instruments.symbols == ("B", "A", "C", "D", "E")
     assert paths[1] == "/v5/market/tickers?category=linear"
 
 
@@ -133,9 +133,9 @@ def test_turnover_of_inverse_contracts_is_compared_at_the_last_price() -> None:
         page("XRPUSD", "BTCUSD", category="inverse"),
         envelope({"category": "inverse", "list": rows}),
     ]
-    listing, _ = play(InstrumentQuery("inverse", has_turnover=True), answers)
+    instruments, _ = play(InstrumentQuery("inverse", has_turnover=True), answers)
 
-    assert listing.symbols == ("BTCUSD", "XRPUSD")
+    assert instruments.symbols == ("BTCUSD", "XRPUSD")
 
 
 def test_lists_of_options_are_asked_for_by_base_coin() -> None:
@@ -170,7 +170,7 @@ def test_lists_of_options_are_asked_for_by_base_coin() -> None:
 def test_an_answer_that_is_no_list_fails_with_a_word_and_one_short_line(
     body: bytes, failure: str
 ) -> None:
-    with pytest.raises(ListingError) as error:
+    with pytest.raises(InstrumentListError) as error:
         play(LINEAR, [body])
 
     assert error.value.failure == failure
@@ -180,7 +180,7 @@ def test_an_answer_that_is_no_list_fails_with_a_word_and_one_short_line(
 
 @pytest.mark.parametrize("body", [tickers(), tickers(A="0"), tickers(X="5"), b"no"])
 def test_tickers_without_any_turnover_rank_nothing(body: bytes) -> None:
-    with pytest.raises(ListingError):
+    with pytest.raises(InstrumentListError):
         play(InstrumentQuery("linear", has_turnover=True), [page("A"), body])
 
 
@@ -189,7 +189,7 @@ def test_tickers_of_a_part_of_the_instruments_rank_nothing() -> None:
     asking = ask(InstrumentQuery("linear", has_turnover=True))
     next(asking)
     asking.send(page(*"ABCDEFGHIJ"))
-    with pytest.raises(ListingError, match="lack 6 of 10") as caught:
+    with pytest.raises(InstrumentListError, match="lack 6 of 10") as caught:
         asking.send(tickers(A="1", B="2", C="3", D="4"))
     assert caught.value.failure == "implausible"
 

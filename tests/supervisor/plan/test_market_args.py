@@ -115,11 +115,11 @@ def test_a_pattern_that_is_not_clear_is_refused(word: str, says: str) -> None:
 
 def resolved(plan: Plan, *symbols: str) -> Plan:
     """The plan after a list of linear instruments."""
-    listing = InstrumentList(symbols)
-    selection = plan.selection
-    for need in selection.needs():
-        selection = selection.with_listing(need, listing, symbols_max=10, now_ms=1)
-    return plan.with_selection(selection)
+    instruments = InstrumentList(symbols)
+    universe = plan.universe
+    for query in universe.queries():
+        universe = universe.with_list(query, instruments, symbols_max=10, now_ms=1)
+    return plan.with_universe(universe)
 
 
 def test_a_pattern_joins_like_the_first_table_and_leaves_what_is_named(plan: Plan) -> None:

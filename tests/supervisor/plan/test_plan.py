@@ -193,7 +193,7 @@ def test_the_length_of_topic_names_limits_a_connector_too() -> None:
 def test_symbols_are_spread_evenly_over_the_workers_of_each_kind() -> None:
     plan = plan_of(
         workers={"trades": 2, "orderbook": 3},
-        market=[market("linear", [f"{letter}USDT" for letter in "ABCDEFG"])],
+        market=[market("linear", [f"{envelope}USDT" for envelope in "ABCDEFG"])],
     )
 
     owners = Counter(placement.workers[0] for placement in plan.placements)
@@ -367,8 +367,8 @@ def _topic(stream: dict[str, Any]) -> str:
 # -- properties --------------------------------------------------------------------------------
 
 CATEGORY_SYMBOLS = {
-    "linear": [f"{letter}USDT" for letter in "ABCDEFGHIJKLMNOP"],
-    "spot": [f"{letter}USDC" for letter in "ABCDEFGH"],
+    "linear": [f"{envelope}USDT" for envelope in "ABCDEFGHIJKLMNOP"],
+    "spot": [f"{envelope}USDC" for envelope in "ABCDEFGH"],
     "option": [f"{base}-26MAR27-{k}000-C" for base in ("BTC", "ETH", "XRP") for k in range(1, 7)],
 }
 STREAMS = [

@@ -11,16 +11,16 @@ from bybit_pipeline.shared.settings.config import ConnectorConfig, InstrumentsCo
 from bybit_pipeline.supervisor.plan.instruments import (
     Failure,
     InstrumentList,
+    InstrumentListError,
     InstrumentQuery,
-    ListingError,
 )
 from bybit_pipeline.supervisor.plan.market_args import subscribe, unsubscribe
 from bybit_pipeline.supervisor.plan.plan import Plan, make_plan
 from bybit_pipeline.supervisor.source.discovery import Discovery
 from bybit_pipeline.supervisor.source.instruments_client import (
     InstrumentsClient,
-    ListAnswer,
     ListRequest,
+    ListResponse,
 )
 
 LINEAR = InstrumentQuery("linear")
@@ -29,20 +29,20 @@ RETRIES = ConnectorConfig(backoff_initial_s=5.0, backoff_max_s=60.0)
 MANY = [f"S{number}USDT" for number in range(10)]
 
 
-class FakeLister(InstrumentsClient):
+class FakeClient(InstrumentsClient):
     """Gives what the test says."""
 
     def __init__(self) -> None:
         self.is_busy = False
         self.requests: list[ListRequest] = []
-        self.answer: ListAnswer | None = None
+        self.answer: ListResponse | None = None
 
     def ask(self, request: ListRequest) -> None:
         assert not self.is_busy
         self.is_busy = True
         self.requests.append(request)
 
-    def take(self) -> ListAnswer:
+    def take(self) -> ListResponse:
         assert self.answer is not None
         self.is_busy = False
         return self.answer
@@ -54,15 +54,15 @@ class Rig:
     def __init__(self, *symbols: str, **tables: Any) -> None:
         config = make_config({"source": "live", "market": [{"symbols": symbols}], **tables})
         self.plan = make_plan(config, run_dir="/run/x")
-        self.lister = FakeLister()
+        self.client = FakeClient()
         self.telemetry = Telemetry()
-        self.discovery = Discovery(SETTINGS, RETRIES, self.telemetry, lister=self.lister)
+        self.discovery = Discovery(SETTINGS, RETRIES, self.telemetry, client=self.client)
         self.now = 1000.0
 
     @property
     def asked(self) -> int:
         """How many questions there were."""
-        return len(self.lister.requests)
+        return len(self.client.requests)
 
     def look(self, after_s: float = 0.0, plan: Plan | None = None) -> int:
         """Look after a while; how many questions there were by then."""
@@ -72,12 +72,16 @@ class Rig:
 
     def take(self, *symbols: str, failure: Failure | None = None) -> set[str]:
         """Answer the question; the symbols that are followed then."""
-        request = self.lister.requests[-1]
-        listings = {} if failure else {need: InstrumentList(symbols) for need in request.needs}
-        errors = {need: ListingError(failure, "no") for need in request.needs} if failure else {}
-        self.lister.answer = ListAnswer(request=request, listings=listings, errors=errors)
-        selection = self.discovery.take(self.plan, self.now, 1)
-        self.plan = self.plan.with_selection(selection)
+        request = self.client.requests[-1]
+        lists = {} if failure else {query: InstrumentList(symbols) for query in request.queries}
+        errors = (
+            {query: InstrumentListError(failure, "no") for query in request.queries}
+            if failure
+            else {}
+        )
+        self.client.answer = ListResponse(request=request, lists=lists, errors=errors)
+        universe = self.discovery.take(self.plan, self.now, 1)
+        self.plan = self.plan.with_universe(universe)
         return {placement.stream.symbol for placement in self.plan.placements}
 
     def count(self, name: str, **labels: str) -> float | None:
@@ -92,8 +96,8 @@ def test_without_patterns_nobody_is_asked() -> None:
 def test_the_list_of_the_network_is_asked_for_at_once_and_then_now_and_again() -> None:
     rig = Rig("*USDT")
     assert rig.look() == 1
-    assert rig.lister.requests[0].url == "https://api.bybit.com"
-    assert rig.lister.requests[0].needs == (LINEAR,)
+    assert rig.client.requests[0].url == "https://api.bybit.com"
+    assert rig.client.requests[0].queries == (LINEAR,)
     assert rig.look(1000) == 1, "one question at a time"
     assert rig.take("AUSDT") == {"AUSDT"}
     assert rig.look(299) == 1
@@ -117,7 +121,7 @@ def test_the_list_is_where_the_websocket_is_or_where_the_file_says(
     rig = Rig("*USDT", **tables)
     rig.look()
 
-    assert rig.lister.requests[0].url == url
+    assert rig.client.requests[0].url == url
 
 
 def test_a_failure_changes_nothing_is_said_once_and_tried_again_with_growing_pauses() -> None:
@@ -164,7 +168,7 @@ def test_a_list_that_lost_most_is_believed_only_when_the_next_one_agrees() -> No
 
     rig.look(301)
     assert rig.take(*MANY[:3]) == set(MANY)
-    assert "instruments are missing" in rig.plan.selection.choices[0].problem
+    assert "instruments are missing" in rig.plan.universe.patterns[0].problem
     assert rig.count("instrument_lists_total", result="implausible") == 1
     rig.look(301)
     assert rig.take(*MANY) == set(MANY)
@@ -180,7 +184,7 @@ def test_a_new_pattern_is_resolved_at_once_also_when_it_comes_back() -> None:
     rig.take("AUSDT")
     with_pattern, without = (
         rig.plan,
-        rig.plan.with_selection(rig.plan.selection.without_choice("linear:*USDT")),
+        rig.plan.with_universe(rig.plan.universe.without_pattern("linear:*USDT")),
     )
     assert rig.look(1, plan=without) == 1
     assert rig.look(1, plan=with_pattern) == 2
@@ -195,10 +199,10 @@ def test_another_source_is_asked_at_once_and_an_answer_of_the_old_one_is_dropped
         rig.plan, url="ws://127.0.0.1:5/v5/public/{category}", source="sim", has_simulator=True
     )
     assert rig.look() == 2, "still busy"
-    assert rig.plan.selection.choices[0].state == "unresolved"
+    assert rig.plan.universe.patterns[0].state == "unresolved"
     assert rig.take("OLDUSDT") == {"AUSDT"}
     assert rig.look() == 3
-    assert rig.lister.requests[-1].url == "http://127.0.0.1:5"
+    assert rig.client.requests[-1].url == "http://127.0.0.1:5"
     assert rig.take("SIMUSDT") == {"SIMUSDT"}
 
 

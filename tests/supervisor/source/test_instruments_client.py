@@ -9,12 +9,12 @@ from contextlib import contextmanager, suppress
 
 import pytest
 
-from bybit_pipeline.supervisor.plan.instruments import InstrumentQuery, ListingError
+from bybit_pipeline.supervisor.plan.instruments import InstrumentListError, InstrumentQuery
 from bybit_pipeline.supervisor.source import instruments_client
 from bybit_pipeline.supervisor.source.instruments_client import (
     InstrumentsClient,
-    ListAnswer,
     ListRequest,
+    ListResponse,
     get_list,
     get_lists,
 )
@@ -62,9 +62,9 @@ def waits_for(event: threading.Event) -> Callable[[socket.socket], None]:
     return wait
 
 
-def failure_at(url: str, *, deadline_s: float = 20.0) -> ListingError:
+def failure_at(url: str, *, deadline_s: float = 20.0) -> InstrumentListError:
     """Why the list cannot be had there."""
-    with pytest.raises(ListingError) as error:
+    with pytest.raises(InstrumentListError) as error:
         get_list(url, LINEAR, deadline=time.monotonic() + deadline_s)
     assert "\n" not in str(error.value)
     return error.value
@@ -74,18 +74,20 @@ def test_lists_come_from_the_simulated_exchange_whatever_proxy_is_set(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
-    needs = (
+    queries = (
         InstrumentQuery("linear", has_turnover=True),
         InstrumentQuery("spot"),
         InstrumentQuery("option", "ETH"),
     )
     with running() as exchange:
-        answer = get_lists(ListRequest(url=f"http://127.0.0.1:{exchange.server.port}", needs=needs))
+        answer = get_lists(
+            ListRequest(url=f"http://127.0.0.1:{exchange.server.port}", queries=queries)
+        )
 
     assert not answer.errors
-    assert {"BTCUSDT", "ETHUSDT"} == set(answer.listings[needs[0]].symbols[:2])
-    assert "MNTUSDT" in answer.listings[needs[1]].symbols
-    assert all(symbol.startswith("ETH-") for symbol in answer.listings[needs[2]].symbols)
+    assert {"BTCUSDT", "ETHUSDT"} == set(answer.lists[queries[0]].symbols[:2])
+    assert "MNTUSDT" in answer.lists[queries[1]].symbols
+    assert all(symbol.startswith("ETH-") for symbol in answer.lists[queries[2]].symbols)
 
 
 @pytest.mark.parametrize(
@@ -156,13 +158,13 @@ def test_an_answer_without_end_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.fixture
 def thread() -> Iterator[InstrumentsClient]:
-    """A lister that is closed in the end."""
-    lister = InstrumentsClient()
-    yield lister
-    lister.close()
+    """A client that is closed in the end."""
+    client = InstrumentsClient()
+    yield client
+    client.close()
 
 
-def taken(thread: InstrumentsClient) -> ListAnswer:
+def taken(thread: InstrumentsClient) -> ListResponse:
     """The next answer."""
     assert select.select([thread.reader], [], [], 10)[0]
     return thread.take()
@@ -171,22 +173,22 @@ def taken(thread: InstrumentsClient) -> ListAnswer:
 def test_answers_come_one_by_one_by_a_pipe(thread: InstrumentsClient) -> None:
     with running() as exchange:
         url = f"http://127.0.0.1:{exchange.server.port}"
-        for need in (LINEAR, InstrumentQuery("spot")):
-            thread.ask(ListRequest(url=url, needs=(need,)))
+        for query in (LINEAR, InstrumentQuery("spot")):
+            thread.ask(ListRequest(url=url, queries=(query,)))
             assert thread.is_busy
             answer = taken(thread)
             assert not thread.is_busy
-            assert set(answer.listings) == {need}
+            assert set(answer.lists) == {query}
 
 
 def test_one_list_that_fails_does_not_spoil_the_other(thread: InstrumentsClient) -> None:
     with running() as exchange:
         url = f"http://127.0.0.1:{exchange.server.port}"
         exchange.server.faults.set("rest", times=1)
-        thread.ask(ListRequest(url=url, needs=(LINEAR, InstrumentQuery("spot"))))
+        thread.ask(ListRequest(url=url, queries=(LINEAR, InstrumentQuery("spot"))))
         answer = taken(thread)
 
-    assert (set(answer.errors), set(answer.listings)) == ({LINEAR}, {InstrumentQuery("spot")})
+    assert (set(answer.errors), set(answer.lists)) == ({LINEAR}, {InstrumentQuery("spot")})
     assert answer.is_exchange_there is None
 
 
@@ -202,7 +204,7 @@ def test_after_a_failure_the_exchange_itself_is_asked_if_it_matters(
         websocket_url = f"ws://127.0.0.1:{port}/v5/public/linear"
         thread.ask(
             ListRequest(
-                url=f"http://127.0.0.1:{port}", needs=(LINEAR,), websocket_url=websocket_url
+                url=f"http://127.0.0.1:{port}", queries=(LINEAR,), websocket_url=websocket_url
             )
         )
 
@@ -212,12 +214,12 @@ def test_after_a_failure_the_exchange_itself_is_asked_if_it_matters(
 def test_a_bug_is_said_and_does_not_end_the_thread(
     thread: InstrumentsClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for answer in ("errors", "listings"):
+    for answer in ("errors", "lists"):
         with running() as exchange, monkeypatch.context() as patch:
             if answer == "errors":
                 patch.setattr(instruments_client, "get_list", None)
             url = f"http://127.0.0.1:{exchange.server.port}"
-            thread.ask(ListRequest(url=url, needs=(LINEAR,)))
+            thread.ask(ListRequest(url=url, queries=(LINEAR,)))
             assert set(getattr(taken(thread), answer)) == {LINEAR}
 
 
@@ -225,7 +227,7 @@ def test_closing_waits_for_nobody() -> None:
     done = threading.Event()
     with server(waits_for(done)) as url:
         thread = InstrumentsClient()
-        thread.ask(ListRequest(url=url, needs=(LINEAR,)))
+        thread.ask(ListRequest(url=url, queries=(LINEAR,)))
         began = time.monotonic()
         thread.close()
         assert time.monotonic() - began < 3

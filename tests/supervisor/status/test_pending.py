@@ -10,7 +10,6 @@ from bybit_pipeline.shared.settings.specs import Stream
 from bybit_pipeline.supervisor.plan.market_args import subscribe, unsubscribe
 from bybit_pipeline.supervisor.plan.names import exchange_topic
 from bybit_pipeline.supervisor.plan.plan import Plan, make_plan
-from bybit_pipeline.supervisor.status import pending
 from bybit_pipeline.supervisor.status.pending import Answer, PendingSubscriptions
 
 LINEAR, SPOT = "connector-linear-0", "connector-spot-0"
@@ -26,9 +25,9 @@ def before() -> Plan:
 
 def asked(before: Plan, *words: str) -> tuple[PendingSubscriptions, Plan]:
     """PendingSubscriptions, and the plan in force, after a command has asked for more markets."""
-    trials, after = PendingSubscriptions(), subscribe(before, words)
-    trials.start(s for s in after.selection.named if s not in before.selection.named)
-    return trials, after
+    pending, after = PendingSubscriptions(), subscribe(before, words)
+    pending.start(s for s in after.universe.named if s not in before.universe.named)
+    return pending, after
 
 
 def says(refused: Iterable[str] = (), **states: str) -> dict[str, Any]:
@@ -51,89 +50,89 @@ def names(streams: Iterable[Stream]) -> list[str]:
 
 
 def test_what_the_exchange_refuses_is_given_once_and_remembered(before: Plan) -> None:
-    trials, plan = asked(before, "linear:NOPEUSDT")
+    pending, plan = asked(before, "linear:NOPEUSDT")
 
-    refused = trials.take(plan, LINEAR, REFUSED)
+    refused = pending.take(plan, LINEAR, REFUSED)
 
     assert [TRADES, BOOK] == names(refused)
-    assert Answer("rejected", WORDS) == trials.answer("book.linear.NOPEUSDT")
-    assert [] == trials.take(plan, LINEAR, REFUSED)
+    assert Answer("rejected", WORDS) == pending.answer("book.linear.NOPEUSDT")
+    assert [] == pending.take(plan, LINEAR, REFUSED)
 
 
 def test_the_plan_without_them_is_the_one_before(before: Plan) -> None:
-    trials, plan = asked(before, "linear:NOPEUSDT", "spot:NOPEUSDT")
-    refused = trials.take(plan, LINEAR, REFUSED) + trials.take(plan, SPOT, REFUSED)
+    pending, plan = asked(before, "linear:NOPEUSDT", "spot:NOPEUSDT")
+    refused = pending.take(plan, LINEAR, REFUSED) + pending.take(plan, SPOT, REFUSED)
 
-    after = plan.with_selection(plan.selection.without_named(refused))
+    after = plan.with_universe(plan.universe.without_named(refused))
 
     assert before == after
 
 
 def test_of_a_market_only_what_is_refused_leaves(before: Plan) -> None:
-    trials, plan = asked(before, "linear:NOPEUSDT")
+    pending, plan = asked(before, "linear:NOPEUSDT")
 
-    refused = trials.take(plan, LINEAR, says([BOOK], book="rejected", trades="confirmed"))
+    refused = pending.take(plan, LINEAR, says([BOOK], book="rejected", trades="confirmed"))
 
     assert [BOOK] == names(refused)
-    assert trials.answer("trade.linear.NOPEUSDT") is None, "the connector's status says it"
+    assert pending.answer("trade.linear.NOPEUSDT") is None, "the connector's status says it"
 
 
 def test_without_an_answer_of_the_exchange_it_stays_until_there_is_one(before: Plan) -> None:
     """The link went down, or no ack or no data came: nothing is known of the symbol."""
-    trials, plan = asked(before, "linear:NOPEUSDT")
+    pending, plan = asked(before, "linear:NOPEUSDT")
 
-    assert Answer("pending") == trials.answer("book.linear.NOPEUSDT")
-    assert [] == trials.take(plan, LINEAR, {"connected": False})
-    assert [] == trials.take(plan, LINEAR, says(book="pending", trades="rejected"))
-    assert Answer("pending") == trials.answer("book.linear.NOPEUSDT")
-    assert Answer("rejected", WORDS) == trials.answer("trade.linear.NOPEUSDT")
-    assert [TRADES, BOOK] == names(trials.take(plan, LINEAR, REFUSED))
+    assert Answer("pending") == pending.answer("book.linear.NOPEUSDT")
+    assert [] == pending.take(plan, LINEAR, {"connected": False})
+    assert [] == pending.take(plan, LINEAR, says(book="pending", trades="rejected"))
+    assert Answer("pending") == pending.answer("book.linear.NOPEUSDT")
+    assert Answer("rejected", WORDS) == pending.answer("trade.linear.NOPEUSDT")
+    assert [TRADES, BOOK] == names(pending.take(plan, LINEAR, REFUSED))
 
 
 @pytest.mark.parametrize("state", ["confirmed", "delivering"])
 def test_what_was_accepted_once_is_never_dropped(before: Plan, state: str) -> None:
-    trials, plan = asked(before, "linear:NOPEUSDT")
-    trials.take(plan, LINEAR, says(book=state, trades=state))
+    pending, plan = asked(before, "linear:NOPEUSDT")
+    pending.take(plan, LINEAR, says(book=state, trades=state))
 
-    assert [] == trials.take(plan, LINEAR, REFUSED)
+    assert [] == pending.take(plan, LINEAR, REFUSED)
 
 
 def test_what_is_configured_is_not_on_trial() -> None:
     configured = make_config({"market": [{"symbols": ["BTCUSDT", "NOPEUSDT"]}]})
-    trials, plan = asked(make_plan(configured, run_dir="/run/x"), "linear:NOPEUSDT")
+    pending, plan = asked(make_plan(configured, run_dir="/run/x"), "linear:NOPEUSDT")
 
-    assert [] == trials.take(plan, LINEAR, REFUSED)
+    assert [] == pending.take(plan, LINEAR, REFUSED)
 
 
 def test_what_nobody_asks_for_any_longer_is_not_on_trial(before: Plan) -> None:
-    trials, plan = asked(before, "linear:NOPEUSDT")
+    pending, plan = asked(before, "linear:NOPEUSDT")
 
-    assert [] == trials.take(unsubscribe(plan, ["linear:NOPEUSDT"]), LINEAR, REFUSED)
+    assert [] == pending.take(unsubscribe(plan, ["linear:NOPEUSDT"]), LINEAR, REFUSED)
 
-    assert trials.answer("book.linear.NOPEUSDT") is None
+    assert pending.answer("book.linear.NOPEUSDT") is None
 
 
 def test_another_connector_says_nothing_about_it(before: Plan) -> None:
-    trials, plan = asked(before, "linear:NOPEUSDT", "spot:NOPEUSDT")
+    pending, plan = asked(before, "linear:NOPEUSDT", "spot:NOPEUSDT")
 
-    refused = trials.take(plan, SPOT, REFUSED)
+    refused = pending.take(plan, SPOT, REFUSED)
 
     assert {"spot"} == {stream.category for stream in refused}
-    assert Answer("pending") == trials.answer("book.linear.NOPEUSDT")
+    assert Answer("pending") == pending.answer("book.linear.NOPEUSDT")
 
 
 def test_asked_again_it_is_pending_again(before: Plan) -> None:
-    trials, plan = asked(before, "linear:NOPEUSDT")
-    trials.start(trials.take(plan, LINEAR, REFUSED))
+    pending, plan = asked(before, "linear:NOPEUSDT")
+    pending.start(pending.take(plan, LINEAR, REFUSED))
 
-    assert Answer("pending") == trials.answer("book.linear.NOPEUSDT")
-    assert [TRADES, BOOK] == names(trials.take(plan, LINEAR, REFUSED))
+    assert Answer("pending") == pending.answer("book.linear.NOPEUSDT")
+    assert [TRADES, BOOK] == names(pending.take(plan, LINEAR, REFUSED))
 
 
 def test_refusals_are_forgotten_in_the_end(before: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pending, "REFUSALS_MAX", 1)
-    trials, plan = asked(before, "linear:NOPEUSDT")
-    trials.take(plan, LINEAR, REFUSED)
+    monkeypatch.setattr("bybit_pipeline.supervisor.status.pending.REFUSALS_MAX", 1)
+    pending, plan = asked(before, "linear:NOPEUSDT")
+    pending.take(plan, LINEAR, REFUSED)
 
-    assert trials.answer("trade.linear.NOPEUSDT") is None
-    assert Answer("rejected", WORDS) == trials.answer("book.linear.NOPEUSDT")
+    assert pending.answer("trade.linear.NOPEUSDT") is None
+    assert Answer("rejected", WORDS) == pending.answer("book.linear.NOPEUSDT")

@@ -115,7 +115,7 @@ def test_books_may_be_out_of_live_for_a_moment_only(plan: Plan) -> None:
 
 
 def test_many_names_are_counted_not_listed(plan: Plan) -> None:
-    late = {f"book.linear.{letter}USDT": 11.0 for letter in "ABCDEFGH"}
+    late = {f"book.linear.{envelope}USDT": 11.0 for envelope in "ABCDEFGH"}
 
     [reason] = reasons(plan, **late)
     assert reason.endswith("book.linear.EUSDT and 3 more")
