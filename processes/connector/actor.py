@@ -56,8 +56,8 @@ class ConnectorActor(Actor):
         super().__init__(spec, clock=clock, telemetry=telemetry)
         self.spec = spec
         self._attempts = Path(spec.run_dir) / f"{spec.process}.attempts"
-        self._budget = ConnectLimiter(
-            spec.share, read_attempts(self._attempts), now=self.clock.monotonic()
+        self._limiter = ConnectLimiter(
+            spec.connect_quota, read_attempts(self._attempts), now=self.clock.monotonic()
         )
         self.client = BybitWebSocketClient(
             self._publish_trades,
@@ -71,7 +71,7 @@ class ConnectorActor(Actor):
             on_ping=self._observe_ping,
             before_connecting=self._wait_for_workers,
             after_batch=self._flush,
-            budget=self._budget,
+            limiter=self._limiter,
             on_attempt=self._remember_attempt,
             on_bug=self._on_bug,
             clock=self.clock,
@@ -117,8 +117,8 @@ class ConnectorActor(Actor):
             case "source":
                 log.info("changing source", url=command["url"], source=command["source"])
                 self.client.change_source(command["url"], command["source"])
-            case "share":
-                self.client.set_share(command["share"])
+            case "connect_quota":
+                self.client.set_connect_quota(command["quota"])
             case kind:
                 log.warning("unknown command", command=kind)
 
@@ -188,7 +188,7 @@ class ConnectorActor(Actor):
     def _remember_attempt(self) -> None:
         """Write the attempt down, so that a successor of this process knows of it."""
         try:
-            write_attempts(self._attempts, self._budget.made)
+            write_attempts(self._attempts, self._limiter.made)
         except OSError as error:
             self._attempts_unsaved.value += 1
             log.warning("cannot write down an attempt to connect", error=str(error))
@@ -313,7 +313,7 @@ class ConnectorActor(Actor):
         )
         telemetry.counters(
             "connector_attempts_held_total",
-            "Attempts to connect that waited for the budget.",
+            "Attempts to connect held back by the connect limiter.",
             ("connector",),
             lambda: [((name,), counts.held)],
         )

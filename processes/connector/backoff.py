@@ -1,8 +1,7 @@
 """
-How long to wait before the next attempt to connect. Pure: the random numbers come in.
+The delay before the next connection attempt. Pure: random numbers come in.
 
-Bybit bans addresses that reconnect in a tight loop, and counts at most 500 new connections in 5
-minutes. One connector that waits 5 s and longer makes at most 60 attempts in that time.
+Bybit bans addresses that reconnect in a tight loop.
 """
 
 from random import Random
@@ -14,8 +13,8 @@ class Backoff:
     """
     Delays that double from ``initial_s`` to ``maximum_s``, each shortened by up to a fifth.
 
-    The shortening is random, so that connectors that lost their sockets together do not come back
-    together.
+    The shortening is random: connectors that lost their sockets together must not all reconnect at
+    the same moment.
     """
 
     def __init__(self, initial_s: float, maximum_s: float, rng: Random) -> None:
@@ -24,12 +23,12 @@ class Backoff:
         self._rng = rng
         self._next_s = initial_s
 
-    def delay_s(self) -> float:
-        """Seconds to wait before the next attempt; each call asks for a longer wait."""
+    def next_delay_s(self) -> float:
+        """Seconds to wait before the next attempt; the delay of the call after this is longer."""
         delay = self._next_s
         self._next_s = min(self._maximum_s, delay * 2)
         return delay * (1 - JITTER_RATIO * self._rng.random())
 
     def reset(self) -> None:
-        """Start over with the shortest wait; call it when data flows again."""
+        """Start again with the shortest delay; call it when data flows."""
         self._next_s = self._initial_s

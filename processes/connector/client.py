@@ -82,8 +82,8 @@ more often, and the connector took 4 % more at 80,000 messages/s.
 CHECK_S = 0.1
 """How often ``check`` wants to be called."""
 JOIN_S = 1.0
-BUDGET_LOOK_S = 1.0
-"""How often who waits for the budget looks whether its share has grown."""
+QUOTA_CHECK_S = 1.0
+"""How often an attempt held back by the connect limiter checks for a larger quota."""
 LOG_EVERY_S = 10.0
 """At most one line in this time about invalid frames of one reason."""
 SHOWN_BYTES = 160
@@ -129,7 +129,7 @@ class Counts:
         self.invalid: dict[InvalidReason, int] = dict.fromkeys(INVALID_REASONS, 0)
         self.pings = 0
         self.held = 0
-        """Attempts that had to wait for the budget."""
+        """Attempts held back by the connect limiter."""
 
 
 class BybitWebSocketClient:
@@ -150,7 +150,7 @@ class BybitWebSocketClient:
         on_link: Told about the connection and its streams, on the socket thread.
         on_ping: Told every round-trip time in seconds, on the socket thread.
         before_connecting: Called once on the socket thread, before the first attempt.
-        budget: How many attempts may be made at a live exchange.
+        limiter: Quota of connection attempts at a live exchange.
         on_attempt: Told on the socket thread before each of these, when it has been counted.
         after_batch: Called on the socket thread after the callbacks of one read, or of ``BATCH``
             messages of it: for who collects and passes on several at once.
@@ -174,7 +174,7 @@ class BybitWebSocketClient:
         on_ping: Callable[[float], None] | None = None,
         before_connecting: Callable[[], None] | None = None,
         after_batch: Callable[[], None] | None = None,
-        budget: ConnectLimiter | None = None,
+        limiter: ConnectLimiter | None = None,
         on_attempt: Callable[[], None] | None = None,
         on_bug: Callable[[BaseException], None] | None = None,
         clock: Clock | None = None,
@@ -201,7 +201,7 @@ class BybitWebSocketClient:
         self._on_ping = on_ping or _ignore_ping
         self._before_connecting = before_connecting
         self._after_batch = after_batch or _do_nothing
-        self._budget = budget or ConnectLimiter()
+        self._limiter = limiter or ConnectLimiter()
         self._on_attempt = on_attempt
         self._on_bug = on_bug or _end_process
         self._settings = settings or ConnectorConfig()
@@ -347,9 +347,9 @@ class BybitWebSocketClient:
             self._abort("source_change")
         self._wake.set()
 
-    def set_share(self, share: int) -> None:
-        """Allow this many attempts in five minutes from now on."""
-        self._budget.share = share
+    def set_connect_quota(self, quota: int) -> None:
+        """Allow this many connection attempts in five minutes from now on."""
+        self._limiter.quota = quota
 
     def topics(self) -> dict[str, TopicState]:
         """The state of every wanted Bybit topic."""
@@ -528,13 +528,13 @@ class BybitWebSocketClient:
             self._on_bug(bug)
 
     def _take_turn(self) -> None:
-        """Wait until the budget allows an attempt at a live exchange, and spend it."""
+        """Wait until the limiter allows an attempt at a live exchange, and count it."""
         is_held = False
         while self._target.source == "live" and not self._stopping.is_set():
             now = self._clock.monotonic()
-            wait_s = self._budget.wait_s(now)
+            wait_s = self._limiter.wait_s(now)
             if wait_s <= 0:
-                self._budget.spend(now)
+                self._limiter.spend(now)
                 if self._on_attempt is not None:
                     self._on_attempt()
                 return
@@ -542,17 +542,17 @@ class BybitWebSocketClient:
                 is_held = True
                 self.counts.held += 1
                 log.warning(
-                    "connection budget used up",
-                    share=self._budget.share,
+                    "connection attempt held back",
+                    quota=self._limiter.quota,
                     next_in_s=round(wait_s, 1),
                 )
-            self._wake.wait(min(wait_s, BUDGET_LOOK_S))
+            self._wake.wait(min(wait_s, QUOTA_CHECK_S))
             self._wake.clear()
 
     def _wait_before_next(self, reason: FailureReason) -> None:
         self.counts.reconnects[reason] += 1
         if reason != "source_change":
-            delay = self._backoff.delay_s()
+            delay = self._backoff.next_delay_s()
             log.info("next attempt", in_s=round(delay, 1))
             self._wake.wait(delay)
         self._wake.clear()

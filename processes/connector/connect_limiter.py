@@ -1,11 +1,10 @@
 """
-How many connections this connector may open: its share of what Bybit allows one address.
+The connect limiter: how many connections one connector may try to open.
 
-Bybit counts at most 500 new connections in 5 minutes from one address, and all connectors have the
-same address. They do not talk to each other: the supervisor tells each of them its share, which is
-the total over the number of connectors, and each keeps to it by itself in every period of 5
-minutes. A connector that is killed and started again would forget what it has used, so it writes
-every attempt down before it makes it.
+Bybit allows ``CONNECTIONS_MAX`` new connections in 5 minutes from one address, and all connectors
+share the address. They do not talk to each other: the supervisor divides the total among them, and
+each connector keeps within its quota in every period of 5 minutes. A connector that is killed and
+restarted must not count from zero again: every attempt is written to a file before it is made.
 """
 
 import json
@@ -18,32 +17,41 @@ from bybit_pipeline.shared.bybit import CONNECTIONS_PERIOD_S, CONNECTOR_QUOTA
 
 class ConnectLimiter:
     """
-    At most ``share`` attempts in any ``CONNECTIONS_PERIOD_S``. Pure; times are monotonic.
+    At most ``quota`` attempts in any period. Pure; times are of the monotonic clock, in seconds.
 
     Args:
-        share: How many; at least one. May be changed at any time.
-        made: Times of earlier attempts. Those of the future are of another boot and do not count.
-        now: The present time, needed to judge ``made``.
+        quota: Attempts allowed in a period, at least one. May be changed at any time.
+        made: Times of earlier attempts. A time in the future is from before a reboot; it does not
+            count.
+        now: The present time.
+        period_s: Length of the period.
     """
 
     def __init__(
-        self, share: int = CONNECTOR_QUOTA, made: Iterable[float] = (), *, now: float = 0.0
+        self,
+        quota: int = CONNECTOR_QUOTA,
+        made: Iterable[float] = (),
+        *,
+        now: float = 0.0,
+        period_s: float = CONNECTIONS_PERIOD_S,
     ) -> None:
-        self.share = share
-        self._made = deque(sorted(t for t in made if now - CONNECTIONS_PERIOD_S < t <= now))
+        self.quota = quota
+        self._period_s = period_s
+        self._made = deque(sorted(t for t in made if now - period_s < t <= now))
 
     @property
     def made(self) -> list[float]:
-        """When the attempts that still count were made, oldest first."""
+        """Times of the attempts that still count, oldest first."""
         return list(self._made)
 
     def wait_s(self, now: float) -> float:
-        """Seconds until one more attempt may be made; 0 if that is now."""
-        while self._made and self._made[0] <= now - CONNECTIONS_PERIOD_S:
+        """Seconds until the next attempt is allowed; 0 if it is allowed now."""
+        while self._made and self._made[0] <= now - self._period_s:
             self._made.popleft()
-        if len(self._made) < max(1, self.share):
+        quota = max(1, self.quota)
+        if len(self._made) < quota:
             return 0.0
-        return self._made[len(self._made) - max(1, self.share)] + CONNECTIONS_PERIOD_S - now
+        return self._made[len(self._made) - quota] + self._period_s - now
 
     def spend(self, now: float) -> None:
         """Count an attempt that is made now."""
@@ -51,7 +59,7 @@ class ConnectLimiter:
 
 
 def read_attempts(path: Path) -> list[float]:
-    """The attempts in a file; none if it is not there or not whole."""
+    """The times of attempts in a file; none if the file is missing or broken."""
     try:
         return [float(moment) for moment in json.loads(path.read_bytes())]
     except (OSError, ValueError, TypeError):
@@ -60,7 +68,7 @@ def read_attempts(path: Path) -> list[float]:
 
 def write_attempts(path: Path, made: Iterable[float]) -> None:
     """
-    Write the attempts down, completely or not at all.
+    Write the times of attempts to a file, completely or not at all.
 
     Raises:
         OSError: If the file cannot be written.

@@ -132,7 +132,7 @@ def configuration(data: bytes) -> None:
         plan = make_plan(make_config(tables), run_dir="/tmp/run")
     except ConfigError:
         return
-    assert plan.share * len(plan.connectors) <= 500
+    assert plan.connect_quota * len(plan.connectors) <= 500
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {

@@ -80,8 +80,8 @@ class ConnectorSpec(ProcessSpec, kw_only=True):
     """Where the workers are fed."""
     streams: list[Stream]
     settings: ConnectorConfig = ConnectorConfig()
-    share: int = CONNECTOR_QUOTA
-    """Connections it may open in 5 minutes; see ``connect_limiter``."""
+    connect_quota: int = CONNECTOR_QUOTA
+    """Connection attempts that it may make in 5 minutes."""
     silence_matters: bool = True
     """False in a replay, which falls silent at its end."""
 

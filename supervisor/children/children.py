@@ -206,8 +206,8 @@ class Children:
         if role_of(name) == "connector" and is_moved:
             url = after.connector_url(name)
             self._send(name, {"type": "source", "source": after.source, "url": url})
-        if role_of(name) == "connector" and before.share != after.share:
-            self._send(name, {"type": "share", "share": after.share})
+        if role_of(name) == "connector" and before.connect_quota != after.connect_quota:
+            self._send(name, {"type": "connect_quota", "quota": after.connect_quota})
         if before.placements is after.placements:
             return
         step = change(before, after)

@@ -75,8 +75,8 @@ class Plan:
         return (names or [choice.category for choice in self.universe.patterns])[0]
 
     @property
-    def share(self) -> int:
-        """Connections that each connector may open in 5 minutes."""
+    def connect_quota(self) -> int:
+        """Connection attempts that each connector may make in 5 minutes."""
         return max(1, min(CONNECTOR_QUOTA, PIPELINE_QUOTA // max(1, len(self.connectors))))
 
     # -- endpoints -------------------------------------------------------------------------------

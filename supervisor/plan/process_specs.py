@@ -58,7 +58,7 @@ def _connector(plan: Plan, common: dict[str, Any]) -> ConnectorSpec:
         feed_endpoint=plan.feed_endpoint(name),
         streams=plan.streams_of(name),
         settings=plan.config.connector,
-        share=plan.share,
+        connect_quota=plan.connect_quota,
         silence_matters=plan.source != "replay",
     )
 

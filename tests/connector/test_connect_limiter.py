@@ -1,4 +1,4 @@
-"""The share of Bybit's connections that one connector may use."""
+"""The quota of connection attempts of one connector."""
 
 import socket
 import threading
@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bybit_pipeline.processes.connector import connect_limiter
 from bybit_pipeline.processes.connector.client import BybitWebSocketClient
 from bybit_pipeline.processes.connector.connect_limiter import (
     ConnectLimiter,
@@ -23,53 +22,55 @@ from bybit_pipeline.shared.settings.config import ConnectorConfig
 
 
 @given(
-    share=st.integers(1, 8),
+    quota=st.integers(1, 8),
     steps=st.lists(st.tuples(st.floats(0, 120), st.booleans()), max_size=80),
 )
-def test_no_five_minutes_ever_hold_more_than_the_share(
-    share: int, steps: list[tuple[float, bool]]
+def test_no_period_of_five_minutes_has_more_attempts_than_the_quota(
+    quota: int, steps: list[tuple[float, bool]]
 ) -> None:
-    """Whenever somebody wants to connect, and however often the process is started again."""
+    """At any times of attempts, and with any number of restarts."""
     now, made = 1000.0, []
-    budget = ConnectLimiter(share, now=now)
+    limiter = ConnectLimiter(quota, now=now)
     for pause, is_restarted in steps:
         now += pause
         if is_restarted:
-            budget = ConnectLimiter(share, budget.made, now=now)
-        if budget.wait_s(now) <= 0:
-            budget.spend(now)
+            limiter = ConnectLimiter(quota, limiter.made, now=now)
+        if limiter.wait_s(now) <= 0:
+            limiter.spend(now)
             made.append(now)
 
     for first in made:
-        assert len([t for t in made if first <= t < first + CONNECTIONS_PERIOD_S]) <= share
+        assert len([t for t in made if first <= t < first + CONNECTIONS_PERIOD_S]) <= quota
 
 
-def test_the_wait_is_as_long_as_needed_and_no_longer() -> None:
-    budget = ConnectLimiter(2, now=0.0)
-    budget.spend(10.0)
-    budget.spend(20.0)
+def test_an_attempt_waits_until_the_oldest_one_no_longer_counts() -> None:
+    limiter = ConnectLimiter(2, now=0.0)
+    limiter.spend(10.0)
+    limiter.spend(20.0)
 
-    assert 290.0 == budget.wait_s(20.0)
-    assert 0.0 == budget.wait_s(310.0)
-    budget.spend(310.0)
-    assert 10.0 == budget.wait_s(310.0)
+    assert 290.0 == limiter.wait_s(20.0)
+    assert 0.0 == limiter.wait_s(310.0)
+    limiter.spend(310.0)
+    assert 10.0 == limiter.wait_s(310.0)
 
 
-def test_a_smaller_share_counts_what_was_spent_before() -> None:
-    budget = ConnectLimiter(3, now=0.0)
+def test_a_smaller_quota_counts_earlier_attempts() -> None:
+    limiter = ConnectLimiter(3, now=0.0)
     for now in (0.0, 1.0, 2.0):
-        budget.spend(now)
+        limiter.spend(now)
 
-    budget.share = 1
+    limiter.quota = 1
 
-    assert 299.0 == budget.wait_s(3.0)
+    assert 299.0 == limiter.wait_s(3.0)
 
 
-def test_attempts_of_another_boot_do_not_count() -> None:
+def test_attempts_before_a_reboot_do_not_count() -> None:
     assert [] == ConnectLimiter(1, [5000.0], now=100.0).made
 
 
-def test_attempts_survive_in_a_file_and_a_broken_file_is_none(tmp_path: Path) -> None:
+def test_attempts_are_read_from_a_file_and_a_broken_file_counts_as_empty(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "connector-linear-0.attempts"
     assert [] == read_attempts(path)
     write_attempts(path, [1.5, 2.25])
@@ -80,7 +81,7 @@ def test_attempts_survive_in_a_file_and_a_broken_file_is_none(tmp_path: Path) ->
 
 
 class Refuser:
-    """Accepts TCP connections, notes when, and closes them."""
+    """Accepts TCP connections, records the times, and closes them."""
 
     def __init__(self) -> None:
         self.times: list[float] = []
@@ -98,25 +99,22 @@ class Refuser:
             connection.close()
 
     def close(self) -> None:
-        """Listen no longer."""
+        """Stop listening."""
         self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
 
 
 @pytest.fixture
 def refuser() -> Iterator[Refuser]:
-    """A venue that turns everybody away."""
+    """An exchange that closes every connection."""
     server = Refuser()
     yield server
     server.close()
 
 
-def test_twenty_connectors_in_a_storm_stay_within_the_budget(
-    refuser: Refuser, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Five minutes last two seconds here, and everybody wants to connect all the time."""
-    period_s, share = 2.0, 5
-    monkeypatch.setattr(connect_limiter, "CONNECTIONS_PERIOD_S", period_s)
+def test_twenty_connectors_that_always_reconnect_stay_within_their_quotas(refuser: Refuser) -> None:
+    """With a period of two seconds instead of five minutes."""
+    period_s, quota = 2.0, 5
     settings = ConnectorConfig(backoff_initial_s=0.05, backoff_max_s=0.05)
     clients = [
         BybitWebSocketClient(
@@ -125,21 +123,21 @@ def test_twenty_connectors_in_a_storm_stay_within_the_budget(
             url=refuser.url,
             settings=settings,
             rng=Random(n),
-            budget=ConnectLimiter(share),
+            limiter=ConnectLimiter(quota, period_s=period_s),
         )
         for n in range(20)
     ]
     for client in clients:
         client.start()
     deadline = time.monotonic() + 2.5 * period_s
-    while len(refuser.times) < 2 * 20 * share and time.monotonic() < deadline:
+    while len(refuser.times) < 2 * 20 * quota and time.monotonic() < deadline:
         time.sleep(0.02)
     for client in clients:
         client.stop()
 
     times = list(refuser.times)
-    assert len(times) > 20 * share, "it goes on when the budget allows it again"
-    slack_s = 0.2  # between the attempt and our noting it
+    assert len(times) > 20 * quota, "attempts continue in the next period"
+    slack_s = 0.2  # between an attempt and its record here
     busiest = max(len([t for t in times if s <= t < s + period_s - slack_s]) for s in times)
-    assert busiest <= 20 * share
+    assert busiest <= 20 * quota
     assert all(client.counts.held for client in clients)

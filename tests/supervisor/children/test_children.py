@@ -176,14 +176,14 @@ def test_nobody_is_started_any_more_once_a_stop_has_begun(home: Home) -> None:
     assert "connector-spot-0" not in home.children.by_name
 
 
-def test_connectors_are_told_when_their_share_of_the_connections_changes(home: Home) -> None:
+def test_connectors_are_informed_when_their_connect_quota_changes(home: Home) -> None:
     for name in home.children.by_name:
         home.ready(name)
     markets = [f"linear:T{number}USDT" for number in range(400)]
 
     home.children.apply(subscribe(home.children.plan, markets), home.now)
 
-    [share] = [m["share"] for name, m in home.sent if m["type"] == "share"]
+    [quota] = [m["quota"] for name, m in home.sent if m["type"] == "connect_quota"]
     connectors = home.children.plan.connectors
     assert len(connectors) == 9
-    assert share == 400 // 9 == home.spec(connectors[-1])["share"]
+    assert quota == 400 // 9 == home.spec(connectors[-1])["connect_quota"]

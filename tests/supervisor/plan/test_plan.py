@@ -500,5 +500,5 @@ def test_all_connectors_together_stay_under_the_connections_that_bybit_allows(
     tables = {"source": "live", "market": [market], "connector": {"topics_per_socket": 15}}
     plan = make_plan(make_config(tables), run_dir="/tmp/x")
 
-    assert len(plan.connectors) * plan.share <= 400 < 500
-    assert plan.share <= 60
+    assert len(plan.connectors) * plan.connect_quota <= 400 < 500
+    assert plan.connect_quota <= 60
