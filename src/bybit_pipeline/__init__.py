@@ -13,11 +13,12 @@ if TYPE_CHECKING:
     from bybit_pipeline.processes.connector.client import BybitWebSocketClient
     from bybit_pipeline.processes.orderbook.manager import OrderBookManager
     from bybit_pipeline.processes.trades.aggregator import TradesAggregator
-    from bybit_pipeline.shared.client import PipelineClient
+    from bybit_pipeline.shared.client import AsyncPipelineClient, PipelineClient
 
     __version__ = version("bybit-pipeline")
 
 __all__ = [
+    "AsyncPipelineClient",
     "BybitWebSocketClient",
     "OrderBookManager",
     "PipelineClient",
@@ -26,6 +27,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "AsyncPipelineClient": "bybit_pipeline.shared.client",
     "BybitWebSocketClient": "bybit_pipeline.processes.connector.client",
     "OrderBookManager": "bybit_pipeline.processes.orderbook.manager",
     "PipelineClient": "bybit_pipeline.shared.client",
