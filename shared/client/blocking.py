@@ -4,7 +4,6 @@ The client for programs without asyncio.
 A thread of its own owns the socket, so that getters and iterations work from any thread.
 """
 
-import contextlib
 import queue
 import threading
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from bybit_pipeline.shared.client.base import BaseClient
 from bybit_pipeline.shared.client.queues import ThreadQueue
 from bybit_pipeline.shared.client.state import ClientState, SubscriptionChange
 from bybit_pipeline.shared.client.values import Metric
+from bybit_pipeline.shared.runtime.wakeup import Wakeup
 
 
 class PipelineClient(BaseClient):
@@ -47,16 +47,17 @@ class PipelineClient(BaseClient):
             NoPipelineError: If no pipeline runs in the run directory, or the endpoint is malformed.
             ConfigError: If the keys cannot be used.
         """
-        with self._state.lock:
+        with self._state.lifecycle, self._state.lock:
             if self._reader is None:
                 self._reader = _Reader(self._state, self._connect())
 
     def close(self) -> None:
         """Close the connection: iterations end, and the getters return None."""
-        with self._state.lock:
-            reader, self._reader = self._reader, None
-        if reader is not None:
-            reader.close()
+        with self._state.lifecycle:
+            with self._state.lock:
+                reader, self._reader = self._reader, None
+            if reader is not None:
+                reader.close()
 
     def __iter__(self) -> Iterator[Metric]:
         """Messages until the client is closed; see ``messages``."""
@@ -92,32 +93,20 @@ class _Reader:
         self._subscriber = subscriber
         self._changes: queue.SimpleQueue[SubscriptionChange] = queue.SimpleQueue()
         self._is_closing = False
-        # Wakes the thread. On Windows a pipe cannot be polled together with ZeroMQ's sockets.
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._wake_receiver = self._context.socket(zmq.PAIR)
-        self._wake_receiver.bind("inproc://wake")
-        self._wake_sender = self._context.socket(zmq.PAIR)
-        self._wake_sender.connect("inproc://wake")
-        self._wake_lock = threading.Lock()
+        self._wakeup = Wakeup()
         self._thread = threading.Thread(target=self._run, name="pipeline-client", daemon=True)
         self._thread.start()
 
     def apply(self, change: SubscriptionChange) -> None:
         """Make a change at the socket, soon."""
         self._changes.put(change)
-        self._wake()
+        self._wakeup.set()
 
     def close(self) -> None:
         """End the thread and wait for it."""
         self._is_closing = True
-        self._wake()
+        self._wakeup.set()
         self._thread.join()
-        self._context.destroy(linger=0)
-
-    def _wake(self) -> None:
-        # With zmq.Again the queue is full of wake-ups: one of them is enough.
-        with self._wake_lock, contextlib.suppress(zmq.Again):
-            self._wake_sender.send(b"", zmq.NOBLOCK)
 
     def _run(self) -> None:
         try:
@@ -125,22 +114,16 @@ class _Reader:
         finally:
             self._subscriber.close()
             self._state.end()
+            self._wakeup.close()
 
     def _read(self) -> None:
         poller = zmq.Poller()
-        for socket in (self._subscriber.socket, self._subscriber.monitor, self._wake_receiver):
-            poller.register(socket, zmq.POLLIN)
-        while True:
-            ready = dict(poller.poll(int(RETRY_REFUSED_S * 1000)))
-            if self._wake_receiver in ready:
-                self._take_wake_ups()
-            if self._is_closing:
-                return
+        for source in (self._subscriber.socket, self._subscriber.monitor, self._wakeup.fileno()):
+            poller.register(source, zmq.POLLIN)
+        while not self._is_closing:
+            poller.poll(int(RETRY_REFUSED_S * 1000))
+            self._wakeup.clear()
+            while not self._changes.empty():
+                self._changes.get().apply(self._subscriber)
             self._subscriber.retry_refused()
             self._state.read(self._subscriber, RECEIVE_LIMIT)
-
-    def _take_wake_ups(self) -> None:
-        while self._wake_receiver.poll(0):
-            self._wake_receiver.recv()
-        while not self._changes.empty():
-            self._changes.get().apply(self._subscriber)

@@ -45,6 +45,7 @@ class ClientState:
     Last values, wanted topics and totals of one client.
 
     Attributes:
+        lifecycle: Held while the client opens or closes; the other lock may be taken inside.
         lock: Held by every method; hold it to do several things at once.
         values: The last message of every topic.
         source: Source of the last message about a market.
@@ -53,6 +54,7 @@ class ClientState:
     """
 
     def __init__(self) -> None:
+        self.lifecycle = threading.Lock()
         self.lock = threading.RLock()
         self.values: dict[str, dict[str, Any]] = {}
         self.counts = SubscriberCounts()

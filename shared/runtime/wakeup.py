@@ -1,7 +1,7 @@
 """A wakeup: one thread, or a signal, ends another thread's wait in ``poll``."""
 
-import os
 import signal
+import socket
 import threading
 from contextlib import suppress
 
@@ -23,26 +23,29 @@ class Wakeup:
     """
 
     def __init__(self) -> None:
-        self._reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        # Not a pipe: the client uses this class too, and on Windows only sockets can be polled.
+        self._reader, self._writer = socket.socketpair()
+        self._reader.setblocking(False)
+        self._writer.setblocking(False)
         self._is_closed = False
         self._catches_signals = False
         self._lock = threading.Lock()
 
     def fileno(self) -> int:
         """The file descriptor to poll: readable from ``set`` to ``clear``."""
-        return self._reader
+        return self._reader.fileno()
 
     def set(self) -> None:
         """Make ``fileno`` readable. Not for signal handlers; see ``catch_signals``."""
         with self._lock:
             if not self._is_closed:
                 with suppress(BlockingIOError):  # full: it is set
-                    os.write(self._writer, b"\0")
+                    self._writer.send(b"\0")
 
     def clear(self) -> None:
         """Make ``fileno`` unreadable until the next ``set``."""
         with suppress(BlockingIOError):  # empty: it is clear
-            while len(os.read(self._reader, _READ_BYTES)) == _READ_BYTES:
+            while len(self._reader.recv(_READ_BYTES)) == _READ_BYTES:
                 pass
 
     def catch_signals(self) -> None:
@@ -52,7 +55,7 @@ class Wakeup:
         Without it a signal that arrives just before ``poll`` is handled only when the poll ends.
         For the main thread only.
         """
-        signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+        signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
         self._catches_signals = True
 
     def close(self) -> None:
@@ -63,5 +66,5 @@ class Wakeup:
             self._is_closed = True
             if self._catches_signals:
                 signal.set_wakeup_fd(-1)
-            os.close(self._reader)
-            os.close(self._writer)
+            self._reader.close()
+            self._writer.close()

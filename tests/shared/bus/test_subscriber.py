@@ -253,10 +253,10 @@ def test_last_values_can_be_requested_again(
 
 @pytest.mark.parametrize("endpoint", ["", "nowhere", "tcp://nowhere", "udp://127.0.0.1:1"])
 def test_a_malformed_endpoint_is_rejected(endpoint: str) -> None:
-    with pytest.raises(NoPipelineError, match="is not an endpoint; allowed: such as tcp://"):
+    with pytest.raises(NoPipelineError, match="is not an endpoint; allowed: such as tcp:"):
         MetricSubscriber(endpoint)
 
 
 def test_unusable_keys_are_rejected(publisher: Publisher) -> None:
-    with pytest.raises(ConfigError, match="client.key"):
+    with pytest.raises(ConfigError, match="client\\.key"):
         MetricSubscriber(publisher.endpoint, keys="/nonexistent")

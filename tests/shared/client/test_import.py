@@ -6,7 +6,7 @@ import sys
 AS_ON_WINDOWS = """
 import os
 for name in dir(os):
-    if name.startswith(("EX_", "eventfd", "O_NONBLOCK", "O_CLOEXEC")) or name in ("getuid", "geteuid"):
+    if name.startswith(("EX_", "eventfd", "pipe2", "O_NONBLOCK", "O_CLOEXEC", "getuid", "geteuid")):
         delattr(os, name)
 from bybit_pipeline import AsyncPipelineClient, PipelineClient
 """
@@ -32,7 +32,6 @@ try:
 except NoPipelineError as error:
     print(error)
 """
-    assert (
-        "pipelines run on Linux; name the endpoint of one, such as tcp://192.0.2.1:5556"
-        == run(code)
+    assert "pipelines run on Linux; name the endpoint of one, such as tcp://192.0.2.1:5556" == run(
+        code
     )
