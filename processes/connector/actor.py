@@ -20,13 +20,14 @@ from typing import Any, ClassVar
 import msgspec
 import structlog
 
-from bybit_pipeline.processes.connector.client import CHECK_S, BybitWebSocketClient, StreamKey
+from bybit_pipeline.processes.connector.client import CHECK_S, BybitWebSocketClient
 from bybit_pipeline.processes.connector.connect_limiter import (
     ConnectLimiter,
     read_attempts,
     write_attempts,
 )
 from bybit_pipeline.processes.connector.protocol import BookUpdate, TradeBatch
+from bybit_pipeline.processes.connector.streams import StreamKey
 from bybit_pipeline.processes.connector.subscriptions import TOPIC_STATES
 from bybit_pipeline.shared.bus.market import MarketPublisher
 from bybit_pipeline.shared.bybit import StreamKind
@@ -140,7 +141,7 @@ class ConnectorActor(Actor):
             "trade_messages": counts.trade_messages,
             "book_messages": counts.book_messages,
             "invalid": sum(counts.invalid.values()),
-            "late": client.late_frames,
+            "late": client.unexpected_frames,
             "lost_acks": client.lost_acks,
             "attempts_held": counts.held,
         }
@@ -265,7 +266,7 @@ class ConnectorActor(Actor):
         self._book_latency = telemetry.histogram(
             "exchange_latency_seconds", latency, connector=name, stream="book"
         )
-        self.client.pace.expose(telemetry, name)
+        self.client.coalescer.expose(telemetry, name)
         telemetry.gauges(
             "connector_connected",
             "Whether the websocket is open.",
@@ -326,7 +327,7 @@ class ConnectorActor(Actor):
             "connector_frames_late_total",
             "Data of a topic that waits for its snapshot, dropped.",
             ("connector",),
-            lambda: [((name,), self.client.late_frames)],
+            lambda: [((name,), self.client.unexpected_frames)],
         )
         telemetry.counters(
             "connector_acks_lost_total",

@@ -1,5 +1,7 @@
 """
-The connect limiter: how many connections one connector may try to open.
+When the next connection attempt may be made: the backoff after a failure, and the connect limiter.
+
+Bybit bans addresses that reconnect in a tight loop, so the delay grows from failure to failure.
 
 Bybit allows ``CONNECTIONS_MAX`` new connections in 5 minutes from one address, and all connectors
 share the address. They do not talk to each other: the supervisor divides the total among them, and
@@ -11,8 +13,36 @@ import json
 from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
+from random import Random
 
 from bybit_pipeline.shared.bybit import CONNECTIONS_PERIOD_S, CONNECTOR_QUOTA
+
+JITTER_RATIO = 0.2
+
+
+class Backoff:
+    """
+    Delays that double from ``initial_s`` to ``maximum_s``, each shortened by up to a fifth.
+
+    The shortening is random: connectors that lost their sockets together must not all reconnect at
+    the same moment.
+    """
+
+    def __init__(self, initial_s: float, maximum_s: float, rng: Random) -> None:
+        self._initial_s = initial_s
+        self._maximum_s = maximum_s
+        self._rng = rng
+        self._next_s = initial_s
+
+    def next_delay_s(self) -> float:
+        """Seconds to wait before the next attempt; the delay of the call after this is longer."""
+        delay = self._next_s
+        self._next_s = min(self._maximum_s, delay * 2)
+        return delay * (1 - JITTER_RATIO * self._rng.random())
+
+    def reset(self) -> None:
+        """Start again with the shortest delay; call it when data flows."""
+        self._next_s = self._initial_s
 
 
 class ConnectLimiter:

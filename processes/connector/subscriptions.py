@@ -43,7 +43,7 @@ TopicState = Literal["pending", "confirmed", "delivering", "rejected"]
 TOPIC_STATES: tuple[TopicState, ...] = ("pending", "confirmed", "delivering", "rejected")
 
 EventKind = Literal["subscribed", "unsubscribed", "rejected", "unanswered", "silent", "reconnect"]
-Admission = Literal["pass", "late", "unknown"]
+Admission = Literal["pass", "unexpected", "unknown"]
 
 MAX_TRIES = 3
 """Requests without an ack, or subscriptions without a snapshot, before a topic is given up."""
@@ -138,7 +138,7 @@ class Subscriptions:
         Topics whose frames pass unasked. The reading thread may look here without a lock; for
         every other topic it asks ``on_data``.
         """
-        self.late = 0
+        self.unexpected = 0
         """Frames dropped because their topic waits for a snapshot or was unsubscribed."""
         self.unanswered = 0
         """Requests whose ack did not come in time."""
@@ -247,16 +247,17 @@ class Subscriptions:
         """
         What to do with a data frame of a topic that is not in ``flowing``.
 
-        ``pass``; ``late``: drop it, the topic waits for a snapshot or was unsubscribed, so that
-        nobody downstream takes it for the continuation of something; ``unknown``: never asked for.
+        ``pass``: hand it on. ``unexpected``: drop it, as its topic waits for a snapshot or was
+        unsubscribed; a worker would take it for the continuation of something. ``unknown``: the
+        topic was never subscribed.
         """
         topic = self._topics.get(name)
         if topic is None:
             return "unknown"
         is_expected = topic.phase in ("subscribing", "confirmed", "delivering", "rejected")
         if not is_expected or (topic.is_book and not is_snapshot):
-            self.late += 1
-            return "late"
+            self.unexpected += 1
+            return "unexpected"
         self._deliver(topic, now)
         return "pass"
 

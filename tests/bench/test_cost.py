@@ -16,7 +16,6 @@ import pytest
 import zmq
 
 from bybit_pipeline.processes.connector.actor import ConnectorActor
-from bybit_pipeline.processes.connector.client import BATCH
 from bybit_pipeline.processes.orderbook.actor import OrderbookWorker
 from bybit_pipeline.processes.trades.actor import TradesWorker
 from bybit_pipeline.shared.bus.market import MarketPublisher, MarketSubscriber
@@ -84,13 +83,13 @@ class Line:
         self.publisher = MarketPublisher(context, f"ipc://{directory}/bus", self.endpoint)
         self.connector._publisher = self.publisher
         self.read([frame_payload(frame) for frame in LOAD.snapshots.values()])
+        flowing = self.connector.client._subscriptions.flowing
         for symbol in LOAD.symbols:
-            self.connector.client._flowing |= {f"publicTrade.{symbol}", f"orderbook.50.{symbol}"}
+            flowing |= {f"publicTrade.{symbol}", f"orderbook.50.{symbol}"}
 
     def read(self, messages: list[bytes]) -> None:
         """Let the connector handle messages as if they had been read from its socket."""
-        for start in range(0, len(messages), BATCH):
-            self.connector.client._on_messages(messages[start : start + BATCH], time.time_ns())
+        self.connector.client._dispatcher.on_read(messages, (), time.time_ns())
 
     def read_load(self) -> None:
         """First the snapshots, then everything."""

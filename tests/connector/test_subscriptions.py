@@ -131,8 +131,8 @@ def test_data_before_the_ack_counts_as_the_ack() -> None:
 def test_a_delta_before_the_snapshot_is_dropped_and_counted() -> None:
     subscriptions, [request] = connected(BTC)
     subscriptions.on_ack(granted(request), 0.1)
-    assert subscriptions.on_data(BTC, False, 0.2) == "late"
-    assert subscriptions.late == 1
+    assert subscriptions.on_data(BTC, False, 0.2) == "unexpected"
+    assert subscriptions.unexpected == 1
     assert subscriptions.flowing == set()
 
 
@@ -275,7 +275,7 @@ def test_a_rejected_topic_whose_snapshot_comes_after_all_is_delivering() -> None
     subscriptions, _ = connected(BTC)
     for attempt in range(1, MAX_TRIES + 1):
         subscriptions.on_time(ACK_S * attempt)
-    assert subscriptions.on_data(BTC, False, 50.0) == "late"
+    assert subscriptions.on_data(BTC, False, 50.0) == "unexpected"
     assert subscriptions.on_data(BTC, True, 50.0) == "pass"
     assert subscriptions.states() == {BTC: "delivering"}
     assert subscriptions.rejected() == {}
@@ -327,7 +327,7 @@ def test_a_resync_unsubscribes_waits_for_the_ack_and_subscribes_again() -> None:
     [join] = sent(subscriptions)
     assert repr(join) == f"subscribe ['{BTC}']"
     assert subscriptions.flowing == {ETH}
-    assert subscriptions.on_data(BTC, False, 5.2) == "late"
+    assert subscriptions.on_data(BTC, False, 5.2) == "unexpected"
     subscriptions.on_ack(granted(join), 5.3)
     assert subscriptions.on_data(BTC, True, 5.4) == "pass"
     assert subscriptions.flowing == {BTC, ETH}
@@ -461,8 +461,8 @@ def test_an_unsubscribed_topic_is_dropped_at_once() -> None:
     [leave] = sent(subscriptions)
     assert repr(leave) == f"unsubscribe ['{BTC}']"
     assert subscriptions.states() == {ETH: "delivering"}
-    assert subscriptions.on_data(BTC, False, 5.1) == "late"
-    assert subscriptions.on_data(BTC, True, 5.1) == "late"
+    assert subscriptions.on_data(BTC, False, 5.1) == "unexpected"
+    assert subscriptions.on_data(BTC, True, 5.1) == "unexpected"
     subscriptions.on_ack(granted(leave), 5.2)
     subscriptions.on_disconnected()
     subscriptions.on_connected(10.0)
@@ -486,7 +486,7 @@ def test_a_topic_wanted_again_while_it_leaves_comes_back_with_a_snapshot() -> No
     assert subscriptions.states() == {BTC: "pending"}
     subscriptions.on_ack(granted(leave), 5.2)
     assert repr(sent(subscriptions)) == f"[subscribe ['{BTC}']]"
-    assert subscriptions.on_data(BTC, False, 5.3) == "late"
+    assert subscriptions.on_data(BTC, False, 5.3) == "unexpected"
     assert subscriptions.on_data(BTC, True, 5.3) == "pass"
 
 
@@ -505,7 +505,7 @@ def test_after_a_lost_connection_every_book_waits_for_its_snapshot() -> None:
     assert subscriptions.flowing == set()
     assert subscriptions.states() == {BTC: "pending"}
     subscriptions.on_connected(10.0)
-    assert subscriptions.on_data(BTC, False, 10.1) == "late"
+    assert subscriptions.on_data(BTC, False, 10.1) == "unexpected"
     assert subscriptions.on_data(BTC, True, 10.2) == "pass"
 
 
