@@ -1,15 +1,17 @@
 """
-The run directory: whose it is, who holds it, and what of ours is in it.
+The run directory of one pipeline: who owns it, who holds it, and which files in it are ours.
 
-One pipeline runs in a run directory. It is private (mode 0700, ours), because whoever can reach
-its sockets can command the pipeline. A lock file that is held as long as the process lives names
-the holder; the operating system lets go of it however the process dies.
+The directory is private (mode 0700, ours), because access to its sockets is control over the
+pipeline. The holder keeps a lock file locked as long as it lives; the operating system releases it
+however the process ends.
 """
 
+import contextlib
 import fcntl
 import json
 import os
 import re
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,14 +23,15 @@ from bybit_pipeline.supervisor.plan.names import PROCESS_NAME
 LOCK = "lock"
 ENDPOINTS = "endpoints.json"
 LOG = "pipeline.log"
+LOG_BYTES_MAX = 16 * 1024 * 1024
 ATTEMPTS = ".attempts"
-"""How names end of the files in which connectors write down when they connected."""
+"""Suffix of the files in which connectors record their connection attempts."""
 OURS = re.compile(
     rf"lock|endpoints\.(?:json|partial)|pipeline\.log(?:\.1)?"
     rf"|(?:{PROCESS_NAME.pattern})\.(?:json|partial|attempts)"
     rf"|(?:control|metrics)\.ipc|(?:spot|linear|inverse|option)-\d+\.(?:ipc|feed)"
 )
-"""Names of the files that a pipeline makes; nothing else is ever touched."""
+"""Names of the files that a pipeline creates; no other file is ever touched."""
 
 
 class RunDir:
@@ -47,12 +50,13 @@ class RunDir:
     @classmethod
     def take(cls, path: str | Path) -> "RunDir":
         """
-        Hold the directory, made if need be, and clear what a killed pipeline left in it.
+        Create the directory if necessary, lock it, and remove the files of a killed pipeline.
 
-        All but what its connectors wrote down of their connections: Bybit counts those still.
+        The connection attempts of its connectors are kept: they still count for Bybit.
 
         Raises:
-            TakenError: If it belongs to somebody else, is open to others, or a pipeline runs there.
+            TakenError: If the directory belongs to another user, is open to others, or is held by
+                another pipeline.
         """
         directory = Path(path)
         made = _make(directory)
@@ -62,24 +66,32 @@ class RunDir:
         return run_dir
 
     def write_endpoints(self, endpoints: Mapping[str, Any]) -> None:
-        """Write ``endpoints.json``, complete or not at all."""
+        """Write ``endpoints.json``, completely or not at all."""
         partial = self.path / "endpoints.partial"
         partial.write_text(json.dumps(endpoints, indent=2) + "\n")
         partial.replace(self.path / ENDPOINTS)
 
     def remove_endpoints(self) -> None:
-        """The pipeline is no longer whole: say so by the absence of ``endpoints.json``."""
+        """Remove ``endpoints.json``: the pipeline is no longer complete."""
         (self.path / ENDPOINTS).unlink(missing_ok=True)
 
+    def rotate_log(self) -> None:
+        """Move the log to ``pipeline.log.1`` and empty it once it has ``LOG_BYTES_MAX``."""
+        log = self.path / LOG
+        if log.stat().st_size > LOG_BYTES_MAX:
+            with contextlib.suppress(OSError):  # a full disk costs the old lines
+                shutil.copyfile(log, log.with_name(f"{LOG}.1"))
+            os.truncate(log, 0)
+
     def release(self, *, keep_log: bool = False) -> None:
-        """Remove everything of ours, and the directory itself if we made it; let go of it."""
+        """Remove all our files and the directories that ``take`` created; unlock."""
         self._clear(keep=(LOG, f"{LOG}.1") if keep_log else ())
         os.close(self._lock)
         for directory in reversed(self._made):
             try:
                 directory.rmdir()
             except OSError:
-                break  # somebody else's files are in it: theirs to remove
+                break  # files of somebody else are in it
 
     def _clear(self, keep: tuple[str, ...], *, keep_attempts: bool = False) -> None:
         for entry in self.path.iterdir():
@@ -90,10 +102,10 @@ class RunDir:
 
 def holder(path: str | Path) -> int:
     """
-    The pid of the pipeline that runs in a run directory.
+    The pid of the pipeline that holds a run directory.
 
     Raises:
-        NoPipelineError: If none does.
+        NoPipelineError: If there is none.
     """
     pid = _read_pid(Path(path) / LOCK)
     if pid is None or not is_alive(pid):
@@ -107,7 +119,7 @@ def is_alive(pid: int) -> bool:
 
 
 def _make(directory: Path) -> list[Path]:
-    """Make the directory and its missing parents; the made ones, outermost first."""
+    """Create the directory and its missing parents; return the created ones, outermost first."""
     missing = [path for path in (directory, *directory.parents) if not path.exists()][::-1]
     made = []
     try:
@@ -115,9 +127,9 @@ def _make(directory: Path) -> list[Path]:
             path.mkdir(mode=0o700)
             made.append(path)
     except FileExistsError:
-        pass  # a pipeline that starts at the same time; the lock decides
+        pass  # another pipeline starts at the same time; the lock decides
     except OSError as error:
-        raise TakenError(f"run_dir {directory}: cannot be made: {error.strerror}") from error
+        raise TakenError(f"run_dir {directory}: cannot be created: {error.strerror}") from error
     return made
 
 
@@ -146,7 +158,7 @@ def _lock(directory: Path) -> int:
             ) from error
         if _is_same_file(descriptor, path):
             break
-        os.close(descriptor)  # its holder removed it just before we locked it
+        os.close(descriptor)  # its holder removed the file just before we locked it
     try:
         os.ftruncate(descriptor, 0)
         os.write(descriptor, f"{os.getpid()}\n".encode())

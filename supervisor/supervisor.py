@@ -9,7 +9,6 @@ said). It is an ``Actor`` whose control plane is the other end: a ROUTER.
 import contextlib
 import dataclasses
 import os
-import shutil
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -37,9 +36,10 @@ from bybit_pipeline.shared.settings.ports import check_free, check_free_endpoint
 from bybit_pipeline.shared.settings.specs import ProcessSpec
 from bybit_pipeline.shared.wire.messages import Source
 from bybit_pipeline.shared.wire.topics import process_topic
-from bybit_pipeline.supervisor.children.children import Children, endpoint_of, module_command
+from bybit_pipeline.supervisor.children.children import Children, module_command
 from bybit_pipeline.supervisor.children.last_will import LastWill
 from bybit_pipeline.supervisor.children.process import Lifeline
+from bybit_pipeline.supervisor.children.timing import Timing
 from bybit_pipeline.supervisor.plan.market_args import (
     markets_of,
     streams_of,
@@ -63,15 +63,10 @@ log = structlog.get_logger()
 
 TICK_S = 0.1
 SECOND_S = 1.0
-LOOK_S = 0.25
-"""A look at everything costs 9 ms with 1,000 symbols; one rejected topic keeps looking for ever."""
-STOP_S = 4.5
-"""How long an orderly stop may take before whoever is left is killed."""
 STOP_GROUPS = (("connector",), ("simulator", "trades", "orderbook"), ("forwarder", "dashboard"))
-"""Roles in the order in which they stop; each group has its share of ``STOP_S``."""
+"""Roles in the order in which they stop; each group has its part of ``Timing.stop_s``."""
 WARNING_PERIOD_S = 10.0
 """At most one line in this time about heartbeats that cannot be used."""
-LOG_BYTES_MAX = 16 * 1024 * 1024
 
 
 class _Request(msgspec.Struct, frozen=True):
@@ -103,6 +98,7 @@ class Supervisor(Actor):
         run_dir: Where, already held.
         log_children: Send the children's output to ``pipeline.log`` there, not to our stderr.
         command: How to run a child of a role, after the interpreter.
+        timing: Time limits and the restart policy.
 
     Raises:
         TakenError: From ``run``, if a port of the configuration is taken.
@@ -119,6 +115,7 @@ class Supervisor(Actor):
         command: Callable[[str], Sequence[str]] = module_command,
         clock: Clock | None = None,
         telemetry: Telemetry | None = None,
+        timing: Timing | None = None,
     ) -> None:
         spec = ProcessSpec(process="supervisor", role="supervisor", run_dir=plan.run_dir)
         super().__init__(spec, clock=clock, telemetry=telemetry)
@@ -127,8 +124,14 @@ class Supervisor(Actor):
         self._run_dir = run_dir
         self._log = run_dir.path / LOG if log_children else None
         self._lifeline = Lifeline()
+        self._timing = timing or Timing()
         self._children = Children(
-            plan, self._send, lifeline=self._lifeline, log=self._log, command=command
+            plan,
+            self._send,
+            lifeline=self._lifeline,
+            log=self._log,
+            command=command,
+            timing=self._timing,
         )
         self._last_will = LastWill(f"{self.clock.time_ns() // 1_000_000:x}")
         self._forwarder_starts = 0
@@ -234,7 +237,7 @@ class Supervisor(Actor):
         self._run_dir.remove_endpoints()
         began = self.clock.monotonic()
         for number, roles in enumerate(STOP_GROUPS, start=1):
-            deadline = began + STOP_S * number / len(STOP_GROUPS)
+            deadline = began + self._timing.stop_s * number / len(STOP_GROUPS)
             now = self.clock.monotonic()
             group = self._children.stop(roles, now, within_s=deadline - now)
             while not self._stops_at_once and any(child.pid is not None for child in group):
@@ -269,15 +272,19 @@ class Supervisor(Actor):
         now = self.clock.monotonic()
         if not self._running:
             return
-        if self._has_news and not self.snapshot.is_ready and now - self._refreshed_at >= LOOK_S:
+        if (
+            self._has_news
+            and not self.snapshot.is_ready
+            and now - self._refreshed_at >= self._timing.refresh_s
+        ):
             self._look()  # somebody waits for it; no need to wait for the next second
         children = self._children.by_name
         if not self._forwarder_starts and children[FORWARDER].exit_code == EX_CANTCREAT:
             raise TakenError(f"metrics.endpoint: {self._children.metrics} cannot be bound")
         links = [
-            Link(child.beat, child.status.get("last_message_ts_ms") is not None)
+            Link(child.last_heard, child.status.get("last_message_ts_ms") is not None)
             for child in children.values()
-            if child.role == "connector" and child.beat is not None
+            if child.role == "connector" and child.last_heard is not None
         ]
         if self._discovery.link is not None and self._has_only_patterns:
             links = [self._discovery.link]
@@ -292,7 +299,8 @@ class Supervisor(Actor):
         for process, payload in self._reporter.messages():
             self._publisher.publish(process_topic(process), payload)
             self._published.value += 1
-        self._bound_log()
+        if self._log is not None:
+            self._run_dir.rotate_log()
 
     def _look(self) -> None:
         """Make the snapshot, and keep ``endpoints.json`` as it should be."""
@@ -345,13 +353,6 @@ class Supervisor(Actor):
             )
         self._endpoints = endpoints
 
-    def _bound_log(self) -> None:
-        """Keep the log file of the live view, and one before it, within its bound."""
-        if self._log is not None and self._log.stat().st_size > LOG_BYTES_MAX:
-            with contextlib.suppress(OSError):  # a full disk costs the old lines
-                shutil.copyfile(self._log, self._log.with_name(f"{LOG}.1"))
-            os.truncate(self._log, 0)
-
     # -- control plane ---------------------------------------------------------------------------
 
     def _send(self, process: str, message: Any) -> None:
@@ -389,7 +390,7 @@ class Supervisor(Actor):
                 self._last_will.repeat()
         if child.name == SIMULATOR:
             source: Source = "replay" if self.plan.config.source == "replay" else "sim"
-            self._change_source(source, endpoint_of(child, "websocket"))
+            self._change_source(source, child.endpoint("websocket"))
         self._look()
 
     def _on_heartbeat(self, envelope: Envelope) -> None:
@@ -435,7 +436,7 @@ class Supervisor(Actor):
 
     def _apply(self, plan: Plan) -> None:
         before = set(self.plan.processes)
-        self._children.apply(plan, self.clock.monotonic())
+        self._children.reconcile(plan, self.clock.monotonic())
         for name in before - set(plan.processes):
             self._publisher.retire(process_topic(name))
         self._look()

@@ -1,9 +1,9 @@
 """
-The life of one child: started, awaited, watched, killed when hung, restarted, stopped.
+The life of one child: started, awaited, watched, killed when it hangs, restarted, stopped.
 
-Decides the child's state from what is reported about it; ``policy`` decides when to restart. Time
-and the way to start a process are handed in, so that this is tested without either. Knows nothing
-of sockets or of the other children.
+Derives the state of the child from its messages and its exit; ``restart`` decides when to restart
+it. Time and the function that starts a process are passed in, so tests need neither. Knows nothing
+of sockets or of other children.
 """
 
 from collections import Counter
@@ -12,74 +12,61 @@ from typing import Any, Literal, Protocol
 
 import structlog
 
-from bybit_pipeline.supervisor.children.restart import (
-    ExitReason,
-    RestartHistory,
-    RestartPolicy,
-    exit_reason,
-)
+from bybit_pipeline.supervisor.children.restart import ExitReason, RestartHistory, exit_reason
+from bybit_pipeline.supervisor.children.timing import Timing
 
 log = structlog.get_logger()
 
 State = Literal["starting", "up", "restarting", "flapping", "failed", "stopped"]
 """
-``restarting`` waits for its next start or is on the way up again; ``flapping`` the same after too
-many failures, until it has run for long enough; ``failed`` is final, ``stopped`` was asked for.
-"""
-
-READY_S = 20.0
-"""How long a child may take from its start to its ``ready``."""
-SILENT_S = 5.0
-"""How long a child may go without a heartbeat."""
-STARVED_RATIO = 6
-"""
-So many times longer if it wants to run and the machine gives it less than half of the time: then
-not the child hangs, and to start another one would only make it worse.
+``restarting``: waits for its next start, or was restarted and is not ready yet. ``flapping``: has
+failed too often, until it has run long enough. ``failed``: will not be restarted. ``stopped``: was
+asked to stop.
 """
 
 
 class Process(Protocol):
-    """What a child needs of a running process; ``child.ChildProcess`` is the real one."""
+    """What ``Child`` needs of a running process; ``process.ChildProcess`` is the real one."""
 
     @property
     def pid(self) -> int:
-        """Its process id."""
+        """Process id."""
         ...
 
     def poll(self) -> int | None:
-        """Its exit, negative for a signal; None while it runs."""
+        """Exit code, negative for a signal; None while the process runs."""
         ...
 
     def terminate(self) -> None:
-        """Ask it to stop."""
+        """Ask the process to stop."""
         ...
 
     def kill(self) -> None:
-        """End it at once."""
+        """End the process at once."""
         ...
 
     def demand(self) -> tuple[float, bool]:
-        """CPU time that it has used in seconds, and whether it wants more now."""
+        """CPU time used in seconds, and True if a thread is runnable now."""
         ...
 
 
 class Child:
     """
-    Keeps one child alive; call ``check`` often.
+    Keeps one child process alive; call ``check`` often.
 
     Args:
-        name: Its process name.
-        role: Its role.
-        spawn: Starts it.
-        policy: When to restart it.
+        name: Process name.
+        role: Role of the process.
+        spawn: Starts the process.
+        timing: Time limits and the restart policy.
 
     Attributes:
         restarts: Restarts by reason.
-        status: The map of its last heartbeat; empty when there is none of this run.
-        ready: What its ``ready`` message said; empty before.
-        beat: When it was last heard of, on the clock of the caller; None before it was ready.
-        started: When it was last started.
-        exit_code: Of its last exit that was not a signal.
+        status: Status in the last usable heartbeat of this run; empty before the first.
+        ready: The ``ready`` message of this run; empty before it.
+        last_heard: Time of the last ``ready`` or heartbeat of this run; None before ``ready``.
+        started: Time of the last start.
+        exit_code: Exit code of the last run; None while there is none or if a signal ended it.
     """
 
     def __init__(
@@ -88,37 +75,38 @@ class Child:
         role: str,
         spawn: Callable[[], Process],
         *,
-        policy: RestartPolicy | None = None,
+        timing: Timing | None = None,
     ) -> None:
         self.name = name
         self.role = role
         self.restarts: Counter[ExitReason] = Counter()
         self.status: dict[str, Any] = {}
         self.ready: dict[str, Any] = {}
-        self.beat: float | None = None
+        self.last_heard: float | None = None
         self.started = 0.0
         self.exit_code: int | None = None
         self._spawn = spawn
-        self._history = RestartHistory(policy or RestartPolicy())
+        self._timing = timing or Timing()
+        self._history = RestartHistory(self._timing.restart)
         self._process: Process | None = None
-        self._heard = 0.0
-        """When it last gave a sign of life, its start included."""
-        self._used_s = 0.0
-        """CPU time that it had used by then."""
+        self._alive_at = 0.0
+        """Time of its last start or message, moved forward by ``excuse_silence``."""
+        self._cpu_s = 0.0
+        """CPU time that it had used by its last message."""
         self._is_starved = False
-        self._due: float | None = None
+        self._restart_at: float | None = None
         self._kill_at: float | None = None
         self._was_hung = False
         self._is_wanted = False
         self._was_started = False
-        self._is_final = False
+        self._has_failed = False
 
-    # -- what it is ------------------------------------------------------------------------------
+    # -- state -----------------------------------------------------------------------------------
 
     @property
     def state(self) -> State:
-        """Its condition in one word."""
-        if self._is_final:
+        """The state, for status and counters."""
+        if self._has_failed:
             return "failed"
         if not self._is_wanted:
             return "stopped" if self._was_started else "starting"
@@ -135,17 +123,17 @@ class Child:
 
     @property
     def is_up(self) -> bool:
-        """True while it runs and has said that it is ready; also of a flapping one."""
+        """True while it runs and is ready, even if it is flapping."""
         return self._process is not None and bool(self.ready)
 
     @property
     def is_flapping(self) -> bool:
-        """True from too many failures until it has run for long enough."""
+        """True from too many failures until it has run long enough."""
         return self._history.is_flapping
 
     @property
     def is_down(self) -> bool:
-        """True while it should run and does not, whatever becomes of it."""
+        """True while it should run and does not, even if it will not be restarted."""
         return self._is_wanted and self._process is None
 
     @property
@@ -155,10 +143,20 @@ class Child:
 
     @property
     def pid(self) -> int | None:
-        """Its process id, None while it does not run."""
+        """Process id, None while it does not run."""
         return None if self._process is None else self._process.pid
 
-    # -- what happens to it ----------------------------------------------------------------------
+    @property
+    def prometheus(self) -> str:
+        """``host:port`` of its counters; empty while it is not up."""
+        return str(self.ready.get("prometheus", ""))
+
+    def endpoint(self, name: str) -> str:
+        """An endpoint that it has bound and reported; empty if it has not."""
+        endpoints = self.ready.get("endpoints")
+        return str(endpoints.get(name, "")) if isinstance(endpoints, dict) else ""
+
+    # -- events ----------------------------------------------------------------------------------
 
     def start(self, now: float) -> None:
         """Start it."""
@@ -169,99 +167,104 @@ class Child:
         """Ask it to stop, and kill it if it still runs after ``within_s``."""
         if self._is_wanted:
             self._is_wanted = False
-            self._due = None
+            self._restart_at = None
             self._kill_at = now + within_s
             if self._process is not None:
                 self._process.terminate()
 
     def kill(self) -> None:
-        """End it at once and do not start it again."""
+        """End it at once and do not restart it."""
         self._is_wanted = False
-        self._due = None
+        self._restart_at = None
         if self._process is not None:
             self._process.kill()
 
     def on_ready(self, now: float, message: Mapping[str, Any]) -> bool:
-        """Note that it is ready; False if that was said by a predecessor."""
+        """Mark it as ready; return False for a message of an earlier process."""
         if message.get("pid") != self.pid or self._process is None:
             return False
         self.ready = dict(message)
-        self._hear(now)
+        self._on_message(now)
         return True
 
     def on_heartbeat(self, now: float, status: Mapping[str, Any] | None) -> None:
-        """Note that it lives, and what it says about itself; None if that cannot be read."""
+        """Record a sign of life and its status; None for a status that is unusable."""
         if self.is_up:
-            self._hear(now)
+            self._on_message(now)
             if status is not None:
                 self.status = dict(status)
 
-    def excuse(self, seconds: float) -> None:
-        """Do not hold a silence against it in which nobody listened."""
-        self._heard += seconds
+    def excuse_silence(self, seconds: float) -> None:
+        """Ignore this much of its silence, because the supervisor itself did not run."""
+        self._alive_at += seconds
 
     def check(self, now: float) -> None:
-        """Notice its exit, kill it when it hangs, start it when that is due."""
+        """Handle its exit, kill it if it hangs, restart it when that is due."""
         if self._process is not None:
             code = self._process.poll()
             if code is not None:
                 self._on_exit(now, code)
             else:
                 self._check_running(now, self._process)
-        if self._due is not None and now >= self._due:
-            self._due = None
+        if self._restart_at is not None and now >= self._restart_at:
+            self._restart_at = None
             self._launch(now)
 
-    def _hear(self, now: float) -> None:
-        assert self._process is not None, "only who runs is heard"
-        self.beat = self._heard = now
-        self._used_s, _ = self._process.demand()
+    def _on_message(self, now: float) -> None:
+        assert self._process is not None, "only a running process sends messages"
+        self.last_heard = self._alive_at = now
+        self._cpu_s, _ = self._process.demand()
         self._is_starved = False
 
     def _launch(self, now: float) -> None:
-        self.started = self._heard = now
-        self._used_s, self._is_starved = 0.0, False
-        self.ready, self.status, self.beat = {}, {}, None
+        self.started = self._alive_at = now
+        self._cpu_s, self._is_starved = 0.0, False
+        self._forget_run()
         self._was_hung = False
         try:
             self._process = self._spawn()
         except OSError as error:
             decision = self._history.on_exit(now, started=now, exit_code=None)
             assert decision.delay_s is not None, "only exit codes are final"
-            self._due = now + decision.delay_s
-            log.error("cannot be started", child=self.name, error=str(error))
+            self._restart_at = now + decision.delay_s
+            log.error("process start failed", child=self.name, error=str(error))
+
+    def _forget_run(self) -> None:
+        self.ready, self.status, self.last_heard = {}, {}, None
 
     def _check_running(self, now: float, process: Process) -> None:
         if not self._is_wanted:
             if self._kill_at is not None and now >= self._kill_at:
-                log.warning("does not stop, killed", child=self.name, pid=process.pid)
+                log.warning("process did not stop, killed", child=self.name, pid=process.pid)
                 self._kill_at = None
                 process.kill()
             return
         self._history.on_running(now, started=self.started)
-        silent = now - self._heard
-        allowed = READY_S if self.beat is None else SILENT_S
-        if silent < allowed or self._was_hung:
+        silent_s = now - self._alive_at
+        limit_s = self._timing.ready_s if self.last_heard is None else self._timing.silent_s
+        if silent_s < limit_s or self._was_hung:
             return
-        if silent < allowed * STARVED_RATIO and self._gets_no_time(process, silent):
+        if silent_s < limit_s * self._timing.starved_ratio and self._lacks_cpu(process, silent_s):
             return
-        log.warning("hung, killed", child=self.name, pid=process.pid, silent_s=round(silent, 1))
+        log.warning(
+            "process hung, killed", child=self.name, pid=process.pid, silent_s=round(silent_s, 1)
+        )
         self._was_hung = True
         process.kill()
 
-    def _gets_no_time(self, process: Process, silent: float) -> bool:
-        """Whether it is silent since others have the processors; said once."""
-        used_s, is_wanting = process.demand()
-        used_s -= self._used_s
-        if not is_wanting or used_s >= silent / 2:
+    def _lacks_cpu(self, process: Process, silent_s: float) -> bool:
+        """True if it is silent because other processes have the CPU; logged once."""
+        used_s, is_runnable = process.demand()
+        used_s -= self._cpu_s
+        if not is_runnable or used_s >= silent_s / 2:
             return False
         if not self._is_starved:
             self._is_starved = True
             log.warning(
-                "silent for want of processor time",
+                "process starved of CPU time",
                 child=self.name,
                 pid=process.pid,
-                silent_s=round(silent, 1),
+                silent_s=round(silent_s, 1),
                 used_s=round(used_s, 2),
             )
         return True
@@ -269,20 +272,20 @@ class Child:
     def _on_exit(self, now: float, code: int) -> None:
         pid = self.pid
         self._process = None
-        self.ready, self.status, self.beat = {}, {}, None
+        self._forget_run()
         self.exit_code = code if code >= 0 else None
         if not self._is_wanted:
             return
         reason = exit_reason(code, was_hung=self._was_hung)
         decision = self._history.on_exit(now, started=self.started, exit_code=self.exit_code)
         if decision.delay_s is None:
-            self._is_final = True
-            log.error("failed for good", child=self.name, pid=pid, exit_code=code)
+            self._has_failed = True
+            log.error("process failed, not restarted", child=self.name, pid=pid, exit_code=code)
             return
         self.restarts[reason] += 1
-        self._due = now + decision.delay_s
+        self._restart_at = now + decision.delay_s
         log.warning(
-            "gone, will be restarted",
+            "process ended, restarting",
             child=self.name,
             pid=pid,
             reason=reason,

@@ -1,9 +1,9 @@
 """
-One child process: start, signals, exit, and what it uses of the machine.
+One child process: start, signals, exit, CPU time and memory.
 
-Every child is a session of its own, so that Ctrl-C on the terminal reaches only the supervisor,
-and gets the reading end of the supervisor's lifeline (see ``Actor``). Knows nothing of
-roles, heartbeats or restarts.
+Every child has a session of its own, so that Ctrl-C on the terminal reaches only the supervisor. It
+inherits the reading end of the supervisor's lifeline (see ``Actor``). Knows nothing of roles,
+heartbeats or restarts.
 """
 
 import contextlib
@@ -20,10 +20,10 @@ PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 class Lifeline:
     """
-    The pipe that tells children that the supervisor is gone.
+    The pipe whose end of file tells children that the supervisor is gone.
 
-    The writing end lives only in this process, so the operating system closes it however the
-    process dies; nothing is ever written.
+    Only the supervisor holds the writing end, so the operating system closes it however the
+    supervisor ends. Nothing is ever written.
     """
 
     def __init__(self) -> None:
@@ -37,12 +37,12 @@ class Lifeline:
 
 class ChildProcess:
     """
-    A running process, from construction until ``poll`` gives its exit.
+    A running process, from construction until ``poll`` returns its exit code.
 
     Args:
-        command: What to run after the Python interpreter, such as ``-m MODULE SPEC.json``.
-        lifeline: The supervisor's.
-        log: A file to append its output to; None sends it to our stderr.
+        command: Arguments for the Python interpreter, such as ``-m MODULE SPEC.json``.
+        lifeline: The supervisor's lifeline.
+        log: File to append its output to; None for our stderr.
     """
 
     def __init__(
@@ -64,28 +64,28 @@ class ChildProcess:
 
     @property
     def pid(self) -> int:
-        """Its process id."""
+        """Process id."""
         return self._process.pid
 
     def poll(self) -> int | None:
-        """The exit as ``subprocess`` gives it (negative: by that signal), None while it runs."""
+        """Exit code, negative for a signal; None while the process runs."""
         return self._process.poll()
 
     def terminate(self) -> None:
-        """Ask it to stop."""
+        """Ask the process to stop."""
         self._process.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """End it at once."""
+        """End the process at once."""
         self._process.kill()
 
     def demand(self) -> tuple[float, bool]:
-        """CPU time that it has used in seconds, and whether it wants more now."""
+        """CPU time used in seconds, and True if a thread is runnable now."""
         used = usage(self.pid)
-        return (0.0 if used is None else used[0], wants_time(self.pid))
+        return (0.0 if used is None else used[0], is_runnable(self.pid))
 
     def wait(self) -> int:
-        """Wait for its exit; only after ``kill``."""
+        """Wait for the exit, after ``kill``; return the exit code."""
         return self._process.wait()
 
 
@@ -94,7 +94,7 @@ def _open_log(path: Path) -> int:
 
 
 def usage(pid: int) -> tuple[float, int] | None:
-    """CPU time in seconds and resident memory in bytes of a process, None when it is gone."""
+    """CPU time in seconds and resident memory in bytes; None if the process is gone."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
@@ -104,8 +104,8 @@ def usage(pid: int) -> tuple[float, int] | None:
     return (user + system) / CLOCK_TICKS, resident * PAGE_BYTES
 
 
-def wants_time(pid: int) -> bool:
-    """Whether any thread of a process is running, waits for a processor, or for a disk."""
+def is_runnable(pid: int) -> bool:
+    """True if a thread of the process runs, waits for a CPU, or waits for a disk."""
     for path in Path(f"/proc/{pid}/task").glob("*/stat"):
         with contextlib.suppress(OSError):  # that thread has just ended
             if path.read_text().rpartition(")")[2].split()[0] in ("R", "D"):

@@ -1,11 +1,11 @@
 """
-Restart decisions for one child: when to start it again, and what to call its condition.
+Restart decisions for one child: when to restart it, and whether it is flapping.
 
-The words are those of Erlang/OTP's supervisors: every child is restarted by itself (*one for
-one*), and one that fails more than ``intensity`` times within ``period_s`` has exceeded its
-intensity. OTP then gives up. Here the child is *flapping* instead: that is said and counted, and it
-is retried at the longest delay for ever, because a pipeline that stopped trying is of no use at
-night. Reads no clock and starts nothing; ``supervisor`` does.
+The terms are those of Erlang/OTP's supervisors: each child is restarted on its own (*one for one*),
+and a child that fails more than ``intensity`` times within ``period_s`` has exceeded its intensity.
+OTP then gives up. Here the child is marked as *flapping* and retried at the longest delay without
+limit, because a pipeline that has given up is of no use at night. Reads no clock and starts
+nothing.
 """
 
 from dataclasses import dataclass, field
@@ -18,20 +18,20 @@ ExitReason = Literal["exit", "signal", "hung"]
 
 @dataclass(frozen=True, kw_only=True)
 class RestartPolicy:
-    """The limits; all times in seconds."""
+    """The limits of the restart rule."""
 
     delay_initial_s: float = 0.5
     delay_max_s: float = 30.0
     intensity: int = 5
-    """Failures within ``period_s`` that are still ordinary."""
+    """Failures within ``period_s`` that are not flapping yet."""
     period_s: float = 60.0
     stable_s: float = 60.0
-    """A child that ran this long starts again with a clean record."""
+    """Run time after which earlier failures are forgotten."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """What to do about an exit: start again after ``delay_s``, or never when it is None."""
+    """The answer to an exit: restart after ``delay_s``, or never if it is None."""
 
     delay_s: float | None
     is_flapping: bool
@@ -40,9 +40,9 @@ class Decision:
 @dataclass
 class RestartHistory:
     """
-    The record of one child.
+    The failures of one child.
 
-    Times are seconds of one monotonic clock, handed in by the caller.
+    Times are seconds of one monotonic clock, passed in by the caller.
     """
 
     policy: RestartPolicy = field(default_factory=RestartPolicy)
@@ -52,20 +52,20 @@ class RestartHistory:
 
     def on_exit(self, now: float, *, started: float, exit_code: int | None) -> Decision:
         """
-        Decide after an exit that nobody asked for.
+        Decide after an exit that was not asked for.
 
         The n-th failure in a row (n from 0) waits ``delay_initial_s * 2**n``, at most
-        ``delay_max_s``; a flapping child always waits ``delay_max_s``.
+        ``delay_max_s``. A flapping child always waits ``delay_max_s``.
 
         Args:
             now: Time of the exit.
-            started: Time of the start that it ended.
-            exit_code: What the child returned; None when a signal ended it or it was killed.
+            started: Time of the start of that run.
+            exit_code: Exit code; None if a signal ended the process, ours included.
         """
         if exit_code in FINAL_EXIT_CODES:
             return Decision(delay_s=None, is_flapping=False)
         if now - started >= self.policy.stable_s:
-            self._forgive()
+            self._reset()
         self._failures = [t for t in self._failures if now - t < self.policy.period_s]
         self._failures.append(now)
         self.is_flapping = self.is_flapping or len(self._failures) > self.policy.intensity
@@ -74,9 +74,9 @@ class RestartHistory:
         return Decision(delay_s=delay, is_flapping=self.is_flapping)
 
     def on_running(self, now: float, *, started: float) -> None:
-        """Note that the child still runs: after ``stable_s`` it is flapping no longer."""
+        """Forget earlier failures once the child has run for ``stable_s``."""
         if now - started >= self.policy.stable_s:
-            self._forgive()
+            self._reset()
 
     def _delay(self) -> float:
         if self.is_flapping:
@@ -84,7 +84,7 @@ class RestartHistory:
         doubled = self.policy.delay_initial_s * 2.0 ** min(self._streak, 60)
         return min(doubled, self.policy.delay_max_s)
 
-    def _forgive(self) -> None:
+    def _reset(self) -> None:
         self._failures.clear()
         self._streak = 0
         self.is_flapping = False
@@ -92,11 +92,11 @@ class RestartHistory:
 
 def exit_reason(return_code: int, *, was_hung: bool) -> ExitReason:
     """
-    Why a child is gone, as the label of ``process_restarts_total``.
+    The reason of an exit, as the label of ``process_restarts_total``.
 
     Args:
         return_code: As ``subprocess`` gives it: negative for a signal.
-        was_hung: True if we killed it for being silent.
+        was_hung: True if the supervisor killed the child because it hung.
     """
     if was_hung:
         return "hung"

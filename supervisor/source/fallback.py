@@ -12,8 +12,8 @@ from typing import NamedTuple
 class Link(NamedTuple):
     """What one connector that is up has said, on the caller's monotonic clock."""
 
-    beat: float
-    """When it was last heard of."""
+    last_heard: float
+    """Time of its last message."""
     has_message: bool
     """True if it has had a message of the exchange."""
 
@@ -50,7 +50,7 @@ class FallbackRule:
         if self._since is None:
             self._since = now
         deadline = self._since + self._after_s
-        if now < deadline or any(link.beat < deadline for link in links):
+        if now < deadline or any(link.last_heard < deadline for link in links):
             return False
         self.is_armed = False
         return True

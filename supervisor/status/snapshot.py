@@ -150,7 +150,7 @@ class Reporter:
             is_flapping=child.is_flapping,
             restarts=dict(child.restarts),
             uptime_s=None if child.pid is None else self._clock.monotonic() - child.started,
-            prometheus=str(child.ready.get("prometheus", "")),
+            prometheus=child.prometheus,
             exit_code=child.exit_code,
             status=child.status,
             **_usage(child.pid),

@@ -29,7 +29,7 @@ class Pipeline:
         run_dir: Path,
         tables: dict[str, Any] | None = None,
         behaviour: dict[str, Any] | None = None,
-        times: dict[str, float] | None = None,
+        timing: dict[str, Any] | None = None,
     ) -> None:
         self.run_dir = run_dir
         self.log = run_dir.parent / f"{run_dir.name}.log"
@@ -47,7 +47,7 @@ class Pipeline:
                     "supervise",
                     run_dir,
                     json.dumps(tables),
-                    json.dumps(times or {}),
+                    json.dumps(timing or {}),
                 ],
                 stderr=log,
                 env={**os.environ, "BEHAVIOUR": json.dumps(behaviour or {})},

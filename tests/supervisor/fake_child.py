@@ -27,7 +27,7 @@ from typing import Any
 import msgpack
 import zmq
 
-HEARTBEAT_MS = 500
+HEARTBEAT_MS = 100
 
 
 class FakeChild:
@@ -126,23 +126,24 @@ def is_due(path: Path, does: dict[str, Any]) -> bool:
 
 
 def supervise() -> int:
-    """``RUN_DIR TABLES TIMES``: run a supervisor whose children are all fakes."""
+    """``RUN_DIR TABLES TIMING``: run a supervisor whose children are all fakes."""
+    import msgspec
+
     from bybit_pipeline.shared.errors import PipelineError
     from bybit_pipeline.shared.runtime import logs
     from bybit_pipeline.shared.settings.config import make_config
-    from bybit_pipeline.supervisor.children import child
+    from bybit_pipeline.supervisor.children.timing import Timing
     from bybit_pipeline.supervisor.plan.plan import make_plan
     from bybit_pipeline.supervisor.run_dir import RunDir
     from bybit_pipeline.supervisor.supervisor import Supervisor
 
-    for name, value in json.loads(sys.argv[4]).items():
-        setattr(child, name, value)
     logs.configure("supervisor")
     try:
         run_dir = RunDir.take(sys.argv[2])
         plan = make_plan(make_config(json.loads(sys.argv[3])), run_dir=sys.argv[2])
         try:
-            return Supervisor(plan, run_dir, command=lambda _: (__file__,)).run()
+            timing = msgspec.convert(json.loads(sys.argv[4]), Timing)
+            return Supervisor(plan, run_dir, command=lambda _: (__file__,), timing=timing).run()
         finally:
             run_dir.release()
     except PipelineError as error:

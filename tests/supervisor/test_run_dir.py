@@ -1,4 +1,4 @@
-"""Whose the run directory is, and what is left in it."""
+"""The run directory: its owner, its lock, and the files left in it."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ from bybit_pipeline.shared.errors import NoPipelineError, TakenError
 from bybit_pipeline.supervisor.run_dir import RunDir, holder
 
 
-def test_it_is_made_private_and_removed_with_its_parents(tmp_path: Path) -> None:
+def test_the_directory_is_created_private_and_removed_with_its_parents(tmp_path: Path) -> None:
     path = tmp_path / "a" / "b"
 
     run_dir = RunDir.take(path)
@@ -23,7 +23,7 @@ def test_it_is_made_private_and_removed_with_its_parents(tmp_path: Path) -> None
     assert [] == list(tmp_path.iterdir())
 
 
-def test_a_directory_that_was_there_stays_with_what_is_in_it(tmp_path: Path) -> None:
+def test_an_existing_directory_stays_with_the_files_of_others(tmp_path: Path) -> None:
     path = tmp_path / "mine"
     path.mkdir(mode=0o700)
     (path / "notes.json").write_text("{}")
@@ -33,7 +33,7 @@ def test_a_directory_that_was_there_stays_with_what_is_in_it(tmp_path: Path) -> 
     assert ["notes.json"] == [entry.name for entry in path.iterdir()]
 
 
-def test_what_a_killed_pipeline_left_is_cleared_and_nothing_else(tmp_path: Path) -> None:
+def test_only_the_files_of_a_killed_pipeline_are_removed(tmp_path: Path) -> None:
     ours = [
         "endpoints.json",
         "control.ipc",
@@ -58,7 +58,7 @@ def test_what_a_killed_pipeline_left_is_cleared_and_nothing_else(tmp_path: Path)
     assert sorted(theirs) == sorted(entry.name for entry in tmp_path.iterdir())
 
 
-def test_connections_made_before_a_crash_are_remembered_until_an_orderly_end(
+def test_connection_attempts_before_a_crash_are_kept_until_an_orderly_end(
     tmp_path: Path,
 ) -> None:
     attempts = tmp_path / "connector-linear-0.attempts"
@@ -71,7 +71,7 @@ def test_connections_made_before_a_crash_are_remembered_until_an_orderly_end(
     assert not attempts.exists()
 
 
-def test_a_second_holder_is_told_the_pid_of_the_first(tmp_path: Path) -> None:
+def test_a_second_holder_is_rejected_with_the_pid_of_the_first(tmp_path: Path) -> None:
     run_dir = RunDir.take(tmp_path)
 
     with pytest.raises(TakenError, match=rf"taken by the pipeline with pid {os.getpid()}$"):
@@ -81,7 +81,7 @@ def test_a_second_holder_is_told_the_pid_of_the_first(tmp_path: Path) -> None:
     RunDir.take(tmp_path).release()
 
 
-def test_the_lock_of_a_dead_process_holds_nobody_up(tmp_path: Path) -> None:
+def test_the_lock_of_a_dead_process_is_free(tmp_path: Path) -> None:
     code = "import os, sys; from bybit_pipeline.supervisor.run_dir import RunDir; "
     code += "RunDir.take(sys.argv[1]); os._exit(1)"
     dead = subprocess.run([sys.executable, "-c", code, tmp_path], check=False)
@@ -94,7 +94,7 @@ def test_the_lock_of_a_dead_process_holds_nobody_up(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", [0o755, 0o770, 0o701])
-def test_a_directory_open_to_others_is_refused(tmp_path: Path, mode: int) -> None:
+def test_a_directory_open_to_others_is_rejected(tmp_path: Path, mode: int) -> None:
     path = tmp_path / "open"
     path.mkdir()
     path.chmod(mode)
@@ -105,7 +105,7 @@ def test_a_directory_open_to_others_is_refused(tmp_path: Path, mode: int) -> Non
     assert [] == list(path.iterdir())
 
 
-def test_a_directory_of_somebody_else_is_refused(
+def test_a_directory_of_another_user_is_rejected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: tmp_path.stat().st_uid + 1)
@@ -114,22 +114,22 @@ def test_a_directory_of_somebody_else_is_refused(
         RunDir.take(tmp_path)
 
 
-def test_a_link_to_a_directory_is_refused(tmp_path: Path) -> None:
-    """Whoever could put a link there could send our files anywhere."""
+def test_a_link_to_a_directory_is_rejected(tmp_path: Path) -> None:
+    """Its owner could redirect our files to any other directory."""
     (tmp_path / "link").symlink_to(tmp_path)
 
     with pytest.raises(TakenError, match="is not a directory"):
         RunDir.take(tmp_path / "link")
 
 
-def test_a_directory_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+def test_a_directory_that_cannot_be_created_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
 
-    with pytest.raises(TakenError, match="cannot be made"):
+    with pytest.raises(TakenError, match="cannot be created"):
         RunDir.take(tmp_path / "file" / "run")
 
 
-def test_the_log_stays_when_it_is_wanted(tmp_path: Path) -> None:
+def test_the_log_is_kept_on_request(tmp_path: Path) -> None:
     run_dir = RunDir.take(tmp_path / "run")
     (tmp_path / "run" / "pipeline.log").write_text("why")
 
@@ -138,13 +138,13 @@ def test_the_log_stays_when_it_is_wanted(tmp_path: Path) -> None:
     assert ["pipeline.log"] == [entry.name for entry in (tmp_path / "run").iterdir()]
 
 
-def test_nobody_holds_a_directory_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_directory_has_no_holder(tmp_path: Path) -> None:
     with pytest.raises(NoPipelineError, match="no pipeline runs there"):
         holder(tmp_path / "nowhere")
 
 
-def test_a_full_disk_is_said_and_leaves_nothing(tmp_path: Path) -> None:
-    """A limit of no bytes a file stands for the disk, in a process of its own."""
+def test_a_full_disk_is_reported_and_leaves_no_file(tmp_path: Path) -> None:
+    """A file size limit of 0 bytes stands for the full disk."""
     code = (
         "import resource, sys; from bybit_pipeline.supervisor.run_dir import RunDir;"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0)); RunDir.take(sys.argv[1])"

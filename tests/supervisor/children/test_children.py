@@ -1,4 +1,4 @@
-"""Children that only sleep, under a clock that the test moves, and the commands meant for them."""
+"""Children that only sleep, with a fake clock, and the control messages sent to them."""
 
 import dataclasses
 import json
@@ -9,18 +9,17 @@ from typing import Any
 import pytest
 
 from bybit_pipeline.shared.settings.config import make_config
-from bybit_pipeline.supervisor.children.child import SILENT_S
 from bybit_pipeline.supervisor.children.children import Children
 from bybit_pipeline.supervisor.children.process import ChildProcess, Lifeline
+from bybit_pipeline.supervisor.children.timing import Timing
 from bybit_pipeline.supervisor.plan.market_args import subscribe
 from bybit_pipeline.supervisor.plan.plan import make_plan
 
-WITH_DASHBOARD = make_config({"source": "live", "dashboard": {"enabled": True, "port": 0}})
 SLEEPER = ("-c", "import select, sys; select.select([int(sys.argv[3])], [], [])")
 
 
-class Home:
-    """A household, its time, and what it sends."""
+class World:
+    """Children, the time, and the messages sent to them."""
 
     def __init__(self, run_dir: Path) -> None:
         self.now = 1000.0
@@ -35,13 +34,23 @@ class Home:
         )
         self.children.start_missing(self.now)
 
+    @property
+    def sent_types(self) -> list[tuple[str, str]]:
+        """Receivers and types of the messages sent so far."""
+        return [(name, message["type"]) for name, message in self.sent]
+
     def ready(self, name: str, **message: Any) -> None:
-        """A child says that it is ready."""
+        """A child reports that it is ready."""
         pid = self.children.by_name[name].pid
         assert self.children.on_ready(name, {"pid": pid, **message}, self.now)
 
+    def all_ready(self) -> None:
+        """Every child reports that it is ready."""
+        for name in self.children.by_name:
+            self.ready(name)
+
     def pass_time(self, seconds: float, *, step: float = 0.5) -> None:
-        """Let time pass, checking all the while."""
+        """Let time pass, with a check at every step."""
         end = self.now + seconds
         while self.now < end:
             self.now += step
@@ -49,10 +58,10 @@ class Home:
 
     def replace(self, name: str) -> None:
         """A child dies, and its successor is started."""
-        child = self.children.by_name[name]._process
-        assert child is not None
-        child.kill()
-        while child.poll() is None:
+        process = self.children.by_name[name]._process
+        assert process is not None
+        process.kill()
+        while process.poll() is None:
             pass
         self.pass_time(1.0)
 
@@ -62,128 +71,123 @@ class Home:
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Iterator[Home]:
-    """Everything started, nobody ready."""
-    home = Home(tmp_path)
-    yield home
-    for child in home.children.all:
+def world(tmp_path: Path) -> Iterator[World]:
+    """All children started, none ready."""
+    world = World(tmp_path)
+    yield world
+    for child in world.children.all:
         if child._process is not None:
             child._process.kill()
-    while any(child.pid is not None for child in home.children.all):
-        for child in home.children.all:
-            child.stop(home.now, within_s=0.0)
-            child.check(home.now)
-    home.lifeline.close()
+    while any(child.pid is not None for child in world.children.all):
+        for child in world.children.all:
+            child.stop(world.now, within_s=0.0)
+            child.check(world.now)
+    world.lifeline.close()
 
 
-def test_everything_of_the_plan_is_started_connectors_last(home: Home) -> None:
+def test_every_process_of_the_plan_is_started_connectors_last(world: World) -> None:
     assert ["forwarder", "trades-0", "orderbook-0", "connector-linear-0"] == list(
-        home.children.by_name
+        world.children.by_name
     )
-    assert not home.children.is_complete
-    for name in home.children.by_name:
-        home.ready(name)
-    assert home.children.is_complete
+    assert not world.children.is_complete
+    world.all_ready()
+    assert world.children.is_complete
 
 
-def test_our_own_pause_is_not_taken_for_silence_of_the_children(
-    home: Home, monkeypatch: pytest.MonkeyPatch
+def test_a_pause_of_the_supervisor_is_not_silence_of_the_children(
+    world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A pipeline that was stopped with Ctrl-Z goes on where it was."""
+    """A pipeline that was suspended with Ctrl-Z continues where it was."""
     killed: list[int] = []
     monkeypatch.setattr(ChildProcess, "kill", lambda child: killed.append(child.pid))
     monkeypatch.setattr(ChildProcess, "demand", lambda _: (0.0, False))
-    for name in home.children.by_name:
-        home.ready(name)
-    home.pass_time(1.0)
+    world.all_ready()
+    world.pass_time(1.0)
 
-    home.now += 3600.0
-    home.pass_time(SILENT_S - 2.0)
+    world.now += 3600.0
+    world.pass_time(Timing().silent_s - 2.0)
     assert [] == killed
 
-    home.pass_time(3.0)
-    assert [child.pid for child in home.children.all] == killed
+    world.pass_time(3.0)
+    assert [child.pid for child in world.children.all] == killed
 
 
-def test_a_successor_takes_the_addresses_of_its_predecessor(home: Home) -> None:
-    home.ready("forwarder", prometheus="127.0.0.1:7001", endpoints={"metrics": "tcp://h:7002"})
+def test_a_successor_takes_the_addresses_of_its_predecessor(world: World) -> None:
+    world.ready("forwarder", prometheus="127.0.0.1:7001", endpoints={"metrics": "tcp://h:7002"})
 
-    home.replace("forwarder")
+    world.replace("forwarder")
 
-    spec = home.spec("forwarder")
+    spec = world.spec("forwarder")
     assert (7001, "tcp://h:7002") == (spec["prometheus_port"], spec["endpoint"])
 
 
-def test_the_dashboard_starts_once_the_address_of_the_metrics_is_exact(home: Home) -> None:
-    """And a successor takes the port at which open pages look for it."""
-    home.children.apply(make_plan(WITH_DASHBOARD, run_dir=str(home.run_dir)), home.now)
-    assert home.children.by_name["dashboard"].is_new
+def test_the_dashboard_starts_once_the_metrics_endpoint_is_bound(world: World) -> None:
+    """A successor takes the port that open pages know."""
+    config = make_config({"source": "live", "dashboard": {"enabled": True, "port": 0}})
+    world.children.reconcile(make_plan(config, run_dir=str(world.run_dir)), world.now)
+    assert world.children.by_name["dashboard"].is_new
 
-    home.ready("forwarder", endpoints={"metrics": "tcp://h:7002"})
+    world.ready("forwarder", endpoints={"metrics": "tcp://h:7002"})
 
-    spec = home.spec("dashboard")
+    spec = world.spec("dashboard")
     assert ("tcp://h:7002", 0) == (spec["metrics"], spec["port"])
-    home.ready("dashboard", endpoints={"http": "http://127.0.0.1:7003"})
-    assert "http://127.0.0.1:7003" == home.children.dashboard
+    world.ready("dashboard", endpoints={"http": "http://127.0.0.1:7003"})
+    assert "http://127.0.0.1:7003" == world.children.dashboard
 
-    home.replace("dashboard")
+    world.replace("dashboard")
 
-    assert 7003 == home.spec("dashboard")["port"]
-
-
-def test_a_child_is_told_once_what_changed_while_it_was_starting(home: Home) -> None:
-    home.ready("trades-0")
-    plan = subscribe(home.children.plan, ["linear:SOLUSDT"])
-    home.children.apply(plan, home.now)
-    assert [("trades-0", "assign")] == [(name, message["type"]) for name, message in home.sent]
-
-    home.ready("connector-linear-0")
-
-    assert [("trades-0", "assign"), ("connector-linear-0", "subscribe")] == [
-        (name, message["type"]) for name, message in home.sent
-    ]
+    assert 7003 == world.spec("dashboard")["port"]
 
 
-def test_a_successor_reads_everything_in_its_spec_and_is_told_nothing(home: Home) -> None:
-    home.ready("connector-linear-0")
-    home.children.apply(subscribe(home.children.plan, ["linear:SOLUSDT"]), home.now)
-    home.sent.clear()
+def test_a_child_receives_once_what_changed_while_it_was_starting(world: World) -> None:
+    world.ready("trades-0")
+    plan = subscribe(world.children.plan, ["linear:SOLUSDT"])
+    world.children.reconcile(plan, world.now)
+    assert [("trades-0", "assign")] == world.sent_types
 
-    home.replace("connector-linear-0")
-    home.ready("connector-linear-0")
+    world.ready("connector-linear-0")
 
-    assert [] == home.sent
-    assert "SOLUSDT" in {stream["symbol"] for stream in home.spec("connector-linear-0")["streams"]}
+    assert [("trades-0", "assign"), ("connector-linear-0", "subscribe")] == world.sent_types
 
 
-def test_connectors_are_told_a_new_source_with_their_category_filled_in(home: Home) -> None:
-    for name in home.children.by_name:
-        home.ready(name)
-    plan = dataclasses.replace(home.children.plan, source="sim", url="ws://h:1/{category}")
+def test_a_successor_finds_everything_in_its_spec(world: World) -> None:
+    world.ready("connector-linear-0")
+    world.children.reconcile(subscribe(world.children.plan, ["linear:SOLUSDT"]), world.now)
+    world.sent.clear()
 
-    home.children.apply(plan, home.now)
+    world.replace("connector-linear-0")
+    world.ready("connector-linear-0")
+
+    assert [] == world.sent
+    assert "SOLUSDT" in {stream["symbol"] for stream in world.spec("connector-linear-0")["streams"]}
+
+
+def test_connectors_receive_a_new_source_with_their_category_filled_in(world: World) -> None:
+    world.all_ready()
+    plan = dataclasses.replace(world.children.plan, source="sim", url="ws://h:1/{category}")
+
+    world.children.reconcile(plan, world.now)
 
     message = {"type": "source", "source": "sim", "url": "ws://h:1/linear"}
-    assert [("connector-linear-0", message)] == home.sent
+    assert [("connector-linear-0", message)] == world.sent
 
 
-def test_nobody_is_started_any_more_once_a_stop_has_begun(home: Home) -> None:
-    home.children.stop(("connector",), home.now, within_s=1.0)
+def test_no_child_is_started_once_the_stop_has_begun(world: World) -> None:
+    world.children.stop(("connector",), world.now, within_s=1.0)
 
-    home.children.apply(subscribe(home.children.plan, ["spot:BTCUSDT"]), home.now)
-    home.pass_time(5.0)
+    world.children.reconcile(subscribe(world.children.plan, ["spot:BTCUSDT"]), world.now)
+    world.pass_time(5.0)
 
-    assert "connector-spot-0" not in home.children.by_name
+    assert "connector-spot-0" not in world.children.by_name
 
 
-def test_connectors_are_informed_when_their_connect_quota_changes(home: Home) -> None:
-    for name in home.children.by_name:
-        home.ready(name)
+def test_connectors_are_informed_when_their_connect_quota_changes(world: World) -> None:
+    world.all_ready()
     markets = [f"linear:T{number}USDT" for number in range(400)]
 
-    home.children.apply(subscribe(home.children.plan, markets), home.now)
+    world.children.reconcile(subscribe(world.children.plan, markets), world.now)
 
-    [quota] = [m["quota"] for name, m in home.sent if m["type"] == "connect_quota"]
-    connectors = home.children.plan.connectors
-    assert len(connectors) == 9
-    assert quota == 400 // 9 == home.spec(connectors[-1])["connect_quota"]
+    [quota] = [m["quota"] for name, m in world.sent if m["type"] == "connect_quota"]
+    connectors = world.children.plan.connectors
+    assert 9 == len(connectors)
+    assert 400 // 9 == quota == world.spec(connectors[-1])["connect_quota"]

@@ -1,4 +1,4 @@
-"""What the operating system says about real processes."""
+"""CPU time and state of real processes, as the operating system reports them."""
 
 import os
 import signal
@@ -8,11 +8,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from bybit_pipeline.supervisor.children.process import ChildProcess, Lifeline, usage, wants_time
+from bybit_pipeline.supervisor.children.process import ChildProcess, Lifeline, is_runnable, usage
 from tests.system.pipeline import until
 
-LOOP = "while True: pass"
-LOCKED_UP = """
+ENDLESS = "while True: pass"
+DEADLOCKED = """
 import threading
 sum(range(5_000_000))
 lock = threading.Lock()
@@ -32,23 +32,23 @@ def child(request: pytest.FixtureRequest) -> Iterator[ChildProcess]:
     lifeline.close()
 
 
-@pytest.mark.parametrize("child", [LOOP], indirect=True)
-def test_a_busy_child_wants_time_until_it_is_stopped(child: ChildProcess) -> None:
-    until(lambda: child.demand()[0] > 0.05, "it uses the processor", 10)
+@pytest.mark.parametrize("child", [ENDLESS], indirect=True)
+def test_a_busy_child_is_runnable_until_it_is_suspended(child: ChildProcess) -> None:
+    until(lambda: child.demand()[0] > 0.05, "it uses CPU time", 10)
     assert child.demand()[1]
 
     os.kill(child.pid, signal.SIGSTOP)
 
-    until(lambda: not child.demand()[1], "it wants nothing", 10)
+    until(lambda: not child.demand()[1], "it is not runnable", 10)
 
 
-@pytest.mark.parametrize("child", [LOCKED_UP], indirect=True)
-def test_a_child_that_is_locked_up_wants_no_time(child: ChildProcess) -> None:
+@pytest.mark.parametrize("child", [DEADLOCKED], indirect=True)
+def test_a_deadlocked_child_is_not_runnable(child: ChildProcess) -> None:
     until(lambda: child.demand()[0] > 0 and not child.demand()[1], "it waits", 10)
 
 
-def test_a_process_that_is_gone_wants_nothing() -> None:
+def test_a_process_that_is_gone_has_no_usage() -> None:
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
     assert usage(gone.pid) is None
-    assert not wants_time(gone.pid)
+    assert not is_runnable(gone.pid)

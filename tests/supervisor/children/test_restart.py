@@ -1,4 +1,4 @@
-"""Histories of children, and what the restart policy makes of them."""
+"""Restart decisions for histories of runs and exits."""
 
 from collections.abc import Sequence
 
@@ -16,27 +16,27 @@ POLICY = RestartPolicy(
 )
 
 Run = tuple[float, int | None]
-"""How long the child ran in seconds, and its exit code (None: killed by a signal)."""
+"""Run time in seconds, and exit code (None: ended by a signal)."""
 
 HISTORIES: dict[str, tuple[Sequence[Run], Sequence[float | None]]] = {
     "a first crash is restarted after the initial delay": ([(10.0, 70)], [0.5]),
     "crash after crash doubles the delay": ([(0.1, 70)] * 5, [0.5, 1.0, 2.0, 4.0, 8.0]),
-    "an asked-for looking exit is a failure too": ([(5.0, 0)], [0.5]),
+    "exit code 0 is a failure too": ([(5.0, 0)], [0.5]),
     "a signal is a failure like an exit": ([(0.1, None), (0.1, 70)], [0.5, 1.0]),
     "the sixth failure within a minute waits the longest delay": (
         [(0.1, 70)] * 6,
         [0.5, 1.0, 2.0, 4.0, 8.0, 30.0],
     ),
-    "a flapping child is retried at the longest delay for ever": (
+    "a flapping child is retried at the longest delay without limit": (
         [(0.1, 70)] * 12,
         [0.5, 1.0, 2.0, 4.0, 8.0] + [30.0] * 7,
     ),
-    "failures too far apart to flap still double up to the cap": (
+    "failures too far apart to flap still double the delay up to the longest": (
         [(25.0, 70)] * 9,
         [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0],
     ),
-    "a stable run clears the record": ([(0.1, 70), (0.1, 70), (60.0, 70)], [0.5, 1.0, 0.5]),
-    "a run a little short of stable does not": ([(0.1, 70), (59.0, 70)], [0.5, 1.0]),
+    "a stable run resets the delay": ([(0.1, 70), (0.1, 70), (60.0, 70)], [0.5, 1.0, 0.5]),
+    "a run a little shorter than stable does not": ([(0.1, 70), (59.0, 70)], [0.5, 1.0]),
     "a stable run ends flapping": (
         [(0.1, 70)] * 7 + [(61.0, 70), (0.1, 70)],
         [0.5, 1.0, 2.0, 4.0, 8.0, 30.0, 30.0, 0.5, 1.0],
@@ -53,16 +53,16 @@ def test_delays_of_a_history(runs: Sequence[Run], delays: Sequence[float | None]
     assert list(delays) == [decision.delay_s for decision in _play(runs)]
 
 
-def test_flapping_is_said_from_the_failure_that_exceeds_the_intensity() -> None:
+def test_a_child_is_flapping_from_the_failure_that_exceeds_the_intensity() -> None:
     assert [False] * 5 + [True] * 2 == [d.is_flapping for d in _play([(0.1, 70)] * 7)]
 
 
-def test_flapping_does_not_end_because_retries_became_rare() -> None:
-    """At the cap there are fewer failures a period than the intensity, yet nothing is mended."""
+def test_flapping_does_not_end_because_retries_are_rare() -> None:
+    """At the longest delay there are fewer failures per period than the intensity."""
     assert all(decision.is_flapping for decision in _play([(0.1, 70)] * 20)[6:])
 
 
-def test_a_flapping_child_that_runs_long_enough_is_flapping_no_longer() -> None:
+def test_flapping_ends_after_a_stable_run() -> None:
     history = RestartHistory(POLICY)
     for second in range(6):
         history.on_exit(float(second), started=float(second), exit_code=70)
