@@ -13,13 +13,15 @@ from collections.abc import Iterable, Iterator
 from operator import attrgetter
 from typing import Any, ClassVar
 
+import msgspec
 import structlog
 
 from bybit_pipeline.processes.orderbook.ledger import GapNote
 from bybit_pipeline.processes.orderbook.local_book import STATES, BookState, LocalBook
 from bybit_pipeline.processes.orderbook.manager import Key, OrderBookManager
 from bybit_pipeline.processes.orderbook.measures import MEASURES, BookMeasures
-from bybit_pipeline.processes.orderbook.walls import EVENTS, WallEvent
+from bybit_pipeline.processes.orderbook.walls.tracker import WallEvent
+from bybit_pipeline.processes.orderbook.walls.verdict import EVENTS
 from bybit_pipeline.shared.bus.market import Received
 from bybit_pipeline.shared.runtime.clock import Clock
 from bybit_pipeline.shared.runtime.telemetry import Samples, Telemetry
@@ -31,6 +33,7 @@ from bybit_pipeline.shared.wire.messages import (
     LinkMessage,
     TradesMessage,
 )
+from bybit_pipeline.shared.wire.metrics import Wall
 from bybit_pipeline.shared.wire.topics import link_topic, market_topic, metric_topic
 
 log = structlog.get_logger()
@@ -305,7 +308,7 @@ class OrderbookWorker(Worker):
                 log.info("source changed", topic=book.topic, source=book.source)
                 yield from self._end_epoch(market, now_ns)
             market.start_epoch(self.next_epoch())
-        densities: list[dict[str, Any]] = []
+        densities: list[Wall] = []
         measures = MEASURES
         last = book.book.last if book.state == "live" else None
         if last is not None:
@@ -313,7 +316,7 @@ class OrderbookWorker(Worker):
             measures = market.measures.of(book.book)
             if book.flow is not None:
                 measures["ofi"] = book.flow.take()
-            densities = book.walls.records()
+            densities = book.walls.walls()
             if book.is_changed:
                 self._metric_latency.observe((now_ns - last.recv_ts_ns) / 1e9)
         for event in book.walls.take_events():
@@ -349,7 +352,7 @@ class OrderbookWorker(Worker):
 
     def _wall_metric(self, market: BookMarket, event: WallEvent, now_ns: int) -> Metric:
         self._wall_cells[event.event].value += 1
-        fields = {"event": event.event, **event.wall._asdict()}
+        fields = {"event": event.event, **msgspec.structs.asdict(event.wall)}
         return self._metric(market, "density", now_ns, fields)
 
     def _gap_metric(self, note: GapNote, now_ns: int) -> Iterator[Metric]:

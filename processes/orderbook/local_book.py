@@ -14,7 +14,7 @@ from bybit_pipeline.processes.orderbook.book import BookInvalid, OrderBook
 from bybit_pipeline.processes.orderbook.ledger import REASONS, Gap, GapLedger, Reason
 from bybit_pipeline.processes.orderbook.measures import OrderFlow
 from bybit_pipeline.processes.orderbook.staleness import StalenessDetector
-from bybit_pipeline.processes.orderbook.walls import WallTracker
+from bybit_pipeline.processes.orderbook.walls.tracker import WallTracker
 from bybit_pipeline.shared.wire.messages import BookMessage, Category, Source, TradesMessage
 
 BookState = Literal["syncing", "live", "stale"]
@@ -193,8 +193,8 @@ class LocalBook:
         if message.source == self.source:
             if lost:
                 walls.on_trades_lost(message.trades[0].match_ts_ms if message.trades else 0)
-            if not walls.trades_followed and self.trades_connector is not None:
-                walls.follow_trades(True)  # they flow, before or without word of it
+            if not walls.has_trades and self.trades_connector is not None:
+                walls.set_has_trades(True)  # they flow, before or without word of it
             if walls.on_trades(message.trades):
                 self.walls_due = 0.0
 
@@ -216,7 +216,7 @@ class LocalBook:
     def follow_trades(self, connector: str | None) -> None:
         """Whose link events concern the symbol's trades; None when they are not brought."""
         self.trades_connector = connector
-        self.walls.follow_trades(connector is not None)
+        self.walls.set_has_trades(connector is not None)
 
     def invalidate(
         self,

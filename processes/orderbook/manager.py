@@ -30,7 +30,7 @@ from bybit_pipeline.processes.orderbook.measures import (
     mid,
     spread_bps,
 )
-from bybit_pipeline.processes.orderbook.walls import Wall, WallTracker
+from bybit_pipeline.processes.orderbook.walls.tracker import WallTracker
 from bybit_pipeline.shared.settings.config import DensityConfig, OrderbookConfig
 from bybit_pipeline.shared.wire.messages import (
     BookMessage,
@@ -39,6 +39,7 @@ from bybit_pipeline.shared.wire.messages import (
     LinkMessage,
     TradesMessage,
 )
+from bybit_pipeline.shared.wire.metrics import Wall
 
 Key = tuple[Category, str]
 
@@ -189,7 +190,7 @@ class OrderBookManager:
     def _miss_trades(self, connector: str) -> None:
         for book in self.books.values():
             if book.trades_connector == connector:
-                book.walls.follow_trades(False)
+                book.walls.set_has_trades(False)
 
     def _on_topic_event(self, topic: str, message: LinkMessage) -> Iterator[LocalBook]:
         kind, category, symbol = topic.split(".", 2)
@@ -197,7 +198,7 @@ class OrderBookManager:
         if book is None:
             return
         if kind == "trade":
-            book.walls.follow_trades(message.event == "subscribed")
+            book.walls.set_has_trades(message.event == "subscribed")
         elif message.event == "subscribed":
             book.expect_snapshot(self.now, SUBSCRIBED_DELAY_S)
         else:
@@ -312,11 +313,11 @@ class OrderBookManager:
         """
         _check_side(side)
         near = [
-            (abs(wall.price - price), wall)
+            wall
             for wall in self.get_densities(symbol, category) or []
             if wall.side == side and abs(wall.price - price) <= price * tolerance_bps / BPS
         ]
-        return min(near)[1] if near else None
+        return min(near, key=lambda wall: (abs(wall.price - price), wall.price), default=None)
 
     def _live(self, symbol: str, category: Category) -> LocalBook | None:
         local = self.books.get((category, symbol))

@@ -15,7 +15,7 @@ from collections import Counter, deque
 from bybit_pipeline.processes.connector.protocol import BookUpdate, decode
 from bybit_pipeline.processes.orderbook.manager import OrderBookManager
 from bybit_pipeline.processes.orderbook.measures import BookMeasures
-from bybit_pipeline.processes.orderbook.walls import Wall, WallEvent
+from bybit_pipeline.processes.orderbook.walls.tracker import WallEvent
 from bybit_pipeline.processes.simulator.synthetic import SyntheticFeed, listing
 from bybit_pipeline.processes.trades.aggregator import TradesAggregator
 from bybit_pipeline.shared.wire.messages import TradesMessage
@@ -115,7 +115,7 @@ class Check:
 
 def check_accounts(event: WallEvent) -> None:
     """The published accounts of a wall balance to the last digit that a float holds."""
-    wall: Wall = event.wall
+    wall = event.wall
     gone = wall.traded_size + wall.cancelled_size + wall.size
     assert abs(gone - wall.peak_size - wall.refilled_size) <= 1e-9 * max(1.0, gone)
     assert 0 <= wall.eaten_ratio <= 1

@@ -22,7 +22,7 @@ import bybit_pipeline.processes.orderbook.ledger
 import bybit_pipeline.processes.trades.ledger
 import bybit_pipeline.processes.trades.tape
 import bybit_pipeline.supervisor.children.child
-from bybit_pipeline.processes.orderbook.walls import EVENTS
+from bybit_pipeline.processes.orderbook.walls.verdict import EVENTS
 from bybit_pipeline.shared.wire import metrics
 from bybit_pipeline.shared.wire.shapes import BOOK_MEASURES, WINDOW_MEASURES
 from bybit_pipeline.supervisor.children.last_will import REASON

@@ -3,7 +3,7 @@
 import dataclasses
 import random
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ from prometheus_client import generate_latest
 
 from bybit_pipeline.processes.orderbook.actor import OrderbookWorker
 from bybit_pipeline.processes.orderbook.measures import MEASURES
-from bybit_pipeline.processes.orderbook.walls import ARRIVAL_MS, FALL_MS
+from bybit_pipeline.processes.orderbook.walls.tracker import ARRIVAL_MS
+from bybit_pipeline.processes.orderbook.walls.verdict import FALL_MS
 from bybit_pipeline.shared.bus.market import MarketPublisher, Received
 from bybit_pipeline.shared.bus.metrics import MetricInbox
 from bybit_pipeline.shared.bybit import PUSH_PERIOD_MS
@@ -138,12 +139,17 @@ def due(worker: OrderbookWorker) -> list[Metric]:
     return list(worker.publish_due())
 
 
-def books(metrics: list[Metric]) -> list[dict[str, Any]]:
-    return [metric.payload for metric in metrics if metric.payload["kind"] == "orderbook"]
+def payload_of(metric: Metric) -> dict[str, Any]:
+    """The payload as a subscriber decodes it."""
+    return decode_map(encode_map(metric.payload))
 
 
-def of_kind(metrics: list[Metric], kind: str) -> list[dict[str, Any]]:
-    return [metric.payload for metric in metrics if metric.payload["kind"] == kind]
+def of_kind(metrics: Iterable[Metric], kind: str) -> list[dict[str, Any]]:
+    return [payload for payload in map(payload_of, metrics) if payload["kind"] == kind]
+
+
+def books(metrics: Iterable[Metric]) -> list[dict[str, Any]]:
+    return of_kind(metrics, "orderbook")
 
 
 def scrape(worker: OrderbookWorker) -> dict[str, float]:
@@ -158,9 +164,9 @@ def scrape(worker: OrderbookWorker) -> dict[str, float]:
 def test_a_live_book_is_published_with_every_field_of_the_contract() -> None:
     worker = make_worker()
     message = snapshot(10)
-    metric = next(m for m in give(worker, message) if m.payload["kind"] == "orderbook")
-    payload = decode_map(encode_map(metric.payload))
-    assert metric.topic == b"orderbook.linear.BTCUSDT"
+    metrics = give(worker, message)
+    (payload,) = books(metrics)
+    assert b"orderbook.linear.BTCUSDT" in [metric.topic for metric in metrics]
     assert payload.keys() == HEADER | MEASURES.keys() | {
         "reason",
         "update_id",
@@ -518,7 +524,7 @@ def test_what_a_change_of_source_ends_is_told_in_the_old_epoch(is_told_by_link: 
     metrics += give(worker, snapshot(5, bids=WALL, source="live", session=2))
     told = [
         (p["kind"], p["event"], p["source"], p["epoch"] == before["epoch"], p["state"])
-        for p in (metric.payload for metric in metrics)
+        for p in map(payload_of, metrics)
         if p["kind"] != "orderbook"
     ]
     assert told == [
@@ -527,13 +533,10 @@ def test_what_a_change_of_source_ends_is_told_in_the_old_epoch(is_told_by_link: 
         ("density", "detected", "live", False, "live"),
         ("gap", "closed", "live", False, "live"),
     ]
-    numbers = {(p["kind"], p["epoch"] == before["epoch"]): p["seq"] for p in map(payload, metrics)}
+    decoded = [payload_of(metric) for metric in metrics]
+    numbers = {(p["kind"], p["epoch"] == before["epoch"]): p["seq"] for p in decoded}
     assert numbers["density", True] == 2
     assert numbers["density", False] == 1
-
-
-def payload(metric: Metric) -> dict[str, Any]:
-    return metric.payload
 
 
 def test_books_of_a_connector_that_died_before_it_spoke_take_nobody_elses_turn() -> None:
@@ -767,7 +770,7 @@ def published_with_a_step(step_s: float) -> list[dict[str, Any]]:
         if update % 10 == 0:
             sold = trades_message(trade(1_000_000 + update * 20, "Sell", 100.0, 0.5))
             take(replace(sold, recv_ts_ns=clock.time_ns()), BTC_TRADES)
-    return [{k: v for k, v in m.payload.items() if k not in OUR_CLOCK} for m in metrics]
+    return [{k: v for k, v in payload_of(m).items() if k not in OUR_CLOCK} for m in metrics]
 
 
 @pytest.mark.parametrize("step_s", [3_600.0, -3_600.0])

@@ -11,17 +11,12 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from bybit_pipeline.processes.orderbook.book import OrderBook
-from bybit_pipeline.processes.orderbook.wall_account import WallAccount
-from bybit_pipeline.processes.orderbook.walls import (
-    ARRIVAL_MS,
-    FALL_MS,
-    RECENT_TRADES,
-    REFILL_MS,
-    Baseline,
-    TickGrid,
-    WallEvent,
-    WallTracker,
-)
+from bybit_pipeline.processes.orderbook.walls.account import WallAccount
+from bybit_pipeline.processes.orderbook.walls.baseline import Baseline
+from bybit_pipeline.processes.orderbook.walls.search import TickGrid
+from bybit_pipeline.processes.orderbook.walls.tracker import ARRIVAL_MS, WallEvent, WallTracker
+from bybit_pipeline.processes.orderbook.walls.trades import RECENT_MESSAGES
+from bybit_pipeline.processes.orderbook.walls.verdict import FALL_MS, REFILL_MS
 from bybit_pipeline.shared.bybit import PUSH_PERIOD_MS
 from bybit_pipeline.shared.settings.config import DensityConfig
 from bybit_pipeline.shared.wire.messages import Level, Trade
@@ -436,7 +431,7 @@ def test_the_walls_of_a_book_that_loses_a_side_are_removed() -> None:
     (event,) = story.tracker.take_events()
     assert (event.event, event.wall.size) == ("removed", 20.0)
     assert event.wall.age_ms == story.now_ms - event.wall.first_seen_ms
-    assert (story.tracker.records(), story.tracker.tracked) == ([], 0)
+    assert (story.tracker.walls(), story.tracker.tracked) == ([], 0)
 
 
 def test_an_eaten_wall_that_waits_to_be_filled_up_is_forgotten_silently_with_the_book() -> None:
@@ -593,7 +588,7 @@ def test_retail_price_improvement_before_the_finding_makes_it_uncertain() -> Non
 
 
 def test_more_trades_than_are_kept_make_a_new_wall_uncertain() -> None:
-    for number, expected in ((RECENT_TRADES - 1, False), (RECENT_TRADES, True)):
+    for number, expected in ((RECENT_MESSAGES - 1, False), (RECENT_MESSAGES, True)):
         story = found_after(trade(FOUND_MS + 40, "Buy", 100.01, 1.0, str(n)) for n in range(number))
         assert [wall.uncertain for wall in story.tracker.walls()] == [expected]
 
@@ -634,9 +629,9 @@ def test_lost_trades_make_the_present_walls_uncertain_and_not_later_ones() -> No
 
 def test_without_trades_every_wall_is_uncertain() -> None:
     story = Story()
-    story.tracker.follow_trades(False)
+    story.tracker.set_has_trades(False)
     assert [event.wall.uncertain for event in story.step([(WALL, 20.0)])] == [True]
-    story.tracker.follow_trades(True)
+    story.tracker.set_has_trades(True)
     assert [event.wall.uncertain for event in story.step([(99.94, 20.0)])] == [False]
 
 

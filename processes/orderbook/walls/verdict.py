@@ -1,0 +1,163 @@
+"""
+The verdict on a known wall: which event its accounts call for, and whether it is over.
+
+Pure: takes one wall and the time, and knows no books or trades. All times are the exchange's, in
+milliseconds.
+
+- Hysteresis: a wall is lost below ``KEEP`` of the threshold that it reached to become one.
+- ``grown``: ``GROWN`` times the smallest size since the last event, also after being eaten.
+- ``eaten``: trades took at least ``eaten_ratio`` of the peak. A wall that fell below its threshold
+  mostly by trades has ``FALL_MS`` to reach that ratio. After that, or once nothing is left, it is
+  ``eaten`` below the ratio too. The event is published once. The wall is kept for ``REFILL_MS``
+  after it fell. If it is refilled by then it is ``grown``: the same wall (``first_seen_ms``,
+  ``initial_size``) with new accounts.
+- ``pulled``: it fell below its threshold mostly by cancellation. Published once no trade can
+  explain the decrease any more. If the level keeps shrinking, the event is published ``FALL_MS``
+  after the fall, flagged ``uncertain``, as soon as the unexplained part can no longer change the
+  outcome.
+- ``removed``: it left the range or the visible book, or it kept its size while the baseline rose.
+"""
+
+from decimal import Decimal
+from math import inf
+from typing import Literal, NamedTuple
+
+from bybit_pipeline.processes.orderbook.walls.account import WallAccount
+
+WallEventName = Literal["detected", "grown", "eaten", "pulled", "removed"]
+EVENTS: tuple[WallEventName, ...] = ("detected", "grown", "eaten", "pulled", "removed")
+
+KEEP = Decimal("0.7")
+GROWN = Decimal("1.25")
+FALL_MS = 5_000
+REFILL_MS = 10_000
+
+
+class Verdict(NamedTuple):
+    """The event to publish, if any, and whether the wall is to be forgotten."""
+
+    event: WallEventName | None
+    is_over: bool = False
+
+
+NO_NEWS = Verdict(None)
+FORGOTTEN = Verdict(None, is_over=True)
+GREW = Verdict("grown")
+EATEN = Verdict("eaten")
+PULLED = Verdict("pulled", is_over=True)
+REMOVED = Verdict("removed", is_over=True)
+
+
+def judge(
+    wall: WallAccount,
+    *,
+    threshold: Decimal,
+    eaten_ratio: Decimal,
+    is_out_of_range: bool,
+    now_ms: int,
+    match_ms: int,
+    settled_ms: int,
+) -> Verdict:
+    """
+    Settle the accounts of a wall and return the verdict.
+
+    Args:
+        wall: The wall; its accounts and its place in its life are updated.
+        threshold: Size that makes a wall at present.
+        eaten_ratio: Share of the peak that trades must take.
+        is_out_of_range: True if the wall is too far from the mid price.
+        now_ms: Present time.
+        match_ms: Match time of the book that shows the present sizes.
+        settled_ms: Trades and decreases older than this find no match any more.
+    """
+    wall.settle(settled_ms)
+    is_open = wall.first_open_ms() is not None
+    wall.has_changed = is_open or wall.fallen_since_ms is not None
+    if wall.spent_since_ms is not None:
+        return _judge_spent(wall, threshold, is_out_of_range, now_ms, match_ms)
+    if wall.has_left_window:
+        return REMOVED
+    if wall.eaten >= eaten_ratio * wall.peak and not wall.is_eaten_reported:
+        return _eat(wall, now_ms, is_spent=wall.size < threshold * KEEP)
+    if is_out_of_range:
+        return REMOVED
+    if wall.size < threshold * KEEP:
+        return _judge_fallen(wall, now_ms)
+    wall.fallen_since_ms = None
+    return _grow(wall, match_ms) if wall.size >= wall.low * GROWN else NO_NEWS
+
+
+def wake_ms(wall: WallAccount, *, now_ms: int, grace_ms: int) -> float:
+    """
+    Return the time to judge a wall again even if nothing more happens to it.
+
+    Args:
+        wall: The wall, just judged.
+        now_ms: Present time.
+        grace_ms: How long an open trade or decrease waits for its match.
+    """
+    if wall.spent_since_ms is not None:
+        return wall.spent_since_ms + REFILL_MS + 1
+    if not wall.has_changed:
+        return inf
+    first_ms = wall.first_open_ms()
+    due_ms = inf if first_ms is None else first_ms + grace_ms
+    if wall.fallen_since_ms is not None and now_ms <= wall.fallen_since_ms + FALL_MS:
+        due_ms = min(due_ms, wall.fallen_since_ms + FALL_MS)
+    return due_ms + 1
+
+
+def _judge_spent(
+    wall: WallAccount, threshold: Decimal, is_out_of_range: bool, now_ms: int, match_ms: int
+) -> Verdict:
+    """Judge an eaten wall: it grows again if refilled in time, else it is forgotten silently."""
+    assert wall.spent_since_ms is not None, "only spent walls come here"
+    wall.has_changed = True  # the wait ends even if nothing happens
+    is_over = now_ms - wall.spent_since_ms > REFILL_MS
+    if is_over or wall.has_left_window or is_out_of_range:
+        return FORGOTTEN
+    return _grow(wall, match_ms) if wall.size >= threshold else NO_NEWS
+
+
+def _judge_fallen(wall: WallAccount, now_ms: int) -> Verdict:
+    """Judge a wall below its threshold."""
+    if wall.fallen_since_ms is None:
+        wall.fallen_since_ms = now_ms
+        wall.has_changed = True  # the wait ends even if nothing happens
+    if wall.is_eaten_reported:
+        _spend(wall, now_ms)
+        return NO_NEWS
+    if wall.size > wall.peak * KEEP:
+        return REMOVED  # it kept its size, the baseline rose
+    is_over = now_ms - wall.fallen_since_ms > FALL_MS
+    unexplained = wall.unexplained()
+    if unexplained:
+        # A trade may still move this amount from pulled to eaten.
+        is_sure = wall.eaten > wall.pulled or wall.pulled - wall.eaten >= 2 * unexplained
+        if not (is_over and is_sure):
+            return NO_NEWS
+        wall.uncertain = True
+    if wall.eaten <= wall.pulled:
+        return PULLED
+    return _eat(wall, now_ms, is_spent=True) if not wall.size or is_over else NO_NEWS
+
+
+def _eat(wall: WallAccount, now_ms: int, *, is_spent: bool) -> Verdict:
+    wall.is_eaten_reported = True
+    wall.low = wall.size
+    if is_spent:
+        _spend(wall, now_ms)
+    return EATEN
+
+
+def _spend(wall: WallAccount, now_ms: int) -> None:
+    """Start the wait for a refill."""
+    wall.spent_since_ms = now_ms
+    wall.has_changed = True
+
+
+def _grow(wall: WallAccount, match_ms: int) -> Verdict:
+    if wall.is_eaten_reported:
+        wall.restart(match_ms)
+    wall.low = wall.size
+    return GREW
