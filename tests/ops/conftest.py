@@ -1,4 +1,4 @@
-"""One simulated pipeline with a Prometheus that watches it, for all tests of this folder."""
+"""A simulated pipeline and a Prometheus that scrapes it, shared by all tests of this folder."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,7 @@ from tests.ops.prometheus import Prometheus, tool
 from tests.system.pipeline import Pipeline, until
 
 QUICK = "[connector]\nping_interval_s = 1.0\n"
-"""Pings as often as Prometheus looks, so that their histogram has something to tell."""
+"""A ping between any two scrapes, so that the histogram of round trips has data."""
 
 
 @pytest.fixture(scope="session")

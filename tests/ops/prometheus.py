@@ -1,4 +1,4 @@
-"""A real Prometheus with the configuration of ``docs/ops``, and the questions the tests ask it."""
+"""A real Prometheus with the configuration of ``docs/ops``, and queries to it."""
 
 import json
 import math
@@ -20,11 +20,11 @@ JSON = Any
 
 
 def tool(name: str) -> str:
-    """The path of ``prometheus`` or ``promtool``; skips the test where it is not there."""
+    """The path of ``prometheus`` or ``promtool``; without it the test is skipped."""
     beside = Path(sys.executable).with_name(name)
     path = shutil.which(name) or (str(beside) if beside.exists() else None)
     if path is None:
-        pytest.skip(f"{name} is not here; scripts/test fetches it where apt-get can")
+        pytest.skip(f"{name} is not installed; scripts/test fetches it with apt-get")
     return path
 
 
@@ -45,9 +45,9 @@ class Prometheus:
     Prometheus on a port of the operating system's choice, reading ``docs/ops/prometheus.yml``.
 
     Args:
-        directory: Where it may keep its files.
-        supervisor: ``host:port`` that takes the place of the usual one.
-        interval: Of scraping, discovery and rules.
+        directory: Where it keeps its files.
+        supervisor: ``host:port`` that replaces the default address.
+        interval: The interval of scraping, discovery and rules.
     """
 
     def __init__(self, directory: Path, supervisor: str, interval: str) -> None:
@@ -80,7 +80,7 @@ class Prometheus:
         return found[1] if found else None
 
     def api(self, path: str, **parameters: str) -> JSON:
-        """``data`` of an answer of the HTTP interface; None until it serves."""
+        """``data`` of an answer of the HTTP API; None until it serves."""
         url = f"http://{self.address}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"
         try:
             with urllib.request.urlopen(url, timeout=5) as answer:
@@ -91,7 +91,7 @@ class Prometheus:
             raise AssertionError(f"{path} {parameters}: {error.read().decode()}") from error
 
     def query(self, expression: str) -> list[tuple[dict[str, str], float]]:
-        """The labels and finite values that an expression gives at present."""
+        """The labels and finite values of an expression now."""
         data = self.api("query", query=expression)
         samples = [
             (sample["metric"], float(sample["value"][1])) for sample in (data or {})["result"]
@@ -99,7 +99,7 @@ class Prometheus:
         return [(labels, value) for labels, value in samples if math.isfinite(value)]
 
     def types(self, metric: str) -> set[str]:
-        """What processes declare a metric to be; in OpenMetrics a counter's name lacks its end."""
+        """The declared types of a metric. In OpenMetrics the name of a counter lacks ``_total``."""
         return {
             entry["type"]
             for name in {metric, metric.removesuffix("_total")}
@@ -108,11 +108,11 @@ class Prometheus:
         }
 
     def targets(self) -> list[dict[str, Any]]:
-        """What it scrapes."""
+        """The targets that it scrapes."""
         return list((self.api("targets", state="active") or {}).get("activeTargets", []))
 
     def rules(self) -> list[dict[str, Any]]:
-        """The rules it evaluates."""
+        """The rules that it evaluates."""
         groups = (self.api("rules") or {}).get("groups", [])
         return [rule for group in groups for rule in group["rules"]]
 

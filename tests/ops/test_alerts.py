@@ -1,4 +1,4 @@
-"""The alert rules: sound, about things that exist, explained, and tried by promtool."""
+"""The alert rules: valid, about series that exist, explained, and tested with promtool."""
 
 import re
 from collections.abc import Iterator
@@ -42,18 +42,18 @@ def test_promtool_accepts(arguments: tuple[str, ...]) -> None:
 
     checked = promtool(*command, str(OPS / name))
 
-    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert 0 == checked.returncode, checked.stdout + checked.stderr
 
 
-def test_every_alert_has_a_case_in_which_it_fires_and_one_in_which_it_does_not() -> None:
+def test_every_alert_has_a_case_that_fires_and_one_that_does_not() -> None:
     cases = (OPS / "alerts_test.yml").read_text()
     tried = re.findall(r"alertname: (\w+)\s+exp_alerts:[ ]*(\[\])?", cases)
 
     names = set(alert_names((OPS / "alerts.yml").read_text()))
 
     assert names
-    assert {name for name, nothing in tried if not nothing} == names
-    assert {name for name, nothing in tried if nothing} == names
+    assert names == {name for name, nothing in tried if not nothing}
+    assert names == {name for name, nothing in tried if nothing}
 
 
 def test_prometheus_evaluates_every_alert_without_an_error(prometheus: Prometheus) -> None:
@@ -65,14 +65,14 @@ def test_prometheus_evaluates_every_alert_without_an_error(prometheus: Prometheu
     rules = prometheus.rules()
 
     names = alert_names((OPS / "alerts.yml").read_text())
-    assert sorted(rule["name"] for rule in rules) == sorted(names)
-    assert {rule["name"]: rule.get("lastError") for rule in rules if rule["health"] != "ok"} == {}
+    assert sorted(names) == sorted(rule["name"] for rule in rules)
+    assert {} == {rule["name"]: rule.get("lastError") for rule in rules if rule["health"] != "ok"}
     for rule in rules:
         prometheus.api("query", query=rule["query"])
 
 
 def test_every_alert_looks_at_series_that_exist(prometheus: Prometheus) -> None:
-    """A misspelt name or label never fires, and nobody would notice."""
+    """An alert with a misspelt name or label never fires, and nobody notices."""
     until(prometheus.rules, "rules")
     wanted = {selector for rule in prometheus.rules() for selector in selectors(rule["query"])}
     assert len(wanted) > 15
@@ -86,7 +86,7 @@ def test_every_alert_looks_at_series_that_exist(prometheus: Prometheus) -> None:
         raise AssertionError(f"no such series: {without_data()}") from error
 
 
-def test_simulated_data_raises_its_alert_and_a_healthy_pipeline_no_critical_other(
+def test_a_healthy_simulated_pipeline_raises_one_critical_alert_about_its_source(
     prometheus: Prometheus,
 ) -> None:
     def active(state: str = "") -> set[str]:
@@ -103,16 +103,16 @@ def test_simulated_data_raises_its_alert_and_a_healthy_pipeline_no_critical_othe
     assert active("firing") & critical <= {"BybitSourceNotLive"}
 
 
-def test_every_alert_says_what_is_wrong_and_where_to_read_what_to_do(
+def test_every_alert_describes_the_fault_and_links_its_section_of_the_guide(
     prometheus: Prometheus,
 ) -> None:
     until(prometheus.rules, "rules")
     anchors = set(headings(GUIDE.read_text()))
 
     for rule in prometheus.rules():
-        assert set(rule["annotations"]) == {"summary", "description", "runbook_url"}, rule["name"]
+        assert {"summary", "description", "runbook_url"} == set(rule["annotations"]), rule["name"]
         path, _, anchor = rule["annotations"]["runbook_url"].partition("#")
-        assert path == "docs/howto/alerts.md"
-        assert anchor == rule["name"].lower()
+        assert "docs/howto/alerts.md" == path
+        assert rule["name"].lower() == anchor
         assert anchor in anchors, f"{rule['name']} has no section in {path}"
         assert rule["labels"]["severity"] in {"critical", "warning"}

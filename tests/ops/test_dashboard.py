@@ -1,4 +1,4 @@
-"""The Grafana dashboard: fit for import, and every query returns data from a real Prometheus."""
+"""The Grafana dashboard can be imported, and every query returns data from a real Prometheus."""
 
 import json
 import re
@@ -22,9 +22,9 @@ VALUES = {
     "__interval": "4s",
     "__range": "10s",
 }
-"""What Grafana would put in the place of its variables."""
+"""Values that Grafana would insert for the variables."""
 NEEDS_AN_EVENT = {"Restarts"}
-"""Annotations mark events; on a quiet pipeline there are none. Panels have no such excuse."""
+"""Annotations that mark events, of which a quiet pipeline has none. Panels must have data."""
 
 
 def queries() -> dict[str, str]:
@@ -60,12 +60,12 @@ def test_every_query_returns_data(prometheus: Prometheus) -> None:
 def test_annotations_are_valid_queries(prometheus: Prometheus) -> None:
     annotations = DASHBOARD["annotations"]["list"]
 
-    assert {annotation["name"] for annotation in annotations} == NEEDS_AN_EVENT
+    assert NEEDS_AN_EVENT == {annotation["name"] for annotation in annotations}
     for annotation in annotations:
         prometheus.query(filled(annotation["expr"]))
 
 
-def test_variables_offer_the_markets_windows_and_levels_there_are(prometheus: Prometheus) -> None:
+def test_variables_offer_the_published_markets_windows_and_levels(prometheus: Prometheus) -> None:
     offers = {
         "symbol": {"BTCUSDT", "ETHUSDT"},
         "window": {"10s", "60s", "300s"},
@@ -86,20 +86,20 @@ def test_variables_offer_the_markets_windows_and_levels_there_are(prometheus: Pr
 def test_it_can_be_imported_with_any_data_source() -> None:
     variables = {entry["name"]: entry for entry in DASHBOARD["templating"]["list"]}
 
-    assert variables["datasource"]["type"] == "datasource"
-    assert variables["datasource"]["query"] == "prometheus"
+    assert "datasource" == variables["datasource"]["type"]
+    assert "prometheus" == variables["datasource"]["query"]
     assert DASHBOARD["id"] is None
     assert "__inputs" not in DASHBOARD
-    asking = [
+    querying = [
         *(target for panel in PANELS for target in panel.get("targets", [])),
         *(panel for panel in PANELS if panel["type"] != "row"),
         *(entry for entry in variables.values() if entry["type"] == "query"),
         *DASHBOARD["annotations"]["list"],
     ]
-    assert all(entry["datasource"] == SOURCE for entry in asking)
+    assert all(SOURCE == entry["datasource"] for entry in querying)
 
 
-def test_queries_use_declared_variables_only() -> None:
+def test_queries_use_only_declared_variables() -> None:
     declared = {entry["name"] for entry in DASHBOARD["templating"]["list"]} | BUILT_IN
 
     used = {name for text in queries().values() for name in re.findall(r"\$\{?(\w+)", text)}
@@ -108,7 +108,7 @@ def test_queries_use_declared_variables_only() -> None:
     assert set(VALUES) - BUILT_IN <= used
 
 
-def test_panels_are_told_apart_and_do_not_overlap() -> None:
+def test_panels_have_unique_ids_and_do_not_overlap() -> None:
     ids = [panel["id"] for panel in PANELS]
     assert len(set(ids)) == len(ids)
     for panel in PANELS:
@@ -122,11 +122,11 @@ def test_panels_are_told_apart_and_do_not_overlap() -> None:
             or a["y"] + a["h"] <= b["y"]
             or b["y"] + b["h"] <= a["y"]
         )
-        assert apart, f"{one['title']} lies over {other['title']}"
+        assert apart, f"{one['title']} overlaps {other['title']}"
 
 
 @pytest.mark.parametrize(
     "panel", [p for p in PANELS if p["type"] != "row"], ids=lambda p: p["title"]
 )
-def test_a_panel_says_its_unit(panel: dict[str, Any]) -> None:
+def test_a_panel_has_a_unit(panel: dict[str, Any]) -> None:
     assert panel["fieldConfig"]["defaults"]["unit"]

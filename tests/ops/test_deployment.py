@@ -16,13 +16,13 @@ ROOT = OPS.parents[1]
 UNIT = OPS / "bybit-pipeline.service"
 CONTAINER = OPS / "Containerfile"
 EXPOSURE_MAX = "20"
-"""Of 100, as ``systemd-analyze security`` rates what a broken-into service could do."""
+"""Exposure out of 100, as ``systemd-analyze security`` rates what an intruder could do."""
 
 
 def systemd_analyze(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run systemd-analyze; skips where it is not there or too old for the question."""
+    """Run systemd-analyze; the test is skipped if it is missing or too old."""
     if shutil.which("systemd-analyze") is None:
-        pytest.skip("systemd-analyze is not here")
+        pytest.skip("systemd-analyze is not installed")
     done = subprocess.run(
         ["systemd-analyze", *arguments], capture_output=True, text=True, check=False, timeout=30
     )
@@ -37,23 +37,23 @@ def setting(name: str) -> str:
     return str(value)
 
 
-def test_systemd_accepts_the_unit_without_a_word() -> None:
+def test_systemd_accepts_the_unit_without_a_warning() -> None:
     done = systemd_analyze("verify", str(UNIT))
 
-    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+    assert (0, "") == (done.returncode, done.stdout + done.stderr)
 
 
-def test_the_unit_leaves_an_intruder_little() -> None:
+def test_the_unit_limits_what_an_intruder_can_do() -> None:
     done = systemd_analyze("security", "--offline=true", f"--threshold={EXPOSURE_MAX}", str(UNIT))
 
-    assert done.returncode == 0, done.stdout[-300:] + done.stderr
+    assert 0 == done.returncode, done.stdout[-300:] + done.stderr
 
 
 def test_the_unit_runs_a_command_that_the_pipeline_understands(tmp_path: Path) -> None:
     env, program, command, *options = shlex.split(setting("ExecStart"))
-    assert (env, program, command) == ("/usr/bin/env", "bybit-pipeline", "up")
+    assert ("/usr/bin/env", "bybit-pipeline", "up") == (env, program, command)
     given = dict(zip(options[::2], options[1::2], strict=True))
-    assert given["--run-dir"] == f"/run/{setting('RuntimeDirectory')}"
+    assert f"/run/{setting('RuntimeDirectory')}" == given["--run-dir"]
     given |= {"--config": str(ROOT / "pipeline.toml"), "--run-dir": str(tmp_path / "run")}
 
     planned = subprocess.run(
@@ -64,15 +64,15 @@ def test_the_unit_runs_a_command_that_the_pipeline_understands(tmp_path: Path) -
         timeout=30,
     )
 
-    assert planned.returncode == 0, planned.stderr
+    assert 0 == planned.returncode, planned.stderr
 
 
-def test_the_unit_does_not_restart_what_a_restart_cannot_cure() -> None:
-    assert setting("RestartPreventExitStatus").split() == ["64", "78"]
+def test_the_unit_does_not_restart_after_wrong_usage_or_configuration() -> None:
+    assert ["64", "78"] == setting("RestartPreventExitStatus").split()
     assert float(setting("TimeoutStopSec")) > 5
 
 
-def test_the_container_copies_what_there_is_and_what_the_package_needs() -> None:
+def test_the_container_copies_existing_files_and_all_that_the_package_needs() -> None:
     text = re.sub(r"\\\n", "", CONTAINER.read_text())
     copied = {
         path
@@ -86,5 +86,13 @@ def test_the_container_copies_what_there_is_and_what_the_package_needs() -> None
     assert {"pyproject.toml", "requirements/run.txt"} <= copied
 
 
-def test_the_container_runs_as_nobody_in_particular() -> None:
-    assert re.findall(r"^USER (\w+)$", CONTAINER.read_text(), re.MULTILINE) == ["pipeline"]
+def test_the_container_runs_as_a_user_of_its_own() -> None:
+    assert ["pipeline"] == re.findall(r"^USER (\w+)$", CONTAINER.read_text(), re.MULTILINE)
+
+
+def test_the_health_of_the_container_is_that_of_the_supervisor() -> None:
+    """One delisted symbol makes a pipeline unready, and a restart cannot fix that."""
+    text = CONTAINER.read_text()
+    command = text[text.index("\nHEALTHCHECK") :].split("\n")[2]
+    assert "/healthz" in command
+    assert "/readyz" not in command

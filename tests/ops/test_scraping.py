@@ -1,4 +1,4 @@
-"""A real Prometheus finds every process through ``/targets`` and reads all that is promised."""
+"""A real Prometheus discovers every process through ``/targets`` and reads its metrics."""
 
 from tests.ops.prometheus import Prometheus, promtool
 from tests.system.pipeline import Pipeline, kill, until
@@ -34,7 +34,7 @@ PROMISED = {
     "trades_per_minute": ("gauge", {"category", "symbol", "window"}),
     "volume_delta": ("gauge", {"category", "symbol", "window"}),
 }
-"""Type and labels by name, without the prefix; whoever has a dashboard relies on them."""
+"""Type and labels by name, without the prefix. Dashboards of users rely on them."""
 
 
 def test_every_process_is_discovered_and_up(pipeline: Pipeline, prometheus: Prometheus) -> None:
@@ -48,10 +48,10 @@ def test_every_process_is_discovered_and_up(pipeline: Pipeline, prometheus: Prom
 
     until(lambda: seen() == expected, f"{expected} up")
     roles = {role for _, role, _ in expected}
-    assert roles == {"supervisor", "forwarder", "trades", "orderbook", "simulator", "connector"}
+    assert {"supervisor", "forwarder", "trades", "orderbook", "simulator", "connector"} == roles
 
 
-def test_every_promised_name_is_there_with_its_type_and_labels(prometheus: Prometheus) -> None:
+def test_every_promised_metric_has_its_type_and_labels(prometheus: Prometheus) -> None:
     missing = dict(PROMISED)
 
     def all_there() -> bool:
@@ -69,25 +69,25 @@ def test_every_promised_name_is_there_with_its_type_and_labels(prometheus: Prome
         raise AssertionError(f"missing, or of another type or labels: {missing}") from error
 
 
-def test_promtool_finds_no_fault_with_any_process(pipeline: Pipeline) -> None:
+def test_promtool_accepts_the_metrics_of_every_process(pipeline: Pipeline) -> None:
     processes = pipeline.endpoints()["prometheus"]
-    assert len(processes) == 6
+    assert 6 == len(processes)
 
     complaints = {}
     for process, address in processes.items():
         status, page = pipeline.http(f"http://{address}/metrics")
-        assert status == 200
+        assert 200 == status
         checked = promtool("check", "metrics", text=page)
         if checked.returncode or checked.stdout or checked.stderr:
             complaints[process] = checked.stdout + checked.stderr
 
-    assert complaints == {}
+    assert {} == complaints
 
 
 def test_a_restart_is_counted_under_the_name_of_the_process_that_ended(
     pipeline: Pipeline, prometheus: Prometheus
 ) -> None:
-    """The supervisor counts it, and its own name must not take the place of the worker's."""
+    """The supervisor counts it; its own name must not replace that of the worker."""
     counter = 'bybit_pipeline_process_restarts_total{process="trades-0",reason="signal"}'
     until(lambda: prometheus.query(counter), "the counter")
     ((labels, before),) = prometheus.query(counter)
@@ -95,6 +95,6 @@ def test_a_restart_is_counted_under_the_name_of_the_process_that_ended(
 
     until(lambda: [value for _, value in prometheus.query(counter)] == [before + 1], "a restart")
 
-    assert labels["role"] == "supervisor"
+    assert "supervisor" == labels["role"]
     worker_again = 'up{process="trades-0"} == 1'
     until(lambda: pipeline.pid("trades-0") and prometheus.query(worker_again), "scraped again")
