@@ -1,14 +1,17 @@
 """
-The connector as a process: what the client receives goes out on the market bus, commands come in.
+The connector as a process: publish on the market bus what the client receives, act on commands.
 
-Two threads (design decision 2). The client's socket thread owns the publisher: it reads, decodes
-and publishes without a queue or a hop, and announces on ``link.CONNECTOR`` what happens to the
-socket and its topics. The main thread runs the actor's loop: control, heartbeats, the client's
-timers. It never touches the publisher while the socket thread lives.
+It has two threads. The client's socket thread owns the publisher: it reads, decodes and publishes
+without a queue in between, and announces events of the websocket and its topics on
+``link.CONNECTOR``. The main thread runs the loop of every actor: commands, heartbeats and the
+client's timers. It does not touch the publisher while the socket thread lives.
 
-Reasons on the link: of ``disconnected`` the words of ``connection.FAILURE_REASONS``; of
-``unsubscribed`` ``asked`` or ``resync``; of ``rejected`` ``refused``, ``no_ack``, ``no_data`` or
-``full`` (see ``subscriptions.Event``); of ``missed`` one of ``protocol.INVALID_REASONS``.
+Reasons of link events:
+
+    disconnected    one of ``connection.FAILURE_REASONS``
+    unsubscribed    ``asked`` or ``resync``
+    rejected        ``refused``, ``no_ack``, ``no_data`` or ``full``; see ``subscriptions.Event``
+    missed          one of ``protocol.INVALID_REASONS``
 """
 
 import time
@@ -42,12 +45,13 @@ from bybit_pipeline.shared.wire.topics import link_topic, market_topic, parse_to
 log = structlog.get_logger()
 
 WORKERS_S = 2.0
-"""How long to wait for the workers before connecting: nobody should miss the first snapshot."""
+"""How long to wait for the workers before connecting, so that they receive the first snapshots."""
 WAIT_STEP_S = 0.1
+"""How often that wait checks whether the process is to stop."""
 
 
 class ConnectorActor(Actor):
-    """Publish the trades and books of one Bybit socket."""
+    """Publish the trades and books of one websocket."""
 
     role: ClassVar[str] = "connector"
 
@@ -56,9 +60,9 @@ class ConnectorActor(Actor):
     ) -> None:
         super().__init__(spec, clock=clock, telemetry=telemetry)
         self.spec = spec
-        self._attempts = Path(spec.run_dir) / f"{spec.process}.attempts"
+        self._attempts_path = Path(spec.run_dir) / f"{spec.process}.attempts"
         self._limiter = ConnectLimiter(
-            spec.connect_quota, read_attempts(self._attempts), now=self.clock.monotonic()
+            spec.connect_quota, read_attempts(self._attempts_path), now=self.clock.monotonic()
         )
         self.client = BybitWebSocketClient(
             self._publish_trades,
@@ -73,14 +77,14 @@ class ConnectorActor(Actor):
             before_connecting=self._wait_for_workers,
             after_batch=self._flush,
             limiter=self._limiter,
-            on_attempt=self._remember_attempt,
+            on_attempt=self._save_attempts,
             on_bug=self._on_bug,
             clock=self.clock,
         )
         self._publisher: MarketPublisher | None = None
         self._link_topic = link_topic(spec.process)
         self._topics: dict[StreamKind, dict[str, bytes]] = {"trade": {}, "book": {}}
-        """Market bus topics by kind and symbol, made once."""
+        """Topics of the market bus by kind and symbol, built once."""
         self._bug: BaseException | None = None
         self._crash_wakeup = Wakeup()
         self._declare_counters()
@@ -89,7 +93,7 @@ class ConnectorActor(Actor):
     # -- the main thread -------------------------------------------------------------------------
 
     def on_start(self) -> None:
-        """Bind the bus and start the socket thread, which waits for the workers by itself."""
+        """Bind the bus and start the socket thread; that thread waits for the workers."""
         spec = self.spec
         self._publisher = MarketPublisher(self.context, spec.market_endpoint, spec.feed_endpoint)
         self.endpoints["market"] = self._publisher.endpoint
@@ -99,15 +103,15 @@ class ConnectorActor(Actor):
 
     def on_stop(self) -> None:
         """Disconnect, then close the bus."""
-        is_ended = self.client.stop()
-        if not is_ended:
-            log.error("the socket thread did not end in time")
+        has_ended = self.client.stop()
+        if not has_ended:
+            log.error("socket thread did not end in time")
         elif self._publisher is not None:
             self._publisher.close()
         self._crash_wakeup.close()
 
     def on_command(self, command: dict[str, Any]) -> None:
-        """Subscribe or unsubscribe topics, ask for a snapshot, change the source."""
+        """Subscribe or unsubscribe streams, resync a book, change the source or the quota."""
         match command["type"]:
             case "subscribe":
                 self._subscribe(msgspec.convert(command["streams"], list[Stream]))
@@ -116,15 +120,15 @@ class ConnectorActor(Actor):
             case "resync":
                 self._resync(command["topic"], command.get("reason", ""))
             case "source":
-                log.info("changing source", url=command["url"], source=command["source"])
                 self.client.change_source(command["url"], command["source"])
+                log.info("source changed", url=command["url"], source=command["source"])
             case "connect_quota":
                 self.client.set_connect_quota(command["quota"])
             case kind:
-                log.warning("unknown command", command=kind)
+                log.warning("unknown command ignored", command=kind)
 
     def status(self) -> Mapping[str, Any]:
-        """The entry of this connector in the pipeline's status (contract section 2)."""
+        """The entry of this connector in ``status``."""
         client, counts = self.client, self.client.counts
         rtt, last = client.ping_rtt_s, client.last_message_ts_ns
         return {
@@ -155,7 +159,7 @@ class ConnectorActor(Actor):
                 *(stream.symbol for stream in streams if stream.kind == "trade")
             )
         except ValueError as error:
-            log.error("cannot subscribe", error=str(error))
+            log.error("streams not subscribed", error=str(error))
 
     def _unsubscribe(self, streams: Sequence[Stream]) -> None:
         self.client.unsubscribe_orderbook(*(s.symbol for s in streams if s.kind == "book"))
@@ -165,8 +169,8 @@ class ConnectorActor(Actor):
         kind, _, symbol = parse_topic(topic)
         if kind == "book":
             is_known = self.client.resync_orderbook(symbol)
-            log.info("resync asked for", topic=topic, reason=reason, known=is_known)
-        elif kind == "trade":  # nothing to fetch: a late worker wants to know that they flow
+            log.info("resync requested", topic=topic, reason=reason, known=is_known)
+        elif kind == "trade":  # no snapshot exists; the worker only needs to know that they flow
             self.client.announce_trades(symbol)
 
     def _raise_bug(self) -> None:
@@ -176,7 +180,7 @@ class ConnectorActor(Actor):
     # -- the socket thread -----------------------------------------------------------------------
 
     def _wait_for_workers(self) -> None:
-        """Wait until every topic has a worker; late ones ask for a resync themselves."""
+        """Wait until every topic has a worker; workers that start later request a resync."""
         assert self._publisher is not None
         wanted = {self._link_topic, *(stream.topic_bytes for stream in self.spec.streams)}
         deadline = time.monotonic() + WORKERS_S
@@ -184,15 +188,15 @@ class ConnectorActor(Actor):
         while missing and not self.client.is_stopping and time.monotonic() < deadline:
             missing = self._publisher.wait_for_workers(wanted, WAIT_STEP_S)
         if missing and not self.client.is_stopping:
-            log.warning("connecting before all workers listen", topics_without_worker=len(missing))
+            log.warning("workers not ready, connecting", topics_without_worker=len(missing))
 
-    def _remember_attempt(self) -> None:
-        """Write the attempt down, so that a successor of this process knows of it."""
+    def _save_attempts(self) -> None:
+        """Save the attempts to a file, so that they count after a restart of this process."""
         try:
-            write_attempts(self._attempts, self._limiter.made)
+            write_attempts(self._attempts_path, self._limiter.made)
         except OSError as error:
             self._attempts_unsaved.value += 1
-            log.warning("cannot write down an attempt to connect", error=str(error))
+            log.warning("connection attempt not saved", error=str(error))
 
     def _publish_book(self, symbol: str, update: BookUpdate) -> None:
         publisher, client = self._publisher, self.client
@@ -201,7 +205,7 @@ class ConnectorActor(Actor):
         topic = self._topics["book"].get(symbol) or self._topic("book", symbol)
         sequence = publisher.next_sequence(topic)
         publisher.collect(topic, update.record(source, client.session, sequence))
-        # A snapshot may be old: its times say when the book last changed.
+        # The times of a snapshot say when the book last changed, which may be long ago.
         if not update.is_snapshot and source != "replay":
             self._book_latency.observe(_latency_s(update.recv_ts_ns, update.exchange_ts_ms))
 
@@ -248,18 +252,18 @@ class ConnectorActor(Actor):
         self._ping_rtt.observe(rtt_s)
 
     def _on_bug(self, bug: BaseException) -> None:
-        """Let the main thread raise it, which logs it once and closes everything."""
+        """Let the main thread raise the error: it logs it once and closes everything."""
         self._bug = bug
         self._crash_wakeup.set()
 
-    # -- counters (contract section 6) -----------------------------------------------------------
+    # -- counters --------------------------------------------------------------------------------
 
     def _declare_counters(self) -> None:
         name, counts, telemetry = self.spec.process, self.client.counts, self.telemetry
         self._ping_rtt = telemetry.histogram(
-            "connector_ping_rtt_seconds", "Round trip of Bybit's own ping.", connector=name
+            "connector_ping_rtt_seconds", "Round-trip time of Bybit's ping.", connector=name
         )
-        latency = "Push service to our socket, by two clocks; without snapshots."
+        latency = "Time from the exchange's push to our socket, by two clocks; without snapshots."
         self._trade_latency = telemetry.histogram(
             "exchange_latency_seconds", latency, connector=name, stream="trade"
         )
@@ -275,7 +279,7 @@ class ConnectorActor(Actor):
         )
         telemetry.gauges(
             "connector_last_message_timestamp_seconds",
-            "When the last data message came.",
+            "When the last data message was received.",
             ("connector",),
             self._last_message,
         )
@@ -287,13 +291,13 @@ class ConnectorActor(Actor):
         )
         telemetry.counters(
             "connector_connects_total",
-            "Attempts to connect.",
+            "Connection attempts.",
             ("connector", "result"),
             lambda: [((name, "ok"), counts.connects), ((name, "error"), counts.failed_connects)],
         )
         telemetry.counters(
             "connector_reconnects_total",
-            "Connections and attempts that failed.",
+            "Failed connections and connection attempts.",
             ("connector", "reason"),
             lambda: [((name, reason), n) for reason, n in counts.reconnects.items()],
         )
@@ -308,30 +312,30 @@ class ConnectorActor(Actor):
         )
         telemetry.counters(
             "connector_frames_invalid_total",
-            "Frames that were skipped.",
+            "Invalid frames, skipped.",
             ("connector", "reason"),
             lambda: [((name, reason), n) for reason, n in counts.invalid.items()],
         )
         telemetry.counters(
             "connector_attempts_held_total",
-            "Attempts to connect held back by the connect limiter.",
+            "Connection attempts held back by the connect limiter.",
             ("connector",),
             lambda: [((name,), counts.held)],
         )
         self._attempts_unsaved = telemetry.counter(
             "connector_attempts_unsaved_total",
-            "Attempts to connect that a restart would forget.",
+            "Connection attempts that could not be saved for a restart.",
             connector=name,
         )
         telemetry.counters(
             "connector_frames_late_total",
-            "Data of a topic that waits for its snapshot, dropped.",
+            "Data frames dropped because their topic waits for a snapshot or was unsubscribed.",
             ("connector",),
             lambda: [((name,), self.client.unexpected_frames)],
         )
         telemetry.counters(
             "connector_acks_lost_total",
-            "Requests whose ack did not come in time.",
+            "Requests without an ack in time.",
             ("connector",),
             lambda: [((name,), self.client.lost_acks)],
         )
@@ -347,6 +351,6 @@ class ConnectorActor(Actor):
 
 
 def _latency_s(recv_ts_ns: int, exchange_ts_ms: int) -> float:
-    """Seconds between two clocks; a negative difference is the clocks' and counts as none."""
+    """Seconds from the exchange's clock to ours; 0 if ours is behind."""
     latency_ns = recv_ts_ns - exchange_ts_ms * 1_000_000
     return latency_ns / 1e9 if latency_ns > 0 else 0.0

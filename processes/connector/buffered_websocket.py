@@ -1,14 +1,15 @@
 """
-Reading websocket frames through one large buffer: the socket end of the hot path.
+Read websocket frames through one large buffer: the socket end of the hot path.
 
-Decides how bytes of an open websocket become complete text messages; knows nothing of Bybit.
-websocket-client reads header, length and payload of every frame with its own ``recv`` calls, which
-costs 12 us a frame. Here one ``recv_into`` takes whatever the kernel has, and the frames that make
-up the stream (unmasked text, in one piece, complete in the buffer) are cut out of it directly, in
-0.5 us. Every other frame (control, fragmented, binary, 64 KiB and longer) is rare and is read by
-the library from the same buffer, once it is complete there.
+Turns the bytes of an open websocket into complete messages. Must not know Bybit.
 
-RFC 6455, section 5, is what ``_whole_frame`` checks; a violation fails the connection.
+websocket-client reads header, length and payload of each frame with separate ``recv`` calls, which
+takes over 20 times as long. Here one ``recv_into`` takes all bytes that the kernel has, and common
+frames are cut out of the buffer directly: unmasked text in one piece, up to 64 KiB. All other
+frames (control, fragmented, binary, longer) are rare: the library reads them from the same buffer
+when they are complete there.
+
+``_whole_frame`` checks frames by RFC 6455, section 5. A violation fails the connection.
 """
 
 import select
@@ -26,10 +27,11 @@ from websocket import ABNF
 from bybit_pipeline.processes.connector.protocol import MAX_FRAME_BYTES
 
 BUFFER_BYTES = 256 * 1024
+"""Size of the buffer; it grows only while a longer message is being received."""
 TICK_S = 0.25
 """How long ``receive`` waits when nothing arrives."""
 SEND_TIMEOUT_S = 0.5
-"""How long a peer may leave no room for our few bytes before it counts as dead."""
+"""How long a send may block on a full socket before the peer counts as dead."""
 
 _TEXT_IN_ONE_PIECE = 0x81
 _RESERVED_BITS = 0x70
@@ -43,15 +45,15 @@ _EXPECTED = (OSError, websocket.WebSocketException)
 
 
 class FrameTooLarge(websocket.WebSocketException):
-    """A message above ``MAX_FRAME_BYTES``; ``size`` is what it announced."""
+    """A message above ``MAX_FRAME_BYTES``; ``size`` is the length in its header, in bytes."""
 
     def __init__(self, size: int) -> None:
         self.size = size
-        super().__init__(f"a message of {size} bytes; at most {MAX_FRAME_BYTES}")
+        super().__init__(f"a message of {size} bytes; at most {MAX_FRAME_BYTES} are accepted")
 
 
 class ClosedByServer(websocket.WebSocketException):
-    """The server sent a close frame; ``code`` is 1005 when it gave none."""
+    """The server sent a close frame; ``code`` is 1005 if the frame has none."""
 
     def __init__(self, code: int, reason: str) -> None:
         self.code = code
@@ -63,18 +65,21 @@ class BufferedWebSocket(websocket.WebSocket):
     """
     A websocket that is read with ``receive`` instead of ``recv``.
 
-    One thread reads; any thread may ``send``. ``connect`` is the library's; call
-    ``start_reading`` after it.
+    One thread reads; any thread may ``send``. ``connect`` is the library's; call ``start_reading``
+    after it.
+
+    Args:
+        time_ns: Wall clock that stamps received messages.
     """
 
     def __init__(self, *, time_ns: Callable[[], int] = time.time_ns) -> None:
-        # The JSON decoder refuses text that is not UTF-8; the library's own check costs more than
-        # everything else in this file.
+        # The JSON decoder rejects text that is not UTF-8. The library's own check would take longer
+        # than everything else in this file.
         super().__init__(skip_utf8_validation=True)
         self.recv_ts_ns = 0
         """
-        Wall clock of the last socket read that brought bytes. All messages that one ``receive``
-        returns were complete then, so they share it.
+        Wall clock of the last socket read with bytes: the receive time of all messages that
+        ``receive`` returned.
         """
         self.binaries: list[tuple[int, bytes]] = []
         """
@@ -94,28 +99,28 @@ class BufferedWebSocket(websocket.WebSocket):
         """Prepare the connected socket for ``receive``."""
         assert self.sock is not None, "connected"
         if isinstance(self.sock, ssl.SSLSocket):
-            # OpenSSL's connection object is not made for two threads at once: nobody waits inside
-            # it, and reads and writes take turns.
+            # OpenSSL does not allow two threads in one connection: no thread waits inside it, and a
+            # lock keeps reads and writes apart.
             self.sock.settimeout(0)
             self._read_some = self._read_tls
         else:
-            # Timeouts in the kernel, not in Python, which would poll before every recv.
+            # Timeouts of the kernel: with Python's own, every recv would be preceded by a poll.
             self.sock.settimeout(None)
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(TICK_S))
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(SEND_TIMEOUT_S))
 
     def receive(self) -> list[bytes]:
         """
-        Wait for bytes, at most ``TICK_S``; the text messages that are now complete, in order.
+        Wait for bytes, up to ``TICK_S``; return the text messages that are now complete, in order.
 
-        Pings are answered on the way. What ends the connection is raised by the next call, after
-        the messages that came before it.
+        Answers the server's pings. A failure is raised by the next call, so that the messages
+        before it are not lost.
 
         Raises:
             ClosedByServer: The server sent a close frame.
-            FrameTooLarge: It announced a message that is too large.
-            websocket.WebSocketException: The connection ended, or the server broke the protocol.
-            OSError: The connection broke.
+            FrameTooLarge: The header of a message announces too many bytes.
+            websocket.WebSocketException: The connection ended, or the server violated the protocol.
+            OSError: The network failed.
         """
         if self.binaries:
             self.binaries = []
@@ -133,7 +138,7 @@ class BufferedWebSocket(websocket.WebSocket):
     # -- messages out of the buffer --------------------------------------------------------------
 
     def _cut(self) -> list[bytes]:
-        """Every complete message of the buffer; moves ``_start`` behind the last whole frame."""
+        """The complete messages in the buffer; moves ``_start`` behind the last complete frame."""
         messages: list[bytes] = []
         append, buffer, view = messages.append, self._buffer, self._view
         start, end = self._start, self._end
@@ -166,11 +171,11 @@ class BufferedWebSocket(websocket.WebSocket):
 
     def _whole_frame(self) -> int | None:
         """
-        Where the frame at ``_start`` ends; None if it is not complete yet.
+        End of the frame at ``_start`` in the buffer; None if it is not complete yet.
 
         Raises:
-            websocket.WebSocketProtocolException: If a server must not send it.
-            FrameTooLarge: If it, or the message it continues, is too large.
+            websocket.WebSocketProtocolException: If a server must not send such a frame.
+            FrameTooLarge: If the frame, or the message that it continues, is too large.
         """
         buffer, start = self._buffer, self._start
         have = self._end - start
@@ -197,7 +202,7 @@ class BufferedWebSocket(websocket.WebSocket):
         return start + header + size if have >= header + size else None
 
     def _read_frame(self) -> tuple[int | None, bytes]:
-        """Read one complete frame the library's way; opcode and bytes of what it completes."""
+        """Read one complete frame with the library; opcode and bytes of a message it completes."""
         frame: ABNF = self.frame_buffer.recv_frame()
         assert isinstance(frame.data, bytes), "received data is bytes"
         if frame.opcode == ABNF.OPCODE_PING:
@@ -220,12 +225,12 @@ class BufferedWebSocket(websocket.WebSocket):
 
     def _on_close(self, payload: bytes) -> None:
         code = int.from_bytes(payload[:2], "big") if payload else _NO_STATUS
-        with suppress(*_EXPECTED):  # a courtesy to a connection that is over
+        with suppress(*_EXPECTED):  # the connection ends in any case
             self.send_close(websocket.STATUS_NORMAL if code == _NO_STATUS else code)
         raise ClosedByServer(code, payload[2:].decode(errors="replace"))
 
     def _recv(self, bufsize: int) -> bytes:
-        """The library's source of bytes: the buffer, which holds the whole frame it reads."""
+        """Give the library its bytes from the buffer, which holds the whole frame."""
         stop = self._start + bufsize
         assert stop <= self._end, "the library reads complete frames only"
         data = bytes(self._view[self._start : stop])
@@ -233,7 +238,7 @@ class BufferedWebSocket(websocket.WebSocket):
         return data
 
     def _make_room(self) -> None:
-        """Move the partial frame to the front; grow for a long one, shrink when it is read."""
+        """Move the incomplete frame to the front; grow for a long one, shrink when it was read."""
         rest = self._end - self._start
         capacity = len(self._buffer)
         if rest == capacity:
@@ -253,14 +258,14 @@ class BufferedWebSocket(websocket.WebSocket):
     # -- the socket ------------------------------------------------------------------------------
 
     def _read_plain(self) -> int:
-        """Read into the buffer; the bytes read, 0 after ``TICK_S`` without any."""
+        """Read into the buffer; return the number of bytes, 0 after ``TICK_S`` without any."""
         try:
             return self._read_into(self._connected_socket())
         except BlockingIOError:
             return 0
 
     def _read_tls(self) -> int:
-        """As ``_read_plain``, but waits outside of OpenSSL and returns 0 when the wait is over."""
+        """Like ``_read_plain``, but wait outside of OpenSSL and return 0 when the wait ends."""
         sock = self._connected_socket()
         try:
             with self._tls_lock:
@@ -281,7 +286,7 @@ class BufferedWebSocket(websocket.WebSocket):
         return self.sock
 
     def _send(self, data: str | bytes) -> int:
-        """The library's way to the socket, always with bytes and with its send lock held."""
+        """Send for the library, which holds its send lock and passes bytes."""
         assert isinstance(data, bytes)
         sock = self._connected_socket()
         while True:
@@ -296,7 +301,7 @@ class BufferedWebSocket(websocket.WebSocket):
 
 
 def _no_room() -> Exception:
-    error: Exception = websocket.WebSocketTimeoutException("the peer takes no data")
+    error: Exception = websocket.WebSocketTimeoutException("the peer does not read")
     return error
 
 

@@ -370,7 +370,7 @@ class BybitWebSocketClient:
         topics = [event.topic for event in events]
         match kind:
             case "subscribed" | "unsubscribed":
-                log.info(kind, topics=topics, **({"reason": reason} if reason else {}))
+                log.info(f"topics {kind}", topics=topics, **({"reason": reason} if reason else {}))
                 self._streams.announce(kind, reason, self._streams.of(topics))
             case "rejected":
                 details = {event.topic: event.detail for event in events}
@@ -406,7 +406,7 @@ class BybitWebSocketClient:
         self.session = max(self._clock.time_ns() // 1_000_000, self.session + 1)
         self.source = target.source
         self._on_link("connected", "", ())
-        log.info("connected", url=target.url, session=self.session, source=target.source)
+        log.info("websocket connected", url=target.url, session=self.session, source=target.source)
         with self._lock:
             now = self._clock.monotonic()
             self._is_open = True
@@ -417,7 +417,7 @@ class BybitWebSocketClient:
     def _on_close(self, target: Target, reason: FailureReason, error: Exception | None) -> None:
         if error is not None and reason != "stopped":
             log.warning(
-                "disconnected",
+                "websocket disconnected",
                 url=target.url,
                 session=self.session,
                 reason=reason,

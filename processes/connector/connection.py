@@ -1,10 +1,11 @@
 """
-One websocket connection, from looking up its host to its end, that any thread may break off.
+One websocket connection, from the DNS lookup to its end; any thread can abort it.
 
-Decides how a socket is opened (addresses, TCP options, TLS, the upgrade) and in which word of a
-closed set an attempt or a connection failed. Knows nothing of Bybit's messages or of when to try
-again. The library could connect by itself, but its attempts can be neither bounded nor broken off:
-a look-up may take half a minute, and a server that sends its header byte by byte for ever.
+Opens the socket (addresses, TCP options, TLS, the upgrade) and classifies every failure into one of
+``FAILURE_REASONS``. Must not know Bybit's messages, or when to try again.
+
+The library's own connect has no overall deadline and cannot be cancelled: a DNS lookup may block
+for 30 s, and a server that trickles its header blocks indefinitely.
 """
 
 import errno
@@ -27,9 +28,10 @@ from bybit_pipeline.processes.connector.buffered_websocket import (
 )
 
 CONNECT_TIMEOUT_S = 10.0
+"""How long an attempt to connect may take."""
 
-# No SO_RCVBUF: setting it caps the buffer at net.core.rmem_max (often 208 KiB) and switches off the
-# kernel's own tuning, which grows it to some 6 MiB when this process is busy.
+# No SO_RCVBUF: setting it caps the buffer at net.core.rmem_max (often 208 KiB) and turns off the
+# kernel's own tuning, which lets it grow to about 6 MiB while this process is busy.
 SOCKET_OPTIONS = (
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
     (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30),
@@ -81,14 +83,19 @@ FAILURE_REASONS: tuple[FailureReason, ...] = (
     "bug",
 )
 """
-Why there is no connection (any more). While connecting: host not found, port closed, no route, too
-slow, certificate or TLS refused, HTTP 403, HTTP 429, HTTP 5xx, any other answer that is no upgrade.
-Later: reset by the network, closed by the server, protocol broken, message too large. By us: no
-pong, no data, a book that the venue does not serve, another source, stopping, an error of ours.
+Why a connection attempt failed or a connection ended.
+
+- While connecting: ``dns`` host not found; ``refused`` port closed; ``unreachable`` no route;
+  ``timeout``; ``tls`` certificate or handshake rejected; ``forbidden`` HTTP 403; ``rate_limited``
+  HTTP 429; ``server_error`` HTTP 5xx; ``handshake`` any other response that is not an upgrade.
+- Later: ``reset`` by the network; ``closed`` by the server; ``protocol`` violated by the server;
+  ``too_large`` message.
+- By us: ``dead_peer`` no pong; ``silence`` no data; ``resync`` a book without a snapshot;
+  ``source_change``; ``stopped``; ``bug`` an error of ours.
 """
 
 NETWORK_ERRORS = (OSError, websocket.WebSocketException)
-"""What a network may do to us; everything else is a bug."""
+"""Errors that a network can cause; every other exception is a bug."""
 
 _UNREACHABLE = frozenset(
     (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EADDRNOTAVAIL, errno.EACCES)
@@ -97,15 +104,15 @@ _HTTP_REASONS: dict[int, FailureReason] = {403: "forbidden", 429: "rate_limited"
 
 
 class HostNotFound(OSError):  # noqa: N818 - named after the event
-    """The name of the host could not be looked up, or not in time."""
+    """The DNS lookup failed or took too long."""
 
 
 class HandshakeFailed(websocket.WebSocketException):
-    """The answer to the upgrade request was none that a websocket server gives."""
+    """The server did not respond like a websocket server."""
 
 
 class Address(NamedTuple):
-    """Where a websocket URL leads."""
+    """Host and port of a websocket URL."""
 
     host: str
     port: int
@@ -117,17 +124,20 @@ def parse_url(url: str) -> Address:
     The address in ``ws://host[:port]/path`` or ``wss://…``.
 
     Raises:
-        ValueError: If it is no such URL.
+        ValueError: If it is not such a URL.
     """
-    parts = urlsplit(url)
-    if parts.scheme not in ("ws", "wss") or not parts.hostname:
-        raise ValueError(f"{url!r} is not a websocket address: ws://… or wss://…")
-    is_secure = parts.scheme == "wss"
-    return Address(parts.hostname, parts.port or (443 if is_secure else 80), is_secure)
+    try:
+        parts = urlsplit(url)
+        scheme, host, port = parts.scheme, parts.hostname, parts.port
+    except ValueError:
+        scheme, host, port = "", None, None
+    if scheme not in ("ws", "wss") or not host:
+        raise ValueError(f"{url!r} is not a websocket address; use ws://… or wss://…")
+    return Address(host, port or (443 if scheme == "wss" else 80), scheme == "wss")
 
 
 def failure_reason(error: Exception) -> FailureReason:
-    """The word for what happened, for counters and messages."""
+    """The reason that an error stands for."""
     match error:
         case HostNotFound():
             return "dns"
@@ -154,14 +164,14 @@ def failure_reason(error: Exception) -> FailureReason:
 
 class Connection:
     """
-    One attempt and what comes of it.
+    One attempt, and the connection that it opens.
 
-    ``open`` and ``close`` belong to one thread, ``abort`` to everybody.
+    ``open`` and ``close`` belong to one thread; any thread may call ``abort``.
 
     Args:
         url: Where to connect.
-        tls: For ``wss``; certificate and host name are always verified.
-        time_ns: The wall clock that stamps what is received.
+        tls: Certificates to trust for ``wss``; certificate and host name are always verified.
+        time_ns: Wall clock that stamps received messages.
     """
 
     def __init__(
@@ -184,8 +194,8 @@ class Connection:
         """
         Connect.
 
-        Whoever watches must call ``abort`` when it takes longer than ``timeout_s`` altogether:
-        that bounds each step, and a slow server may need many.
+        ``timeout_s`` limits each step, and a server that trickles its response makes many steps: to
+        limit the whole, another thread must call ``abort``.
 
         Raises:
             OSError, websocket.WebSocketException: One of ``NETWORK_ERRORS``; the socket is closed.
@@ -202,21 +212,21 @@ class Connection:
             raise
         if self._aborted.is_set():
             self.close()
-            raise ConnectionAbortedError("broken off while connecting")
+            raise ConnectionAbortedError("aborted while connecting")
 
     def abort(self, reason: FailureReason) -> None:
-        """Break off, whatever is going on; the first reason counts."""
+        """End the attempt or the connection now; the first reason counts."""
         with self._lock:
             if self.abort_reason is None:
                 self.abort_reason = reason
             self._aborted.set()
             if self._socket is not None:
                 with suppress(OSError):
-                    # Not SSLSocket.shutdown, which takes the encryption away under a reader.
+                    # Not SSLSocket.shutdown, which removes the encryption while a thread reads.
                     socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 
     def close(self) -> None:
-        """Close the socket; nothing else of this connection may be in use by this thread."""
+        """Close the socket. No other method may run on this thread."""
         with self._lock, self.websocket.lock:
             if self._socket is not None:
                 self._socket.close()
@@ -227,7 +237,7 @@ class Connection:
     # -- steps -----------------------------------------------------------------------------------
 
     def _look_up(self, deadline: float) -> list[tuple[socket.AddressFamily, tuple[str, int]]]:
-        """The addresses of the host, looked up in a thread that can be left behind."""
+        """The addresses of the host, looked up in a thread of its own that can be abandoned."""
         answer: queue.SimpleQueue[list[tuple[socket.AddressFamily, tuple[str, int]]] | OSError]
         answer = queue.SimpleQueue()
         host, port, _ = self._address
@@ -239,21 +249,21 @@ class Connection:
             except OSError as error:
                 answer.put(error)
             except UnicodeError as error:
-                answer.put(OSError(f"no host name: {error}"))
+                answer.put(OSError(f"not a host name: {error}"))
 
-        threading.Thread(target=look_up, name="look-up", daemon=True).start()
+        threading.Thread(target=look_up, name="lookup", daemon=True).start()
         while not self._aborted.is_set() and time.monotonic() < deadline:
             with suppress(queue.Empty):
                 found = answer.get(timeout=0.05)
                 if isinstance(found, OSError):
                     raise HostNotFound(f"{host}: {found}") from found
                 return found
-        raise HostNotFound(f"{host}: no answer in time")
+        raise HostNotFound(f"{host}: the DNS lookup took too long")
 
     def _connect(
         self, addresses: list[tuple[socket.AddressFamily, tuple[str, int]]], deadline: float
     ) -> socket.socket:
-        """A TCP socket connected to the first address that answers."""
+        """A TCP socket connected to the first address that accepts."""
         failure: OSError = HostNotFound(f"{self._address.host}: no address")
         for family, address in addresses:
             sock = socket.socket(family, socket.SOCK_STREAM)
@@ -281,23 +291,23 @@ class Connection:
 
     def _upgrade(self, sock: socket.socket) -> None:
         try:
-            # Redirects are refused: a market data host that moves is a matter for a person.
+            # No redirects: a person must look into it when the market data moves to another host.
             self.websocket.connect(self.url, socket=sock, redirect_limit=0)  # type: ignore[no-untyped-call]
         except NETWORK_ERRORS as error:
             if type(error) is websocket.WebSocketException:
                 raise HandshakeFailed(str(error)) from error
             raise
         except Exception as error:
-            # The library reads the server's header without much care.
-            raise HandshakeFailed(f"unreadable answer: {error}") from error
+            # The library parses the response carelessly: a bad one raises almost anything.
+            raise HandshakeFailed(f"unreadable response: {error}") from error
         self.websocket.start_reading()
 
     def _adopt(self, sock: socket.socket) -> None:
-        """Make ``sock`` the one that ``abort`` breaks."""
+        """Let ``abort`` shut down this socket."""
         with self._lock:
             self._socket = sock
             if self._aborted.is_set():
-                raise ConnectionAbortedError("broken off while connecting")
+                raise ConnectionAbortedError("aborted while connecting")
 
 
 def _left(deadline: float) -> float:

@@ -1,10 +1,10 @@
 """
-Bybit v5 public frames: what they say, and what is refused.
+Messages of Bybit's public websocket, both ways. Pure.
 
-Decides how the text of one websocket message becomes a ``BookUpdate``, ``TradeBatch``es, an ``Ack``
-or a ``Pong``, and how a request is written. Must not know sockets, clocks, subscriptions or buses.
-One-letter wire names and numbers as text stop here: everything that leaves this file is validated,
-in the units of ``bybit_pipeline.shared.wire.messages``.
+Decides how the text of one message becomes a ``BookUpdate``, ``TradeBatch``es, an ``Ack`` or a
+``Pong``, which messages are rejected, and how a request is written. Must not know sockets, clocks,
+subscriptions or buses. One-letter names and numbers as text stop here: everything that leaves this
+file is validated, and in the units of ``bybit_pipeline.shared.wire.messages``.
 
     {"topic":"orderbook.50.BTCUSDT","type":"delta","ts":1790134716101,"data":{"s":"BTCUSDT",
      "b":[["86723.40","0"]],"a":[],"u":29443257,"seq":301632783305},"cts":1790134716094}
@@ -36,9 +36,9 @@ from bybit_pipeline.shared.wire.messages import (
 Op = Literal["subscribe", "unsubscribe"]
 
 MAX_FRAME_BYTES = 16 * 1024 * 1024
-"""Some 100 times the largest message Bybit sends (1,024 option trades)."""
+"""About 100 times the largest message that Bybit sends (1,024 option trades)."""
 MAX_ROWS = 10_000
-"""Levels a side, or trades, in one message; Bybit's bounds are 2,000 changes and 1,024 trades."""
+"""Levels a side, or trades, in one message. Bybit sends up to 2,000 levels and 1,024 trades."""
 
 InvalidReason = Literal[
     "size", "utf8", "json", "nesting", "schema", "number", "topic", "symbol", "control", "binary"
@@ -56,9 +56,10 @@ INVALID_REASONS: tuple[InvalidReason, ...] = (
     "binary",
 )
 """
-Why a frame was refused: too large, not UTF-8, not JSON, nested too deep, not the documented shape,
-a number that is none or out of bounds, a topic that is not ours, rows of another symbol, a control
-message nobody expected, a binary frame.
+Why a frame was rejected: ``size`` too large; ``utf8`` not UTF-8; ``json`` not JSON; ``nesting`` too
+deep; ``schema`` not the documented shape; ``number`` not a number, or out of bounds; ``topic`` not
+subscribed, or neither trades nor a book; ``symbol`` rows of another symbol; ``control`` an unknown
+control message; ``binary`` not text.
 """
 
 
@@ -71,7 +72,7 @@ class InvalidFrame(ValueError):  # noqa: N818 - style.md names errors after the 
         super().__init__(f"{reason}: {detail}")
 
 
-# -- what a frame becomes ------------------------------------------------------------------------
+# -- results -------------------------------------------------------------------------------------
 
 
 class BookUpdate(Struct, frozen=True, gc=False):
@@ -115,14 +116,14 @@ class BookUpdate(Struct, frozen=True, gc=False):
 
 
 class TradeBatch(Struct, frozen=True, gc=False):
-    """The trades of one symbol in one frame, oldest first."""
+    """The trades of one symbol in one message, oldest first."""
 
     recv_ts_ns: int
     exchange_ts_ms: int
     trades: tuple[Trade, ...]
     symbol: str
     topic: str
-    """The Bybit topic; on options it names the base coin and not the symbol."""
+    """The Bybit topic. On options it has the base coin, not the symbol."""
 
     def record(self, source: Source, session: int, bus_sequence: int) -> TradesMessage:
         """The batch as a record of the market bus."""
@@ -139,10 +140,11 @@ class TradeBatch(Struct, frozen=True, gc=False):
 
 class Ack(NamedTuple):
     """
-    The answer to a subscribe or unsubscribe request.
+    The response to a subscribe or unsubscribe request.
 
-    Options name every topic (``succeeded``, ``failed``) but neither the request nor ``op``; the
-    other categories answer once for the whole request and leave both lists empty.
+    On options a response lists the topics (``succeeded``, ``failed``) but has neither the id of the
+    request nor its ``op``. In the other categories there is one response for the whole request, and
+    both lists are empty.
     """
 
     success: bool
@@ -154,7 +156,7 @@ class Ack(NamedTuple):
 
 
 class Pong(NamedTuple):
-    """The answer to a ping."""
+    """The response to a ping."""
 
     req_id: str
 
@@ -164,13 +166,13 @@ Decoded = BookUpdate | list[TradeBatch] | Ack | Pong
 
 # -- the wire shapes -----------------------------------------------------------------------------
 
-# Bybit sends prices and sizes as text; ``strict=False`` parses them while decoding, faster than a
-# decode hook, and the bounds refuse "nan", "inf", signs and zero prices in the same pass. Leading
-# zeros, plus signs, spaces, hexadecimal and empty text are refused by msgspec's number grammar.
+# Bybit sends prices and sizes as text. ``strict=False`` parses them while decoding, faster than a
+# decode hook, and the bounds reject "nan", "inf", signs and zero prices in the same pass. msgspec's
+# number grammar rejects leading zeros, plus signs, spaces, hexadecimal and empty text.
 _Price = Annotated[float, Meta(ge=1e-15, le=1e15)]
 _Size = Annotated[float, Meta(ge=0, le=1e18)]
 _TradeSize = Annotated[float, Meta(gt=0, le=1e18)]
-# From 2001 to 2286: seconds, microseconds and nanoseconds do not pass for milliseconds.
+# From 2001 to 2286: rejects times in seconds, microseconds or nanoseconds.
 _TimeMs = Annotated[int, Meta(ge=10**12, lt=10**13)]
 _Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 _Symbol = Annotated[str, Meta(min_length=1, max_length=64)]
@@ -244,18 +246,18 @@ _decode_result = msgspec.json.Decoder(_CommandResult).decode
 
 def decode(raw: bytes, category: Category, recv_ts_ns: int) -> Decoded:
     """
-    The content of one websocket text message; about 2 us for a book delta of 10 levels.
+    The content of one text message.
 
-    Of a key that is there twice the last one counts. A book comes out as Bybit sent it: whether
-    it is crossed or too deep is the book's business.
+    Of a duplicate key the last one counts. Levels are passed on as Bybit sent them, also of a
+    crossed book: that is for the order book to judge.
 
     Args:
-        raw: The message, complete.
-        category: What the connection serves; no message says it.
-        recv_ts_ns: When it was received; goes into the result.
+        raw: The complete message.
+        category: The category of the connection; messages do not contain it.
+        recv_ts_ns: Receive time, for the result.
 
     Raises:
-        InvalidFrame: If the message is not exactly what Bybit documents; nothing else is raised.
+        InvalidFrame: If the message does not have a documented shape. Nothing else is raised.
     """
     if len(raw) > MAX_FRAME_BYTES:
         raise InvalidFrame("size", f"{len(raw)} bytes")
@@ -277,7 +279,7 @@ def decode(raw: bytes, category: Category, recv_ts_ns: int) -> Decoded:
         raise InvalidFrame("schema", "no ts")
     if isinstance(data, _Book):
         if kind != "book" or frame.type is None:
-            raise InvalidFrame("schema", f"a book without type or under {topic[:100]}")
+            raise InvalidFrame("schema", f"a book without type, or under {topic[:100]}")
         if data.symbol != name:
             raise InvalidFrame("symbol", f"{data.symbol[:64]} under {topic[:100]}")
         return BookUpdate(
@@ -294,7 +296,7 @@ def decode(raw: bytes, category: Category, recv_ts_ns: int) -> Decoded:
             topic,
         )
     if data is None or kind != "trade":
-        raise InvalidFrame("schema", f"no fitting data under {topic[:100]}")
+        raise InvalidFrame("schema", f"no data, or of the wrong kind, under {topic[:100]}")
     for row in data:
         if row.symbol != name:
             groups = _by_symbol(data, name, topic, category)
@@ -314,16 +316,22 @@ class _Outline(Struct):
 
 _decode_outline = msgspec.json.Decoder(_Outline).decode
 _TOPIC = re.compile(rb'"topic"\s*:\s*"([^"\\\x00-\x1f]*"?)')
-"""A topic with the quote at its end, or as much of it as can be read."""
+"""A topic with its closing quote, or as much of it as is readable."""
 
 
 def trades_in(raw: bytes, topics: list[str]) -> list[str]:
     """
-    Of which of these topics a refused message may have held trades.
+    The topics whose trades a rejected message may have held.
 
-    Of that which can be seen in it. Where only its beginning can, of every one that begins so, and
-    of all where nothing can, unless the message is whole: then it is of another topic or about an
-    operation. A book says by its own numbers what it misses.
+    - If the message names one of them: that topic.
+    - If it breaks off inside its topic: every topic that starts in this way.
+    - If it names a book, or is complete JSON that is clearly not trades: none. A missing message of
+      a book shows by its update ids.
+    - Otherwise: all of them.
+
+    Args:
+        raw: The rejected message.
+        topics: The subscribed topics of trades.
     """
     seen = [_readable(named[1]) for named in _TOPIC.finditer(raw)]
     if seen:
@@ -336,7 +344,7 @@ def trades_in(raw: bytes, topics: list[str]) -> list[str]:
 
 
 def _readable(text: bytes) -> str:
-    """The beginning of a text that is UTF-8."""
+    """The start of a text, as far as it is UTF-8."""
     try:
         return text.decode()
     except UnicodeDecodeError as error:
@@ -344,7 +352,7 @@ def _readable(text: bytes) -> str:
 
 
 def _is_without_trades(raw: bytes) -> bool:
-    """Whether a message is whole and of a topic, or without one and without a list of data."""
+    """Whether a message is complete JSON that has a topic, or has no list of data."""
     try:
         outline = _decode_outline(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -368,7 +376,7 @@ def _trade(row: _Trade) -> Trade:
 def _by_symbol(
     rows: Sequence[_Trade], name: str, topic: str, category: Category
 ) -> list[tuple[str, Sequence[_Trade]]]:
-    """The rows by symbol, in their order: an option message names a coin, not the symbol."""
+    """The rows by symbol, in order: on options one message has the trades of several symbols."""
     groups: dict[str, list[_Trade]] = {}
     for row in rows:
         groups.setdefault(row.symbol, []).append(row)
@@ -379,7 +387,7 @@ def _by_symbol(
 
 
 def _check_utf8(raw: bytes) -> None:
-    """All of it: msgspec validates only the text it keeps."""
+    """Check the whole message: msgspec validates only the text that it returns."""
     try:
         raw.decode()
     except UnicodeDecodeError as error:
@@ -387,7 +395,7 @@ def _check_utf8(raw: bytes) -> None:
 
 
 def _decode_other(raw: bytes, error: Exception | None) -> Ack | Pong:
-    """What is no data of ours: a control message, or the reason why the data was refused."""
+    """A control message; for everything else, raise the reason why it was rejected."""
     try:
         control = _decode_control(raw)
     except RecursionError as deep:
@@ -401,7 +409,7 @@ def _decode_other(raw: bytes, error: Exception | None) -> Ack | Pong:
             parse_exchange_topic(control.topic)
         except ValueError as unknown:
             raise InvalidFrame("topic", control.topic[:100]) from unknown
-        raise _refusal(error)
+        raise _rejection(error)
     req_id = "" if control.req_id is None else str(control.req_id)
     if control.op == "pong" or control.ret_msg == "pong":
         return Pong(req_id)
@@ -414,7 +422,7 @@ def _decode_other(raw: bytes, error: Exception | None) -> Ack | Pong:
 
 
 def _command_ack(control: _Control, req_id: str) -> Ack:
-    """The option shape, ``{"success":…,"data":{"failTopics":[],"successTopics":[…]},…}``."""
+    """The shape of options: ``{"success":…,"data":{"failTopics":[],"successTopics":[…]},…}``."""
     try:
         result = _decode_result(control.data)
     except msgspec.DecodeError as error:
@@ -427,8 +435,8 @@ def _command_ack(control: _Control, req_id: str) -> Ack:
 _NOT_A_NUMBER = re.compile(r"Expected `(float|int)`|out of range")
 
 
-def _refusal(error: Exception | None) -> InvalidFrame:
-    """A message under a topic of ours that does not decode."""
+def _rejection(error: Exception | None) -> InvalidFrame:
+    """The reason for a message that has a valid topic but does not decode."""
     if isinstance(error, RecursionError):
         return InvalidFrame("nesting", str(error))
     text = str(error or "no data")
@@ -444,7 +452,7 @@ def request_text(op: Op, req_id: str, topics: Sequence[str]) -> str:
 
 
 def ping_text(req_id: str) -> str:
-    """The text of Bybit's own ping, which every category wants."""
+    """The text of Bybit's own ping, which every category answers."""
     return msgspec.json.encode({"req_id": req_id, "op": "ping"}).decode()
 
 
@@ -453,7 +461,7 @@ _NAMED_TOPIC = re.compile(r"topic:\s*([^\s,\]]+)|:\s*\[([^\s,\]]+)\]")
 
 def refused_topic(text: str) -> str | None:
     """
-    The topic that a refusal names, if it names one.
+    The topic that Bybit's refusal names; None if it names none.
 
     Futures: ``error:handler not found,topic:orderbook.50.NOPEUSDT``; spot:
     ``Invalid symbol :[publicTrade.NOPEUSDT]``.
@@ -463,5 +471,5 @@ def refused_topic(text: str) -> str | None:
 
 
 def is_already_subscribed(text: str) -> bool:
-    """Whether a refusal says that the topic is already subscribed, which is what we want."""
+    """Whether Bybit refused because the topic is subscribed already, which is no failure."""
     return "already subscribed" in text.lower()

@@ -187,7 +187,7 @@ class Reconnector:
             self._counts.reconnects[reason] += 1
             if reason != "source_change":
                 delay = self._backoff.next_delay_s()
-                log.info("next attempt", in_s=round(delay, 1))
+                log.info("next connection attempt scheduled", in_s=round(delay, 1))
                 self._wake.wait(delay)
             self._wake.clear()
 
@@ -227,7 +227,12 @@ class Reconnector:
             reason = connection.abort_reason or failure_reason(error)
             if reason not in ("stopped", "source_change"):
                 self._counts.failed_connects += 1
-                log.warning("cannot connect", url=target.url, reason=reason, error=one_line(error))
+                log.warning(
+                    "connection attempt failed",
+                    url=target.url,
+                    reason=reason,
+                    error=one_line(error),
+                )
             return reason
         else:
             self._connecting_since = math.inf

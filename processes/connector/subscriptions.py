@@ -1,9 +1,9 @@
 """
-What one connection is subscribed to, and every answer that this needs. Pure: time comes in.
+The subscriptions of one connector, topic by topic. Pure: time comes in, in monotonic seconds.
 
 Decides which requests to send and when, what Bybit's acks and refusals mean, when a topic counts as
-rejected, how one topic is resynchronised without touching the others, and which data frames may
-pass on. Must not know sockets, threads or the market bus.
+rejected, how one book is resynced without touching the other topics, and which data frames are
+admitted. Must not know sockets, threads or the market bus.
 
 The life of a topic on one connection:
 
@@ -12,15 +12,17 @@ The life of a topic on one connection:
                   v              v            v
               rejected       (silent)    unsubscribing -> queued -> …
 
-Bybit refuses a whole request for one bad topic and names only the first offender, so a refusal is
-repaired: the named topic is dropped, the rest is sent again; if none is named, one by one. A second
-``subscribe`` of a topic gives no snapshot, so a resync unsubscribes first and waits for the ack.
+Bybit refuses a whole request for one bad topic and names only the first bad one. After a refusal
+the named topic is rejected and the others are sent again; if none is named, each one alone.
 
-Usage: call an ``on_`` method, then send what ``take_requests`` gives and act on ``take_events``.
+A second ``subscribe`` of a topic brings no snapshot. So a resync unsubscribes the topic, waits for
+the ack and subscribes it again.
+
+Usage: call an ``on_`` method, then send what ``take_requests`` returns and act on ``take_events``.
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Literal, NamedTuple
@@ -46,26 +48,29 @@ EventKind = Literal["subscribed", "unsubscribed", "rejected", "unanswered", "sil
 Admission = Literal["pass", "unexpected", "unknown"]
 
 MAX_TRIES = 3
-"""Requests without an ack, or subscriptions without a snapshot, before a topic is given up."""
+"""Requests without an ack, or subscriptions without a snapshot, before a topic is rejected."""
 RESYNC_INTERVAL_S = 1.0
-"""At most one resync of a topic in this time; requests in between wait and are merged."""
+"""Shortest time between two resyncs of a topic; requests in between are merged into the next."""
 RESYNC_SETTLE_S = 0.5
-"""A resync asked for this soon after a snapshot was asked for before that snapshot arrived."""
+"""A resync requested this soon after a snapshot is ignored: the snapshot answers it."""
 RETRY_REJECTED_S = 60.0
-"""A rejected topic may be tried again after this time, if somebody asks for its snapshot."""
+"""Shortest time after which a resync request subscribes a rejected topic again."""
 TEXT_MAX = 200
+"""Characters of Bybit's text that are kept as the reason of a rejection."""
 
 
 class Event(NamedTuple):
     """
-    Something to announce.
+    An event of a topic.
 
-    ``subscribed``: data of the topic flows or may flow from here on. ``unsubscribed``: no more
-    data for a while, reason ``resync``; who calls ``unsubscribe`` is not told. ``rejected``: reason
-    ``refused``, ``no_ack``, ``no_data`` or ``full``, and Bybit's words in ``detail``.
-    ``unanswered``: a request without an ack, sent again. ``silent``: confirmed, but no snapshot
-    came in time; tried again. ``reconnect``: this connection does not serve the topic, a new one
-    may.
+    - ``subscribed``: data of the topic can arrive from here on.
+    - ``unsubscribed``: no data for a while; the reason is ``resync``. There is no event for a call
+      of ``unsubscribe``.
+    - ``rejected``: the reason is ``refused`` (by Bybit, with its text in ``detail``), ``no_ack``,
+      ``no_data`` or ``full`` (no room on the connection).
+    - ``unanswered``: a request got no ack in time and is sent again.
+    - ``silent``: a confirmed book got no snapshot in time and is subscribed again.
+    - ``reconnect``: this connection no longer serves the topic; a new connection may.
     """
 
     kind: EventKind
@@ -95,22 +100,28 @@ class _Topic:
     is_book: bool
     phase: Phase = "queued"
     is_alone: bool = False
-    """Sent in a request of its own, because it may spoil the others."""
+    """Sent in a request of its own, because Bybit may refuse it and the others with it."""
     is_announced: bool = False
     was_served: bool = False
-    """Has delivered before, on this connection or the last one."""
+    """Has delivered data since the last forced reconnect."""
     is_wanted_again: bool = False
-    """Subscribed anew while its unsubscribe is under way."""
+    """Subscribed again while its unsubscribe request is under way."""
     unanswered: int = 0
+    """Requests without an ack since the last success."""
     unserved: int = 0
+    """Subscriptions without a snapshot since the last success."""
     deadline: float | None = None
-    """When a snapshot is overdue."""
+    """When the snapshot is overdue."""
     resync_at: float | None = None
+    """When the requested resync may start; None if none is requested."""
     resynced_at: float = float("-inf")
+    """When the last resync started."""
     snapshot_at: float = float("-inf")
+    """When the last snapshot arrived."""
     is_refused: bool = False
-    """Rejected by the venue, and not for want of an answer."""
+    """Rejected because Bybit refused it."""
     reason: str = ""
+    """Why it is rejected."""
 
 
 @dataclass(slots=True)
@@ -129,21 +140,21 @@ class Subscriptions:
     The subscriptions of one connector, over all its connections.
 
     Args:
-        ack_timeout_s: How long an ack, and after it a book's snapshot, may take.
+        ack_timeout_s: Longest time to an ack, and from there to the snapshot of a book.
     """
 
     def __init__(self, *, ack_timeout_s: float) -> None:
         self.flowing: set[str] = set()
         """
-        Topics whose frames pass unasked. The reading thread may look here without a lock; for
-        every other topic it asks ``on_data``.
+        Topics whose data is admitted without asking ``on_data``. The socket thread reads this set
+        without a lock.
         """
         self.unexpected = 0
-        """Frames dropped because their topic waits for a snapshot or was unsubscribed."""
+        """Data frames dropped because their topic waits for a snapshot or was unsubscribed."""
         self.unanswered = 0
-        """Requests whose ack did not come in time."""
+        """Requests without an ack in time."""
         self.unmatched = 0
-        """Acks that no pending request explains."""
+        """Acks that match no pending request."""
         self._ack_timeout_s = ack_timeout_s
         self._topics: dict[str, _Topic] = {}
         self._pending: dict[str, _Request] = {}
@@ -152,11 +163,11 @@ class Subscriptions:
         self._requests: deque[str] = deque()
         self._events: deque[Event] = deque()
 
-    # -- what is asked of us ---------------------------------------------------------------------
+    # -- commands --------------------------------------------------------------------------------
 
     def subscribe(self, topics: Iterable[str], now: float) -> None:
         """
-        Want these topics from now on, also on later connections.
+        Subscribe these topics, now and on later connections.
 
         Raises:
             ValueError: If one is not a topic of trades or books.
@@ -173,7 +184,7 @@ class Subscriptions:
         self._send_queued(now)
 
     def unsubscribe(self, topics: Iterable[str], now: float) -> None:
-        """Want these topics no longer; unknown ones are ignored."""
+        """Unsubscribe these topics; unknown ones are ignored."""
         leaving = []
         for name in topics:
             topic = self._topics.get(name)
@@ -192,12 +203,12 @@ class Subscriptions:
 
     def resync(self, name: str, now: float) -> bool:
         """
-        Ask for a new snapshot of one book; False if the topic is not subscribed.
+        Request a new snapshot of one book; False if the topic is not subscribed.
 
-        Trades have no snapshot: nothing happens. Asked again while one is under way or just
-        arrived, it is the same resync; asked too often, it waits (``RESYNC_INTERVAL_S``). A
-        rejected book is subscribed anew, now and then (``RETRY_REJECTED_S``). Due resyncs are sent,
-        together, by the next ``on_time``.
+        The next ``on_time`` sends all requested resyncs together. A request while a resync is under
+        way, or within ``RESYNC_SETTLE_S`` after its snapshot, changes nothing. Two resyncs of a
+        topic are at least ``RESYNC_INTERVAL_S`` apart. A rejected topic is subscribed again, but
+        not more often than every ``RETRY_REJECTED_S``. Trades have no snapshot: nothing happens.
         """
         topic = self._topics.get(name)
         if topic is None:
@@ -212,17 +223,17 @@ class Subscriptions:
             self._queue(topic, is_alone=True)
         return True
 
-    # -- what happens to us ----------------------------------------------------------------------
+    # -- input -----------------------------------------------------------------------------------
 
     def on_connected(self, now: float) -> None:
-        """Subscribe everything; topics that were rejected before go alone."""
+        """Subscribe everything; topics that were rejected before go in requests of their own."""
         self._is_connected = True
         for topic in self._topics.values():
             self._queue(topic, is_alone=topic.phase == "rejected")
         self._send_queued(now)
 
     def on_disconnected(self) -> None:
-        """Forget what was under way; ``on_connected`` starts again."""
+        """Forget all pending requests; ``on_connected`` sends new ones."""
         self._is_connected = False
         self._pending.clear()
         self._requests.clear()
@@ -236,16 +247,16 @@ class Subscriptions:
             topic.unanswered = topic.unserved = 0
 
     def on_ack(self, ack: Ack, now: float) -> None:
-        """Act on an ack or a refusal of any category."""
+        """Act on an ack or a refusal, of any category."""
         if ack.succeeded or ack.failed:
-            self._on_topics_answered(ack, now)
+            self._on_topics_ack(ack, now)
         else:
-            self._on_request_answered(ack, now)
+            self._on_request_ack(ack, now)
         self._send_queued(now)
 
     def on_data(self, name: str, is_snapshot: bool, now: float) -> Admission:
         """
-        What to do with a data frame of a topic that is not in ``flowing``.
+        Decide about a data frame of a topic that is not in ``flowing``.
 
         ``pass``: hand it on. ``unexpected``: drop it, as its topic waits for a snapshot or was
         unsubscribed; a worker would take it for the continuation of something. ``unknown``: the
@@ -262,7 +273,7 @@ class Subscriptions:
         return "pass"
 
     def on_time(self, now: float) -> None:
-        """Act on everything that is overdue; call it several times a second."""
+        """Act on everything that is due or overdue; call it several times a second."""
         if not self._is_connected:
             return
         for req_id, request in list(self._pending.items()):
@@ -275,22 +286,22 @@ class Subscriptions:
         self._start_resyncs(now)
         self._send_queued(now)
 
-    # -- what comes out --------------------------------------------------------------------------
+    # -- output ----------------------------------------------------------------------------------
 
     def take_requests(self) -> list[str]:
-        """The texts to send, in this order."""
+        """The requests to send, in this order."""
         requests = list(self._requests)
         self._requests.clear()
         return requests
 
     def take_events(self) -> list[Event]:
-        """What to announce, in this order."""
+        """The events since the last call, in order."""
         events = list(self._events)
         self._events.clear()
         return events
 
     def states(self) -> dict[str, TopicState]:
-        """The state of every topic that is wanted."""
+        """The state of every subscribed topic."""
         return {
             name: _PUBLIC_STATE[topic.phase]
             for name, topic in self._topics.items()
@@ -298,23 +309,23 @@ class Subscriptions:
         }
 
     def rejected(self) -> dict[str, str]:
-        """Why each rejected topic is."""
+        """The rejected topics, each with its reason."""
         return {
             name: topic.reason for name, topic in self._topics.items() if topic.phase == "rejected"
         }
 
     def refused(self) -> list[str]:
-        """The rejected topics that the venue itself refused; of the others it said nothing."""
+        """The rejected topics that Bybit refused; it did not respond about the other ones."""
         return [
             name
             for name, topic in self._topics.items()
             if topic.phase == "rejected" and topic.is_refused
         ]
 
-    # -- answers ---------------------------------------------------------------------------------
+    # -- acks ------------------------------------------------------------------------------------
 
-    def _on_request_answered(self, ack: Ack, now: float) -> None:
-        """One answer for a whole request: spot, linear and inverse."""
+    def _on_request_ack(self, ack: Ack, now: float) -> None:
+        """One ack for a whole request: spot, linear and inverse."""
         req_id = ack.req_id or self._oldest(ack.op)
         request = self._pending.pop(req_id, None)
         if request is None:
@@ -322,7 +333,7 @@ class Subscriptions:
             return
         topics = request.open_topics()
         if ack.success or request.op == "unsubscribe":
-            # A refused unsubscribe means that the venue did not serve the topic anyway.
+            # Bybit refuses an unsubscribe only if the topic is not subscribed.
             for topic in topics:
                 self._on_granted(topic, request.op, now)
             return
@@ -337,8 +348,8 @@ class Subscriptions:
                 topic.unanswered = 0
                 self._queue(topic, is_alone=offender is None)
 
-    def _on_topics_answered(self, ack: Ack, now: float) -> None:
-        """Options name the topics and not the request: the oldest that holds each was meant."""
+    def _on_topics_ack(self, ack: Ack, now: float) -> None:
+        """An ack on options names topics, not the request: take each topic's oldest request."""
         for name, is_granted in (
             *((name, True) for name in ack.succeeded),
             *((name, False) for name in ack.failed),
@@ -389,18 +400,18 @@ class Subscriptions:
         self.unanswered += 1
         for topic in request.open_topics():
             if request.op == "unsubscribe":
-                # The ack is lost or late; the subscribe that follows tells which.
+                # The unsubscribe may have worked: the subscribe that follows will show.
                 self._on_unsubscribed(topic)
             elif topic.phase == "subscribing":
                 topic.unanswered += 1
                 if topic.unanswered >= MAX_TRIES:
-                    self._reject(topic, "no_ack", f"no ack in {MAX_TRIES} tries")
+                    self._reject(topic, "no_ack", f"no ack after {MAX_TRIES} requests")
                 else:
                     self._emit("unanswered", topic)
                     self._queue(topic, is_alone=topic.is_alone)
 
     def _on_unserved(self, topic: _Topic, now: float) -> None:
-        """A confirmed book without a snapshot: try again, then reconnect or give up."""
+        """A confirmed book got no snapshot: subscribe again, later reconnect or reject it."""
         topic.deadline = None
         topic.unserved += 1
         if topic.unserved < MAX_TRIES:
@@ -411,7 +422,7 @@ class Subscriptions:
             topic.was_served = False
             self._emit("reconnect", topic, "resync")
         else:
-            self._reject(topic, "no_data", "confirmed, but no snapshot comes")
+            self._reject(topic, "no_data", "confirmed without a snapshot")
 
     def _start_resyncs(self, now: float) -> None:
         due = [
@@ -467,7 +478,7 @@ class Subscriptions:
         return topic.phase not in ("queued", "rejected")
 
     def _send_queued(self, now: float) -> None:
-        """Send every queued topic that still fits on this connection."""
+        """Send every queued topic for which this connection has room; reject the others."""
         if not self._is_connected:
             return
         queued = [topic for topic in self._topics.values() if topic.phase == "queued"]
@@ -478,9 +489,7 @@ class Subscriptions:
         for topic in queued:
             room -= topic_characters([topic.name])
             if room < 0:
-                self._reject(
-                    topic, "full", f"more than {TOPIC_CHARACTERS_MAX} characters of topics"
-                )
+                self._reject(topic, "full", f"topics exceed {TOPIC_CHARACTERS_MAX} characters")
             else:
                 topic.phase = "subscribing"
                 fitting.append(topic)
@@ -490,25 +499,19 @@ class Subscriptions:
                 self._send("subscribe", [topic], now)
 
     def _send(self, op: Op, topics: list[_Topic], now: float) -> None:
-        for batch in _batches(topics):
+        for start in range(0, len(topics), TOPICS_PER_REQUEST_MAX):
+            batch = topics[start : start + TOPICS_PER_REQUEST_MAX]
             req_id = str(next(self._ids))
             self._pending[req_id] = _Request(op, batch, now)
             self._requests.append(request_text(op, req_id, [topic.name for topic in batch]))
 
     def _oldest(self, op: Op | None) -> str:
-        """The id of the oldest request of this kind; spot may answer without an id."""
-        for req_id, request in self._pending.items():
-            if op is None or request.op == op:
-                return req_id
-        return ""
+        """Id of the oldest request with this op, or empty: acks of spot may have no id."""
+        matching = (id_ for id_, request in self._pending.items() if op in (None, request.op))
+        return next(matching, "")
 
     def _oldest_with(self, name: str) -> _Request | None:
         for request in self._pending.values():
             if any(topic.name == name for topic in request.open_topics()):
                 return request
         return None
-
-
-def _batches(topics: list[_Topic]) -> Iterator[list[_Topic]]:
-    for start in range(0, len(topics), TOPICS_PER_REQUEST_MAX):
-        yield topics[start : start + TOPICS_PER_REQUEST_MAX]

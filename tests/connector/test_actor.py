@@ -1,4 +1,4 @@
-"""A real connector process between a venue, a market bus subscriber and a control plane."""
+"""A real connector process between an exchange, a market bus subscriber and a supervisor."""
 
 import json
 import signal
@@ -43,7 +43,7 @@ BTC_TRADES = Stream(kind="trade", category="linear", symbol="BTCUSDT")
 
 
 def link_of(received: Received) -> tuple[str, str, tuple[str, ...]]:
-    """Event, reason and topics of a message on the link; empty for any other."""
+    """Event, reason and topics of a link message; empty for other messages."""
     message = received.message
     if isinstance(message, LinkMessage):
         return message.event, message.reason, message.topics
@@ -51,7 +51,7 @@ def link_of(received: Received) -> tuple[str, str, tuple[str, ...]]:
 
 
 class Harness:
-    """A connector process, and everything around it."""
+    """A connector process with its subscriber and its supervisor."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -107,7 +107,7 @@ class Harness:
     # -- the market bus --------------------------------------------------------------------------
 
     def wait(self, condition: Callable[[Received], bool]) -> Received:
-        """The first message, of those that have not been looked at, that meets a condition."""
+        """The next message that meets a condition; skips all before it."""
         deadline = time.monotonic() + DEADLINE_S
         while time.monotonic() < deadline:
             while self._unseen:
@@ -117,7 +117,7 @@ class Harness:
                     return received
             if self.subscriber.socket.poll(50):
                 self._unseen.extend(self.subscriber.receive(1000))
-        raise AssertionError(f"did not come; {self.received[-5:]}")
+        raise AssertionError(f"not received; last were {self.received[-5:]}")
 
     def book(self, update_id: int) -> BookMessage:
         received = self.wait(lambda r: getattr(r.message, "update_id", None) == update_id)
@@ -131,23 +131,27 @@ class Harness:
 
     # -- control ---------------------------------------------------------------------------------
 
-    def told(self, kind: str, condition: Callable[[dict[str, Any]], Any] = bool) -> dict[str, Any]:
+    def reported(
+        self, kind: str, condition: Callable[[dict[str, Any]], Any] = bool
+    ) -> dict[str, Any]:
         """The next control message of a kind that meets a condition."""
         while self._router.poll(int(DEADLINE_S * 1000)):
             message = decode_map(self._router.recv_multipart()[1])
             if message["type"] == kind and condition(message):
                 return message
-        raise AssertionError(f"no such {kind}")
+        raise AssertionError(f"no such {kind} message")
 
     def status(self, condition: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
-        status: dict[str, Any] = self.told("heartbeat", lambda m: condition(m["status"]))["status"]
+        status: dict[str, Any] = self.reported("heartbeat", lambda m: condition(m["status"]))[
+            "status"
+        ]
         return status
 
     def command(self, kind: str, **fields: Any) -> None:
         self._router.send_multipart([NAME.encode(), encode_map({"type": kind, **fields})])
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> tuple[int, float, str]:
-        """Exit code, seconds and log."""
+        """Stop the process; exit code, seconds until it ended, and log."""
         assert self.process is not None
         started = time.monotonic()
         self.process.send_signal(number)
@@ -184,12 +188,12 @@ def as_map(stream: Stream) -> dict[str, Any]:
     }
 
 
-def test_what_the_venue_sends_is_on_the_bus_numbered_and_in_order(
+def test_data_is_published_in_order_with_a_sequence_per_topic(
     venue: Venue, harness: Harness
 ) -> None:
     harness.start(venue.url, BTC, BTC_TRADES, ETH)
-    assert harness.told("ready")["endpoints"] == {"market": harness.open}
-    assert harness.link("connected").topics == ()
+    assert {"market": harness.open} == harness.reported("ready")["endpoints"]
+    assert () == harness.link("connected").topics
     snapshot = harness.book(1)
     assert snapshot.is_snapshot
     harness.book(2)
@@ -224,48 +228,46 @@ def test_what_the_venue_sends_is_on_the_bus_numbered_and_in_order(
         (Trade(1791365008334, "Buy", 100.0, 1.0, "0", None, False, False),),
     )
     links = [received for received in harness.received if received.topic == LINK]
-    assert [(link.message.bus_sequence, *link_of(link)[::2]) for link in links] == [
+    assert [
         (1, "connected", ()),
         (2, "subscribed", ("book.linear.BTCUSDT", "book.linear.ETHUSDT", "trade.linear.BTCUSDT")),
-    ]
-    assert harness.subscriber.lost == {NAME: 0}
+    ] == [(link.message.bus_sequence, *link_of(link)[::2]) for link in links]
+    assert {NAME: 0} == harness.subscriber.lost
 
 
-def test_nobody_misses_the_first_snapshot_of_a_worker_that_comes_a_little_later(
+def test_it_connects_when_its_workers_listen_so_that_they_receive_the_first_snapshot(
     venue: Venue, harness: Harness
 ) -> None:
     harness.start(venue.url, BTC, listens=False)
-    harness.told("ready")
-    assert venue.connections == []
+    harness.reported("ready")
+    assert [] == venue.connections
     harness.listen(LINK, BTC.topic_bytes)
     harness.link("connected")
     assert harness.book(1).is_snapshot
 
 
-def test_without_workers_it_connects_all_the_same(venue: Venue, harness: Harness) -> None:
+def test_without_workers_it_connects_after_a_while(venue: Venue, harness: Harness) -> None:
     harness.start(venue.url, BTC, listens=False)
     assert harness.status(lambda s: s["connected"])["session"] > 10**12
-    assert "connecting before all workers listen" in harness.stop()[2]
+    assert "workers not ready, connecting" in harness.stop()[2]
 
 
-def test_a_lost_socket_is_announced_at_once_and_a_new_session_follows(
+def test_a_lost_connection_is_announced_at_once_and_a_new_session_follows(
     venue: Venue, harness: Harness
 ) -> None:
     harness.start(venue.url, BTC)
     first = harness.book(1)
     venue.connections[0].socket.shutdown(socket.SHUT_RDWR)
-    assert harness.link("disconnected", "closed").session == first.session
-    assert harness.link("connected").bus_sequence == 1
+    assert first.session == harness.link("disconnected", "closed").session
+    assert 1 == harness.link("connected").bus_sequence
     second = harness.book(2)
     assert second.session > first.session
-    assert second.bus_sequence == 1
+    assert 1 == second.bus_sequence
     status = harness.status(lambda s: s["reconnects"])
-    assert status["reconnects"] == 1
+    assert 1 == status["reconnects"]
 
 
-def test_commands_add_topics_remove_them_and_ask_for_snapshots(
-    venue: Venue, harness: Harness
-) -> None:
+def test_commands_subscribe_unsubscribe_and_resync(venue: Venue, harness: Harness) -> None:
     harness.start(venue.url, BTC)
     harness.book(1)
     harness.listen(ETH.topic_bytes)
@@ -278,34 +280,32 @@ def test_commands_add_topics_remove_them_and_ask_for_snapshots(
         return ["orderbook.50.ETHUSDT"] in venue.asked("unsubscribe")
 
     until(is_resynced)
-    assert harness.link("unsubscribed", "resync").topics == ("book.linear.ETHUSDT",)
+    assert ("book.linear.ETHUSDT",) == harness.link("unsubscribed", "resync").topics
     assert harness.book(3).is_snapshot
     harness.command("unsubscribe", streams=[as_map(BTC), as_map(BTC_TRADES)])
-    assert harness.link("unsubscribed", "asked").topics == ("book.linear.BTCUSDT",)
-    assert harness.link("unsubscribed", "asked").topics == ("trade.linear.BTCUSDT",)
+    assert ("book.linear.BTCUSDT",) == harness.link("unsubscribed", "asked").topics
+    assert ("trade.linear.BTCUSDT",) == harness.link("unsubscribed", "asked").topics
     status = harness.status(lambda s: s["topics"] == {"orderbook.50.ETHUSDT": "delivering"})
-    assert status["reconnects"] == 0
+    assert 0 == status["reconnects"]
 
 
-def test_changing_the_source_starts_a_new_session_of_the_new_source(harness: Harness) -> None:
+def test_a_change_of_the_source_starts_a_new_session(harness: Harness) -> None:
     sim, live = Venue(), Venue()
     live.update_id = 100
     harness.start(sim.url, BTC, source="sim")
-    assert harness.book(1).source == "sim"
+    assert "sim" == harness.book(1).source
     harness.command("source", source="live", url=live.url)
-    assert harness.link("disconnected", "source_change").source == "sim"
-    assert harness.link("connected").source == "live"
-    assert harness.book(101).source == "live"
+    assert "sim" == harness.link("disconnected", "source_change").source
+    assert "live" == harness.link("connected").source
+    assert "live" == harness.book(101).source
     status = harness.status(lambda s: s["source"] == "live")
-    assert status["url"] == live.url
+    assert live.url == status["url"]
     harness.stop()
     sim.close()
     live.close()
 
 
-def test_trades_that_cannot_be_read_are_told_between_those_that_can(
-    venue: Venue, harness: Harness
-) -> None:
+def test_unreadable_trades_are_announced_in_their_place(venue: Venue, harness: Harness) -> None:
     harness.start(venue.url, BTC, BTC_TRADES)
     harness.book(1)
     good = trade_text("BTCUSDT", "BTCUSDT")
@@ -321,23 +321,23 @@ def test_trades_that_cannot_be_read_are_told_between_those_that_can(
     assert ("trade.linear.BTCUSDT",) == harness.link("subscribed").topics
 
 
-def test_status_and_counters_say_what_happened(venue: Venue, harness: Harness) -> None:
+def test_status_and_counters_show_what_happened(venue: Venue, harness: Harness) -> None:
     nope = Stream(kind="book", category="linear", symbol="NOPEUSDT", depth=50)
     venue.refused.add("orderbook.50.NOPEUSDT")
     harness.start(venue.url, BTC, nope, BTC_TRADES)
-    prometheus = harness.told("ready")["prometheus"]
+    prometheus = harness.reported("ready")["prometheus"]
     rejected = harness.link("rejected", "refused")
-    assert rejected.topics == ("book.linear.NOPEUSDT",)
+    assert ("book.linear.NOPEUSDT",) == rejected.topics
     harness.book(1)
     venue.push("{", trade_text("BTCUSDT", "BTCUSDT"))
     status = harness.status(lambda s: s["trade_messages"] and s["ping_rtt_ms"])
-    assert status["topics"] == {
+    assert {
         "orderbook.50.BTCUSDT": "delivering",
         "orderbook.50.NOPEUSDT": "rejected",
         "publicTrade.BTCUSDT": "delivering",
-    }
+    } == status["topics"]
     assert "handler not found" in status["rejected"]["orderbook.50.NOPEUSDT"]
-    assert status["refused_topics"] == ["orderbook.50.NOPEUSDT"]
+    assert ["orderbook.50.NOPEUSDT"] == status["refused_topics"]
     assert abs(status["last_message_ts_ms"] - time.time() * 1000) < 60_000
     with urllib.request.urlopen(f"http://{prometheus}/metrics", timeout=DEADLINE_S) as answer:
         lines = answer.read().decode().splitlines()
@@ -360,24 +360,24 @@ def test_status_and_counters_say_what_happened(venue: Venue, harness: Harness) -
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_it_stops_promptly_and_says_goodbye(
+def test_it_stops_promptly_and_announces_it(
     venue: Venue, harness: Harness, number: signal.Signals
 ) -> None:
     harness.start(venue.url, BTC)
     harness.book(1)
     code, seconds, errors = harness.stop(number)
-    assert code == 0
+    assert 0 == code
     assert seconds < 1.5
     assert harness.link("disconnected", "stopped")
     assert "Traceback" not in errors
 
 
-def test_it_stops_promptly_while_it_cannot_connect(harness: Harness) -> None:
+def test_it_stops_promptly_while_it_waits_for_the_next_attempt(harness: Harness) -> None:
     settings = ConnectorConfig(backoff_initial_s=60.0)
     harness.start("ws://127.0.0.1:1/", BTC, settings=settings)
     assert harness.status(lambda s: s["reconnects"])["connected"] is False
     code, seconds, _ = harness.stop()
-    assert code == 0
+    assert 0 == code
     assert seconds < 1.5
 
 
@@ -393,28 +393,37 @@ def test_an_option_connector_publishes_each_contract_on_its_own_topic(harness: H
         received = harness.wait(lambda r: isinstance(r.message, TradesMessage))
         assert isinstance(received.message, TradesMessage)
         counts.append((received.topic, len(received.message.trades)))
-    assert counts == [
+    assert [
         (f"trade.option.{call}\0".encode(), 2),
         (f"trade.option.{put}\0".encode(), 1),
-    ]
-    assert venue.asked("subscribe") == [["publicTrade.BTC"]]
+    ] == counts
+    assert [["publicTrade.BTC"]] == venue.asked("subscribe")
     harness.stop()
     venue.close()
 
 
-def test_logs_tell_the_life_story_and_nothing_per_message(venue: Venue, harness: Harness) -> None:
+def test_the_log_has_one_line_per_event_and_none_per_message(
+    venue: Venue, harness: Harness
+) -> None:
     harness.start(venue.url, BTC)
     harness.book(1)
     for update_id in range(2, 200):
         venue.push(book_text("BTCUSDT", update_id, kind="delta"))
     harness.book(199)
     events = [json.loads(line)["event"] for line in harness.stop()[2].splitlines()]
-    assert events == ["starting", "ready", "connected", "subscribed", "stopping", "stopped"]
+    assert [
+        "starting",
+        "ready",
+        "websocket connected",
+        "topics subscribed",
+        "stopping",
+        "stopped",
+    ] == events
 
 
 BUGGY = """
 import sys
-from processes.connector.actor import ConnectorActor
+from bybit_pipeline.processes.connector.actor import ConnectorActor
 from bybit_pipeline.shared.runtime.actor import main
 from bybit_pipeline.shared.settings.specs import ConnectorSpec
 
@@ -433,5 +442,5 @@ def test_a_bug_in_the_socket_thread_is_announced_logged_once_and_ends_with_70(
     assert harness.link("disconnected", "bug")
     assert harness.process is not None
     _, errors = harness.process.communicate(timeout=DEADLINE_S)
-    assert harness.process.returncode == 70
-    assert errors.count("KeyError: 'a bug of ours'") == 1
+    assert 70 == harness.process.returncode
+    assert 1 == errors.count("KeyError: 'a bug of ours'")

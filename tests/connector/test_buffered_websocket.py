@@ -1,4 +1,4 @@
-"""Websocket frames out of one large buffer, compared with the library's own slow reading."""
+"""Websocket frames read through one large buffer, compared with the library's own reading."""
 
 import socket
 import struct
@@ -48,14 +48,14 @@ class Pair:
         self.client.start_reading()
 
     def feed(self, data: bytes) -> list[bytes]:
-        """What one socket read of exactly these bytes gives."""
+        """The messages of one socket read of exactly these bytes."""
         if not data:
             return []
         self.server.sendall(data)
         return self.client.receive()
 
     def sent(self) -> bytes:
-        """What the client has sent."""
+        """The bytes that the client has sent."""
         self.server.setblocking(False)
         with suppress(BlockingIOError):
             return self.server.recv(1 << 20)
@@ -82,7 +82,7 @@ def pair() -> Iterator[Pair]:
 
 
 class Stock(websocket.WebSocket):
-    """The library's websocket, noting the pings that it answers."""
+    """The library's websocket; it records the pings that it answers."""
 
     def __init__(self, sock: socket.socket) -> None:
         super().__init__(skip_utf8_validation=True)
@@ -97,12 +97,12 @@ class Stock(websocket.WebSocket):
 
 
 def read_by_the_library(data: bytes) -> tuple[list[bytes], list[bytes], type[Exception] | None]:
-    """The text messages, the pings and the error that the stock library sees in a whole stream."""
+    """Text messages, pings and error that the library itself reads from a whole stream."""
     server, client = socket.socketpair()
     stock = Stock(client)
 
     def write() -> None:
-        with server, suppress(OSError):  # the reader may leave first
+        with server, suppress(OSError):  # the reader may end first
             server.sendall(data)
 
     writer = threading.Thread(target=write)
@@ -137,22 +137,22 @@ def unmasked_replies(data: bytes) -> list[tuple[int, bytes]]:
 # -- the common case -----------------------------------------------------------------------------
 
 
-def test_all_messages_of_one_read_come_at_once_and_share_its_time(pair: Pair) -> None:
-    assert pair.feed(frame(b"one") + frame(b"") + frame(b"x" * 300)) == [b"one", b"", b"x" * 300]
-    assert pair.client.recv_ts_ns == 1
+def test_all_messages_of_one_read_have_its_receive_time(pair: Pair) -> None:
+    assert [b"one", b"", b"x" * 300] == pair.feed(frame(b"one") + frame(b"") + frame(b"x" * 300))
+    assert 1 == pair.client.recv_ts_ns
     pair.feed(frame(b"two"))
-    assert pair.client.recv_ts_ns == 2
+    assert 2 == pair.client.recv_ts_ns
 
 
 def test_a_message_belongs_to_the_read_that_completes_it(pair: Pair) -> None:
     data = frame(b"x" * 300)
-    assert pair.feed(frame(b"whole") + data[:100]) == [b"whole"]
-    assert pair.feed(data[100:]) == [b"x" * 300]
-    assert pair.client.recv_ts_ns == 2
+    assert [b"whole"] == pair.feed(frame(b"whole") + data[:100])
+    assert [b"x" * 300] == pair.feed(data[100:])
+    assert 2 == pair.client.recv_ts_ns
 
 
 @pytest.mark.parametrize("size", [0, 1, 125, 126, 127, 65535, 65536, 300_000, 1_000_000])
-def test_every_length_is_read(pair: Pair, size: int) -> None:
+def test_messages_of_every_length_encoding_are_read(pair: Pair, size: int) -> None:
     data = frame(b"a") + frame(b"x" * size) + frame(b"b")
     writer = threading.Thread(target=pair.server.sendall, args=(data,))
     writer.start()
@@ -160,7 +160,7 @@ def test_every_length_is_read(pair: Pair, size: int) -> None:
     while len(messages) < 3:
         messages += pair.client.receive()
     writer.join()
-    assert messages == [b"a", b"x" * size, b"b"]
+    assert [b"a", b"x" * size, b"b"] == messages
 
 
 def test_the_buffer_shrinks_after_a_long_message(pair: Pair) -> None:
@@ -169,32 +169,32 @@ def test_the_buffer_shrinks_after_a_long_message(pair: Pair) -> None:
     while not pair.client.receive():
         pass
     writer.join()
-    assert len(pair.client._buffer) == buffered_websocket.BUFFER_BYTES
+    assert buffered_websocket.BUFFER_BYTES == len(pair.client._buffer)
 
 
-def test_nothing_arrives_is_no_message_and_no_error(
+def test_without_bytes_there_is_no_message_and_no_error(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(buffered_websocket, "TICK_S", 0.01)
     pair.client.start_reading()
-    assert pair.client.receive() == []
-    assert pair.client.recv_ts_ns == 0
+    assert [] == pair.client.receive()
+    assert 0 == pair.client.recv_ts_ns
 
 
 # -- the rare frames -----------------------------------------------------------------------------
 
 
-def test_a_ping_between_two_messages_is_answered_and_disturbs_neither(pair: Pair) -> None:
-    assert pair.feed(frame(b"a") + frame(b"hello", PING) + frame(b"b")) == [b"a", b"b"]
-    assert unmasked_replies(pair.sent()) == [(PONG, b"hello")]
+def test_a_ping_between_two_messages_is_answered(pair: Pair) -> None:
+    assert [b"a", b"b"] == pair.feed(frame(b"a") + frame(b"hello", PING) + frame(b"b"))
+    assert [(PONG, b"hello")] == unmasked_replies(pair.sent())
 
 
-def test_an_unasked_pong_is_ignored(pair: Pair) -> None:
-    assert pair.feed(frame(b"", PONG) + frame(b"a") + frame(b"x", PONG)) == [b"a"]
-    assert pair.sent() == b""
+def test_an_unsolicited_pong_is_ignored(pair: Pair) -> None:
+    assert [b"a"] == pair.feed(frame(b"", PONG) + frame(b"a") + frame(b"x", PONG))
+    assert b"" == pair.sent()
 
 
-def test_fragments_are_joined_also_around_a_ping(pair: Pair) -> None:
+def test_fragments_are_joined_also_with_a_ping_between_them(pair: Pair) -> None:
     data = (
         frame(b"ab", TEXT, final=False)
         + frame(b"p", PING)
@@ -202,39 +202,39 @@ def test_fragments_are_joined_also_around_a_ping(pair: Pair) -> None:
         + frame(b"", CONTINUATION)
         + frame(b"next")
     )
-    assert pair.feed(data) == [b"abcd", b"next"]
-    assert unmasked_replies(pair.sent()) == [(PONG, b"p")]
+    assert [b"abcd", b"next"] == pair.feed(data)
+    assert [(PONG, b"p")] == unmasked_replies(pair.sent())
 
 
 def test_a_whole_message_inside_a_fragmented_one_fails_the_connection(pair: Pair) -> None:
-    assert pair.feed(frame(b"begun", TEXT, final=False)) == []
-    assert pair.feed(frame(b"intruder")) == []
+    assert [] == pair.feed(frame(b"begun", TEXT, final=False))
+    assert [] == pair.feed(frame(b"intruder"))
     with pytest.raises(websocket.WebSocketProtocolException):
         pair.client.receive()
 
 
-def test_binary_messages_come_apart_with_their_place_among_the_others(pair: Pair) -> None:
+def test_binary_messages_are_returned_separately_with_their_position(pair: Pair) -> None:
     data = frame(b"a", BINARY, final=False) + frame(b"b", CONTINUATION)
-    assert pair.feed(frame(b"x", BINARY) + frame(b"one") + data + frame(b"two")) == [b"one", b"two"]
-    assert pair.client.binaries == [(0, b"x"), (1, b"ab")]
-    assert pair.feed(frame(b"three")) == [b"three"]
-    assert pair.client.binaries == []
+    assert [b"one", b"two"] == pair.feed(frame(b"x", BINARY) + frame(b"one") + data + frame(b"two"))
+    assert [(0, b"x"), (1, b"ab")] == pair.client.binaries
+    assert [b"three"] == pair.feed(frame(b"three"))
+    assert [] == pair.client.binaries
 
 
 def test_a_close_frame_ends_the_connection_after_the_messages_before_it(pair: Pair) -> None:
     closing = frame(struct.pack("!H", 1001) + b"maintenance", CLOSE)
-    assert pair.feed(frame(b"last") + closing + frame(b"never")) == [b"last"]
+    assert [b"last"] == pair.feed(frame(b"last") + closing + frame(b"never"))
     with pytest.raises(ClosedByServer) as caught:
         pair.client.receive()
-    assert (caught.value.code, caught.value.reason) == (1001, "maintenance")
-    assert unmasked_replies(pair.sent()) == [(CLOSE, struct.pack("!H", 1001))]
+    assert (1001, "maintenance") == (caught.value.code, caught.value.reason)
+    assert [(CLOSE, struct.pack("!H", 1001))] == unmasked_replies(pair.sent())
 
 
 def test_a_close_frame_without_a_code_is_1005(pair: Pair) -> None:
     pair.feed(frame(b"", CLOSE))
     with pytest.raises(ClosedByServer) as caught:
         pair.client.receive()
-    assert caught.value.code == 1005
+    assert 1005 == caught.value.code
 
 
 @pytest.mark.parametrize(
@@ -254,43 +254,43 @@ def test_a_close_frame_without_a_code_is_1005(pair: Pair) -> None:
         pytest.param(frame(b"a", TEXT, final=False) + frame(b"b", TEXT), id="two beginnings"),
     ],
 )
-def test_what_a_server_must_not_send_fails_the_connection(pair: Pair, data: bytes) -> None:
-    assert pair.feed(frame(b"before") + data + frame(b"after")) == [b"before"]
+def test_a_forbidden_frame_fails_the_connection(pair: Pair, data: bytes) -> None:
+    assert [b"before"] == pair.feed(frame(b"before") + data + frame(b"after"))
     with pytest.raises(websocket.WebSocketProtocolException):
         pair.client.receive()
 
 
-def test_a_masked_or_compressed_frame_is_refused_before_it_is_complete(pair: Pair) -> None:
+def test_a_masked_or_compressed_frame_is_rejected_before_it_is_complete(pair: Pair) -> None:
     pair.feed(frame(b"x" * 70_000, reserved=4)[:20])
     with pytest.raises(websocket.WebSocketProtocolException):
         pair.client.receive()
 
 
-def test_a_message_that_is_too_large_is_refused_from_its_header(pair: Pair) -> None:
+def test_a_message_that_is_too_large_is_rejected_by_its_header(pair: Pair) -> None:
     pair.feed(b"\x81\x7f" + struct.pack("!Q", MAX_FRAME_BYTES + 1))
     with pytest.raises(FrameTooLarge):
         pair.client.receive()
 
 
-def test_fragments_count_together_towards_the_limit(
+def test_the_limit_is_for_all_fragments_of_a_message_together(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(buffered_websocket, "MAX_FRAME_BYTES", 1000)
     pair.feed(frame(b"x" * 600, TEXT, final=False) + frame(b"x" * 600, CONTINUATION))
     with pytest.raises(FrameTooLarge) as caught:
         pair.client.receive()
-    assert caught.value.size == 1200
+    assert 1200 == caught.value.size
 
 
-def test_the_end_of_the_stream_is_said_after_the_last_message(pair: Pair) -> None:
+def test_the_end_of_the_stream_is_reported_after_the_last_message(pair: Pair) -> None:
     pair.server.sendall(frame(b"last") + frame(b"cut short")[:5])
     pair.server.close()
-    assert pair.client.receive() == [b"last"]
+    assert [b"last"] == pair.client.receive()
     with pytest.raises(websocket.WebSocketConnectionClosedException):
         pair.client.receive()
 
 
-def test_a_peer_that_takes_no_data_is_an_error_and_no_endless_wait(
+def test_sending_to_a_peer_that_does_not_read_fails_after_a_timeout(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(buffered_websocket, "SEND_TIMEOUT_S", 0.05)
@@ -306,7 +306,7 @@ PAYLOADS = st.binary(max_size=40) | st.sampled_from([b"x" * 125, b"y" * 126, b"z
 
 @st.composite
 def streams(draw: st.DrawFn) -> bytes:
-    """A stream of valid frames, with now and then one that is not."""
+    """A stream of frames, a few of them invalid."""
     parts: list[bytes] = []
     for _ in range(draw(st.integers(1, 8))):
         kind = draw(st.sampled_from(["text"] * 6 + ["fragments", "ping", "pong", "binary", "bad"]))
@@ -337,13 +337,13 @@ def streams(draw: st.DrawFn) -> bytes:
 
 
 SOCKET_BYTES = 50_000
-"""Less than a socket holds, so that the test can write before it reads."""
+"""Less than the buffer of a socket, so that the test can write before it reads."""
 
 
 def read_in_pieces(
     data: bytes, cuts: list[int]
 ) -> tuple[list[bytes], list[bytes], type[Exception] | None]:
-    """The same of the buffered websocket, which gets the stream in pieces."""
+    """The same, read by the buffered websocket from a stream in pieces."""
     pair = Pair()
     messages: list[bytes] = []
     error: type[Exception] | None = None
@@ -368,7 +368,7 @@ def read_in_pieces(
 
 @settings(max_examples=200, deadline=None)
 @given(data=streams(), cuts=st.lists(st.integers(0, 10_000), max_size=12))
-def test_however_the_bytes_arrive_the_messages_are_those_of_the_library(
+def test_the_messages_equal_those_of_the_library_however_the_bytes_are_split(
     data: bytes, cuts: list[int]
 ) -> None:
     assert read_by_the_library(data) == read_in_pieces(data, cuts)

@@ -1,4 +1,4 @@
-"""Opening a connection, and the word for every way in which that can fail."""
+"""Opening a connection, and the reason of every failure."""
 
 import socket
 import ssl
@@ -13,8 +13,8 @@ from bybit_pipeline.processes.connector.connection import Connection, failure_re
 DEADLINE_S = 10.0
 
 
-def answering(answer: bytes) -> tuple[socket.socket, str]:
-    """A server that gives every connection the same answer."""
+def responding(response: bytes) -> tuple[socket.socket, str]:
+    """A server that sends the same response on every connection."""
     server = socket.create_server(("127.0.0.1", 0))
 
     def serve_all() -> None:
@@ -22,7 +22,7 @@ def answering(answer: bytes) -> tuple[socket.socket, str]:
             while True:
                 connection, _ = server.accept()
                 connection.recv(4096)
-                connection.sendall(answer)
+                connection.sendall(response)
                 connection.close()
 
     threading.Thread(target=serve_all, daemon=True).start()
@@ -36,7 +36,7 @@ def close_listener(server: socket.socket) -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "reason"),
+    ("response", "reason"),
     [
         (b"HTTP/1.1 403 Forbidden\r\n\r\n", "forbidden"),
         (b"HTTP/1.1 429 Too Many Requests\r\ncontent-length: 2\r\n\r\nno", "rate_limited"),
@@ -51,9 +51,9 @@ def close_listener(server: socket.socket) -> None:
         (b"", "closed"),
     ],
 )
-def test_what_is_no_websocket_server_has_a_word(answer: bytes, reason: str) -> None:
-    server, url = answering(answer)
-    with pytest.raises(Exception) as caught:  # noqa: PT011 - the word is what counts
+def test_every_response_that_is_not_an_upgrade_has_a_reason(response: bytes, reason: str) -> None:
+    server, url = responding(response)
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - the reason counts
         Connection(url).open(DEADLINE_S)
     close_listener(server)
     assert reason == failure_reason(caught.value), repr(caught.value)
@@ -66,35 +66,35 @@ def test_what_is_no_websocket_server_has_a_word(answer: bytes, reason: str) -> N
         ("ws://127.0.0.1:1/", "refused"),
     ],
 )
-def test_a_host_that_is_not_there_has_a_word(url: str, reason: str) -> None:
-    with pytest.raises(OSError) as caught:  # noqa: PT011 - the word is what counts
+def test_a_missing_host_has_a_reason(url: str, reason: str) -> None:
+    with pytest.raises(OSError) as caught:  # noqa: PT011 - the reason counts
         Connection(url).open(DEADLINE_S)
     assert reason == failure_reason(caught.value)
 
 
-def test_a_server_that_never_answers_is_a_timeout() -> None:
+def test_a_server_that_does_not_respond_is_a_timeout() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         connection = Connection(f"ws://127.0.0.1:{server.getsockname()[1]}/")
-        with pytest.raises(Exception) as caught:  # noqa: PT011 - the word is what counts
+        with pytest.raises(Exception) as caught:  # noqa: PT011 - the reason counts
             connection.open(0.05)
-    assert failure_reason(caught.value) == "timeout"
+    assert "timeout" == failure_reason(caught.value)
 
 
-def test_a_certificate_that_nobody_vouches_for_is_refused(certificate: tuple[Path, Path]) -> None:
+def test_an_untrusted_certificate_is_rejected(certificate: tuple[Path, Path]) -> None:
     server = tls_server(*certificate)
-    with pytest.raises(OSError) as caught:  # noqa: PT011 - the word is what counts
+    with pytest.raises(OSError) as caught:  # noqa: PT011 - the reason counts
         Connection(f"wss://localhost:{server.getsockname()[1]}/").open(DEADLINE_S)
-    assert failure_reason(caught.value) == "tls"
+    assert "tls" == failure_reason(caught.value)
     close_listener(server)
 
 
-def test_a_certificate_of_another_host_is_refused(certificate: tuple[Path, Path]) -> None:
-    """Also one that is trusted: whoever has it could otherwise pass for Bybit."""
+def test_a_certificate_of_another_host_is_rejected(certificate: tuple[Path, Path]) -> None:
+    """Also if it is trusted: its owner could pose as Bybit."""
     server = tls_server(*certificate)
     trusting = ssl.create_default_context(cafile=str(certificate[0]))
     with pytest.raises(ssl.SSLCertVerificationError, match="mismatch") as caught:
         Connection(f"wss://127.0.0.1:{server.getsockname()[1]}/", tls=trusting).open(DEADLINE_S)
-    assert failure_reason(caught.value) == "tls"
+    assert "tls" == failure_reason(caught.value)
     close_listener(server)
 
 
@@ -115,7 +115,9 @@ def tls_server(cert: Path, key: Path) -> socket.socket:
     return server
 
 
-@pytest.mark.parametrize("url", ["http://x/", "127.0.0.1:80", "wss://", "", "ws:///x", "ws://h:x/"])
-def test_an_address_that_is_none_is_refused_at_once(url: str) -> None:
-    with pytest.raises(ValueError):  # noqa: PT011 - also urllib's own text
+@pytest.mark.parametrize(
+    "url", ["http://x/", "127.0.0.1:80", "wss://", "", "ws:///x", "ws://h:x/", "ws://[::1/"]
+)
+def test_a_url_that_is_not_a_websocket_address_is_rejected(url: str) -> None:
+    with pytest.raises(ValueError, match="is not a websocket address; use ws://"):
         parse_url(url)

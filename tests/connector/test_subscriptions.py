@@ -1,8 +1,9 @@
-"""Requests, acks, refusals, resyncs: what one connection is subscribed to."""
+"""Requests, acks, refusals and resyncs of the topics of one connection."""
 
 import json
 import re
 from collections.abc import Iterator
+from itertools import chain, repeat
 
 import pytest
 from hypothesis import given, settings
@@ -26,7 +27,7 @@ ALREADY = "error:already subscribed,topic:"
 
 
 class Request:
-    """A request as the venue reads it."""
+    """A request as the exchange reads it."""
 
     def __init__(self, text: str) -> None:
         body = json.loads(text)
@@ -58,12 +59,12 @@ def connected(*topics: str) -> tuple[Subscriptions, list[Request]]:
 
 
 def delivering(*topics: str) -> Subscriptions:
-    """Subscriptions whose topics have all been acked and delivered at time 0."""
+    """Subscriptions with all topics acked and delivering since time 0."""
     subscriptions, requests = connected(*topics)
     for request in requests:
         subscriptions.on_ack(granted(request), 0.0)
     for topic in topics:
-        assert subscriptions.on_data(topic, True, 0.0) == "pass"
+        assert "pass" == subscriptions.on_data(topic, True, 0.0)
     subscriptions.take_events()
     return subscriptions
 
@@ -75,84 +76,84 @@ def kinds(subscriptions: Subscriptions) -> list[tuple[str, str, str]]:
 # -- subscribing ---------------------------------------------------------------------------------
 
 
-def test_nothing_is_sent_before_the_connection_stands() -> None:
+def test_nothing_is_sent_before_there_is_a_connection() -> None:
     subscriptions = Subscriptions(ack_timeout_s=ACK_S)
     subscriptions.subscribe([BTC], 0.0)
     subscriptions.on_time(100.0)
-    assert sent(subscriptions) == []
-    assert subscriptions.states() == {BTC: "pending"}
+    assert [] == sent(subscriptions)
+    assert {BTC: "pending"} == subscriptions.states()
 
 
-def test_requests_hold_at_most_ten_topics_and_have_their_own_ids() -> None:
+def test_a_request_has_at_most_ten_topics_and_an_id_of_its_own() -> None:
     topics = [f"orderbook.50.S{n}USDT" for n in range(25)]
     _, requests = connected(*topics)
-    assert [len(request.args) for request in requests] == [10, 10, 5]
+    assert [10, 10, 5] == [len(request.args) for request in requests]
     assert [topic for request in requests for topic in request.args] == topics
-    assert len({request.req_id for request in requests}) == 3
+    assert 3 == len({request.req_id for request in requests})
 
 
-def test_ids_are_not_used_again_on_the_next_connection() -> None:
+def test_ids_are_not_reused_on_the_next_connection() -> None:
     subscriptions, [first] = connected(BTC)
     subscriptions.on_disconnected()
     subscriptions.on_connected(20.0)
     [second] = sent(subscriptions)
     assert first.req_id != second.req_id
-    assert second.args == [BTC]
+    assert [BTC] == second.args
 
 
-def test_a_topic_that_is_none_is_refused_before_it_is_sent() -> None:
+def test_an_invalid_topic_is_rejected_before_it_is_sent() -> None:
     with pytest.raises(ValueError, match=r"kline\.1\.BTCUSDT"):
         Subscriptions(ack_timeout_s=ACK_S).subscribe(["kline.1.BTCUSDT"], 0.0)
 
 
-def test_topics_go_from_pending_over_confirmed_to_delivering() -> None:
+def test_topics_change_from_pending_to_confirmed_to_delivering() -> None:
     subscriptions, [request] = connected(BTC, BTC_TRADES)
-    assert subscriptions.states() == {BTC: "pending", BTC_TRADES: "pending"}
+    assert {BTC: "pending", BTC_TRADES: "pending"} == subscriptions.states()
     subscriptions.on_ack(granted(request), 0.1)
-    assert subscriptions.states() == {BTC: "confirmed", BTC_TRADES: "confirmed"}
-    assert kinds(subscriptions) == [("subscribed", BTC, ""), ("subscribed", BTC_TRADES, "")]
-    assert subscriptions.on_data(BTC, True, 0.2) == "pass"
-    assert subscriptions.states() == {BTC: "delivering", BTC_TRADES: "confirmed"}
-    assert subscriptions.flowing == {BTC}
-    assert kinds(subscriptions) == []
+    assert {BTC: "confirmed", BTC_TRADES: "confirmed"} == subscriptions.states()
+    assert [("subscribed", BTC, ""), ("subscribed", BTC_TRADES, "")] == kinds(subscriptions)
+    assert "pass" == subscriptions.on_data(BTC, True, 0.2)
+    assert {BTC: "delivering", BTC_TRADES: "confirmed"} == subscriptions.states()
+    assert {BTC} == subscriptions.flowing
+    assert [] == kinds(subscriptions)
 
 
 def test_data_before_the_ack_counts_as_the_ack() -> None:
     subscriptions, [request] = connected(BTC)
-    assert subscriptions.on_data(BTC, True, 0.1) == "pass"
-    assert kinds(subscriptions) == [("subscribed", BTC, "")]
+    assert "pass" == subscriptions.on_data(BTC, True, 0.1)
+    assert [("subscribed", BTC, "")] == kinds(subscriptions)
     subscriptions.on_ack(granted(request), 0.2)
     subscriptions.on_time(100.0)
-    assert subscriptions.states() == {BTC: "delivering"}
-    assert sent(subscriptions) == []
-    assert kinds(subscriptions) == []
+    assert {BTC: "delivering"} == subscriptions.states()
+    assert [] == sent(subscriptions)
+    assert [] == kinds(subscriptions)
 
 
 def test_a_delta_before_the_snapshot_is_dropped_and_counted() -> None:
     subscriptions, [request] = connected(BTC)
     subscriptions.on_ack(granted(request), 0.1)
-    assert subscriptions.on_data(BTC, False, 0.2) == "unexpected"
-    assert subscriptions.unexpected == 1
-    assert subscriptions.flowing == set()
+    assert "unexpected" == subscriptions.on_data(BTC, False, 0.2)
+    assert 1 == subscriptions.unexpected
+    assert set() == subscriptions.flowing
 
 
-def test_a_topic_nobody_asked_for_is_unknown() -> None:
-    assert delivering(BTC).on_data(ETH, True, 1.0) == "unknown"
+def test_a_topic_that_was_never_subscribed_is_unknown() -> None:
+    assert "unknown" == delivering(BTC).on_data(ETH, True, 1.0)
 
 
-def test_a_spot_ack_without_id_answers_the_oldest_request_of_its_kind() -> None:
+def test_a_spot_ack_without_id_is_for_the_oldest_request_with_its_op() -> None:
     topics = [f"orderbook.50.S{n}USDT" for n in range(20)]
     subscriptions, _ = connected(*topics)
     subscriptions.on_ack(Ack(True, "subscribe", "", "subscribe"), 0.1)
     states = subscriptions.states()
-    assert [states[topic] for topic in topics] == ["confirmed"] * 10 + ["pending"] * 10
+    assert ["confirmed"] * 10 + ["pending"] * 10 == [states[topic] for topic in topics]
 
 
 def test_an_ack_with_an_unknown_id_changes_nothing() -> None:
     subscriptions, _ = connected(BTC)
     subscriptions.on_ack(Ack(True, "subscribe", "strange", ""), 0.1)
-    assert subscriptions.states() == {BTC: "pending"}
-    assert subscriptions.unmatched == 1
+    assert {BTC: "pending"} == subscriptions.states()
+    assert 1 == subscriptions.unmatched
 
 
 # -- options -------------------------------------------------------------------------------------
@@ -163,27 +164,27 @@ CALL, PUT = "orderbook.25.BTC-30OCT26-100000-C", "orderbook.25.BTC-30OCT26-10000
 def test_an_option_ack_is_matched_by_its_topics() -> None:
     subscriptions, _ = connected(CALL, PUT, "publicTrade.BTC")
     subscriptions.on_ack(Ack(True, None, "", "", (CALL, "publicTrade.BTC")), 0.1)
-    assert subscriptions.states() == {
+    assert {
         CALL: "confirmed",
         PUT: "pending",
         "publicTrade.BTC": "confirmed",
-    }
+    } == subscriptions.states()
     subscriptions.on_ack(Ack(True, None, "", "", (PUT,)), 0.2)
-    assert subscriptions.states()[PUT] == "confirmed"
+    assert "confirmed" == subscriptions.states()[PUT]
 
 
-def test_an_option_topic_in_fail_topics_is_rejected_alone() -> None:
+def test_only_the_option_topics_in_fail_topics_are_rejected() -> None:
     subscriptions, _ = connected(CALL, PUT)
     subscriptions.on_ack(Ack(False, None, "", "", (CALL,), (PUT,)), 0.1)
-    assert subscriptions.states() == {CALL: "confirmed", PUT: "rejected"}
+    assert {CALL: "confirmed", PUT: "rejected"} == subscriptions.states()
     assert PUT in subscriptions.rejected()
 
 
-def test_option_topics_that_an_ack_leaves_out_are_sent_again() -> None:
+def test_option_topics_missing_from_an_ack_are_sent_again() -> None:
     subscriptions, _ = connected(CALL, PUT)
     subscriptions.on_ack(Ack(True, None, "", "", (CALL,)), 0.1)
     subscriptions.on_time(ACK_S)
-    assert [request.args for request in sent(subscriptions)] == [[PUT]]
+    assert [[PUT]] == [request.args for request in sent(subscriptions)]
 
 
 def test_an_option_unsubscribe_ack_ends_a_resync() -> None:
@@ -192,107 +193,107 @@ def test_an_option_unsubscribe_ack_ends_a_resync() -> None:
     subscriptions.on_time(5.0)
     subscriptions.take_requests()
     subscriptions.on_ack(Ack(True, None, "", "", (CALL,)), 5.1)
-    assert repr(sent(subscriptions)) == f"[subscribe ['{CALL}']]"
-    assert subscriptions.flowing == {PUT}
+    assert f"[subscribe ['{CALL}']]" == repr(sent(subscriptions))
+    assert {PUT} == subscriptions.flowing
 
 
 # -- refusals ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("text", [NOT_FOUND + NOPE, f"Invalid symbol :[{NOPE}]"])
-def test_the_named_topic_is_dropped_and_the_rest_sent_again(text: str) -> None:
+def test_the_named_topic_is_rejected_and_the_others_are_sent_again(text: str) -> None:
     subscriptions, [request] = connected(BTC, NOPE, ETH)
     subscriptions.on_ack(refused(request, text), 0.1)
     [second] = sent(subscriptions)
-    assert second.args == [BTC, ETH]
+    assert [BTC, ETH] == second.args
     subscriptions.on_ack(granted(second), 0.2)
-    assert subscriptions.states() == {BTC: "confirmed", NOPE: "rejected", ETH: "confirmed"}
-    assert subscriptions.rejected() == {NOPE: text}
-    assert subscriptions.refused() == [NOPE]
+    assert {BTC: "confirmed", NOPE: "rejected", ETH: "confirmed"} == subscriptions.states()
+    assert {NOPE: text} == subscriptions.rejected()
+    assert [NOPE] == subscriptions.refused()
     assert Event("rejected", NOPE, "refused", text) in subscriptions.take_events()
 
 
-def test_already_subscribed_is_confirmed() -> None:
+def test_already_subscribed_counts_as_confirmed() -> None:
     subscriptions, [request] = connected(BTC, ETH)
     subscriptions.on_ack(refused(request, ALREADY + ETH), 0.1)
     [second] = sent(subscriptions)
-    assert second.args == [BTC]
-    assert subscriptions.states() == {BTC: "pending", ETH: "confirmed"}
+    assert [BTC] == second.args
+    assert {BTC: "pending", ETH: "confirmed"} == subscriptions.states()
 
 
 @pytest.mark.parametrize("text", ["args size >10", "", NOT_FOUND + "orderbook.50.OTHER"])
-def test_a_refusal_that_names_none_of_them_is_repaired_one_by_one(text: str) -> None:
+def test_after_a_refusal_without_a_name_each_topic_is_sent_alone(text: str) -> None:
     subscriptions, [request] = connected(BTC, ETH, NOPE)
     subscriptions.on_ack(refused(request, text), 0.1)
     alone = sent(subscriptions)
-    assert [request.args for request in alone] == [[BTC], [ETH], [NOPE]]
+    assert [[BTC], [ETH], [NOPE]] == [request.args for request in alone]
     subscriptions.on_ack(granted(alone[0]), 0.2)
     subscriptions.on_ack(granted(alone[1]), 0.2)
     subscriptions.on_ack(refused(alone[2], "no"), 0.2)
-    assert subscriptions.states() == {BTC: "confirmed", ETH: "confirmed", NOPE: "rejected"}
-    assert sent(subscriptions) == []
+    assert {BTC: "confirmed", ETH: "confirmed", NOPE: "rejected"} == subscriptions.states()
+    assert [] == sent(subscriptions)
 
 
-def test_a_rejected_topic_is_tried_alone_on_the_next_connection() -> None:
+def test_a_rejected_topic_is_sent_alone_on_the_next_connection() -> None:
     subscriptions, [request] = connected(BTC, NOPE)
     subscriptions.on_ack(refused(request, NOT_FOUND + NOPE), 0.1)
     subscriptions.on_disconnected()
     subscriptions.take_requests()
     subscriptions.on_connected(20.0)
-    assert [request.args for request in sent(subscriptions)] == [[BTC], [NOPE]]
+    assert [[BTC], [NOPE]] == [request.args for request in sent(subscriptions)]
 
 
-def test_topics_beyond_the_budget_of_a_connection_are_rejected_by_name() -> None:
+def test_topics_above_the_limit_of_a_connection_are_rejected_by_name() -> None:
     topics = [f"orderbook.50.{'X' * 40}{n:04}" for n in range(500)]
     subscriptions, requests = connected(*topics)
     args = [topic for request in requests for topic in request.args]
     assert len(json.dumps(args, separators=(",", ":"))) <= 21_000
-    assert args == topics[: len(args)]
-    assert set(subscriptions.rejected()) == set(topics[len(args) :])
-    assert {event.reason for event in subscriptions.take_events()} == {"full"}
+    assert topics[: len(args)] == args
+    assert set(topics[len(args) :]) == set(subscriptions.rejected())
+    assert {"full"} == {event.reason for event in subscriptions.take_events()}
 
 
 # -- lost acks -----------------------------------------------------------------------------------
 
 
-def test_a_request_without_an_ack_is_sent_again_then_given_up_by_name() -> None:
+def test_a_request_without_an_ack_is_repeated_and_then_its_topics_are_rejected() -> None:
     subscriptions, [first] = connected(BTC)
     for attempt in range(1, MAX_TRIES):
         subscriptions.on_time(ACK_S * attempt - 0.1)
-        assert sent(subscriptions) == []
+        assert [] == sent(subscriptions)
         subscriptions.on_time(ACK_S * attempt)
         [again] = sent(subscriptions)
-        assert again.args == [BTC]
+        assert [BTC] == again.args
         assert again.req_id != first.req_id
     subscriptions.on_time(ACK_S * MAX_TRIES)
-    assert sent(subscriptions) == []
-    assert kinds(subscriptions) == [("unanswered", BTC, "")] * 2 + [("rejected", BTC, "no_ack")]
-    assert subscriptions.refused() == []
-    assert subscriptions.unanswered == MAX_TRIES
+    assert [] == sent(subscriptions)
+    assert [("unanswered", BTC, "")] * 2 + [("rejected", BTC, "no_ack")] == kinds(subscriptions)
+    assert [] == subscriptions.refused()
+    assert MAX_TRIES == subscriptions.unanswered
 
 
-def test_a_rejected_topic_whose_snapshot_comes_after_all_is_delivering() -> None:
+def test_a_snapshot_of_a_rejected_topic_makes_it_delivering() -> None:
     subscriptions, _ = connected(BTC)
     for attempt in range(1, MAX_TRIES + 1):
         subscriptions.on_time(ACK_S * attempt)
-    assert subscriptions.on_data(BTC, False, 50.0) == "unexpected"
-    assert subscriptions.on_data(BTC, True, 50.0) == "pass"
-    assert subscriptions.states() == {BTC: "delivering"}
-    assert subscriptions.rejected() == {}
+    assert "unexpected" == subscriptions.on_data(BTC, False, 50.0)
+    assert "pass" == subscriptions.on_data(BTC, True, 50.0)
+    assert {BTC: "delivering"} == subscriptions.states()
+    assert {} == subscriptions.rejected()
 
 
-# -- confirmed, but silent -----------------------------------------------------------------------
+# -- confirmed without data ----------------------------------------------------------------------
 
 
 def test_trades_may_be_silent() -> None:
     subscriptions, [request] = connected(BTC_TRADES)
     subscriptions.on_ack(granted(request), 0.0)
     subscriptions.on_time(10_000.0)
-    assert sent(subscriptions) == []
-    assert subscriptions.states() == {BTC_TRADES: "confirmed"}
+    assert [] == sent(subscriptions)
+    assert {BTC_TRADES: "confirmed"} == subscriptions.states()
 
 
-def test_a_book_that_is_confirmed_but_never_comes_is_noticed_and_named() -> None:
+def test_a_confirmed_book_without_a_snapshot_is_retried_and_then_rejected() -> None:
     subscriptions, [request] = connected(BTC, ETH)
     subscriptions.on_ack(granted(request), 0.0)
     subscriptions.on_data(BTC, True, 0.1)
@@ -300,13 +301,13 @@ def test_a_book_that_is_confirmed_but_never_comes_is_noticed_and_named() -> None
     for _ in range(MAX_TRIES):
         now += ACK_S
         subscriptions.on_time(now)
-        for again in sent(subscriptions):  # unsubscribe, and then subscribe
+        for again in sent(subscriptions):  # first unsubscribe, then subscribe
             subscriptions.on_ack(granted(again), now)
             for last in sent(subscriptions):
                 subscriptions.on_ack(granted(last), now)
         served.append(subscriptions.states()[BTC])
-    assert served == ["delivering"] * MAX_TRIES
-    assert subscriptions.states()[ETH] == "rejected"
+    assert ["delivering"] * MAX_TRIES == served
+    assert "rejected" == subscriptions.states()[ETH]
     events = kinds(subscriptions)
     assert ("rejected", ETH, "no_data") in events
     assert ("silent", ETH, "") in events
@@ -321,41 +322,41 @@ def test_a_resync_unsubscribes_waits_for_the_ack_and_subscribes_again() -> None:
     assert subscriptions.resync(BTC, 5.0)
     subscriptions.on_time(5.0)
     [leave] = sent(subscriptions)
-    assert repr(leave) == f"unsubscribe ['{BTC}']"
+    assert f"unsubscribe ['{BTC}']" == repr(leave)
     assert BTC in subscriptions.flowing, "until the ack its deltas still continue the book"
     subscriptions.on_ack(granted(leave), 5.1)
     [join] = sent(subscriptions)
-    assert repr(join) == f"subscribe ['{BTC}']"
-    assert subscriptions.flowing == {ETH}
-    assert subscriptions.on_data(BTC, False, 5.2) == "unexpected"
+    assert f"subscribe ['{BTC}']" == repr(join)
+    assert {ETH} == subscriptions.flowing
+    assert "unexpected" == subscriptions.on_data(BTC, False, 5.2)
     subscriptions.on_ack(granted(join), 5.3)
-    assert subscriptions.on_data(BTC, True, 5.4) == "pass"
-    assert subscriptions.flowing == {BTC, ETH}
-    assert kinds(subscriptions) == [("unsubscribed", BTC, "resync"), ("subscribed", BTC, "")]
+    assert "pass" == subscriptions.on_data(BTC, True, 5.4)
+    assert {BTC, ETH} == subscriptions.flowing
+    assert [("unsubscribed", BTC, "resync"), ("subscribed", BTC, "")] == kinds(subscriptions)
 
 
-def test_many_resync_requests_of_a_topic_are_one() -> None:
+def test_repeated_resync_requests_of_a_topic_are_one_resync() -> None:
     subscriptions = delivering(BTC)
     for tenth in range(20):
         subscriptions.resync(BTC, 5.0 + tenth / 10)
         subscriptions.on_time(5.0 + tenth / 10)
-    assert repr(sent(subscriptions)) == f"[unsubscribe ['{BTC}']]"
+    assert f"[unsubscribe ['{BTC}']]" == repr(sent(subscriptions))
 
 
-def test_resyncs_of_many_topics_share_requests() -> None:
+def test_resyncs_of_several_topics_share_requests() -> None:
     topics = [f"orderbook.50.S{n}USDT" for n in range(12)]
     subscriptions = delivering(*topics)
     for topic in topics:
         subscriptions.resync(topic, 5.0)
     subscriptions.on_time(5.0)
-    assert [len(request.args) for request in sent(subscriptions)] == [10, 2]
+    assert [10, 2] == [len(request.args) for request in sent(subscriptions)]
 
 
-def test_a_request_that_crossed_the_snapshot_on_its_way_is_answered_by_it() -> None:
+def test_a_resync_request_just_after_a_snapshot_is_answered_by_it() -> None:
     subscriptions = delivering(BTC)
     subscriptions.resync(BTC, RESYNC_SETTLE_S / 2)
     subscriptions.on_time(100.0)
-    assert sent(subscriptions) == []
+    assert [] == sent(subscriptions)
 
 
 def test_resyncs_of_one_topic_are_rate_limited() -> None:
@@ -365,12 +366,12 @@ def test_resyncs_of_one_topic_are_rate_limited() -> None:
     for _ in range(2):
         for request in sent(subscriptions):
             subscriptions.on_ack(granted(request), 5.01)
-    assert subscriptions.on_data(BTC, True, 5.02) == "pass"
+    assert "pass" == subscriptions.on_data(BTC, True, 5.02)
     subscriptions.resync(BTC, 5.02 + RESYNC_SETTLE_S)
     subscriptions.on_time(5.02 + RESYNC_SETTLE_S)
-    assert sent(subscriptions) == []
+    assert [] == sent(subscriptions)
     subscriptions.on_time(5.0 + RESYNC_INTERVAL_S)
-    assert repr(sent(subscriptions)) == f"[unsubscribe ['{BTC}']]"
+    assert f"[unsubscribe ['{BTC}']]" == repr(sent(subscriptions))
 
 
 def test_a_resync_of_trades_or_of_an_unknown_topic_sends_nothing() -> None:
@@ -378,10 +379,10 @@ def test_a_resync_of_trades_or_of_an_unknown_topic_sends_nothing() -> None:
     assert subscriptions.resync(BTC_TRADES, 5.0)
     assert not subscriptions.resync(ETH, 5.0)
     subscriptions.on_time(5.0)
-    assert sent(subscriptions) == []
+    assert [] == sent(subscriptions)
 
 
-def test_a_rejected_book_is_tried_again_now_and_then_when_its_snapshot_is_asked_for() -> None:
+def test_resync_requests_retry_a_rejected_book_once_a_minute() -> None:
     subscriptions, [request] = connected(NOPE)
     subscriptions.on_ack(refused(request, NOT_FOUND + NOPE), 0.1)
     tries = []
@@ -391,28 +392,28 @@ def test_a_rejected_book_is_tried_again_now_and_then_when_its_snapshot_is_asked_
         for again in sent(subscriptions):
             tries.append((second, again.args))
             subscriptions.on_ack(refused(again, NOT_FOUND + NOPE), float(second))
-    assert tries == [(1, [NOPE]), (61, [NOPE]), (121, [NOPE]), (181, [NOPE])]
+    assert [(1, [NOPE]), (61, [NOPE]), (121, [NOPE]), (181, [NOPE])] == tries
 
 
-def test_a_resync_survives_a_lost_unsubscribe_ack() -> None:
+def test_a_resync_continues_after_a_lost_unsubscribe_ack() -> None:
     subscriptions = delivering(BTC)
     subscriptions.resync(BTC, 5.0)
     subscriptions.on_time(5.0)
     sent(subscriptions)
     subscriptions.on_time(5.0 + ACK_S)
-    assert repr(sent(subscriptions)) == f"[subscribe ['{BTC}']]"
+    assert f"[subscribe ['{BTC}']]" == repr(sent(subscriptions))
 
 
-def test_a_resync_whose_unsubscribe_was_refused_goes_on() -> None:
+def test_a_resync_continues_after_a_refused_unsubscribe() -> None:
     subscriptions = delivering(BTC)
     subscriptions.resync(BTC, 5.0)
     subscriptions.on_time(5.0)
     [leave] = sent(subscriptions)
     subscriptions.on_ack(refused(leave, NOT_FOUND + BTC), 5.1)
-    assert repr(sent(subscriptions)) == f"[subscribe ['{BTC}']]"
+    assert f"[subscribe ['{BTC}']]" == repr(sent(subscriptions))
 
 
-def test_a_resync_without_a_snapshot_ends_in_a_reconnect() -> None:
+def test_a_resync_without_a_snapshot_leads_to_a_reconnect() -> None:
     subscriptions = delivering(BTC, ETH)
     subscriptions.resync(BTC, 5.0)
     now = 5.0
@@ -422,12 +423,12 @@ def test_a_resync_without_a_snapshot_ends_in_a_reconnect() -> None:
             subscriptions.on_ack(granted(request), now)
         now += ACK_S / 2
     events = kinds(subscriptions)
-    assert [event for event in events if event[0] == "reconnect"] == [("reconnect", BTC, "resync")]
-    assert subscriptions.states()[ETH] == "delivering"
+    assert [("reconnect", BTC, "resync")] == [event for event in events if event[0] == "reconnect"]
+    assert "delivering" == subscriptions.states()[ETH]
 
 
-def test_after_the_reconnect_a_book_that_still_does_not_come_is_rejected() -> None:
-    """One dead symbol costs one reconnect, not one after the other."""
+def test_a_book_without_a_snapshot_after_the_reconnect_is_rejected() -> None:
+    """A dead symbol causes one reconnect, not an endless series."""
     subscriptions = delivering(BTC, ETH)
     subscriptions.resync(BTC, 5.0)
     now, reconnects = 5.0, 0
@@ -441,93 +442,97 @@ def test_after_the_reconnect_a_book_that_still_does_not_come_is_rejected() -> No
             subscriptions.on_connected(now)
         subscriptions.on_data(ETH, True, now)
         now += ACK_S / 2
-    assert reconnects == 1
-    assert subscriptions.states() == {BTC: "rejected", ETH: "delivering"}
+    assert 1 == reconnects
+    assert {BTC: "rejected", ETH: "delivering"} == subscriptions.states()
 
 
-# -- at run time ---------------------------------------------------------------------------------
+# -- while connected -----------------------------------------------------------------------------
 
 
-def test_a_topic_can_be_added_without_touching_the_others() -> None:
+def test_a_topic_is_added_without_touching_the_others() -> None:
     subscriptions = delivering(BTC)
     subscriptions.subscribe([BTC, ETH], 5.0)
-    assert repr(sent(subscriptions)) == f"[subscribe ['{ETH}']]"
-    assert subscriptions.flowing == {BTC}
+    assert f"[subscribe ['{ETH}']]" == repr(sent(subscriptions))
+    assert {BTC} == subscriptions.flowing
 
 
-def test_an_unsubscribed_topic_is_dropped_at_once() -> None:
+def test_data_of_an_unsubscribed_topic_is_dropped_at_once() -> None:
     subscriptions = delivering(BTC, ETH)
     subscriptions.unsubscribe([BTC, "orderbook.50.UNKNOWN"], 5.0)
     [leave] = sent(subscriptions)
-    assert repr(leave) == f"unsubscribe ['{BTC}']"
-    assert subscriptions.states() == {ETH: "delivering"}
-    assert subscriptions.on_data(BTC, False, 5.1) == "unexpected"
-    assert subscriptions.on_data(BTC, True, 5.1) == "unexpected"
+    assert f"unsubscribe ['{BTC}']" == repr(leave)
+    assert {ETH: "delivering"} == subscriptions.states()
+    assert "unexpected" == subscriptions.on_data(BTC, False, 5.1)
+    assert "unexpected" == subscriptions.on_data(BTC, True, 5.1)
     subscriptions.on_ack(granted(leave), 5.2)
     subscriptions.on_disconnected()
     subscriptions.on_connected(10.0)
-    assert [request.args for request in sent(subscriptions)] == [[ETH]]
+    assert [[ETH]] == [request.args for request in sent(subscriptions)]
 
 
-def test_an_unsubscribe_without_an_ack_is_done_all_the_same() -> None:
+def test_an_unsubscribe_without_an_ack_counts_as_done() -> None:
     subscriptions = delivering(BTC)
     subscriptions.unsubscribe([BTC], 5.0)
     sent(subscriptions)
     subscriptions.on_time(5.0 + ACK_S)
-    assert sent(subscriptions) == []
-    assert subscriptions.on_data(BTC, True, 20.0) == "unknown"
+    assert [] == sent(subscriptions)
+    assert "unknown" == subscriptions.on_data(BTC, True, 20.0)
 
 
-def test_a_topic_wanted_again_while_it_leaves_comes_back_with_a_snapshot() -> None:
+def test_a_topic_subscribed_again_during_its_unsubscribe_gets_a_snapshot() -> None:
     subscriptions = delivering(BTC)
     subscriptions.unsubscribe([BTC], 5.0)
     [leave] = sent(subscriptions)
     subscriptions.subscribe([BTC], 5.1)
-    assert subscriptions.states() == {BTC: "pending"}
+    assert {BTC: "pending"} == subscriptions.states()
     subscriptions.on_ack(granted(leave), 5.2)
-    assert repr(sent(subscriptions)) == f"[subscribe ['{BTC}']]"
-    assert subscriptions.on_data(BTC, False, 5.3) == "unexpected"
-    assert subscriptions.on_data(BTC, True, 5.3) == "pass"
+    assert f"[subscribe ['{BTC}']]" == repr(sent(subscriptions))
+    assert "unexpected" == subscriptions.on_data(BTC, False, 5.3)
+    assert "pass" == subscriptions.on_data(BTC, True, 5.3)
 
 
-def test_an_unsubscribed_topic_is_forgotten_when_there_is_no_connection() -> None:
+def test_without_a_connection_an_unsubscribed_topic_is_removed_at_once() -> None:
     subscriptions = delivering(BTC)
     subscriptions.on_disconnected()
     subscriptions.unsubscribe([BTC], 5.0)
     subscriptions.on_connected(6.0)
-    assert sent(subscriptions) == []
-    assert subscriptions.states() == {}
+    assert [] == sent(subscriptions)
+    assert {} == subscriptions.states()
 
 
 def test_after_a_lost_connection_every_book_waits_for_its_snapshot() -> None:
     subscriptions = delivering(BTC)
     subscriptions.on_disconnected()
-    assert subscriptions.flowing == set()
-    assert subscriptions.states() == {BTC: "pending"}
+    assert set() == subscriptions.flowing
+    assert {BTC: "pending"} == subscriptions.states()
     subscriptions.on_connected(10.0)
-    assert subscriptions.on_data(BTC, False, 10.1) == "unexpected"
-    assert subscriptions.on_data(BTC, True, 10.2) == "pass"
+    assert "unexpected" == subscriptions.on_data(BTC, False, 10.1)
+    assert "pass" == subscriptions.on_data(BTC, True, 10.2)
 
 
-# -- against a venue with moods ------------------------------------------------------------------
+# -- against an unreliable exchange --------------------------------------------------------------
 
 
 class Venue:
-    """Bybit's documented behaviour, all-or-nothing, with acks that may be lost."""
+    """
+    Bybit's documented behaviour: a request is served as a whole or not at all.
 
-    def __init__(self, bad: set[str], category: str, moods: Iterator[bool]) -> None:
+    Each mishap is a lost ack or, on spot, an ack without its id.
+    """
+
+    def __init__(self, bad: set[str], category: str, mishaps: Iterator[bool]) -> None:
         self.bad = bad
         self.category = category
-        self.moods = moods
+        self._mishaps = mishaps
         self.subscribed: set[str] = set()
         self.streaming: set[str] = set()
 
     def answer(self, request: Request) -> tuple[list[Ack], list[str]]:
-        """The acks, and the topics whose snapshot follows."""
+        """The acks, and the topics that get a snapshot."""
         ack = granted(request)
         fresh: list[str] = []
         if self.category == "spot":
-            ack = ack._replace(req_id="" if next(self.moods) else request.req_id)
+            ack = ack._replace(req_id="" if next(self._mishaps) else request.req_id)
         offender = self._offender(request)
         if self.category == "option":
             failed = [topic for topic in request.args if topic in self.bad]
@@ -538,7 +543,7 @@ class Venue:
             ack = ack._replace(success=False, text=offender)
         else:
             fresh = self._apply(request.op, request.args)
-        return ([] if next(self.moods) else [ack]), fresh
+        return ([] if next(self._mishaps) else [ack]), fresh
 
     def _offender(self, request: Request) -> str | None:
         for topic in request.args if request.op == "subscribe" else ():
@@ -563,21 +568,17 @@ class Venue:
 @given(
     category=st.sampled_from(["linear", "spot", "option"]),
     bad=st.sets(st.integers(0, 24), max_size=5),
-    moods=st.lists(st.booleans(), max_size=90).filter(lambda moods: sum(moods) < MAX_TRIES),
+    mishaps=st.lists(st.booleans(), max_size=90).filter(lambda all_: sum(all_) < MAX_TRIES),
     resyncs=st.lists(st.tuples(st.integers(0, 24), st.integers(0, 50)), max_size=10),
 )
-def test_with_lost_acks_and_bad_topics_every_good_topic_is_served_in_the_end(
-    category: str, bad: set[int], moods: list[bool], resyncs: list[tuple[int, int]]
+def test_every_good_topic_is_served_in_the_end_despite_lost_acks_and_bad_topics(
+    category: str, bad: set[int], mishaps: list[bool], resyncs: list[tuple[int, int]]
 ) -> None:
     topics = [f"orderbook.50.S{n}USDT" for n in range(25)]
 
-    def losses() -> Iterator[bool]:
-        # Fewer than MAX_TRIES in all: so many of one topic in a row would have it rejected.
-        yield from moods
-        while True:
-            yield False
-
-    venue = Venue({topics[n] for n in bad}, category, losses())
+    # Fewer than MAX_TRIES in total: that many lost acks of one topic would reject it.
+    endless = chain(mishaps, repeat(False))
+    venue = Venue({topics[n] for n in bad}, category, endless)
     subscriptions = Subscriptions(ack_timeout_s=ACK_S)
     subscriptions.subscribe(topics, 0.0)
     subscriptions.on_connected(0.0)
@@ -601,15 +602,15 @@ def test_with_lost_acks_and_bad_topics_every_good_topic_is_served_in_the_end(
                         live.add(topic)
         assert "reconnect" not in {event.kind for event in subscriptions.take_events()}
     good = {topic for n, topic in enumerate(topics) if n not in bad}
-    assert {t for t, state in subscriptions.states().items() if state == "delivering"} == good
-    assert set(subscriptions.rejected()) == venue.bad
+    assert good == {t for t, state in subscriptions.states().items() if state == "delivering"}
+    assert venue.bad == set(subscriptions.rejected())
     assert subscriptions.flowing == good <= live
-    assert venue.subscribed == good
+    assert good == venue.subscribed
 
 
 def test_every_request_id_is_unique_and_short() -> None:
     topics = [f"orderbook.50.S{n}USDT" for n in range(100)]
     _, requests = connected(*topics)
     ids = [request.req_id for request in requests]
-    assert len(set(ids)) == len(ids)
+    assert len(ids) == len(set(ids))
     assert all(re.fullmatch(r"\w{1,36}", req_id) for req_id in ids)

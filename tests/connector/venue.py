@@ -1,4 +1,4 @@
-"""A small venue that speaks enough of Bybit's protocol, over real sockets."""
+"""A small exchange that speaks enough of Bybit's protocol, over real sockets."""
 
 import json
 import socket
@@ -17,7 +17,7 @@ DEADLINE_S = 10.0
 
 
 def until(condition: Callable[[], Any], what: str = "") -> Any:
-    """Wait for the thing itself."""
+    """Wait until a condition holds, up to ``DEADLINE_S``; return its value."""
     deadline = time.monotonic() + DEADLINE_S
     while not (result := condition()):
         assert time.monotonic() < deadline, f"not in time: {what or condition}"
@@ -66,7 +66,7 @@ def trade_text(topic_name: str, *symbols: str) -> str:
 
 
 class Venue:
-    """Speaks enough of Bybit's protocol; its moods are attributes."""
+    """An exchange; its attributes make it misbehave."""
 
     def __init__(self) -> None:
         self.refused: set[str] = set()
