@@ -1,9 +1,9 @@
 """
-Hand the messages of the websocket to the callbacks: the hot path, without a lock.
+Decode the messages of the websocket and hand them to callbacks: the hot path, without a lock.
 
-Decodes each message and decides by its kind and topic where it goes. Data of a topic that flows
-goes straight to its callback. Everything else is rare and goes to the client: data of other topics,
-answers of the exchange, messages that cannot be read. Must not know sockets or threads.
+Data of a topic that flows goes straight to its callback. Everything else is rare and goes to the
+client: data of other topics, acks and pongs, messages that cannot be read. Must not know sockets or
+threads.
 """
 
 import math
@@ -55,12 +55,12 @@ class Dispatcher:
         category: The category of all messages.
         on_trade, on_orderbook: Receive the data, with its symbol.
         after_batch: Called after the callbacks of at most ``BATCH`` messages.
-        streams: The wanted streams; an announcement queued there goes out before the next read.
+        streams: The wanted streams, with the queued announcements.
         flowing: Topics whose data needs no admission.
-        admit: Decides about the data of every other topic: topic, and whether it replaces what came
-            before.
-        announce: Makes the queued announcements.
-        on_control: Receives answers of the exchange.
+        admit: Decides about the data of other topics. Receives the topic, and False for the delta
+            of a book.
+        announce: Makes the queued announcements. Called after a read.
+        on_control: Receives acks and pongs.
         on_unreadable: Receives each message that cannot be decoded, and the reason.
         counts: Where messages are counted.
         clock: Monotonic clock, to limit logging.

@@ -1,8 +1,8 @@
 """
-Keepalive: is an open connection still alive? Pure: time comes in, in monotonic seconds.
+Pings, and the detection of dead and silent connections. Pure: time comes in, in monotonic seconds.
 
-Decides when to send Bybit's ping, and when to give up a connection: the pong did not arrive in time
-(``dead_peer``), or the connection is up but carries no data (``silence``).
+Decides when to send Bybit's ping, and when to give up a connection: because the pong did not arrive
+in time (``dead_peer``), or because pongs arrive but no data (``silence``).
 """
 
 import math

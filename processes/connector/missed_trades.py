@@ -1,10 +1,10 @@
 """
-Trades that a message which cannot be read may have held. Pure: time comes in, in monotonic seconds.
+Announcements of trades that may be missing. Pure: time comes in, in monotonic seconds.
 
-A book shows by its own numbers that it missed something; trades do not. So the connector announces
-each stream of trades whose messages may have been lost, and announces it as flowing again when no
-more such messages arrive. Decides when to announce what; which topics a message may have held is
-decided by ``protocol.trades_in``.
+A message that cannot be read may have held trades. The numbers of a book show that a message is
+missing, but trades have no such numbers. So the connector announces the streams whose trades the
+message may have held, and announces them as flowing again when no more such messages arrive.
+Decides when to announce what; ``protocol.trades_in`` decides which topics a message may have held.
 """
 
 from collections.abc import Callable, Iterable, Sequence

@@ -3,8 +3,8 @@ The streams that callers want, and the topics of the exchange that carry them. P
 
 A caller subscribes the trades or the book of a symbol; Bybit serves topics. One topic usually
 carries one symbol, but the trades of all options on a base coin come on one topic. Decides which
-topics are needed for which symbols, and what to announce about a stream. How a topic gets
-subscribed is decided in ``subscriptions``.
+topics are needed for which symbols, and what to announce about a stream. ``subscriptions`` decides
+how a topic gets subscribed.
 """
 
 from collections import deque
