@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 import bybit_pipeline
-from tests.docs.pages import LINK, PAGES, ROOT, anchors, prose, read
+from bybit_pipeline.processes.simulator import faults
+from tests.docs.pages import LINK, PAGES, ROOT, anchors, prose, read, tables
 
 WIDTH = 100
 TREES = "docs|processes|requirements|scripts|shared|src|supervisor|tests"
@@ -62,6 +63,11 @@ def test_every_kind_of_process_is_in_the_architecture() -> None:
     folders = sorted(path.parent.name for path in (ROOT / "processes").glob("*/__main__.py"))
     assert folders
     assert [] == [f for f in folders if f"(../../processes/{f})" not in text]
+
+
+def test_the_faults_of_the_simulated_exchange_are_documented() -> None:
+    rows = [row for row in tables("docs/reference/simulator.md") if row[1:2] and row[1].isdigit()]
+    assert faults.DEFAULT_EVERY == {row[0].strip("`"): int(row[1]) for row in rows}
 
 
 def public(cls: type[Any]) -> set[str]:
