@@ -31,6 +31,7 @@ from bybit_pipeline.shared.errors import (
 )
 from bybit_pipeline.shared.runtime.actor import Actor
 from bybit_pipeline.shared.runtime.clock import Clock
+from bybit_pipeline.shared.runtime.loop import STOP_SIGNALS
 from bybit_pipeline.shared.runtime.telemetry import Samples, Telemetry
 from bybit_pipeline.shared.settings.ports import check_free, check_free_endpoint, remove_socket_file
 from bybit_pipeline.shared.settings.specs import ProcessSpec
@@ -144,7 +145,6 @@ class Supervisor(Actor):
         )
         self._discovery = Discovery(plan.config.instruments, plan.config.connector, self.telemetry)
         self._prober: Prober | None = None
-        self._stops_at_once = False
         self._warned_at = float("-inf")
         self._has_news = False
         self._refreshed_at = 0.0
@@ -169,20 +169,18 @@ class Supervisor(Actor):
     def run(self, lifeline: int | None = None) -> int:  # noqa: ARG002
         """Start everything, run until told to stop, stop everything; the exit code."""
         self._context = zmq.Context()
-        wakeup = self._install_signals()
         signal.signal(signal.SIGCHLD, lambda *_: None)  # an exit of a child wakes the loop
+        numbers = [*STOP_SIGNALS]
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # not under nohup
-            signal.signal(signal.SIGHUP, self._on_signal)
-        self.watch(wakeup, lambda: self._on_wakeup(wakeup))
+            numbers.append(signal.SIGHUP)
+        self.loop.catch_signals(numbers, exit_on_second=False, on_wakeup=self._on_wakeup)
         try:
             self.on_start()
-            while self._running:
-                self.turn()
+            self.loop.run()
             self._stop_children()
         finally:
             self.on_stop()
-            signal.set_wakeup_fd(-1)
-            os.close(wakeup)
+            self.loop.close()
             self._context.destroy(linger=0)
         log.info("stopped", uptime_s=round(self.clock.monotonic() - self._started, 1))
         return EX_OK
@@ -240,17 +238,10 @@ class Supervisor(Actor):
             deadline = began + self._timing.stop_s * number / len(STOP_GROUPS)
             now = self.clock.monotonic()
             group = self._children.stop(roles, now, within_s=deadline - now)
-            while not self._stops_at_once and any(child.pid is not None for child in group):
+            while self.loop.stop_signals < 2 and any(child.pid is not None for child in group):
                 self.turn()
 
-    def _on_signal(self, number: int, _frame: object) -> None:
-        """The first signal asks for an orderly stop, the second for one at once."""
-        self._signals += 1
-        self._stops_at_once = self._signals > 1
-        self._stop_signal = number
-
-    def _on_wakeup(self, wakeup: int) -> None:
-        super()._on_wakeup(wakeup)
+    def _on_wakeup(self) -> None:
         self._check_children()
         self._look()
 
@@ -260,7 +251,7 @@ class Supervisor(Actor):
         """Notice who is gone, and say of the markets of a worker that nothing is known."""
         now = self.clock.monotonic()
         self._children.check(now)
-        if self._running:
+        if self.loop.is_running:
             down = self._children.down_workers
             for metric in self._last_will.due(self.plan, down, now, self.clock.time_ns()):
                 self._publisher.publish(metric.topic, metric.payload)
@@ -270,7 +261,7 @@ class Supervisor(Actor):
         self._check_children()
         self._send_gathered()
         now = self.clock.monotonic()
-        if not self._running:
+        if not self.loop.is_running:
             return
         if (
             self._has_news
@@ -293,7 +284,7 @@ class Supervisor(Actor):
         self._keep_patterns()
 
     def _on_second(self) -> None:
-        if not self._running:
+        if not self.loop.is_running:
             return
         self._look()
         for process, payload in self._reporter.messages():
@@ -312,7 +303,7 @@ class Supervisor(Actor):
             dashboard=self._children.dashboard,
         )
         self._http.snapshot = self.snapshot
-        if self._running:
+        if self.loop.is_running:
             self._keep_endpoints()
 
     def _keep_endpoints(self) -> None:
@@ -438,7 +429,7 @@ class Supervisor(Actor):
         before = set(self.plan.processes)
         self._children.reconcile(plan, self.clock.monotonic())
         for name in before - set(plan.processes):
-            self._publisher.retire(process_topic(name))
+            self._publisher.tombstone(process_topic(name))
         self._look()
 
     def _change_source(self, source: Source, url: str) -> None:
@@ -484,7 +475,7 @@ class Supervisor(Actor):
         """Let symbols join and leave as the exchange lists them."""
         now_ms = self.clock.time_ns() // 1_000_000
         universe = self._discovery.take(self.plan, self.clock.monotonic(), now_ms)
-        if self._running:
+        if self.loop.is_running:
             self._apply(self.plan.with_universe(universe))
 
     # -- requests of the command line ------------------------------------------------------------
@@ -492,7 +483,7 @@ class Supervisor(Actor):
     def _reply(self, message: dict[str, Any]) -> dict[str, Any]:
         try:
             request = msgspec.convert(message, _Request)
-            if not self._running:
+            if not self.loop.is_running:
                 raise NoPipelineError("the pipeline is stopping")
             result = self._result(request)
         except PipelineError as error:

@@ -26,7 +26,7 @@ from bybit_pipeline.processes.connector.connection import (
     parse_url,
 )
 from bybit_pipeline.shared.runtime.clock import Clock
-from bybit_pipeline.shared.runtime.coalescing import ReadCoalescer
+from bybit_pipeline.shared.runtime.scheduling import ReadCoalescer
 from bybit_pipeline.shared.settings.config import ConnectorConfig
 from bybit_pipeline.shared.wire.messages import Source
 

@@ -33,7 +33,7 @@ from bybit_pipeline.shared.bus.sockets import LINGER_MS, bind, plain_send
 from bybit_pipeline.shared.errors import TakenError
 from bybit_pipeline.shared.runtime.actor import Actor
 from bybit_pipeline.shared.runtime.clock import Clock
-from bybit_pipeline.shared.runtime.coalescing import ReadCoalescer
+from bybit_pipeline.shared.runtime.scheduling import ReadCoalescer
 from bybit_pipeline.shared.runtime.telemetry import Telemetry
 from bybit_pipeline.shared.settings.specs import ForwarderSpec
 
@@ -65,14 +65,14 @@ class Forwarder(Actor):
         self.spec = spec
         self.last_values = LastValueCache()
         self._queue = queue
-        self._pace = ReadCoalescer()
+        self._coalescer = ReadCoalescer()
         self._inbox: MetricInbox | None = None
         self._out: zmq.Socket[bytes] | None = None
         self._gate: Authenticator | None = None
         self._monitor: zmq.Socket[bytes] | None = None
         self._refused_logged = 0
         self._logged_invalid = 0.0
-        self._pace.expose(self.telemetry, self.process)
+        self._coalescer.expose(self.telemetry, self.process)
         counter = self.telemetry.counter
         self._messages = counter(
             "forwarder_messages_total", "Metrics passed on.", process=self.process
@@ -225,7 +225,7 @@ class Forwarder(Actor):
                 self._messages.value += 1
             else:
                 self.last_values.forget(message.topic)
-        self._pace.rest(metrics, self.clock.monotonic())
+        self._coalescer.delay(metrics, self.clock.monotonic())
 
     def _on_subscriptions(self) -> None:
         """Serve new subscriptions; a full queue of a subscriber drops here as well."""

@@ -24,8 +24,9 @@ from bybit_pipeline.processes.orderbook.walls.tracker import WallEvent
 from bybit_pipeline.processes.orderbook.walls.verdict import EVENTS
 from bybit_pipeline.shared.bus.market import Received
 from bybit_pipeline.shared.runtime.clock import Clock
+from bybit_pipeline.shared.runtime.scheduling import PublishScheduler
 from bybit_pipeline.shared.runtime.telemetry import Samples, Telemetry
-from bybit_pipeline.shared.runtime.worker import Metric, Turns, Worker
+from bybit_pipeline.shared.runtime.worker import Metric, Worker
 from bybit_pipeline.shared.settings.specs import Assignment, OrderbookSpec
 from bybit_pipeline.shared.wire.messages import (
     SCHEMA_VERSION,
@@ -104,7 +105,7 @@ class OrderbookWorker(Worker):
             spec,
             spec.assignments,
             spec.metrics_in,
-            Turns(interval_s),
+            PublishScheduler(interval_s),
             clock=clock,
             telemetry=telemetry,
         )
@@ -129,7 +130,7 @@ class OrderbookWorker(Worker):
     def on_start(self) -> None:
         """Connect to the connectors and the forwarder; begin to publish and to ask."""
         super().on_start()
-        self.every(self.turns.tick_s, self._on_publish_timer)
+        self.every(self.scheduler.tick_s, self._on_publish_timer)
         self.every(RESYNC_TICK_S, self._on_resync_timer)
         self.every(SLOW_TICK_S, self._on_slow_timer)
 
@@ -196,7 +197,7 @@ class OrderbookWorker(Worker):
             measures = BookMeasures(self.spec.settings, stream.category)
             self._books[topic] = BookMarket(book, measures, topic)
 
-    def farewell(self, topic: bytes) -> Iterator[Metric]:
+    def final_metrics(self, topic: bytes) -> Iterator[Metric]:
         """The last word about a book: it is stale, its walls are gone, its gap has ended."""
         market = self._books.get(topic)
         if market is None:
@@ -280,7 +281,7 @@ class OrderbookWorker(Worker):
             and market.book.source is not None
         ]
         due.sort(key=attrgetter("published_at"))
-        for market in due[: self.turns.take_share(len(self._books))]:
+        for market in due[: self.scheduler.take_quota(len(self._books))]:
             book = market.book
             if book.is_changed:
                 yield from self._market_metrics(market, now_ns)

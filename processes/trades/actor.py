@@ -17,8 +17,9 @@ from bybit_pipeline.processes.trades.ledger import Gap, GapNote
 from bybit_pipeline.processes.trades.tape import Tape
 from bybit_pipeline.shared.bus.market import Received
 from bybit_pipeline.shared.runtime.clock import Clock
+from bybit_pipeline.shared.runtime.scheduling import PublishScheduler
 from bybit_pipeline.shared.runtime.telemetry import Samples, Telemetry
-from bybit_pipeline.shared.runtime.worker import Metric, Turns, Worker
+from bybit_pipeline.shared.runtime.worker import Metric, Worker
 from bybit_pipeline.shared.settings.specs import Assignment, TradesSpec
 from bybit_pipeline.shared.wire.messages import SCHEMA_VERSION, Category, LinkMessage, TradesMessage
 from bybit_pipeline.shared.wire.shapes import no_trades, stale_head
@@ -95,9 +96,9 @@ class TradesWorker(Worker):
         self, spec: TradesSpec, *, clock: Clock | None = None, telemetry: Telemetry | None = None
     ) -> None:
         interval_s = spec.settings.publish_interval_ms / 1_000
-        turns = Turns(min(interval_s, MAX_TURNS_S))
+        scheduler = PublishScheduler(min(interval_s, MAX_TURNS_S))
         super().__init__(
-            spec, spec.assignments, spec.metrics_in, turns, clock=clock, telemetry=telemetry
+            spec, spec.assignments, spec.metrics_in, scheduler, clock=clock, telemetry=telemetry
         )
         self.spec = spec
         self.aggregator = TradesAggregator(
@@ -121,7 +122,7 @@ class TradesWorker(Worker):
     def on_start(self) -> None:
         """Connect to the connectors and the forwarder; begin to publish and to ask."""
         super().on_start()
-        self.every(self.turns.tick_s, self._on_timer)
+        self.every(self.scheduler.tick_s, self._on_timer)
         self.every(ASK_TICK_S, self._ask_for_links)
 
     def status(self) -> dict[str, Any]:
@@ -181,7 +182,7 @@ class TradesWorker(Worker):
         assert tape is not None, "just subscribed"
         self._markets[topic] = Market(tape, self.next_epoch())
 
-    def farewell(self, topic: bytes) -> Iterator[Metric]:
+    def final_metrics(self, topic: bytes) -> Iterator[Metric]:
         """The last word: no numbers, or subscribers would go on showing theirs, and no open gap."""
         market = self._markets.get(topic)
         if market is None:
@@ -292,15 +293,15 @@ class TradesWorker(Worker):
     def publish_due(self) -> Iterator[Metric]:
         """The metrics of markets that traded, or were silent for nearly a second."""
         now_s, now_ns = self.clock.monotonic(), self.clock.time_ns()
-        last_chance = now_s + self.turns.tick_s - SILENT_S
-        traded_due = max(now_s - self._interval_s + self.turns.tick_s / 2, last_chance)
+        last_chance = now_s + self.scheduler.tick_s - SILENT_S
+        traded_due = max(now_s - self._interval_s + self.scheduler.tick_s / 2, last_chance)
         due = [
             market
             for market in self._markets.values()
             if market.published_at <= (traded_due if market.is_dirty else last_chance)
         ]
         due.sort(key=attrgetter("published_at"))
-        share = self.turns.take_share(len(self._markets))
+        share = self.scheduler.take_quota(len(self._markets))
         for place, market in enumerate(due):
             if place < share or market.published_at <= last_chance:
                 yield from self._market_metric(market, now_ns)

@@ -96,7 +96,7 @@ def run(
     warm_s: float,
 ) -> Spent:
     """Feed a worker, a tick of its publish timer at a time, as its process does."""
-    spent, tick_s = Spent(), worker.turns.tick_s
+    spent, tick_s = Spent(), worker.scheduler.tick_s
     cpu, next_tick_s = time.thread_time_ns, tick_s
     for at_s, topic, record in records:
         while next_tick_s <= at_s:

@@ -59,7 +59,7 @@ class MetricPublisher:
         if parts:
             self._send(parts)
 
-    def retire(self, topic: bytes) -> None:
+    def tombstone(self, topic: bytes) -> None:
         """Tell the forwarder to forget a topic: an empty payload, which it does not pass on."""
         self._send([topic, b""])
 

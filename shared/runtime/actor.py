@@ -1,20 +1,18 @@
 """
-The loop that every process runs: sockets, timers, control, signals, prompt stop.
+The frame that every child process runs in: a loop, a context, control and an orderly end.
 
-One ``Actor`` owns one context, one poller and everything it registers there, all made in the
-process that uses them. What the process decides is in pure classes; an actor only moves messages
-between them and its sockets.
+An ``Actor`` owns one ZeroMQ context, one loop and everything it registers there, all created in the
+process that uses them. Decisions belong to pure classes; an actor only moves messages between them
+and its sockets.
 
-It stops for SIGTERM and SIGINT, for a ``stop`` command, and when its supervisor is gone: the
-supervisor holds the writing end of a pipe, the *lifeline*, whose reading end the child watches,
-and the operating system closes it however the supervisor dies. A second signal ends the process
-at once.
+It stops on SIGTERM and SIGINT, on a ``stop`` command, and when its supervisor is gone. The
+supervisor holds the writing end of a pipe, the *lifeline*. The child watches the reading end, which
+the operating system closes however the supervisor dies. A second signal ends the process at once.
 """
 
 import argparse
 import gc
 import os
-import signal
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NoReturn
@@ -24,34 +22,16 @@ import zmq
 
 from bybit_pipeline.shared.bus.control import HEARTBEAT_S, ControlLink
 from bybit_pipeline.shared.bus.sockets import LINGER_MS
-from bybit_pipeline.shared.errors import (
-    EX_FAILED,
-    EX_OK,
-    EX_SOFTWARE,
-    EX_USAGE,
-    ConfigError,
-    PipelineError,
-)
+from bybit_pipeline.shared.errors import EX_OK, EX_SOFTWARE, EX_USAGE, ConfigError, PipelineError
 from bybit_pipeline.shared.runtime import logs
 from bybit_pipeline.shared.runtime.clock import Clock, SystemClock
+from bybit_pipeline.shared.runtime.loop import Loop, Pollable, Timer
 from bybit_pipeline.shared.runtime.telemetry import Telemetry
 from bybit_pipeline.shared.settings.specs import AnySpec, ProcessSpec, read_spec
 
 log = structlog.get_logger()
 
 Context = zmq.Context[zmq.Socket[bytes]]
-Pollable = zmq.Socket[bytes] | int
-
-
-class Timer:
-    """A callback that is due every ``interval_s`` seconds of the monotonic clock."""
-
-    __slots__ = ("callback", "due", "interval_s")
-
-    def __init__(self, interval_s: float, callback: Callable[[], None], due: float) -> None:
-        self.interval_s = interval_s
-        self.callback = callback
-        self.due = due
 
 
 class Actor:
@@ -59,7 +39,7 @@ class Actor:
     One process: override the ``on_`` hooks and ``status``, use ``watch`` and ``every``.
 
     Args:
-        spec: What the supervisor told this process.
+        spec: The settings that the supervisor passed to this process.
         clock: Wall and monotonic clock.
         telemetry: The counters; a fresh registry by default.
     """
@@ -78,90 +58,79 @@ class Actor:
             ("process",),
             lambda: [((self.process,), logs.lost_lines())],
         )
+        self.loop = Loop(self.clock)
         self.control: ControlLink | None = None
         self.endpoints: dict[str, str] = {}
-        """Endpoints that this process bound, by name; sent with ``ready``."""
+        """Endpoints that this process has bound, by name; sent with ``ready``."""
         self._spec_common = spec
         self._context: Context | None = None
-        self._poller = zmq.Poller()
-        self._callbacks: dict[Any, Callable[[], None]] = {}
-        self._timers: list[Timer] = []
-        self._next_due = 0.0
-        """When the first timer is due; only looked for when one was."""
-        self._running = True
-        self._signals = 0
-        self._stop_signal: int | None = None
         self._started = self.clock.monotonic()
 
     # -- hooks -----------------------------------------------------------------------------------
 
     def on_start(self) -> None:
-        """Make the sockets and timers; the process is announced ready when this returns."""
+        """Create the sockets and timers; the process is reported ready when this returns."""
 
     def on_command(self, command: dict[str, Any]) -> None:
-        """Act on a command of the supervisor (``control``); ``stop`` is handled here."""
+        """Act on a command of the supervisor (``bus.control``); ``stop`` is handled here."""
 
     def on_stop(self) -> None:
-        """Close what ``on_start`` made."""
+        """Close what ``on_start`` created."""
 
     def status(self) -> Mapping[str, Any]:
-        """The role's own counts for heartbeats and ``process.NAME`` messages."""
+        """Return the role's own counts for heartbeats and ``process.NAME`` messages."""
         return {}
 
     # -- services for subclasses -----------------------------------------------------------------
 
     @property
     def context(self) -> Context:
-        """The ZeroMQ context of this process; there while ``run`` runs."""
+        """The ZeroMQ context of this process; exists while ``run`` runs."""
         assert self._context is not None, "the context exists while run() runs"
         return self._context
 
     def watch(self, source: Pollable, callback: Callable[[], None]) -> None:
-        """Call back whenever a socket or file descriptor can be read."""
-        self._poller.register(source, zmq.POLLIN)
-        self._callbacks[source] = callback
+        """Call back whenever the socket or file descriptor is readable."""
+        self.loop.watch(source, callback)
 
     def unwatch(self, source: Pollable) -> None:
         """Stop watching."""
-        self._poller.unregister(source)
-        del self._callbacks[source]
+        self.loop.unwatch(source)
 
     def every(self, interval_s: float, callback: Callable[[], None]) -> Timer:
         """Call back every ``interval_s`` seconds, first one interval from now."""
-        timer = Timer(interval_s, callback, self.clock.monotonic() + interval_s)
-        self._timers.append(timer)
-        self._next_due = min(self._next_due, timer.due)
-        return timer
+        return self.loop.every(interval_s, callback)
 
     def stop(self, reason: str) -> None:
         """End the loop after the current callback."""
-        if self._running:
-            self._running = False
-            log.info("stopping", reason=reason)
+        self.loop.stop(reason)
+
+    def turn(self) -> None:
+        """Wait for something to do and do it; ``run`` calls this until the actor stops."""
+        self.loop.turn()
 
     def send_control(self, kind: str, **fields: Any) -> None:
-        """Send a message to the supervisor; nothing happens when run by hand."""
+        """Send a message to the supervisor; without one (started by hand) do nothing."""
         if self.control is not None:
             self.control.send(kind, **fields)
 
-    # -- the loop --------------------------------------------------------------------------------
+    # -- life ------------------------------------------------------------------------------------
 
     def run(self, lifeline: int | None = None) -> int:
         """
-        Run until asked to stop; the exit code.
+        Run until asked to stop; return the exit code.
 
         Args:
             lifeline: Reading end of the supervisor's pipe; its end of file stops the process.
         """
         self._context = zmq.Context()
-        wakeup = self._install_signals()
+        self.loop.catch_signals()
         try:
-            self._open(wakeup, lifeline)
+            self._open(lifeline)
             log.info("ready", pid=os.getpid())
-            while self._running:
-                self.turn()
+            self.loop.run()
         finally:
-            self._close(wakeup)
+            self._close()
         log.info(
             "stopped",
             uptime_s=round(self.clock.monotonic() - self._started, 1),
@@ -169,33 +138,15 @@ class Actor:
         )
         return EX_OK
 
-    def turn(self) -> None:
-        """Wait for the next thing to do and do it: readable sockets first, then due timers."""
-        wait_ms = int((self._next_due - self.clock.monotonic()) * 1000 + 0.999)
-        for source, _ in self._poller.poll(max(0, wait_ms)):
-            callback = self._callbacks.get(source)
-            if callback is not None:
-                callback()
-        now = self.clock.monotonic()
-        if now >= self._next_due:
-            for timer in self._timers:
-                if timer.due <= now:
-                    timer.due = max(timer.due + timer.interval_s, now)
-                    timer.callback()
-            self._next_due = min((timer.due for timer in self._timers), default=now + 1.0)
-        if self._stop_signal is not None:
-            self.stop(signal.Signals(self._stop_signal).name)
-
-    def _open(self, wakeup: int, lifeline: int | None) -> None:
+    def _open(self, lifeline: int | None) -> None:
         spec = self._spec_common
-        self.watch(wakeup, lambda: self._on_wakeup(wakeup))
         if lifeline is not None:
             self.watch(lifeline, lambda: self.stop("supervisor gone"))
         prometheus = self.telemetry.serve(spec.prometheus_host, spec.prometheus_port)
         if spec.control:
             self.control = ControlLink(self.context, spec.control, self.process)
             self.watch(self.control.socket, self._on_control)
-        # What is loaded by now stays: the collector need not look at it again.
+        # Modules and settings stay for good: spare the garbage collector from scanning them.
         gc.collect()
         gc.freeze()
         self.on_start()
@@ -209,12 +160,11 @@ class Actor:
         self._heartbeat()
         self.every(HEARTBEAT_S, self._heartbeat)
 
-    def _close(self, wakeup: int) -> None:
+    def _close(self) -> None:
         self.on_stop()
         if self.control is not None:
             self.control.close()
-        signal.set_wakeup_fd(-1)
-        os.close(wakeup)
+        self.loop.close()
         self.context.destroy(linger=LINGER_MS)
 
     def _heartbeat(self) -> None:
@@ -224,26 +174,9 @@ class Actor:
         assert self.control is not None
         for command in self.control.receive():
             if command["type"] == "stop":
-                self.stop("told to")
+                self.stop("stop command")
             else:
                 self.on_command(command)
-
-    def _install_signals(self) -> int:
-        reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._on_signal)
-        return reader
-
-    def _on_signal(self, number: int, _frame: object) -> None:
-        """Only note it, ``turn`` acts on it: the signal may have interrupted the log's own lock."""
-        self._signals += 1
-        if self._signals > 1:
-            os._exit(EX_FAILED)
-        self._stop_signal = number
-
-    def _on_wakeup(self, wakeup: int) -> None:
-        os.read(wakeup, 4096)
 
 
 def _totals(status: Mapping[str, Any]) -> dict[str, Any]:
@@ -251,7 +184,7 @@ def _totals(status: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class _Parser(argparse.ArgumentParser):
-    """An argument parser that ends with our exit code for wrong usage, in one line."""
+    """An argument parser that reports wrong usage in one line, with our exit code."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(EX_USAGE, f"{self.prog}: {message}\n")
@@ -259,13 +192,13 @@ class _Parser(argparse.ArgumentParser):
 
 def main(actor: Callable[[AnySpec], Actor], spec_type: type[AnySpec]) -> int:
     """
-    The ``__main__`` of a process: ``SPEC.json [--lifeline FD]`` from the command line.
+    Run the ``__main__`` of a process: ``SPEC.json [--lifeline FD]`` from the command line.
 
-    Expected failures are one line in the log and their own exit code; a bug is logged once with
+    An expected failure is one line in the log and has its own exit code. A bug is logged once with
     its traceback and ends with 70.
     """
     parser = _Parser()
-    parser.add_argument("spec", help="the spec file that the supervisor wrote")
+    parser.add_argument("spec", help="spec file written by the supervisor")
     parser.add_argument("--lifeline", type=int, help="file descriptor of the supervisor's pipe")
     arguments = parser.parse_args()
     try:

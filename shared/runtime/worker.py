@@ -1,8 +1,8 @@
 """
-What the trades and the orderbook worker have in common: market messages in, metrics out.
+Common part of the trades and the orderbook worker: market messages in, metrics out.
 
-Owns the two sockets and the commands of the supervisor. What a message changes and which metrics
-follow is the subclass's; it answers with metrics and touches no socket, so that a test needs none.
+Owns the two sockets and handles the supervisor's commands. A subclass decides what a message
+changes and which metrics follow; it returns metrics and touches no socket, so tests need none.
 """
 
 import itertools
@@ -17,7 +17,7 @@ from bybit_pipeline.shared.bus.market import BUNDLE, MARKET_QUEUE, MarketSubscri
 from bybit_pipeline.shared.bus.metrics import MetricPublisher
 from bybit_pipeline.shared.runtime.actor import Actor
 from bybit_pipeline.shared.runtime.clock import Clock
-from bybit_pipeline.shared.runtime.coalescing import ReadCoalescer
+from bybit_pipeline.shared.runtime.scheduling import LATE_S, PublishScheduler, ReadCoalescer
 from bybit_pipeline.shared.runtime.telemetry import Telemetry
 from bybit_pipeline.shared.settings.specs import Assignment, ProcessSpec
 from bybit_pipeline.shared.wire.topics import link_topic, market_topic, parse_topic
@@ -25,26 +25,7 @@ from bybit_pipeline.shared.wire.topics import link_topic, market_topic, parse_to
 log = structlog.get_logger()
 
 RECEIVE_LIMIT = 1_000
-"""Messages taken in one turn, so that timers and commands get theirs under load."""
-TICKS_MAX = 20
-TICK_MIN_S = 0.005
-"""A publish interval has so many turns at most, and none follows the last one sooner."""
-TOGETHER = 3
-"""
-So many may be published in one turn in any case. At 5,000 messages/s of 50 symbols 99 % of messages
-are handled within 2 ms; with 8 turns an interval and 8 together it was 3 to 5, for a twentieth less
-CPU.
-"""
-LATE_S = 0.01
-"""
-Messages that come later than this, turn after turn, tell that there is more to do than gets done:
-here, in the connector, or on the whole machine.
-"""
-STRETCH_MAX = 8.0
-STRETCH_UP = 1.2
-"""With every turn that is late like the one before: to the most within some 15 turns."""
-STRETCH_DOWN = 0.67
-"""In a second: back to 1 within 5. In half a second it swings, and messages are late again."""
+"""Messages handled per turn of the loop, so that timers and commands run under load too."""
 
 
 class Metric(NamedTuple):
@@ -54,60 +35,15 @@ class Metric(NamedTuple):
     payload: dict[str, Any]
 
 
-class Turns:
-    """
-    How the markets of a worker share a publish interval.
-
-    Due markets are looked for every ``tick_s``, and each time at most a turn's share is published,
-    those that wait longest first. Markets that came together would otherwise publish together for
-    ever, and every message behind them would wait: with 50 books 6 ms, ten times a second.
-
-    A metric costs as much as ten or twenty messages. So a worker that stays late publishes less
-    often rather than later and later. One late read, as a busy machine brings now and then, changes
-    nothing.
-
-    Attributes:
-        tick_s: How often to look for markets that are due.
-        stretch: Between 1 and ``STRETCH_MAX``: so many times fewer markets may have their turn. Few
-            markets need less than they may have, and come hardly later.
-    """
-
-    def __init__(self, interval_s: float) -> None:
-        self._ticks = max(1, min(TICKS_MAX, round(interval_s / TICK_MIN_S)))
-        self._lag_s = 0.0
-        self._was_late = False
-        self._owed = 0.0
-        """What is left of a share that was no whole number."""
-        self.tick_s = interval_s / self._ticks
-        self.stretch = 1.0
-
-    def note_lag(self, lag_s: float) -> None:
-        """How late the last message of a read was; counts for the next turn."""
-        self._lag_s = lag_s
-
-    def take_share(self, markets: int) -> int:
-        """How many of so many markets may be published in this turn; to be called once a turn."""
-        is_late, self._lag_s = self._lag_s > LATE_S, 0.0
-        if not is_late:
-            self.stretch = max(1.0, self.stretch * STRETCH_DOWN**self.tick_s)
-        elif self._was_late:
-            self.stretch = min(STRETCH_MAX, self.stretch * STRETCH_UP)
-        self._was_late = is_late
-        self._owed += max(TOGETHER, markets // self._ticks + 1) / self.stretch
-        share = int(self._owed)
-        self._owed -= share
-        return share
-
-
 class Worker(Actor):
     """
     An actor that follows markets.
 
     Args:
-        spec: What the supervisor told this process.
-        assignments: What to follow from the start.
-        metrics_in: Where metrics go.
-        turns: When they are published.
+        spec: The settings that the supervisor passed to this process.
+        assignments: Topics to follow from the start.
+        metrics_in: Endpoint of the forwarder's inbox.
+        scheduler: When the subclass publishes its markets.
         clock: Wall and monotonic clock.
         telemetry: The counters.
     """
@@ -117,78 +53,80 @@ class Worker(Actor):
         spec: ProcessSpec,
         assignments: Sequence[Assignment],
         metrics_in: str,
-        turns: Turns,
+        scheduler: PublishScheduler,
         *,
         clock: Clock | None = None,
         telemetry: Telemetry | None = None,
     ) -> None:
         super().__init__(spec, clock=clock, telemetry=telemetry)
-        self.turns = turns
+        self.scheduler = scheduler
         self._assignments = assignments
         self._metrics_in = metrics_in
         self.lag_s: float | None = None
-        """From the websocket to here, of the last message."""
+        """Time from the websocket to here, of the last message."""
         self.late_s = 0.0
-        """How old the last message was if it was late: younger ones may wait behind it."""
+        """Age of the last message if it was late, else 0: younger ones may wait behind it."""
         self._subscriber: MarketSubscriber | None = None
         self._publisher: MetricPublisher | None = None
-        self._pace = ReadCoalescer()
+        self._coalescer = ReadCoalescer()
         self._epochs = itertools.count(1)
         self._epoch_base = f"{self.process}-{self.clock.time_ns() // 1_000_000:x}"
         self.telemetry.counters(
             "bus_messages_lost_total",
-            "Holes in the market bus.",
+            "Messages of the market bus that did not arrive.",
             ("process", "connector"),
             lambda: [((self.process, name), lost) for name, lost in self._lost().items()],
         )
         self.telemetry.gauges(
             "publish_stretch",
-            "How many times fewer markets may publish, late; 1: not late.",
+            "Slowdown of publishing under overload; 1: none.",
             ("process",),
-            lambda: [((self.process,), self.turns.stretch)],
+            lambda: [((self.process,), self.scheduler.slowdown)],
         )
-        self._pace.expose(self.telemetry, self.process)
+        self._coalescer.expose(self.telemetry, self.process)
         self._bus_latency = self.telemetry.histogram(
             "bus_latency_seconds",
-            "From the websocket to the message applied.",
+            "Time from the websocket to the applied message.",
             process=self.process,
         )
         self._metric_latency = self.telemetry.histogram(
-            "metric_latency_seconds", "From the websocket to the metric.", process=self.process
+            "metric_latency_seconds",
+            "Time from the websocket to the published metric.",
+            process=self.process,
         )
 
-    # -- of the subclass -------------------------------------------------------------------------
+    # -- for subclasses to implement -------------------------------------------------------------
 
     @abstractmethod
     def on_message(self, received: Received) -> Iterable[Metric]:
-        """Take in one message of the market bus; what has to be said about it at once."""
+        """Apply one message of the market bus; return the metrics to publish at once."""
 
     @abstractmethod
     def on_connector_gone(self, connector: str) -> Iterable[Metric]:
-        """A connector's process ended, perhaps without a word; what has to be said about it."""
+        """Handle the end of a connector's process; return the metrics to publish at once."""
 
     @abstractmethod
     def publish_all(self) -> Iterable[Metric]:
-        """The metrics of every market."""
+        """Return the metrics of every market."""
 
     @abstractmethod
     def assign(self, assignment: Assignment) -> None:
-        """Follow one more topic; a second time changes nothing."""
+        """Follow one more topic; repeating it changes nothing."""
 
     @abstractmethod
-    def farewell(self, topic: bytes) -> Iterable[Metric]:
-        """What subscribers are told before a topic is followed no longer: that nothing is known."""
+    def final_metrics(self, topic: bytes) -> Iterable[Metric]:
+        """Return the last metrics of a topic that is about to be dropped: nothing is known."""
 
     @abstractmethod
     def unassign(self, topic: bytes) -> Iterable[bytes]:
-        """Follow a topic no longer; the metric topics that end with it."""
+        """Drop a topic; return the metric topics that end with it."""
 
     @abstractmethod
     def gap_rows(self) -> list[dict[str, Any]]:
-        """The gap ledger as it is listed for people."""
+        """Return the gap ledger as maps, for people."""
 
     def on_turn(self) -> None:
-        """Note the time before a batch of messages or a command is handled."""
+        """Record the time before a batch of messages or a command is handled."""
 
     # -- sockets ---------------------------------------------------------------------------------
 
@@ -209,7 +147,7 @@ class Worker(Actor):
             self._publisher.close()
 
     def on_command(self, command: dict[str, Any]) -> None:
-        """Take on a topic, give one up, tell the gaps, or say everything to a new forwarder."""
+        """Handle a command of the supervisor (``bus.control``)."""
         self.on_turn()
         match command["type"]:
             case "assign":
@@ -236,9 +174,9 @@ class Worker(Actor):
         assert self._subscriber is not None
         assert self._publisher is not None
         self._subscriber.unsubscribe(topic)
-        self._publish(self.farewell(topic))
+        self._publish(self.final_metrics(topic))
         for metric_topic in self.unassign(topic):
-            self._publisher.retire(metric_topic)
+            self._publisher.tombstone(metric_topic)
 
     def _on_readable(self, limit: int = RECEIVE_LIMIT) -> None:
         assert self._subscriber is not None
@@ -253,11 +191,11 @@ class Worker(Actor):
             self.lag_s = lags_s[-1]
             self._bus_latency.observe_all(lags_s)
             self.late_s = self.lag_s if self.lag_s > LATE_S else 0.0
-            self.turns.note_lag(self.lag_s)
-        self._pace.rest(len(lags_s), self.clock.monotonic())
+            self.scheduler.note_lag(self.lag_s)
+        self._coalescer.delay(len(lags_s), self.clock.monotonic())
 
     def _on_hang_up(self) -> None:
-        """What a connector had sent before it ended still counts."""
+        """Handle the end of a connector, after everything it had sent."""
         assert self._subscriber is not None
         for connector in self._subscriber.hang_ups():
             self._on_readable(MARKET_QUEUE * BUNDLE)
@@ -271,15 +209,15 @@ class Worker(Actor):
     # -- services for subclasses -----------------------------------------------------------------
 
     def next_epoch(self) -> str:
-        """A name that no other epoch of any process has: process, start time and a count."""
+        """Return a new epoch name, unique among all processes: process, start time and a count."""
         return f"{self._epoch_base}-{next(self._epochs)}"
 
     def socket_status(self) -> dict[str, Any]:
-        """What was late or lost on the way in and out, for the status."""
+        """Return what was late or lost on the way in and out, for the status."""
         subscriber, publisher = self._subscriber, self._publisher
         return {
             "lag_s": self.lag_s,
-            "publish_stretch": round(self.turns.stretch, 2),
+            "publish_stretch": round(self.scheduler.slowdown, 2),
             "lost": sum(self._lost().values()),
             "frames_invalid": subscriber.invalid if subscriber else 0,
             "metrics_dropped": publisher.dropped if publisher else 0,

@@ -133,7 +133,7 @@ def test_a_retired_topic_is_neither_passed_on_nor_remembered(rig: Rig) -> None:
     subscriber = rig.subscribe(b"")
     rig.until(lambda: rig.forwarder.status()["subscriptions"] == 1)
     rig.publisher.publish(BTC, {"seq": 1})
-    rig.publisher.retire(BTC)
+    rig.publisher.tombstone(BTC)
     rig.publisher.publish(ETH, {"seq": 1})
     assert [receive(subscriber)[0] for _ in range(2)] == [BTC, ETH]
     late = rig.subscribe(b"")

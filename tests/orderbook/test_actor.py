@@ -21,7 +21,8 @@ from bybit_pipeline.shared.bus.market import MarketPublisher, Received
 from bybit_pipeline.shared.bus.metrics import MetricInbox
 from bybit_pipeline.shared.bybit import PUSH_PERIOD_MS
 from bybit_pipeline.shared.runtime.clock import Clock, SystemClock
-from bybit_pipeline.shared.runtime.worker import TICKS_MAX, TOGETHER, Metric
+from bybit_pipeline.shared.runtime.scheduling import MIN_BATCH, TICKS_MAX
+from bybit_pipeline.shared.runtime.worker import Metric
 from bybit_pipeline.shared.settings.config import DensityConfig, OrderbookConfig
 from bybit_pipeline.shared.settings.specs import Assignment, OrderbookSpec, Stream
 from bybit_pipeline.shared.wire.codec import decode_map, encode_map
@@ -259,7 +260,7 @@ def test_books_that_changed_together_are_published_in_turns_and_none_waits_for_l
     for topic in topics:
         give(worker, delta(11), topic)
     turns = [[payload["symbol"] for payload in books(due(worker))] for _ in range(TICKS_MAX)]
-    assert [TOGETHER] * 13 + [1] + [0] * 6 == [len(turn) for turn in turns]
+    assert [MIN_BATCH] * 13 + [1] + [0] * 6 == [len(turn) for turn in turns]
     assert sorted(names) == sorted(symbol for turn in turns for symbol in turn)
 
 
@@ -414,7 +415,7 @@ def told_after(worker: OrderbookWorker, clock: FakeClock, within_s: float) -> di
     """The events of a quiet time, and how many seconds it took for each to be told."""
     began, told = clock.now_s, {}
     while clock.now_s < began + within_s:
-        clock.now_s += worker.turns.tick_s
+        clock.now_s += worker.scheduler.tick_s
         for event in of_kind(due(worker), "density"):
             told[event["event"]] = clock.now_s - began
     return told
@@ -427,7 +428,7 @@ def test_a_pulled_wall_is_told_in_time_even_if_nothing_more_happens_to_the_book(
     give(worker, delta(11, bids=[(99.9, 0.0)]))
     told = told_after(worker, clock, 1.0)
     assert told.keys() == {"pulled"}
-    assert GRACE_S < told["pulled"] <= GRACE_S + INTERVAL_S + 2 * worker.turns.tick_s
+    assert GRACE_S < told["pulled"] <= GRACE_S + INTERVAL_S + 2 * worker.scheduler.tick_s
     assert books(due(worker)) == []
 
 
@@ -571,10 +572,10 @@ def test_an_unassigned_symbol_publishes_nothing_more_and_its_gauges_disappear() 
     assert worker.status()["books"] == {"syncing": 0, "live": 1, "stale": 0}
 
 
-def test_the_farewell_of_a_live_book_ends_its_walls_and_leaves_no_number() -> None:
+def test_the_final_metrics_of_a_live_book_ends_its_walls_and_leaves_no_number() -> None:
     worker = make_worker()
     (before,) = books(give(worker, snapshot(10, bids=WALL)))
-    metrics = list(worker.farewell(BTC))
+    metrics = list(worker.final_metrics(BTC))
     (event,) = of_kind(metrics, "density")
     (book,) = books(metrics)
     assert of_kind(metrics, "gap") == []
@@ -588,14 +589,14 @@ def test_the_farewell_of_a_live_book_ends_its_walls_and_leaves_no_number() -> No
     assert give(worker, snapshot(20)) == []
 
 
-def test_the_farewell_of_a_stale_book_closes_its_gap_without_an_end() -> None:
+def test_the_final_metrics_of_a_stale_book_closes_its_gap_without_an_end() -> None:
     clock = FakeClock()
     worker = make_worker(clock)
     give(worker, snapshot(10))
     (opened,) = of_kind(give(worker, delta(12)), "gap")
     clock.now_s += 3.0
     worker.on_turn()
-    (closed,) = of_kind(list(worker.farewell(BTC)), "gap")
+    (closed,) = of_kind(list(worker.final_metrics(BTC)), "gap")
     assert (closed["event"], closed["gap_id"]) == ("closed", opened["gap_id"])
     assert (closed["reason"], closed["start_ms"]) == ("gap", opened["start_ms"])
     assert closed["duration_s"] == pytest.approx(3.0)
@@ -603,11 +604,11 @@ def test_the_farewell_of_a_stale_book_closes_its_gap_without_an_end() -> None:
         assert closed[name] is None
 
 
-def test_there_is_no_farewell_of_what_was_never_published_or_is_no_book() -> None:
+def test_there_is_no_final_metrics_of_what_was_never_published_or_is_no_book() -> None:
     worker = make_worker()
-    assert list(worker.farewell(BTC)) == []
-    assert list(worker.farewell(BTC_TRADES)) == []
-    assert list(worker.farewell(b"book.linear.NOPE")) == []
+    assert list(worker.final_metrics(BTC)) == []
+    assert list(worker.final_metrics(BTC_TRADES)) == []
+    assert list(worker.final_metrics(b"book.linear.NOPE")) == []
 
 
 def test_a_symbol_that_is_assigned_again_starts_a_new_epoch() -> None:

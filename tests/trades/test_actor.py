@@ -15,7 +15,8 @@ from prometheus_client import generate_latest
 from bybit_pipeline.processes.trades.actor import TradesWorker
 from bybit_pipeline.shared.bus.market import MarketPublisher, Received
 from bybit_pipeline.shared.bus.metrics import MetricInbox
-from bybit_pipeline.shared.runtime.worker import LATE_S, TICKS_MAX, TOGETHER, Metric
+from bybit_pipeline.shared.runtime.scheduling import LATE_S, MIN_BATCH, TICKS_MAX
+from bybit_pipeline.shared.runtime.worker import Metric
 from bybit_pipeline.shared.settings.config import TradesConfig
 from bybit_pipeline.shared.settings.specs import Assignment, Stream, TradesSpec
 from bybit_pipeline.shared.wire.codec import decode_map
@@ -185,7 +186,7 @@ def test_trades_are_published_within_an_interval_and_silence_before_a_second(
         if turn < 20:
             give(worker, BTC, trades_message(clock, trade(clock)))
         for _ in range(TICKS_MAX):
-            clock.now_s += worker.turns.tick_s
+            clock.now_s += worker.scheduler.tick_s
             for metric in worker.publish_due():
                 published[metric.topic].append(clock.now_s)
     busy = [at for at in published[b"trades.linear.BTCUSDT"] if at < 1_005.1]
@@ -212,7 +213,7 @@ def test_markets_that_traded_together_are_published_in_turns(
     for topic in topics:
         give(worker, topic, trades_message(clock, trade(clock)))
     turns = [[metric.topic for metric in worker.publish_due()] for _ in range(TICKS_MAX)]
-    assert [TOGETHER] * 13 + [1] + [0] * 6 == [len(turn) for turn in turns]
+    assert [MIN_BATCH] * 13 + [1] + [0] * 6 == [len(turn) for turn in turns]
     assert len(topics) == len({topic for turn in turns for topic in turn})
 
 
@@ -222,8 +223,8 @@ def test_a_worker_that_is_late_publishes_silent_and_busy_markets_every_second_al
     topics = more_markets(worker, clock, 200)
     times: dict[bytes, list[float]] = {}
     for _ in range(8 * TICKS_MAX):
-        clock.now_s += worker.turns.tick_s
-        worker.turns.note_lag(2 * LATE_S)
+        clock.now_s += worker.scheduler.tick_s
+        worker.scheduler.note_lag(2 * LATE_S)
         for topic in topics[:100]:
             give(worker, topic, trades_message(clock, trade(clock)))
         for metric in worker.publish_due():
@@ -242,7 +243,7 @@ def test_a_long_publish_interval_still_publishes_every_second(
     give(worker, LINK, link(clock, "connected"))
     times = []
     for _ in range(20 * TICKS_MAX):
-        clock.now_s += worker.turns.tick_s
+        clock.now_s += worker.scheduler.tick_s
         if is_trading:
             give(worker, BTC, trades_message(clock, trade(clock)))
         times += [clock.now_s for _ in due(worker)]
@@ -364,7 +365,7 @@ def test_the_last_word_on_an_unassigned_symbol_holds_no_number(
     give(worker, BTC, trades_message(clock, trade(clock)))
     [before] = of_bitcoin(worker.publish_all(), "trades")
 
-    [last] = of_bitcoin(worker.farewell(BTC), "trades")
+    [last] = of_bitcoin(worker.final_metrics(BTC), "trades")
 
     assert before.keys() == last.keys()
     assert ("stale", "unsubscribed") == (last["state"], last["reason"])
@@ -379,7 +380,7 @@ def test_the_last_word_on_an_unassigned_symbol_closes_its_gap(
     metrics = give(worker, LINK, link(clock, "unsubscribed", "trade.linear.BTCUSDT"))
     clock.now_s += 2
 
-    metrics += worker.farewell(BTC)
+    metrics += worker.final_metrics(BTC)
     worker.unassign(BTC)
 
     opened, closed = of_bitcoin(metrics, "gap")
