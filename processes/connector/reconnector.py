@@ -260,7 +260,7 @@ class Reconnector:
         """Receive until the connection ends; the error that ended it."""
         websocket = connection.websocket
         receive, on_read = websocket.receive, self._on_read
-        rest, monotonic = self.coalescer.rest, self._clock.monotonic
+        delay, monotonic = self.coalescer.delay, self._clock.monotonic
         has_data = False
         while True:
             try:
@@ -270,7 +270,7 @@ class Reconnector:
             if on_read(messages, websocket.binaries, websocket.recv_ts_ns) and not has_data:
                 has_data = True
                 self._backoff.reset()
-            rest(len(messages), monotonic())
+            delay(len(messages), monotonic())
 
 
 def one_line(error: BaseException) -> str:
