@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from bybit_pipeline.shared.errors import NoPipelineError, TakenError
+from bybit_pipeline.shared.settings.locations import default_run_dir
 from bybit_pipeline.shared.settings.permissions import directory_fault
 from bybit_pipeline.supervisor.plan.names import PROCESS_NAME
 
@@ -109,7 +110,10 @@ def holder(path: str | Path) -> int:
     """
     pid = _read_pid(Path(path) / LOCK)
     if pid is None or not is_alive(pid):
-        raise NoPipelineError(f"run_dir {path}: no pipeline runs there")
+        where = "" if str(path) == default_run_dir() else f" --run-dir {path}"
+        raise NoPipelineError(
+            f"run_dir {path}: no pipeline runs there; start one with: bybit-pipeline up{where}"
+        )
     return pid
 
 

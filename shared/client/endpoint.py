@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 from bybit_pipeline.shared.errors import NoPipelineError
-from bybit_pipeline.shared.settings.config import own_run_dir
+from bybit_pipeline.shared.settings.locations import own_run_dir
 
 
 def find_endpoint(run_dir: str | Path | None) -> tuple[str, str | None]:

@@ -6,7 +6,6 @@ makes those). Every refusal is a ``ConfigError`` that names the key and what is 
 """
 
 import difflib
-import os
 import re
 import tomllib
 from collections.abc import Iterator
@@ -17,9 +16,9 @@ from urllib.parse import urlsplit
 import msgspec
 
 from bybit_pipeline.shared.bybit import DEPTHS, SYMBOL, Network
-from bybit_pipeline.shared.errors import ConfigError, NoPipelineError
+from bybit_pipeline.shared.errors import ConfigError
+from bybit_pipeline.shared.settings.locations import RUN_DIR_BYTES_MAX
 from bybit_pipeline.shared.settings.patterns import is_pattern, parse_pattern
-from bybit_pipeline.shared.settings.permissions import directory_fault
 from bybit_pipeline.shared.wire.messages import Category
 
 SourceChoice = Literal["auto", "live", "sim", "replay"]
@@ -218,30 +217,6 @@ def window_seconds(name: str) -> int:
     return seconds
 
 
-def default_run_dir() -> str:
-    """``$XDG_RUNTIME_DIR/bybit-pipeline``, else ``/tmp/bybit-pipeline-UID``."""
-    runtime = os.environ.get("XDG_RUNTIME_DIR")
-    return f"{runtime}/bybit-pipeline" if runtime else f"/tmp/bybit-pipeline-{os.getuid()}"
-
-
-def own_run_dir() -> str:
-    """
-    The default run directory, for whoever looks for a pipeline there.
-
-    Raises:
-        NoPipelineError: If it is not ours alone: anybody may make that name in ``/tmp``, and put
-            a pipeline of their own there.
-    """
-    path = Path(default_run_dir())
-    try:
-        fault = directory_fault(path)
-    except OSError:
-        fault = None  # nothing there, and nobody who deceives us
-    if fault is not None:
-        raise NoPipelineError(f"run_dir {path}: {fault}")
-    return str(path)
-
-
 def _refuse_unknown_keys(value: Any, section: type[_Section], where: str) -> None:
     if not isinstance(value, dict):
         return
@@ -306,8 +281,10 @@ def _check_top(config: Config) -> None:
         )
     _check_range("instruments.refresh_s", config.instruments.refresh_s, 1, 86_400)
     _check_range("instruments.symbols_max", config.instruments.symbols_max, 1, 3000)
-    if len(config.run_dir.encode()) > 80:
-        raise ConfigError("run_dir", "the path is too long for sockets", "at most 80 bytes")
+    if len(config.run_dir.encode()) > RUN_DIR_BYTES_MAX:
+        raise ConfigError(
+            "run_dir", "the path is too long for sockets", f"at most {RUN_DIR_BYTES_MAX} bytes"
+        )
     if not 0 < config.replay.speed <= 10_000:
         raise ConfigError("replay.speed", f"{config.replay.speed:g}", "above 0, at most 10000")
     if config.source == "replay" and not (config.replay.capture or config.url):

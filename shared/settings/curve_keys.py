@@ -59,12 +59,6 @@ class ClientKeys:
         socket.setsockopt(zmq.RECONNECT_IVL, RETRY_MS)
 
 
-def default_keys_dir() -> str:
-    """``$XDG_CONFIG_HOME/bybit-pipeline/keys``, else ``~/.config/bybit-pipeline/keys``."""
-    home = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
-    return f"{home}/bybit-pipeline/keys"
-
-
 def clients_dir(directory: Path) -> Path:
     """Where the public keys of the allowed clients are."""
     return directory / "clients"

@@ -1,63 +1,63 @@
 """
-Patterns for symbols: ``*USDT`` and ``top:50:turnover``. Pure.
+Symbol patterns: ``*USDT`` and ``top:50:turnover``. Pure.
 
-Decides what a pattern is and which of the listed symbols it stands for; knows nothing of where
-lists come from.
+Decides what a valid pattern is and which listed symbols it selects. The list of symbols is an
+argument.
 
-    *USDT                       every symbol of that form; ``*`` is any text, ``?`` one character
-    top:50:turnover             the 50 symbols with the highest turnover of 24 hours
-    top:50:turnover:*USDT       the same among the symbols of that form
+    *USDT                       every symbol of this form; ``*`` is any text, ``?`` one character
+    top:50:turnover             the 50 symbols with the highest turnover over 24 hours
+    top:50:turnover:*USDT       the same among the symbols of this form
 
-Options are listed by base coin, so their patterns begin with one: ``BTC-*``.
+Bybit lists options by base coin, so a pattern for options starts with one: ``BTC-*``.
 """
 
 import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 from bybit_pipeline.shared.bybit import CATEGORIES
 from bybit_pipeline.shared.wire.messages import Category
 
 TOP_MAX = 1000
 GLOB = re.compile(r"[A-Z0-9._*?-]{1,64}")
+"""Without brackets, which ``fnmatchcase`` would treat as a set of characters."""
 TOP = re.compile(r"top:([1-9][0-9]{0,3}):turnover(?::([^:]+))?")
 BASE_COIN = re.compile(r"([A-Z0-9]+)-")
-FORMS = (
-    "capitals and digits with * or ?, such as *USDT, or top:50:turnover, or top:50:turnover:*USDT"
-)
+FORMS = "a form such as *USDT (capitals, digits, * and ?), top:50:turnover or top:50:turnover:*USDT"
 
 
 @dataclass(frozen=True)
 class Pattern:
-    """One pattern; ``parse_pattern`` makes it."""
+    """One pattern, as ``parse_pattern`` returns it."""
 
     text: str
     glob: str
-    """``*`` if every symbol fits."""
+    """``*`` if every symbol matches."""
     top: int = 0
-    """How many of them at most, by turnover; 0: all."""
+    """Maximum number of symbols, by turnover; 0: all."""
 
     def fits(self, symbol: str) -> bool:
-        """True if the symbol has the form of the pattern, whatever its turnover."""
-        return _fits(self.glob, symbol)
+        """Return True if the symbol has the form of the pattern, whatever its turnover."""
+        return fnmatchcase(symbol, self.glob)
 
     def base_coin(self, category: Category) -> str:
-        """The base coin whose list is asked for: of options only, else empty."""
+        """Return the base coin of a pattern for options; empty in other categories."""
         match = BASE_COIN.match(self.glob) if category == "option" else None
         return match[1] if match else ""
 
 
 def is_pattern(text: str) -> bool:
-    """True if the text is meant as a pattern, right or wrong, and not as one symbol."""
+    """Return True if the text is meant as a pattern, valid or not, rather than as one symbol."""
     return "*" in text or "?" in text or text.startswith("top:")
 
 
 def with_capitals(word: str) -> str:
     """
-    A symbol or pattern as the exchange writes it, from one that a person typed.
+    Return a typed symbol or pattern in capitals, as Bybit writes symbols.
 
     ``btcusdt``, ``spot:btcusdt``, ``*usdt`` and ``top:20:turnover:*usdt`` become ``BTCUSDT`` and so
-    on; categories and the words of a ``top`` stay. Bybit lists no symbol with small letters.
+    on. Categories and the words of ``top:N:turnover`` stay in small letters.
     """
     if word in CATEGORIES:
         return word
@@ -68,14 +68,14 @@ def with_capitals(word: str) -> str:
 
 def parse_pattern(text: str, category: Category) -> Pattern:
     """
-    The pattern that a text means in a category.
+    Return the pattern that a text means in a category.
 
     Raises:
-        ValueError: If it is none; says what is allowed.
+        ValueError: If the text is not a pattern; the message says what is allowed.
     """
     pattern = _parse(text)
     if category == "option" and not pattern.base_coin(category):
-        raise ValueError(f"{text!r} names no base coin; allowed: BTC-*, top:50:turnover:BTC-*")
+        raise ValueError(f"{text!r} has no base coin; use BTC-* or top:50:turnover:BTC-*")
     return pattern
 
 
@@ -83,24 +83,24 @@ def _parse(text: str) -> Pattern:
     top = TOP.fullmatch(text)
     glob = (top[2] or "*") if top else text
     if not GLOB.fullmatch(glob):
-        raise ValueError(f"{text!r} is not a pattern; allowed: {FORMS}")
+        raise ValueError(f"{text!r} is not a pattern; use {FORMS}")
     if top and int(top[1]) > TOP_MAX:
-        raise ValueError(f"{text!r}; allowed: top:1 to top:{TOP_MAX}")
+        raise ValueError(f"{text!r} asks for too many; use top:1 to top:{TOP_MAX}")
     return Pattern(text, glob, int(top[1]) if top else 0)
 
 
 def chosen(pattern: Pattern, ranked: Iterable[str], had: Collection[str] = ()) -> list[str]:
     """
-    The symbols that a pattern stands for, as they are ranked.
+    Return the symbols that a pattern selects, in the order of ``ranked``.
 
-    Of a ``top:N`` those that are in already have an advantage of ``slack(N)`` places, so that two
-    neighbours do not change places with every look: they stay down to place N + slack as long as
-    nobody from a place up to N - slack needs theirs.
+    With ``top:N`` the current members have an advantage of ``slack(N)`` places, so that two
+    neighbours in the ranking do not swap at every refresh. A member stays down to place
+    N + slack, unless a symbol from a place up to N - slack needs its place.
 
     Args:
         pattern: The pattern.
-        ranked: Every listed symbol, the highest turnover first.
-        had: What the pattern stood for until now.
+        ranked: Every listed symbol, highest turnover first.
+        had: Current members: the symbols selected at the previous refresh.
     """
     fitting = [symbol for symbol in ranked if pattern.fits(symbol)]
     if not pattern.top:
@@ -114,23 +114,5 @@ def chosen(pattern: Pattern, ranked: Iterable[str], had: Collection[str] = ()) -
 
 
 def slack(size: int) -> int:
-    """The advantage of symbols that are in a ``top:N`` already, in places."""
+    """Return the advantage of the current members of ``top:N``, in places."""
     return max(1, size // 10) if size > 1 else 0
-
-
-def _fits(glob: str, text: str) -> bool:
-    """Whether a text has a form, in time that grows with the product of both lengths at most."""
-    at = in_glob = 0
-    star, retry = -1, 0
-    while at < len(text):
-        if in_glob < len(glob) and glob[in_glob] == "*":
-            star, retry = in_glob, at
-            in_glob += 1
-        elif in_glob < len(glob) and glob[in_glob] in ("?", text[at]):
-            at, in_glob = at + 1, in_glob + 1
-        elif star >= 0:
-            retry += 1
-            at, in_glob = retry, star + 1
-        else:
-            return False
-    return not glob[in_glob:].strip("*")

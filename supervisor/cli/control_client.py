@@ -1,38 +1,42 @@
 """
-The command line's side of the control plane: ask a running pipeline and wait for the answer.
+Client of the control plane: sends a request to a running pipeline and waits for the answer.
 
-Knows how to find a pipeline by its run directory, and nothing of what the answers mean.
+Finds a pipeline by its run directory. Does not know what the answers mean.
 """
 
 import json
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import zmq
 
 from bybit_pipeline.shared.bus.sockets import ipc_endpoint
 from bybit_pipeline.shared.errors import CodecError, NoPipelineError, PipelineError
 from bybit_pipeline.shared.wire import codec
+from bybit_pipeline.shared.wire.topics import parse_topic
 from bybit_pipeline.supervisor.run_dir import ENDPOINTS, holder
 
 ANSWER_S = 3.0
+"""Maximum wait for the pipeline's answer to one request."""
 EXCHANGE_S = 8.0
-"""How long the exchange is given to confirm or refuse a subscription."""
+"""Maximum wait for the exchange to confirm or reject a subscription."""
+POLL_S = 0.1
+"""Interval of requests while the exchange has not answered."""
 
 
-class RefusedError(PipelineError):
-    """The pipeline did not do what was asked; ``exit_code`` is its own."""
+class RejectedError(PipelineError):
+    """The pipeline rejected a request; ``exit_code`` is the one that it sent."""
 
     def __init__(self, text: str, exit_code: int) -> None:
         self.exit_code = exit_code
         super().__init__(text)
 
 
-class Requests:
+class ControlClient:
     """
-    A connection to the pipeline of a run directory; a context manager.
+    A connection to the pipeline in a run directory; a context manager.
 
     Raises:
         NoPipelineError: If no pipeline runs there.
@@ -47,7 +51,7 @@ class Requests:
         self._socket.setsockopt(zmq.LINGER, 0)
         self._socket.connect(ipc_endpoint(f"{run_dir}/control.ipc"))
 
-    def __enter__(self) -> "Requests":
+    def __enter__(self) -> "ControlClient":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -55,11 +59,11 @@ class Requests:
 
     def ask(self, command: str, **arguments: Any) -> dict[str, Any]:
         """
-        The result of a command.
+        Send a command and return its result.
 
         Raises:
-            NoPipelineError: If nobody answers in time.
-            RefusedError: If the pipeline refuses.
+            NoPipelineError: If no answer arrives within ``ANSWER_S``.
+            RejectedError: If the pipeline rejects the command.
         """
         self._last_id += 1
         request = {
@@ -71,7 +75,7 @@ class Requests:
         self._socket.send(codec.encode_map(request))
         reply = self._reply(self._last_id)
         if not reply.get("ok"):
-            raise RefusedError(str(reply.get("error")), int(reply.get("exit_code", 1)))
+            raise RejectedError(str(reply.get("error")), int(reply.get("exit_code", 1)))
         result: dict[str, Any] = reply["result"]
         return result
 
@@ -91,52 +95,68 @@ class Requests:
         )
 
 
-def wait_for_answers(
-    requests: Requests, topics: Iterable[Mapping[str, str]]
-) -> Iterator[tuple[str, str, str]]:
-    """
-    Topic, state and reason of what was subscribed, when the exchange has answered for all.
+class TopicAnswer(NamedTuple):
+    """The exchange's answer for one topic."""
 
-    After ``EXCHANGE_S`` without an answer a topic is ``pending`` still.
+    category: str
+    topic: str
+    """The exchange's name: ``orderbook.50.BTCUSDT``."""
+    state: str
+    """``confirmed``, ``delivering``, ``rejected`` or still ``pending``."""
+    reason: str
+
+
+def wait_for_answers(
+    pipeline: ControlClient, topics: Iterable[Mapping[str, str]]
+) -> Iterator[TopicAnswer]:
+    """
+    Wait until the exchange has answered for all topics, then yield the answers.
+
+    Topics without an answer after ``EXCHANGE_S`` are still ``pending``.
     """
     asked = {entry["bus_topic"]: entry["topic"] for entry in topics}
     deadline = time.monotonic() + EXCHANGE_S
     while True:
-        answers = requests.ask("answers", topics=list(asked))["answers"]
+        answers = pipeline.ask("answers", topics=list(asked))["answers"]
         states = {answer["state"] for answer in answers.values()}
         if "pending" not in states or time.monotonic() >= deadline:
             break
-        time.sleep(0.1)
-    # Contracts of one coin share the topic of their trades.
+        time.sleep(POLL_S)
+    # The contracts on one coin share the topic of their trades.
     yield from dict.fromkeys(
-        (topic, answers[bus_topic]["state"], answers[bus_topic]["reason"])
+        TopicAnswer(
+            parse_topic(bus_topic).category,
+            topic,
+            answers[bus_topic]["state"],
+            answers[bus_topic]["reason"],
+        )
         for bus_topic, topic in asked.items()
     )
 
 
-def wait_for_patterns(requests: Requests, names: Iterable[str]) -> Iterator[Mapping[str, Any]]:
+def wait_for_patterns(pipeline: ControlClient, names: Iterable[str]) -> Iterator[Mapping[str, Any]]:
     """
-    The status of patterns that were subscribed, when it is known what they stand for, or why not.
+    Wait until subscribed patterns are resolved or have a reason why not; yield their status.
 
-    After ``EXCHANGE_S`` without either they are as they are.
+    After ``EXCHANGE_S`` they are yielded as they are.
     """
     wanted = set(names)
     deadline = time.monotonic() + EXCHANGE_S
     while wanted:
-        found = [e for e in requests.ask("status")["patterns"] if e["pattern"] in wanted]
+        found = [e for e in pipeline.ask("status")["patterns"] if e["pattern"] in wanted]
         is_known = all(e["reason"] or e["state"] != "unresolved" for e in found)
         if is_known or time.monotonic() >= deadline:
             yield from found
             return
-        time.sleep(0.1)
+        time.sleep(POLL_S)
 
 
 def read_endpoints(run_dir: str) -> dict[str, Any]:
     """
-    ``endpoints.json`` of a running pipeline.
+    Return ``endpoints.json`` of a running pipeline.
 
     Raises:
-        NoPipelineError: If none runs, or it is not up yet.
+        NoPipelineError: If no pipeline runs there, or not every process is up yet.
     """
     pid = holder(run_dir)
     try:

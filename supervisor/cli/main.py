@@ -37,10 +37,10 @@ def _words(text: str) -> Callable[[], list[str]]:
 
 def _running_markets(context: typer.Context) -> list[str]:
     """``category:SYMBOL`` of what the running pipeline has; nothing if there is none."""
-    from bybit_pipeline.supervisor.cli.control_client import Requests
+    from bybit_pipeline.supervisor.cli.control_client import ControlClient
 
     try:
-        with Requests(_run_dir(context.params.get("run_dir"), "info")) as requests:
+        with ControlClient(_run_dir(context.params.get("run_dir"), "info")) as requests:
             status = requests.ask("status")
     except (PipelineError, OSError):
         return []
@@ -336,11 +336,8 @@ def keys(
 
     See docs/howto/secure.md.
     """
-    from bybit_pipeline.shared.settings.curve_keys import (
-        default_keys_dir,
-        make_client_keys,
-        make_server_keys,
-    )
+    from bybit_pipeline.shared.settings.curve_keys import make_client_keys, make_server_keys
+    from bybit_pipeline.shared.settings.locations import default_keys_dir
 
     where = Path(os.path.abspath(directory or default_keys_dir()))
     if client is None:
@@ -369,9 +366,9 @@ def status(
     log_level: LogLevel = "info",
 ) -> None:
     """Show the running pipeline."""
-    from bybit_pipeline.supervisor.cli.control_client import Requests
+    from bybit_pipeline.supervisor.cli.control_client import ControlClient
 
-    with Requests(_run_dir(run_dir, log_level)) as requests:
+    with ControlClient(_run_dir(run_dir, log_level)) as requests:
         answer = requests.ask("status")
     from bybit_pipeline.supervisor.cli.render import status_lines
 
@@ -394,9 +391,9 @@ def gaps(
 
     The oldest interval first. Ends with 1 if not every worker answered.
     """
-    from bybit_pipeline.supervisor.cli.control_client import Requests
+    from bybit_pipeline.supervisor.cli.control_client import ControlClient
 
-    with Requests(_run_dir(run_dir, log_level)) as requests:
+    with ControlClient(_run_dir(run_dir, log_level)) as requests:
         answer = requests.ask("gaps")
     from bybit_pipeline.supervisor.cli.render import gap_lines
 
@@ -424,7 +421,7 @@ def subscribe(markets: Markets, run_dir: RunDirectory = None, log_level: LogLeve
     Ends with 1 if the exchange refuses one, which is not followed then, or has not answered yet.
     """
     from bybit_pipeline.supervisor.cli.control_client import (
-        Requests,
+        ControlClient,
         wait_for_answers,
         wait_for_patterns,
     )
@@ -432,7 +429,7 @@ def subscribe(markets: Markets, run_dir: RunDirectory = None, log_level: LogLeve
 
     for word in markets:
         parse_market(word)
-    with Requests(_run_dir(run_dir, log_level)) as requests:
+    with ControlClient(_run_dir(run_dir, log_level)) as requests:
         answer = requests.ask("subscribe", markets=markets)
         exit_code = EX_OK
         for entry in wait_for_patterns(requests, answer["patterns"]):
@@ -445,9 +442,10 @@ def subscribe(markets: Markets, run_dir: RunDirectory = None, log_level: LogLeve
             line = f"{entry['pattern']} {entry['state']}: {says}"
             print(line, file=sys.stdout if is_served else sys.stderr)
             exit_code = exit_code if is_served else EX_FAILED
-        for topic, state, reason in wait_for_answers(requests, answer["topics"]):
-            is_served = state in ("confirmed", "delivering")
-            line = f"{topic} {state}{': ' * bool(reason)}{reason}"
+        for each in wait_for_answers(requests, answer["topics"]):
+            is_served = each.state in ("confirmed", "delivering")
+            reason = f": {each.reason}" if each.reason else ""
+            line = f"{each.category} {each.topic} {each.state}{reason}"
             print(line, file=sys.stdout if is_served else sys.stderr)
             exit_code = exit_code if is_served else EX_FAILED
     return exit_code
@@ -463,15 +461,17 @@ def unsubscribe(
     markets: RunningMarkets, run_dir: RunDirectory = None, log_level: LogLevel = "info"
 ) -> None:
     """Remove markets; the others go on undisturbed."""
-    from bybit_pipeline.supervisor.cli.control_client import Requests
+    from bybit_pipeline.shared.wire.topics import parse_topic
+    from bybit_pipeline.supervisor.cli.control_client import ControlClient
     from bybit_pipeline.supervisor.plan.market_args import parse_market
 
     for word in markets:
         parse_market(word)
-    with Requests(_run_dir(run_dir, log_level)) as requests:
+    with ControlClient(_run_dir(run_dir, log_level)) as requests:
         answer = requests.ask("unsubscribe", markets=markets)
         for entry in answer["topics"]:
-            print(f"{entry['topic']} unsubscribed")
+            category = parse_topic(entry["bus_topic"]).category
+            print(f"{category} {entry['topic']} unsubscribed")
         for pattern in answer["patterns"]:
             print(f"{pattern} unsubscribed")
         if answer["patterns"]:
@@ -560,7 +560,7 @@ def _print(answer: Any, lines: Iterable[str]) -> None:
 
 def _run_dir(given: Path | None, log_level: str) -> str:
     """The run directory that a command is about; every command takes ``--log-level``."""
-    from bybit_pipeline.shared.settings.config import own_run_dir
+    from bybit_pipeline.shared.settings.locations import own_run_dir
     from bybit_pipeline.supervisor.cli.options import absolute_run_dir
 
     _one_of("log-level", log_level, *LOG_LEVELS)

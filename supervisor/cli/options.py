@@ -19,19 +19,21 @@ from bybit_pipeline.shared.settings.captures import CaptureError, CaptureInfo, d
 from bybit_pipeline.shared.settings.config import (
     DEFAULT_SYMBOLS,
     Config,
-    default_run_dir,
     make_config,
     read_config,
 )
 from bybit_pipeline.shared.settings.curve_keys import (
-    default_keys_dir,
     read_allowed,
     read_client_keys,
     read_server_keys,
 )
+from bybit_pipeline.shared.settings.locations import (
+    RUN_DIR_BYTES_MAX,
+    default_keys_dir,
+    default_run_dir,
+)
 from bybit_pipeline.shared.settings.patterns import is_pattern, parse_pattern
 
-RUN_DIR_MAX_BYTES = 80
 DEFAULT_DEPTH = 50
 INVERSE_SYMBOLS = ("BTCUSD", "ETHUSD")
 
@@ -82,9 +84,9 @@ def absolute_run_dir(run_dir: str | os.PathLike[str] | None) -> str:
         ConfigError: If it is too long to hold sockets.
     """
     path = os.path.abspath(run_dir or default_run_dir())
-    if len(os.fsencode(path)) > RUN_DIR_MAX_BYTES:
+    if len(os.fsencode(path)) > RUN_DIR_BYTES_MAX:
         raise ConfigError(
-            "run_dir", f"{path} is too long for sockets", f"at most {RUN_DIR_MAX_BYTES} bytes"
+            "run_dir", f"{path} is too long for sockets", f"at most {RUN_DIR_BYTES_MAX} bytes"
         )
     return path
 

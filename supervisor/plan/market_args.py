@@ -1,9 +1,9 @@
 """
-``CATEGORY:SYMBOL`` words of the command line, and the plan that they ask for. Pure.
+``[CATEGORY:]SYMBOL`` arguments of the command line, and the plan that they ask for. Pure.
 
-In the place of the symbol may be a pattern (see ``shared.patterns``); where all markets are of one
-category a pattern may stand alone. What joins a running pipeline gets the streams and the depth of
-the first market table of its category, else the defaults.
+A pattern may stand in the place of the symbol; see ``shared.settings.patterns``. A market that
+joins a running pipeline gets the streams and the depth of the first market table of its category,
+else the defaults.
 """
 
 from collections.abc import Iterable
@@ -41,33 +41,35 @@ class Market(NamedTuple):
         return f"{self.category}:{self.name}"
 
 
-def parse_market(word: str, *, categories: Iterable[Category] = ("linear",)) -> Market:
+def parse_market(word: str, *, categories: Iterable[Category] = ()) -> Market:
     """
-    What ``CATEGORY:SYMBOL``, ``CATEGORY:PATTERN`` or ``PATTERN`` means.
+    Return the market that ``[CATEGORY:]SYMBOL`` or ``[CATEGORY:]PATTERN`` names.
 
     Args:
         word: As typed.
-        categories: Those of the pipeline; a pattern alone is of the only one.
+        categories: The configured ones. A word without a category belongs to the only one, or to
+            ``linear`` if there are several or none.
 
     Raises:
-        MarketError: If it is not of that form, or its category is not clear.
+        MarketError: If the word has another form.
     """
     first, _, rest = word.partition(":")
-    if is_pattern(word) and first not in CATEGORIES:
-        known = sorted(set(categories))
-        if len(known) != 1:
-            raise MarketError(
-                f"{word!r} may be of {' or '.join(known) or 'any category'}; "
-                f"allowed: CATEGORY:PATTERN such as linear:{word}"
-            )
-        first, rest = known[0], word
     for category in CATEGORIES:
-        if category == first and (SYMBOL.fullmatch(rest) or _is_valid_pattern(rest, category)):
-            return Market(category, rest)
+        if first == category:
+            break
+    else:
+        category, rest = _default_category(categories), word
+    if SYMBOL.fullmatch(rest) or _is_valid_pattern(rest, category):
+        return Market(category, rest)
     raise MarketError(
-        f"{word!r} is not a market; allowed: CATEGORY:SYMBOL such as linear:BTCUSDT, "
-        f"or CATEGORY:PATTERN such as 'linear:*USDT', CATEGORY one of {', '.join(CATEGORIES)}"
+        f"{word!r} is not a market; use [CATEGORY:]SYMBOL such as BTCUSDT or spot:BTCUSDT, "
+        f"or [CATEGORY:]PATTERN such as 'linear:*USDT', CATEGORY one of {', '.join(CATEGORIES)}"
     )
+
+
+def _default_category(categories: Iterable[Category]) -> Category:
+    configured = set(categories)
+    return configured.pop() if len(configured) == 1 else "linear"
 
 
 def _is_valid_pattern(text: str, category: Category) -> bool:

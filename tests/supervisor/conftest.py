@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from bybit_pipeline.shared.errors import NoPipelineError
-from bybit_pipeline.supervisor.cli.control_client import Requests, read_endpoints
+from bybit_pipeline.supervisor.cli.control_client import ControlClient, read_endpoints
 
 FAKE = Path(__file__).with_name("fake_child.py")
 DEADLINE_S = 15.0
@@ -58,7 +58,7 @@ class Pipeline:
 
     def ask(self, command: str, **arguments: Any) -> dict[str, Any]:
         """The answer of the control plane."""
-        with Requests(str(self.run_dir)) as requests:
+        with ControlClient(str(self.run_dir)) as requests:
             return requests.ask(command, **arguments)
 
     def status(self) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from zmq.utils import z85
 
 from bybit_pipeline.shared.errors import ConfigError, TakenError
 from bybit_pipeline.shared.settings.curve_keys import (
-    default_keys_dir,
     make_client_keys,
     make_server_keys,
     read_allowed,
@@ -110,14 +109,6 @@ def test_secrets_are_not_printed(keys: Path) -> None:
     server, client = read_server_keys(keys), read_client_keys(keys)
     assert server.secret.decode() not in repr(server)
     assert client.secret.decode() not in repr(client)
-
-
-def test_keys_are_kept_with_the_users_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CONFIG_HOME", "/cfg")
-    assert "/cfg/bybit-pipeline/keys" == default_keys_dir()
-    monkeypatch.delenv("XDG_CONFIG_HOME")
-    monkeypatch.setenv("HOME", "/home/x")
-    assert "/home/x/.config/bybit-pipeline/keys" == default_keys_dir()
 
 
 def test_the_library_can_do_curve() -> None:

@@ -1,4 +1,4 @@
-"""Which symbols a pattern stands for."""
+"""Symbols that a pattern selects."""
 
 import time
 from collections.abc import Collection
@@ -36,7 +36,7 @@ def test_a_form_is_matched_as_a_whole(text: str, fits: list[str], does_not: list
     assert [symbol for symbol in fits + does_not if pattern.fits(symbol)] == fits
 
 
-def test_a_form_of_many_stars_costs_no_time() -> None:
+def test_a_form_of_many_stars_is_matched_quickly() -> None:
     pattern = parse_pattern("*A" * 31 + "*B", "linear")
     began = time.process_time()
 
@@ -46,7 +46,7 @@ def test_a_form_of_many_stars_costs_no_time() -> None:
 
 
 @pytest.mark.parametrize("text", ["*USDT", "BTC?", "top:5:turnover", "top:x"])
-def test_patterns_are_told_from_symbols(text: str) -> None:
+def test_patterns_are_recognised(text: str) -> None:
     assert is_pattern(text)
 
 
@@ -68,12 +68,12 @@ def test_patterns_are_told_from_symbols(text: str) -> None:
         ("", ""),
     ],
 )
-def test_people_need_not_type_capitals(typed: str, meant: str) -> None:
+def test_small_letters_become_capitals(typed: str, meant: str) -> None:
     assert meant == with_capitals(typed)
 
 
 @pytest.mark.parametrize("text", ["BTCUSDT", "BTC-24MAR23", "TOPUSDT", ""])
-def test_symbols_are_no_patterns(text: str) -> None:
+def test_symbols_are_not_patterns(text: str) -> None:
     assert not is_pattern(text)
 
 
@@ -98,15 +98,15 @@ def test_symbols_are_no_patterns(text: str) -> None:
         ("?BTC-*", "option"),
     ],
 )
-def test_other_texts_are_refused_with_what_is_allowed(text: str, category: Category) -> None:
-    with pytest.raises(ValueError, match="; allowed: "):
+def test_other_texts_are_rejected_with_what_is_allowed(text: str, category: Category) -> None:
+    with pytest.raises(ValueError, match="; use "):
         parse_pattern(text, category)
 
 
 @pytest.mark.parametrize(
     ("text", "coin"), [("BTC-*", "BTC"), ("ETH-*-C-USDT", "ETH"), ("top:9:turnover:SOL-*", "SOL")]
 )
-def test_a_pattern_of_options_names_its_base_coin(text: str, coin: str) -> None:
+def test_a_pattern_for_options_starts_with_its_base_coin(text: str, coin: str) -> None:
     assert parse_pattern(text, "option").base_coin("option") == coin
     assert parse_pattern(text, "linear").base_coin("linear") == ""
 
@@ -120,30 +120,30 @@ RANKED = [f"S{number:02}" for number in range(1, 31)]
     [
         ([], RANKED[:20]),
         (RANKED[:20], RANKED[:20]),
-        # 20 places have a slack of 2: places 21 and 22 keep what they had ...
+        # 20 places have a slack of 2: members at places 21 and 22 stay ...
         ([*RANKED[:18], "S21", "S22"], [*RANKED[:18], "S21", "S22"]),
         ([*RANKED[:19], "S22"], [*RANKED[:19], "S22"]),
-        # ... place 23 does not ...
+        # ... a member at place 23 does not ...
         ([*RANKED[:19], "S23"], RANKED[:20]),
-        # ... and who climbs to place 18 or higher gets in at once.
+        # ... and a symbol that climbs to place 18 or higher joins at once.
         ([*RANKED[:17], "S19", "S20", "S21"], [*RANKED[:20]]),
         (["S21", *RANKED[1:20]], RANKED[:20]),
         (["GONE", *RANKED[:19]], RANKED[:20]),
     ],
 )
-def test_the_highest_are_chosen_with_an_advantage_for_those_that_are_in(
+def test_the_highest_are_chosen_with_an_advantage_for_members(
     had: list[str], expected: list[str]
 ) -> None:
     assert chosen(parse_pattern("top:20:turnover", "linear"), RANKED, had) == expected
 
 
-def test_fewer_than_wanted_are_all_chosen() -> None:
+def test_all_are_chosen_when_fewer_than_wanted_exist() -> None:
     assert chosen(parse_pattern("top:50:turnover", "linear"), RANKED) == RANKED
     assert chosen(parse_pattern("top:2:turnover:*3", "linear"), RANKED) == ["S03", "S13"]
 
 
 @given(st.integers(1, 40), st.permutations(RANKED), st.sets(st.sampled_from([*RANKED, "GONE"])))
-def test_any_choice_is_full_listed_and_holds_the_very_first(
+def test_every_choice_is_full_listed_and_includes_the_first_places(
     size: int, ranked: list[str], had: Collection[str]
 ) -> None:
     found = chosen(parse_pattern(f"top:{size}:turnover", "linear"), ranked, had)

@@ -176,7 +176,7 @@ def test_without_gaps_there_is_nothing_on_stdout(
 ) -> None:
     answer: dict[str, Any] = {"gaps": [], "silent": []}
     monkeypatch.setattr(
-        "bybit_pipeline.supervisor.cli.control_client.Requests.ask", lambda *_: answer
+        "bybit_pipeline.supervisor.cli.control_client.ControlClient.ask", lambda *_: answer
     )
 
     assert 0 == main(["gaps", "--run-dir", str(steady_pipeline.run_dir)])

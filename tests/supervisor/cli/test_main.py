@@ -62,7 +62,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, s
         (["status", "--log-level", "loud"], "allowed: debug, info, warning, error"),
         (["status", "extra"], "extra"),
         (["subscribe"], "Missing argument"),
-        (["subscribe", "BTCUSDT"], "allowed: CATEGORY:SYMBOL such as linear:BTCUSDT"),
+        (["subscribe", "BTC USDT"], "use [CATEGORY:]SYMBOL such as BTCUSDT or spot:BTCUSDT"),
         (["unsubscribe", "margin:BTCUSDT"], "one of spot, linear, inverse, option"),
         (["tail", "--count", "0"], "--count"),
         (["simulate", "--port", "x"], "--port"),
@@ -243,7 +243,19 @@ def test_without_a_pipeline_there_is_nothing_to_talk_to(
 ) -> None:
     code, line = refused(capsys, *arguments, "--run-dir", str(tmp_path))
 
-    assert (69, f"run_dir {tmp_path}: no pipeline runs there") == (code, line)
+    hint = f"start one with: bybit-pipeline up --run-dir {tmp_path}"
+    assert (69, f"run_dir {tmp_path}: no pipeline runs there; {hint}") == (code, line)
+
+
+def test_the_hint_on_starting_a_pipeline_is_short_for_the_default_directory(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/nowhere")
+
+    code, line = refused(capsys, "status")
+
+    assert 69 == code
+    assert line.endswith("; start one with: bybit-pipeline up")
 
 
 def test_a_pipeline_that_does_not_answer_is_nothing_to_talk_to(
@@ -306,15 +318,17 @@ def test_subscribe_says_what_the_exchange_answered(
     pipeline = start_pipeline(behaviour={"connector-linear-0": {"status": said}})
     pipeline.wait_up()
 
-    code = main(["subscribe", "linear:SOLUSDT", "--run-dir", str(pipeline.run_dir)])
+    code = main(["subscribe", "SOLUSDT", "--run-dir", str(pipeline.run_dir)])
 
     out, err = capsys.readouterr()
-    assert (1, ["publicTrade.SOLUSDT confirmed"]) == (code, out.splitlines())
-    assert ["orderbook.50.SOLUSDT rejected: confirmed, but no snapshot comes"] == err.splitlines()
+    assert (1, ["linear publicTrade.SOLUSDT confirmed"]) == (code, out.splitlines())
+    assert [
+        "linear orderbook.50.SOLUSDT rejected: confirmed, but no snapshot comes"
+    ] == err.splitlines()
     assert "orderbook.50.SOLUSDT" in pipeline.status()["connectors"][0]["topics"]
 
-    assert 0 == main(["unsubscribe", "linear:SOLUSDT", "--run-dir", str(pipeline.run_dir)])
-    assert "publicTrade.SOLUSDT unsubscribed" in capsys.readouterr().out
+    assert 0 == main(["unsubscribe", "solusdt", "--run-dir", str(pipeline.run_dir)])
+    assert "linear publicTrade.SOLUSDT unsubscribed" in capsys.readouterr().out
     code, line = refused(
         capsys, "unsubscribe", "linear:SOLUSDT", "--run-dir", str(pipeline.run_dir)
     )
@@ -337,7 +351,9 @@ def test_what_the_exchange_refuses_is_told_and_followed_no_longer(
 
     out, err = capsys.readouterr()
     assert (1, "") == (code, out)
-    assert [f"{topic} rejected: error:handler not found" for topic in topics] == err.splitlines()
+    assert [
+        f"linear {topic} rejected: error:handler not found" for topic in topics
+    ] == err.splitlines()
     status = pipeline.status()
     assert status["ready"], status["reasons"]
     assert PLANNED == set(status["connectors"][0]["topics"])

@@ -64,7 +64,6 @@ def test_a_market_that_is_not_there_cannot_leave(plan: Plan) -> None:
     "word",
     [
         "",
-        "BTCUSDT",
         "linear",
         "linear:",
         ":BTCUSDT",
@@ -72,10 +71,11 @@ def test_a_market_that_is_not_there_cannot_leave(plan: Plan) -> None:
         "margin:BTCUSDT",
         "linear:BTC USDT",
         "linear:A\x00B",
+        "btcusdt",
     ],
 )
-def test_other_words_are_refused_with_what_is_allowed(word: str) -> None:
-    with pytest.raises(MarketError, match="allowed: CATEGORY:SYMBOL such as linear:BTCUSDT"):
+def test_other_words_are_rejected_with_what_is_allowed(word: str) -> None:
+    with pytest.raises(MarketError, match=r"use \[CATEGORY:\]SYMBOL such as BTCUSDT"):
         parse_market(word)
 
 
@@ -90,9 +90,14 @@ def test_other_words_are_refused_with_what_is_allowed(word: str) -> None:
         ("top:50:turnover", ["linear"], ("linear", "top:50:turnover")),
         ("top:50:turnover:*USDC", ["spot", "spot"], ("spot", "top:50:turnover:*USDC")),
         ("BTC-*", ["option"], ("option", "BTC-*")),
+        ("top:50:turnover", ["spot", "inverse"], ("linear", "top:50:turnover")),
+        ("SOLUSDT", [], ("linear", "SOLUSDT")),
+        ("SOLUSDT", ["spot", "spot"], ("spot", "SOLUSDT")),
+        ("SOLUSDT", ["spot", "inverse"], ("linear", "SOLUSDT")),
+        ("inverse:BTCUSD", ["spot"], ("inverse", "BTCUSD")),
     ],
 )
-def test_a_pattern_alone_is_of_the_only_category(
+def test_a_word_without_a_category_belongs_to_the_only_one_else_to_linear(
     word: str, categories: Any, meaning: tuple[str, str]
 ) -> None:
     assert meaning == parse_market(word, categories=categories)
@@ -101,14 +106,13 @@ def test_a_pattern_alone_is_of_the_only_category(
 @pytest.mark.parametrize(
     ("word", "says"),
     [
-        ("top:5:turnover", "may be of linear or spot; allowed: CATEGORY:PATTERN"),
-        ("margin:*USDT", "may be of linear or spot"),
-        ("linear:*usdt", "is not a pattern; allowed: "),
+        ("margin:*USDT", "is not a pattern"),
+        ("linear:*usdt", "is not a pattern; use "),
         ("linear:top:5:volume", "is not a pattern"),
-        ("option:*", "names no base coin; allowed: BTC-"),
+        ("option:*", r"has no base coin; use BTC-\*"),
     ],
 )
-def test_a_pattern_that_is_not_clear_is_refused(word: str, says: str) -> None:
+def test_a_wrong_pattern_is_rejected_with_its_fault(word: str, says: str) -> None:
     with pytest.raises(MarketError, match=says):
         parse_market(word, categories=["spot", "linear"])
 
