@@ -17,7 +17,7 @@ import structlog
 
 from bybit_pipeline.processes.simulator.actor import Simulator
 from bybit_pipeline.processes.simulator.factory import OptionError, make_server
-from bybit_pipeline.processes.simulator.instruments import categories_of
+from bybit_pipeline.processes.simulator.market.instruments import categories_of
 from bybit_pipeline.processes.simulator.server import Server
 from bybit_pipeline.shared.bybit import CATEGORIES
 from bybit_pipeline.shared.errors import EX_OK, EX_SOFTWARE, PipelineError

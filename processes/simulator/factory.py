@@ -7,11 +7,11 @@ import structlog
 
 from bybit_pipeline.processes.simulator.faults import Faults, parse_fault
 from bybit_pipeline.processes.simulator.feed import Feed
-from bybit_pipeline.processes.simulator.instruments import instrument_named
+from bybit_pipeline.processes.simulator.market.instruments import instrument_named
+from bybit_pipeline.processes.simulator.market.scenario import read_script
+from bybit_pipeline.processes.simulator.market.synthetic import SyntheticFeed, listing
 from bybit_pipeline.processes.simulator.playback import PlaybackFeed
-from bybit_pipeline.processes.simulator.scenario import read_script
 from bybit_pipeline.processes.simulator.server import Server
-from bybit_pipeline.processes.simulator.synthetic import SyntheticFeed, listing
 from bybit_pipeline.shared.errors import EX_USAGE, PipelineError
 from bybit_pipeline.shared.runtime.clock import Clock, SystemClock
 from bybit_pipeline.shared.settings.specs import SimulatorSpec

@@ -18,7 +18,7 @@ from typing import Any, Final
 import msgspec
 
 from bybit_pipeline.processes.simulator.feed import Listed, Outgoing, TopicKey
-from bybit_pipeline.processes.simulator.instruments import base_coin
+from bybit_pipeline.processes.simulator.market.instruments import base_coin
 from bybit_pipeline.shared.settings.captures import (
     CaptureInfo,
     CaptureLine,

@@ -16,7 +16,7 @@ from bybit_pipeline.processes.connector.protocol import BookUpdate, decode
 from bybit_pipeline.processes.orderbook.manager import OrderBookManager
 from bybit_pipeline.processes.orderbook.measures import BookMeasures
 from bybit_pipeline.processes.orderbook.walls.tracker import WallEvent
-from bybit_pipeline.processes.simulator.synthetic import SyntheticFeed, listing
+from bybit_pipeline.processes.simulator.market.synthetic import SyntheticFeed, listing
 from bybit_pipeline.processes.trades.aggregator import TradesAggregator
 from bybit_pipeline.shared.wire.messages import TradesMessage
 from tests.naive import Message, NaiveBook, window

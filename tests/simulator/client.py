@@ -10,9 +10,9 @@ import websocket
 
 from bybit_pipeline.processes.simulator.faults import Faults
 from bybit_pipeline.processes.simulator.feed import Feed
-from bybit_pipeline.processes.simulator.instruments import catalogue
+from bybit_pipeline.processes.simulator.market.instruments import catalogue
+from bybit_pipeline.processes.simulator.market.synthetic import SyntheticFeed
 from bybit_pipeline.processes.simulator.server import Server, ServerThread
-from bybit_pipeline.processes.simulator.synthetic import SyntheticFeed
 from bybit_pipeline.shared.wire.messages import Category
 from tests.simulator.test_instruments import TODAY
 

@@ -7,7 +7,7 @@ from prometheus_client import generate_latest
 
 from bybit_pipeline.processes.simulator.actor import Simulator
 from bybit_pipeline.processes.simulator.feed import Outgoing
-from bybit_pipeline.processes.simulator.synthetic import SyntheticFeed
+from bybit_pipeline.processes.simulator.market.synthetic import SyntheticFeed
 from bybit_pipeline.shared.settings.specs import SimulatorSpec
 from tests.simulator.client import Connection
 

@@ -7,9 +7,13 @@ from typing import Any
 
 import pytest
 
-from bybit_pipeline.processes.simulator.encoder import TRADES_PER_MESSAGE, book_frame, trade_frames
-from bybit_pipeline.processes.simulator.instruments import instrument_named
-from bybit_pipeline.processes.simulator.order_flow import Fill, Match
+from bybit_pipeline.processes.simulator.market.encoder import (
+    TRADES_PER_MESSAGE,
+    book_frame,
+    trade_frames,
+)
+from bybit_pipeline.processes.simulator.market.instruments import instrument_named
+from bybit_pipeline.processes.simulator.market.order_flow import Fill, Match
 from bybit_pipeline.shared.wire.messages import Category
 
 TODAY = dt.date(2026, 8, 9)

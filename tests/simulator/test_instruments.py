@@ -4,14 +4,14 @@ import datetime as dt
 
 import pytest
 
-from bybit_pipeline.processes.simulator.instruments import (
+from bybit_pipeline.processes.simulator.market.instruments import (
     DecimalStep,
     catalogue,
     categories_of,
     instrument_named,
     option_price,
 )
-from bybit_pipeline.processes.simulator.synthetic import listing
+from bybit_pipeline.processes.simulator.market.synthetic import listing
 from bybit_pipeline.shared.wire.messages import Category
 
 TODAY = dt.date(2026, 8, 9)

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bybit_pipeline.processes.simulator.order_book import Book, SideWindow, Window
+from bybit_pipeline.processes.simulator.market.order_book import Book, SideWindow, Window
 
 puts = st.lists(st.tuples(st.integers(1, 40), st.integers(0, 5)), max_size=12)
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bybit_pipeline.processes.simulator.instruments import catalogue, instrument_named
-from bybit_pipeline.processes.simulator.order_book import Book
-from bybit_pipeline.processes.simulator.order_flow import (
+from bybit_pipeline.processes.simulator.market.instruments import catalogue, instrument_named
+from bybit_pipeline.processes.simulator.market.order_book import Book
+from bybit_pipeline.processes.simulator.market.order_flow import (
     LEVELS,
     InstrumentKey,
     Market,

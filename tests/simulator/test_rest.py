@@ -9,10 +9,10 @@ import pytest
 
 from bybit_pipeline.processes.simulator import rest
 from bybit_pipeline.processes.simulator.faults import REST_HOWS, make_fault
-from bybit_pipeline.processes.simulator.instruments import instrument_named
-from bybit_pipeline.processes.simulator.scenario import parse_script
+from bybit_pipeline.processes.simulator.market.instruments import instrument_named
+from bybit_pipeline.processes.simulator.market.scenario import parse_script
+from bybit_pipeline.processes.simulator.market.synthetic import SyntheticFeed
 from bybit_pipeline.processes.simulator.server import ServerThread
-from bybit_pipeline.processes.simulator.synthetic import SyntheticFeed
 from tests.simulator.client import Connection, full_feed, running
 from tests.simulator.test_instruments import TODAY
 

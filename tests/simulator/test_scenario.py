@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from bybit_pipeline.processes.simulator.instruments import instrument_named
-from bybit_pipeline.processes.simulator.scenario import ScriptError, parse_script
-from bybit_pipeline.processes.simulator.synthetic import SyntheticFeed
+from bybit_pipeline.processes.simulator.market.instruments import instrument_named
+from bybit_pipeline.processes.simulator.market.scenario import ScriptError, parse_script
+from bybit_pipeline.processes.simulator.market.synthetic import SyntheticFeed
 from tests.naive import NaiveBook
 
 START_MS = 1_786_310_817_000

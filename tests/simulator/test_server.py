@@ -11,10 +11,10 @@ import websocket
 
 from bybit_pipeline.processes.simulator.faults import Faults
 from bybit_pipeline.processes.simulator.feed import TopicKey
-from bybit_pipeline.processes.simulator.instruments import instrument_named
+from bybit_pipeline.processes.simulator.market.instruments import instrument_named
+from bybit_pipeline.processes.simulator.market.synthetic import SyntheticFeed
 from bybit_pipeline.processes.simulator.playback import PlaybackFeed
 from bybit_pipeline.processes.simulator.server import Server, ServerThread
-from bybit_pipeline.processes.simulator.synthetic import SyntheticFeed
 from bybit_pipeline.shared.errors import TakenError
 from bybit_pipeline.shared.settings.captures import CaptureReader
 from tests.naive import NaiveBook

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from bybit_pipeline.processes.simulator.feed import TopicKey
-from bybit_pipeline.processes.simulator.instruments import instrument_named
-from bybit_pipeline.processes.simulator.synthetic import (
+from bybit_pipeline.processes.simulator.market.instruments import instrument_named
+from bybit_pipeline.processes.simulator.market.synthetic import (
     LEVEL_1_REPEAT_MS,
     PUSH_PERIOD_MS,
     SyntheticFeed,

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from bybit_pipeline.processes.simulator.instruments import instrument_named
-from bybit_pipeline.processes.simulator.scenario import parse_script
+from bybit_pipeline.processes.simulator.market.instruments import instrument_named
+from bybit_pipeline.processes.simulator.market.scenario import parse_script
+from bybit_pipeline.processes.simulator.market.synthetic import SyntheticFeed
 from bybit_pipeline.processes.simulator.server import ServerThread
-from bybit_pipeline.processes.simulator.synthetic import SyntheticFeed
 from tests.simulator.client import running
 from tests.simulator.test_instruments import TODAY
 from tests.system.conftest import Start

@@ -17,8 +17,8 @@ from collections.abc import Iterable
 from random import Random
 from typing import Final, NamedTuple, Protocol
 
-from bybit_pipeline.processes.simulator.instruments import Instrument
-from bybit_pipeline.processes.simulator.order_book import Book, Ladder
+from bybit_pipeline.processes.simulator.market.instruments import Instrument
+from bybit_pipeline.processes.simulator.market.order_book import Book, Ladder
 from bybit_pipeline.shared.wire.messages import Category, Side
 
 InstrumentKey = tuple[Category, str]

@@ -8,9 +8,9 @@ levels and trades in, JSON bytes out. Numbers are written by the instrument's ti
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from bybit_pipeline.processes.simulator.instruments import OPTION_VOLATILITY, Instrument
-from bybit_pipeline.processes.simulator.order_book import Change
-from bybit_pipeline.processes.simulator.order_flow import Fill, Match
+from bybit_pipeline.processes.simulator.market.instruments import OPTION_VOLATILITY, Instrument
+from bybit_pipeline.processes.simulator.market.order_book import Change
+from bybit_pipeline.processes.simulator.market.order_flow import Fill, Match
 
 TRADES_PER_MESSAGE = 1024
 SPOT_TRADE_IDS = 2_290_000_000_000_000_000

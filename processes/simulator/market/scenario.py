@@ -41,9 +41,9 @@ from typing import Literal
 
 import msgspec
 
-from bybit_pipeline.processes.simulator.instruments import DecimalStep, Instrument
-from bybit_pipeline.processes.simulator.order_book import Ladder
-from bybit_pipeline.processes.simulator.order_flow import InstrumentKey, Match, State
+from bybit_pipeline.processes.simulator.market.instruments import DecimalStep, Instrument
+from bybit_pipeline.processes.simulator.market.order_book import Ladder
+from bybit_pipeline.processes.simulator.market.order_flow import InstrumentKey, Match, State
 from bybit_pipeline.shared.wire.messages import Category, Side
 
 BookSide = Literal["bid", "ask"]

@@ -11,24 +11,24 @@ from collections.abc import Iterable, Mapping
 from random import Random
 from typing import Final
 
-from bybit_pipeline.processes.simulator.encoder import book_frame, trade_frames
 from bybit_pipeline.processes.simulator.feed import Listed, Outgoing, TopicKey
-from bybit_pipeline.processes.simulator.instruments import (
+from bybit_pipeline.processes.simulator.market.encoder import book_frame, trade_frames
+from bybit_pipeline.processes.simulator.market.instruments import (
     Instrument,
     base_coin,
     catalogue,
     daily_turnover,
     instrument_named,
 )
-from bybit_pipeline.processes.simulator.order_book import Window
-from bybit_pipeline.processes.simulator.order_flow import (
+from bybit_pipeline.processes.simulator.market.order_book import Window
+from bybit_pipeline.processes.simulator.market.order_flow import (
     InstrumentKey,
     Market,
     Match,
     State,
     book_rate,
 )
-from bybit_pipeline.processes.simulator.scenario import (
+from bybit_pipeline.processes.simulator.market.scenario import (
     AnyAction,
     Delist,
     List,

@@ -1,0 +1,1 @@
+"""The synthetic market: instruments, order flow, books and the messages made from them."""
