@@ -1,1 +1,1 @@
-"""The simulated exchange: Bybit's v5 public streams over a made market or a recorded capture."""
+"""The simulated exchange: Bybit's v5 public streams over a synthetic market or a capture."""

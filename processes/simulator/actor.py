@@ -1,12 +1,11 @@
 """
-The simulator as a child of the pipeline: control, heartbeat and counters around the server.
+The simulator as a child of the pipeline: control link, heartbeat and counters around the server.
 
-The asyncio server runs in one background thread and owns everything it serves; this thread only
-reads its counters. When the server dies, a byte in a pipe wakes this loop and the error is raised
-here, which ends the process like any bug.
+The asyncio server runs in a background thread and owns everything that it serves. The actor's
+thread only reads its counters. If the server crashes, a wakeup ends the wait of the actor's loop,
+which raises the error and so ends the process like any bug.
 """
 
-import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, ClassVar
@@ -19,13 +18,14 @@ from bybit_pipeline.processes.simulator.server import ServerThread
 from bybit_pipeline.shared.runtime.actor import Actor
 from bybit_pipeline.shared.runtime.clock import Clock
 from bybit_pipeline.shared.runtime.telemetry import Telemetry
+from bybit_pipeline.shared.runtime.wakeup import Wakeup
 from bybit_pipeline.shared.settings.specs import SimulatorSpec
 
 log = structlog.get_logger()
 
 
 class Simulator(Actor):
-    """Serve the simulated exchange until told to stop."""
+    """Serve the simulated exchange until a stop command or a signal."""
 
     role: ClassVar[str] = "simulator"
 
@@ -38,25 +38,28 @@ class Simulator(Actor):
     ) -> None:
         super().__init__(spec, clock=clock, telemetry=telemetry)
         self.server = make_server(spec, clock=self.clock, is_strict=False)
-        self._thread = ServerThread(self.server, on_death=self._on_death)
-        self._obituary = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._crash_wakeup = Wakeup()
+        self._thread = ServerThread(self.server, on_crash=self._crash_wakeup.set)
         self._declare_counters()
 
     def on_start(self) -> None:
-        """Open the port; its address is announced as the endpoint ``websocket``."""
+        """Open the port and announce its address as the endpoint ``websocket``."""
         self._thread.start()
-        self.watch(self._obituary[0], self._raise_death)
+        self.watch(self._crash_wakeup.fileno(), self._raise_crash)
         self.endpoints["websocket"] = self.server.url
-        log.info("serving", url=self.server.url, faults=describe(self.server.faults.active))
+        log.info(
+            "simulated exchange started",
+            url=self.server.url,
+            faults=describe(self.server.faults.active),
+        )
 
     def on_stop(self) -> None:
         """Close the connections and the port."""
         self._thread.stop()
-        for end in self._obituary:
-            os.close(end)
+        self._crash_wakeup.close()
 
     def status(self) -> Mapping[str, Any]:
-        """Connections, data frames by stream, faults by name."""
+        """Return the connections, the data frames by stream and the injected faults by name."""
         return {**asdict(self.server.counters), "faults": dict(self.server.faults.injected)}
 
     def _declare_counters(self) -> None:
@@ -69,27 +72,24 @@ class Simulator(Actor):
         )
         self.telemetry.counters(
             "simulator_messages_total",
-            "Data messages handed to connections.",
+            "Data messages sent to connections.",
             ("stream",),
             lambda: [((stream,), count) for stream, count in list(counters.frames.items())],
         )
         self.telemetry.counters(
             "simulator_faults_total",
-            "Faults injected.",
+            "Injected faults.",
             ("fault",),
             lambda: [((fault,), count) for fault, count in list(faults.injected.items())],
         )
         self.telemetry.counters(
             "simulator_clients_closed_total",
-            "Connections closed because they were too slow or idle.",
+            "Connections closed because the client was too slow or idle.",
             ("reason",),
             lambda: [(("slow",), counters.overflows), (("idle",), counters.idle)],
         )
 
-    def _on_death(self, _error: BaseException) -> None:
-        os.write(self._obituary[1], b"x")
-
-    def _raise_death(self) -> None:
+    def _raise_crash(self) -> None:
         error = self._thread.error
         assert error is not None
         raise error

@@ -1,25 +1,24 @@
 """
-Run the simulated exchange: ``SPEC.json [--lifeline FD]`` as a child of the pipeline, else alone.
+The command line of the simulated exchange: ``SPEC.json [--lifeline FD]`` as a child, else alone.
 
-Alone it prints ``READY ws://127.0.0.1:PORT/v5/public/{category}`` when it listens and serves until
-SIGINT or SIGTERM. Exit codes: 0 asked to stop, 64 wrong usage or an unreadable capture, 73 the
-port is taken, 70 bug.
+Alone it prints ``READY ws://127.0.0.1:PORT/v5/public/{category}`` once it listens, and serves until
+SIGINT or SIGTERM. Exit codes: 0 stopped on request, 64 wrong usage or an unreadable capture, 70
+bug, 73 the port is taken.
 """
 
 import argparse
 import asyncio
 import signal
 import sys
-from collections.abc import Iterable, Sequence
-from typing import NoReturn
+from collections.abc import Callable, Iterable, Sequence
+from typing import NoReturn, get_args
 
 import structlog
 
 from bybit_pipeline.processes.simulator.actor import Simulator
 from bybit_pipeline.processes.simulator.factory import OptionError, make_server
 from bybit_pipeline.processes.simulator.market.instruments import categories_of
-from bybit_pipeline.processes.simulator.server import Server
-from bybit_pipeline.shared.bybit import CATEGORIES
+from bybit_pipeline.processes.simulator.server import ExchangeServer
 from bybit_pipeline.shared.errors import EX_OK, EX_SOFTWARE, PipelineError
 from bybit_pipeline.shared.runtime import actor, logs
 from bybit_pipeline.shared.settings.specs import SimulatorSpec
@@ -27,56 +26,113 @@ from bybit_pipeline.shared.wire.messages import Category
 
 log = structlog.get_logger()
 
+PROGRAM = "bybit-pipeline simulate"
+CATEGORIES: tuple[Category, ...] = get_args(Category)
+EXAMPLES = f"""\
+Examples:
+  {PROGRAM} --port 9000 --symbols BTCUSDT,ETHUSDT
+  {PROGRAM} --seed 7 --rate 500
+  {PROGRAM} --fault gap:every=1000
+"""
+
 
 class _Parser(argparse.ArgumentParser):
-    """Wrong usage is one line and exit code 64."""
+    """A parser that reports wrong usage in one line, with exit code 64."""
 
     def error(self, message: str) -> NoReturn:
-        print(f"{self.prog}: {message}", file=sys.stderr)
-        sys.exit(OptionError.exit_code)
+        raise OptionError(message.removeprefix("argument "))
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The options of the simulator alone."""
-    parser = _Parser(prog="simulate", description="The simulated exchange alone.")
+    """Return the parser of the options of a simulator that runs alone."""
+    parser = _Parser(
+        prog=PROGRAM,
+        description="Run the simulated exchange alone.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
     option = parser.add_argument
-    option("--port", type=int, default=0, metavar="N", help="0, the default: any free port")
-    option("--symbols", metavar="A,B", help="exactly these instead of the catalogue")
-    option("--category", choices=CATEGORIES, help="of the symbols; or of the capture")
-    option("--seed", type=int, default=1, metavar="N", help="same seed, same market")
-    option("--rate", type=float, metavar="R", help="about R messages a second over all topics")
-    option("--capture", default="", metavar="FILE", help="play this instead of a made market")
-    option("--speed", type=float, default=1.0, metavar="X", help="of the capture")
-    option("--script", default="", metavar="FILE", help="JSON lines; see simulator/scenario.py")
+    option(
+        "--port",
+        type=_converter("--port", int, "a whole number"),
+        default=0,
+        metavar="N",
+        help="TCP port to listen on; 0 is any free port (default 0)",
+    )
+    option(
+        "--symbols",
+        metavar="A,B",
+        help="symbols to list, separated by commas (default: about 150 instruments)",
+    )
+    option(
+        "--category",
+        type=_category,
+        metavar="C",
+        help="category of the symbols or of the capture: spot, linear, inverse or option "
+        "(default: detected)",
+    )
+    option(
+        "--seed",
+        type=_converter("--seed", int, "a whole number"),
+        default=1,
+        metavar="N",
+        help="random seed; the same seed gives the same market (default 1)",
+    )
+    option(
+        "--rate",
+        type=_converter("--rate", float, "a number"),
+        metavar="R",
+        help="messages per second over all topics, approximately (default: like the exchange)",
+    )
+    option(
+        "--capture",
+        default="",
+        metavar="FILE",
+        help="replay a recorded capture instead of the synthetic market",
+    )
+    option(
+        "--speed",
+        type=_converter("--speed", float, "a number"),
+        default=1.0,
+        metavar="X",
+        help="replay speed of the capture; 1 is real time (default 1)",
+    )
+    option(
+        "--script",
+        default="",
+        metavar="FILE",
+        help="scenario to perform, as JSON lines; see processes/simulator/market/scenario.py",
+    )
     option(
         "--fault",
         action="append",
         default=[],
         metavar="NAME[:every=N][,key=value]",
-        help="misbehave; repeatable; see simulator/faults.py",
+        help="fault to inject; repeatable; see processes/simulator/faults.py",
     )
     return parser
 
 
 def make_spec(options: argparse.Namespace) -> SimulatorSpec:
     """
-    The spec of a simulator that runs alone.
+    Return the spec of a simulator that runs alone.
 
     Raises:
-        OptionError: For options that do not go together or are out of range.
+        OptionError: For options that exclude each other or are out of range.
     """
     if not 0 <= options.port <= 65535:
-        raise OptionError(f"--port {options.port}: allowed: 0 to 65535")
+        raise OptionError(f"--port: {options.port} is out of range; allowed: 0 to 65535")
     named = _symbols(options.symbols)
     if options.capture and (named or options.script or options.rate is not None):
-        raise OptionError("--capture does not go with --symbols, --rate or --script")
+        raise OptionError("--capture cannot be combined with --symbols, --rate or --script")
     return SimulatorSpec(
         process="simulator",
         role="simulator",
         run_dir="",
         port=options.port,
         symbols=_by_category(named, options.category),
-        with_catalogue=not named,
+        with_default_instruments=not named,
         seed=options.seed,
         rate=options.rate,
         capture=options.capture,
@@ -86,14 +142,35 @@ def make_spec(options: argparse.Namespace) -> SimulatorSpec:
     )
 
 
+def _converter(
+    option: str, convert: type[int] | type[float], allowed: str
+) -> Callable[[str], float]:
+    """Return a function that converts the text of a numeric option; its error names the option."""
+
+    def parse(text: str) -> float:
+        try:
+            return convert(text)
+        except ValueError:
+            raise OptionError(f"{option}: {text!r}; allowed: {allowed}") from None
+
+    return parse
+
+
+def _category(text: str) -> Category:
+    for category in CATEGORIES:
+        if text == category:
+            return category
+    raise OptionError(f"--category: {text!r}; allowed: {', '.join(CATEGORIES)}")
+
+
 def _symbols(text: str | None) -> list[str]:
-    """The symbols in a list with commas; none empty and none twice, as on ``up``."""
-    named = [] if text is None else [symbol.strip() for symbol in text.split(",")]
+    """Return the symbols of a comma-separated list, in capitals; each once, none empty."""
+    named = [] if text is None else [symbol.strip().upper() for symbol in text.split(",")]
     for position, symbol in enumerate(named):
         if not symbol:
-            raise OptionError("--symbols: one is empty; allowed: such as BTCUSDT,ETHUSDT")
+            raise OptionError("--symbols: a symbol is empty; write them as in BTCUSDT,ETHUSDT")
         if symbol in named[:position]:
-            raise OptionError(f"--symbols: {symbol} is there twice; allowed: each symbol once")
+            raise OptionError(f"--symbols: {symbol} appears twice; allowed: each symbol once")
     return named
 
 
@@ -105,7 +182,7 @@ def _by_category(named: Iterable[str], category: Category | None) -> dict[Catego
     return symbols
 
 
-async def _serve(server: Server) -> None:
+async def _serve(server: ExchangeServer) -> None:
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -119,15 +196,15 @@ async def _serve(server: Server) -> None:
 
 
 def run_alone(arguments: Sequence[str]) -> int:
-    """Serve until a signal; the exit code."""
+    """Serve until a signal; return the exit code."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: sys.exit(EX_OK))
-    options = make_parser().parse_args(arguments)
     logs.configure("simulator")
     try:
+        options = make_parser().parse_args(arguments)
         asyncio.run(_serve(make_server(make_spec(options), category=options.category)))
     except PipelineError as error:
-        print(f"simulate: {error}", file=sys.stderr)
+        print(f"{PROGRAM}: {error}", file=sys.stderr)
         return error.exit_code
     except Exception:
         log.exception("bug")
@@ -136,8 +213,8 @@ def run_alone(arguments: Sequence[str]) -> int:
 
 
 def main() -> int:
-    """Child or alone, by the first argument."""
+    """Run as a child if the first argument is a spec file, else alone."""
     arguments = sys.argv[1:]
-    if arguments and not arguments[0].startswith("-"):
+    if arguments and arguments[0].endswith(".json"):
         return actor.main(Simulator, SimulatorSpec)
     return run_alone(arguments)

@@ -1,4 +1,4 @@
-"""From a spec to a server: which feed, which instruments, which faults."""
+"""Make a server from a spec: its feed, its instruments and its faults."""
 
 import datetime as dt
 from collections.abc import Iterable, Mapping
@@ -6,12 +6,15 @@ from collections.abc import Iterable, Mapping
 import structlog
 
 from bybit_pipeline.processes.simulator.faults import Faults, parse_fault
-from bybit_pipeline.processes.simulator.feed import Feed
-from bybit_pipeline.processes.simulator.market.instruments import instrument_named
-from bybit_pipeline.processes.simulator.market.scenario import read_script
-from bybit_pipeline.processes.simulator.market.synthetic import SyntheticFeed, listing
+from bybit_pipeline.processes.simulator.feed import MarketFeed
+from bybit_pipeline.processes.simulator.market.instruments import (
+    instrument_named,
+    make_instruments,
+)
+from bybit_pipeline.processes.simulator.market.scenario import read_scenario
+from bybit_pipeline.processes.simulator.market.synthetic import SyntheticFeed
 from bybit_pipeline.processes.simulator.playback import PlaybackFeed
-from bybit_pipeline.processes.simulator.server import Server
+from bybit_pipeline.processes.simulator.server import ExchangeServer
 from bybit_pipeline.shared.errors import EX_USAGE, PipelineError
 from bybit_pipeline.shared.runtime.clock import Clock, SystemClock
 from bybit_pipeline.shared.settings.specs import SimulatorSpec
@@ -21,7 +24,7 @@ log = structlog.get_logger()
 
 
 class OptionError(PipelineError):
-    """Something the simulator was asked for that does not exist."""
+    """An option of the simulator with a value that is not allowed."""
 
     exit_code = EX_USAGE
 
@@ -32,19 +35,20 @@ def make_server(
     clock: Clock | None = None,
     category: Category | None = None,
     is_strict: bool = True,
-) -> Server:
+) -> ExchangeServer:
     """
-    A server that does what the spec says; not started.
+    Return the server that a spec describes, not yet started.
 
     Args:
-        spec: With a capture, symbols, rate and script are not used.
-        clock: The server's clock; its date also names the option contracts.
-        category: Of a capture, instead of the one judged by content.
-        is_strict: Whether an impossible symbol is an error; else it is only not listed, and the
-            exchange refuses it to whoever subscribes it.
+        spec: With a capture, its symbols, rate and scenario are ignored.
+        clock: The server's clock. Its date decides which option contracts are listed.
+        category: Category of the capture; detected from its content if None.
+        is_strict: Raise an error for an impossible symbol. If False, the symbol is logged and not
+            listed, so that the exchange rejects its topics.
 
     Raises:
-        OptionError: For an unknown fault, an impossible symbol, rate or speed, or a bad script.
+        OptionError: For an unknown fault, an impossible symbol, rate or speed, or a scenario
+            that cannot be read.
         CaptureError: If the capture cannot be read.
     """
     clock = clock or SystemClock()
@@ -53,10 +57,10 @@ def make_server(
         feed = _playback(spec, category) if spec.capture else _synthetic(spec, clock, is_strict)
     except ValueError as error:
         raise OptionError(str(error)) from error
-    return Server(feed, faults=faults, seed=spec.seed, port=spec.port, clock=clock)
+    return ExchangeServer(feed, faults=faults, seed=spec.seed, port=spec.port, clock=clock)
 
 
-def _playback(spec: SimulatorSpec, category: Category | None) -> Feed:
+def _playback(spec: SimulatorSpec, category: Category | None) -> MarketFeed:
     return PlaybackFeed(
         spec.capture,
         speed=spec.speed,
@@ -65,31 +69,33 @@ def _playback(spec: SimulatorSpec, category: Category | None) -> Feed:
     )
 
 
-def _synthetic(spec: SimulatorSpec, clock: Clock, is_strict: bool) -> Feed:
+def _synthetic(spec: SimulatorSpec, clock: Clock, is_strict: bool) -> MarketFeed:
     if spec.rate is not None and not 0 < spec.rate < float("inf"):
-        raise ValueError(f"rate must be above zero, not {spec.rate}")
+        raise ValueError(f"rate {spec.rate:g}: allowed: a number above zero")
     today = dt.datetime.fromtimestamp(clock.time_ns() / 1e9, tz=dt.UTC).date()
     symbols = spec.symbols if is_strict else _possible(spec.symbols, today)
-    instruments = listing(symbols, with_catalogue=spec.with_catalogue, today=today)
-    script = read_script(spec.script) if spec.script else []
-    listed = {(instrument.category, instrument.symbol) for instrument in instruments}
-    for category, symbol in dict.fromkeys(action.key for action in script):
-        if (category, symbol) not in listed:
-            instruments.append(instrument_named(category, symbol, today))
-    return SyntheticFeed(instruments, seed=spec.seed, rate=spec.rate, script=script)
+    instruments = make_instruments(
+        symbols, with_defaults=spec.with_default_instruments, today=today
+    )
+    scenario = read_scenario(spec.script) if spec.script else []
+    listed = {instrument.key for instrument in instruments}
+    for key in dict.fromkeys(action.key for action in scenario):
+        if key not in listed:
+            instruments.append(instrument_named(*key, today))
+    return SyntheticFeed(instruments, seed=spec.seed, rate=spec.rate, scenario=scenario)
 
 
 def _possible(
     symbols: Mapping[Category, Iterable[str]], today: dt.date
 ) -> dict[Category, list[str]]:
-    """The symbols that can be instruments of their category; the others are said in the log."""
+    """Return the symbols that can be instruments of their category; log the others."""
     possible: dict[Category, list[str]] = {}
     for category, named in symbols.items():
         for symbol in named:
             try:
                 instrument_named(category, symbol, today)
             except ValueError as error:
-                log.warning("not listed", category=category, symbol=symbol, reason=str(error))
+                log.warning("symbol not listed", category=category, symbol=symbol, error=str(error))
             else:
                 possible.setdefault(category, []).append(symbol)
     return possible

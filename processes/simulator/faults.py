@@ -1,44 +1,44 @@
 """
-Faults on request: how the simulated exchange misbehaves.
+Faults of the simulated exchange: misbehaviour on request.
 
 Decides which data frames are dropped, repeated, reordered, damaged or renumbered, and when
-connections stall, break or are refused; knows nothing of sockets. A fault is written
-``NAME[:key=value,key=value...]``, for instance ``drop:every=50`` or
+connections stall, break or are refused. Knows nothing of sockets. A fault is written as
+``NAME[:key=value,key=value...]``, for example ``drop:every=50`` or
 ``corrupt:every=200,how=cross,topic=orderbook.50.BTCUSDT``.
 
-Faults on data frames happen before a frame is handed to the subscribers of its topic: all of them
-see the same. They are counted per topic, so that what one topic suffers does not depend on the
-others; the choices left to chance come from the seed.
+A fault on data frames happens before a frame is handed to the subscribers of its topic, so all of
+them see the same. Frames are counted per topic, so that the faults of one topic do not depend on
+other topics. Random choices depend on the seed.
 
-Every fault takes
+Parameters of every fault:
 
-    every=N     every Nth frame (connection, request) that it concerns; the default is below
-    after=N     leave the first N alone (default 0)
-    times=N     at most N times in all (default 0: without limit)
+    every=N     inject at every Nth frame (connection, request); the default is in the table
+    after=N     skip the first N (default 0)
+    times=N     inject at most N times in total (default 0: no limit)
     topic=TEXT  only topics that contain TEXT
     stream=book|trade|other   only topics of this kind
 
-(``silent_topic`` knows only the last two; ``stall``, ``disconnect``, ``refuse`` and ``rest`` only
-the first three, since they concern every topic) and does
+``silent_topic`` only has the last two; ``stall``, ``disconnect``, ``refuse`` and ``rest`` only have
+the first three, because they concern every topic. The faults, with the default of ``every``:
 
-    drop          100   a frame is lost
-    duplicate     100   a frame comes twice
-    reorder       100   a frame comes after the next one of its topic, which is not counted
-    corrupt       100   a frame is damaged; how= text (not JSON), price, size (do not parse),
-                        negative (a size), cross (a bid above the asks), truncate (a book message
-                        loses half of its levels); by default one of these at random
-    gap           100   the update id of a book jumps by by=1 and stays shifted, no change is lost
-    reset         100   a book delta comes with u=1
-    late_snapshot 1     a snapshot waits until by=3 deltas of its topic have gone out before it
-    silent_topic  1     the topic is acked and nothing is ever delivered
-    late_ack      1     acks come seconds=2 late; data does not wait for them
-    stall         1000  nothing is sent to anybody for seconds=5: what is due meanwhile is lost,
-                        pings stay without an answer unless pongs=1
-    disconnect    1000  all connections break, without a close frame unless code= gives one
-    refuse        1     the handshake is refused with HTTP status=503
-    rest          1     a REST request is answered with HTTP status=403, or with how= text (not
-                        JSON), code (retCode 10006), empty (nothing listed), loop (cursors
-                        that go in a circle), part (a third of the list)
+    drop          100   drops a frame
+    duplicate     100   sends a frame twice
+    reorder       100   sends a frame after the next one of its topic; the next one is not counted
+    corrupt       100   damages a frame; how= text (not JSON), price, size (not a number),
+                        negative (a size), cross (a bid above the asks), truncate (half of the
+                        levels of a book message are lost); random by default
+    gap           100   adds by=1 to the update ids of a book from here on; no change is lost
+    reset         100   sends a book delta with u=1
+    late_snapshot 1     sends a snapshot after by=3 deltas of its topic
+    silent_topic  1     acks the topic and never delivers anything
+    late_ack      1     delays acks by seconds=2, but not the data
+    stall         1000  sends nothing to anyone for seconds=5 and drops what is due meanwhile; pings
+                        are not answered either, unless pongs=1
+    disconnect    1000  breaks all connections, without a close frame unless code= gives one
+    refuse        1     refuses the handshake with HTTP status=503
+    rest          1     answers a REST request with HTTP status=403, or with how= text (not JSON),
+                        code (retCode 10006), empty (an empty list), loop (cursors in a circle),
+                        part (a third of the list)
 """
 
 from collections.abc import Mapping
@@ -76,16 +76,17 @@ OWN_KEYS: Final[Mapping[str, Mapping[str, str]]] = {
     "refuse": {"status": "503"},
     "rest": {"how": "", "status": "403"},
 }
+NOT_WHOLE: Final = {"seconds": "a number", "pongs": "0 or 1"}
 CORRUPTIONS: Final = ("text", "price", "size", "negative", "cross", "truncate")
 REST_HOWS: Final = ("text", "code", "empty", "loop", "part")
 STREAMS: Final = ("", "book", "trade", "other")
-HELD_MAX: Final = 1000
-"""Deltas after which a held snapshot goes out whatever ``by`` says."""
+DELAY_MAX: Final = 1000
+"""Largest number of deltas that can delay a snapshot."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One fault with its parameters; see the module's docstring."""
+    """One fault with its parameters; the module's docstring explains them."""
 
     name: str
     every: int
@@ -100,8 +101,8 @@ class Fault:
     code: int = 0
     status: int = 503
 
-    def concerns(self, key: TopicKey) -> bool:
-        """Whether the fault applies to a topic at all."""
+    def applies_to(self, key: TopicKey) -> bool:
+        """Return True if the fault can happen on this topic."""
         if self.topic and self.topic not in key[1]:
             return False
         return not self.stream or stream_of(key[1]) == self.stream
@@ -109,25 +110,30 @@ class Fault:
 
 def make_fault(name: str, **values: Any) -> Fault:
     """
-    A fault with its defaults filled in.
+    Return a fault with defaults for the parameters that are not given.
 
     Raises:
-        ValueError: If there is no such fault or parameter, or a value is not allowed.
+        ValueError: For an unknown fault or parameter, or a value that is not allowed.
     """
     if name not in DEFAULT_EVERY:
-        raise ValueError(f"no fault {name!r}; allowed: {', '.join(DEFAULT_EVERY)}")
+        raise ValueError(f"unknown fault {name!r}; allowed: {', '.join(DEFAULT_EVERY)}")
     own = OWN_KEYS.get(name, {})
     unknown = set(values) - COMMON_KEYS - set(own)
     if unknown:
         allowed = ", ".join(sorted(COMMON_KEYS | set(own)))
-        raise ValueError(f"fault {name}: no parameter {sorted(unknown)[0]!r}; allowed: {allowed}")
+        raise ValueError(
+            f"fault {name}: unknown parameter {sorted(unknown)[0]!r}; allowed: {allowed}"
+        )
     merged = {"every": DEFAULT_EVERY[name], **own, **values}
     try:
         fault = msgspec.convert({"name": name, **merged}, Fault, strict=False)
     except msgspec.ValidationError as error:
-        raise ValueError(f"fault {name}: {error}") from error
+        parameter = str(error).rpartition("`$.")[2].rstrip("`")
+        allowed = NOT_WHOLE.get(parameter, "a whole number")
+        value = merged.get(parameter)
+        raise ValueError(f"fault {name}: {parameter}={value}; allowed: {allowed}") from error
     if fault.every < 1 or min(fault.after, fault.times, fault.seconds) < 0:
-        raise ValueError(f"fault {name}: every counts from 1, other numbers from 0")
+        raise ValueError(f"fault {name}: every must be at least 1, other numbers at least 0")
     hows = REST_HOWS if name == "rest" else CORRUPTIONS
     if fault.how not in ("", *hows):
         raise ValueError(f"fault {name}: how={fault.how}; allowed: {', '.join(hows)}")
@@ -138,30 +144,31 @@ def make_fault(name: str, **values: Any) -> Fault:
 
 def parse_fault(text: str) -> Fault:
     """
-    A fault from ``NAME[:key=value,...]``.
+    Parse ``NAME[:key=value,...]``.
 
     Raises:
-        ValueError: If the text has another form, or as ``make_fault``.
+        ValueError: If the text has another form, or for the reasons of ``make_fault``.
     """
     name, _, rest = text.partition(":")
     values = {}
     for part in rest.split(",") if rest else ():
         key, equals, value = part.partition("=")
         if not equals:
-            raise ValueError(f"fault {name}: {part!r} is not key=value")
+            raise ValueError(f"fault {name}: {part!r} is not of the form key=value")
         values[key] = value
     return make_fault(name, **values)
 
 
 @dataclass
 class _TopicState:
-    """What faults remember of one topic."""
+    """The state of the faults on one topic."""
 
     held: bytes | None = None
-    """A frame that waits for the next one (reorder)."""
+    """A frame to send after the next one (reorder)."""
     snapshot: bytes | None = None
-    """A snapshot that waits for deltas (late_snapshot), and how many more."""
-    waiting: int = 0
+    """A delayed snapshot (late_snapshot)."""
+    deltas_left: int = 0
+    """Deltas to send before the delayed snapshot."""
     shift: int = 0
     """Added to the update id of every book message (gap)."""
 
@@ -169,16 +176,15 @@ class _TopicState:
 @dataclass
 class Faults:
     """
-    The faults in force, what they have counted, and what they have done.
+    The active faults, their counts and their effect on frames.
 
-    ``set`` and ``clear`` may be called from another thread than the server's: they replace the
-    whole table in one step.
+    ``set`` and ``clear`` may be called from any thread: they replace the whole table in one step.
     """
 
     active: Mapping[str, Fault] = field(default_factory=dict)
     seed: int = 1
     injected: dict[str, int] = field(default_factory=dict)
-    """How often each fault happened."""
+    """Number of injections by fault name."""
 
     def __post_init__(self) -> None:
         self._random = Random(f"{self.seed}:faults")
@@ -186,52 +192,52 @@ class Faults:
         self._topics: dict[TopicKey, _TopicState] = {}
 
     def set(self, name: str, **values: Any) -> None:
-        """Put a fault in force, or change its parameters; its counting starts again."""
+        """Activate a fault or change its parameters; its counts restart at zero."""
         fault = make_fault(name, **values)
         self._counts = {key: n for key, n in self._counts.items() if key[0] != name}
         self.active = {**self.active, name: fault}
 
     def clear(self, name: str | None = None) -> None:
-        """End one fault, or all of them."""
+        """Deactivate one fault, or all of them."""
         self.active = (
             {} if name is None else {key: f for key, f in self.active.items() if key != name}
         )
 
-    def strikes(self, name: str, key: TopicKey | None = None) -> Fault | None:
-        """Count one occasion; the fault when it happens now, else None."""
+    def trigger(self, name: str, key: TopicKey | None = None) -> Fault | None:
+        """Count one opportunity; return the fault if it happens now, else None."""
         fault = self.active.get(name)
-        if fault is None or (key is not None and not fault.concerns(key)):
+        if fault is None or (key is not None and not fault.applies_to(key)):
             return None
         counter = (name, key[1] if key else "")
         count = self._counts[counter] = self._counts.get(counter, 0) + 1
         done = self.injected.get(name, 0)
-        past = count - fault.after
-        if past < 1 or past % fault.every or (fault.times and done >= fault.times):
+        counted = count - fault.after
+        if counted < 1 or counted % fault.every or (fault.times and done >= fault.times):
             return None
         self.injected[name] = done + 1
         return fault
 
-    def forget(self, key: TopicKey) -> None:
-        """A topic lost its last subscriber: frames held back for it are gone."""
+    def discard_topic(self, key: TopicKey) -> None:
+        """Discard the state of a topic that has lost its last subscriber."""
         self._topics.pop(key, None)
 
-    def frames(self, key: TopicKey, payload: bytes) -> list[bytes]:
-        """The frames that go out in the place of one; none, one or several."""
+    def apply(self, key: TopicKey, payload: bytes) -> list[bytes]:
+        """Return the frames to send instead of this one: none, one or several."""
         if not self.active and key not in self._topics:
             return [payload]
-        if self._is_silent(key) or self.strikes("drop", key):
+        if self._is_silent(key) or self.trigger("drop", key):
             return []
         state = self._topics.setdefault(key, _TopicState())
         if stream_of(key[1]) == "book":
             payload = self._renumbered(key, payload, state)
-        fault = self.strikes("corrupt", key)
+        fault = self.trigger("corrupt", key)
         if fault:
             payload = corrupted(payload, fault.how, self._random)
         return self._delayed(key, payload, state)
 
     def _is_silent(self, key: TopicKey) -> bool:
         fault = self.active.get("silent_topic")
-        if fault is None or not fault.concerns(key):
+        if fault is None or not fault.applies_to(key):
             return False
         self.injected["silent_topic"] = self.injected.get("silent_topic", 0) + 1
         return True
@@ -239,50 +245,49 @@ class Faults:
     def _renumbered(self, key: TopicKey, payload: bytes, state: _TopicState) -> bytes:
         if is_snapshot(payload):
             return _with_update_id(payload, state.shift, 0) if state.shift else payload
-        gap = self.strikes("gap", key)
+        gap = self.trigger("gap", key)
         if gap:
             state.shift += gap.by
-        if self.strikes("reset", key):
+        if self.trigger("reset", key):
             return _with_update_id(payload, 0, 1)
         return _with_update_id(payload, state.shift, 0) if state.shift else payload
 
     def _delayed(self, key: TopicKey, payload: bytes, state: _TopicState) -> list[bytes]:
         out = [payload]
         if stream_of(key[1]) == "book" and is_snapshot(payload):
-            fault = self.strikes("late_snapshot", key)
+            fault = self.trigger("late_snapshot", key)
             if fault:
-                state.snapshot, state.waiting = payload, min(fault.by, HELD_MAX)
+                state.snapshot, state.deltas_left = payload, min(fault.by, DELAY_MAX)
                 return []
-        if self.strikes("duplicate", key):
+        if self.trigger("duplicate", key):
             out = [payload, payload]
         if state.held is not None:
             out, state.held = [*out, state.held], None
-        elif self.strikes("reorder", key):
+        elif self.trigger("reorder", key):
             state.held = payload
             return []
         if state.snapshot is not None:
-            state.waiting -= 1
-            if state.waiting <= 0:
+            state.deltas_left -= 1
+            if state.deltas_left <= 0:
                 out, state.snapshot = [*out, state.snapshot], None
         return out
 
 
 def is_snapshot(payload: bytes) -> bool:
-    """Whether a data frame says ``snapshot``."""
+    """Return True if a data frame is a snapshot."""
     return b'"type":"snapshot"' in payload
 
 
 def corrupted(payload: bytes, how: str, random: Random) -> bytes:
     """
-    A damaged copy of a data frame.
+    Return a damaged copy of a data frame.
+
+    A frame that cannot be damaged in the requested way is cut in half.
 
     Args:
         payload: JSON text of a book or trade message.
-        how: One of ``CORRUPTIONS``, or empty for any that is possible.
-        random: Chooses.
-
-    Returns:
-        The damaged frame; the text cut in the middle where nothing else is possible.
+        how: One of ``CORRUPTIONS``; random if empty.
+        random: Source of random choices.
     """
     message = msgspec.json.decode(payload)
     data = message.get("data")
@@ -322,7 +327,7 @@ def _damage(holder: Any, place: int | str, how: str) -> None:
 
 
 def _with_update_id(payload: bytes, shift: int, replacement: int) -> bytes:
-    """The frame with its ``u`` shifted, or replaced where ``replacement`` is not zero."""
+    """Return the frame with ``u`` shifted, or replaced if ``replacement`` is not zero."""
     message = msgspec.json.decode(payload)
     data = message["data"]
     data["u"] = replacement or data["u"] + shift
@@ -330,5 +335,5 @@ def _with_update_id(payload: bytes, shift: int, replacement: int) -> bytes:
 
 
 def describe(faults: Mapping[str, Fault]) -> str:
-    """The faults in force in one line, for the log."""
+    """Return the active faults in one line, for the log."""
     return ", ".join(f"{fault.name}:every={fault.every}" for fault in faults.values())

@@ -1,4 +1,4 @@
-"""What the server asks of a source of market data: the synthetic market or a recorded capture."""
+"""The interface between the server and a source of market data."""
 
 from typing import Literal, NamedTuple, Protocol
 
@@ -9,54 +9,58 @@ TopicKey = tuple[Category, str]
 """Category and the exchange's topic text, such as ``("linear", "orderbook.50.BTCUSDT")``."""
 
 
-class Outgoing(NamedTuple):
-    """One data message for everybody who subscribes its topic."""
+class OutgoingMessage(NamedTuple):
+    """One data message for all subscribers of its topic."""
 
     key: TopicKey
     payload: bytes
 
 
-class Listed(NamedTuple):
-    """An instrument as the exchange's REST lists it."""
+class ListedInstrument(NamedTuple):
+    """An instrument as the exchange's REST API lists it."""
 
     symbol: str
     base_coin: str
     turnover: float
-    """Of 24 hours, in quote currency."""
+    """Turnover of 24 hours, in quote currency; in contracts on inverse."""
     price: float
     tick: str
     lot: str
 
 
-class Feed(Protocol):
-    """A source of data messages; pure, time comes in as milliseconds since 1970."""
+class MarketFeed(Protocol):
+    """
+    A source of data messages: the synthetic market or a recorded capture.
+
+    A feed has no clock. The server passes the time, in milliseconds since 1970.
+    """
 
     is_elastic: bool
-    """Whether its time may stand still while all receivers are behind."""
+    """True if the feed's time may stop while every receiver lags behind."""
 
-    def listed(self, category: Category) -> list[Listed]:
-        """What is listed in a category, by symbol."""
+    def listed(self, category: Category) -> list[ListedInstrument]:
+        """Return the listed instruments of a category, ordered by symbol."""
         ...
 
     def serves(self, key: TopicKey) -> bool:
-        """Whether there is such a topic."""
+        """Return True if the topic exists."""
         ...
 
     def join(self, key: TopicKey, now_ms: int) -> list[bytes]:
-        """Somebody subscribed; what only the newcomer gets, such as a snapshot."""
+        """Add a subscriber; return the messages for it alone, such as a snapshot."""
         ...
 
     def leave(self, key: TopicKey) -> None:
-        """The last subscriber of a topic went."""
+        """Stop a topic that has lost its last subscriber."""
         ...
 
-    def poll(self, now_ms: int) -> list[Outgoing]:
-        """What is due up to now, in order; only for topics that somebody subscribes."""
+    def poll(self, now_ms: int) -> list[OutgoingMessage]:
+        """Return the messages of subscribed topics that are due by now, in order."""
         ...
 
 
 def stream_of(topic: str) -> Stream:
-    """The kind of a topic: ``book`` for ``orderbook.*``, ``trade`` for ``publicTrade.*``."""
+    """Return ``book`` for ``orderbook.*``, ``trade`` for ``publicTrade.*``, else ``other``."""
     if topic.startswith("orderbook."):
         return "book"
     return "trade" if topic.startswith("publicTrade.") else "other"

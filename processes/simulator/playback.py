@@ -1,14 +1,12 @@
 """
-A recorded capture as a feed: the recorded messages at recorded or multiplied speed.
+A recorded capture as a feed: the recorded messages at their recorded or a multiple of their speed.
 
-Decides which line is due when, and what a subscriber gets that comes in the middle; pure apart
-from reading the capture's lines as time goes on. Messages go out byte for byte as recorded, their
-timestamps too.
+Decides which line is due when, and what a later subscriber gets first. Pure apart from reading the
+capture as its time advances. Messages are sent byte for byte as recorded, with their timestamps.
 
-The timeline starts ``START_DELAY_MS`` after the first subscription and is then shared by all
-subscribers. Nothing is sent for a book before its first recorded snapshot. Who subscribes a book
-later gets a snapshot made of the book as it is, with the numbers of the last message, so that the
-next recorded delta continues it.
+The timeline starts ``START_DELAY_MS`` after the first subscription; all subscribers share it. A
+book sends nothing before its first recorded snapshot. A later subscriber gets a snapshot of the
+book as it is, with the numbers of the last message, so that the next recorded delta continues it.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,7 +15,7 @@ from typing import Any, Final
 
 import msgspec
 
-from bybit_pipeline.processes.simulator.feed import Listed, Outgoing, TopicKey
+from bybit_pipeline.processes.simulator.feed import ListedInstrument, OutgoingMessage, TopicKey
 from bybit_pipeline.processes.simulator.market.instruments import base_coin
 from bybit_pipeline.shared.settings.captures import (
     CaptureInfo,
@@ -31,11 +29,11 @@ from bybit_pipeline.shared.wire.messages import Category
 START_DELAY_MS: Final = 500
 MESSAGES_PER_POLL: Final = 1_000
 BYTES_PER_POLL: Final = 1 << 20
-"""What one poll hands out at most, so that a fast playback leaves time for everything else."""
+"""Size of the messages of one poll, so that a fast playback leaves time for other work."""
 
 
 class RecordedBook:
-    """The book of one recorded topic as text, and the message that a newcomer gets."""
+    """The book of one recorded topic, as text, and the snapshot for a new subscriber."""
 
     def __init__(self, snapshot: dict[str, Any]) -> None:
         self._last = snapshot
@@ -44,7 +42,7 @@ class RecordedBook:
         self.apply(snapshot)
 
     def apply(self, message: dict[str, Any]) -> None:
-        """Take over a recorded snapshot or delta."""
+        """Apply a recorded snapshot or delta."""
         data = message["data"]
         if message.get("type") == "snapshot":
             self._bids.clear()
@@ -58,7 +56,7 @@ class RecordedBook:
         self._last = message
 
     def snapshot(self) -> bytes:
-        """The book as a snapshot with the numbers and the key order of the last message."""
+        """Return the book as a snapshot with the numbers and key order of the last message."""
         bids = sorted(self._bids.items(), key=lambda level: -float(level[0]))
         asks = sorted(self._asks.items(), key=lambda level: float(level[0]))
         data = {**self._last["data"], "b": bids, "a": asks}
@@ -67,16 +65,16 @@ class RecordedBook:
 
 class PlaybackFeed:
     """
-    The topics of a capture; a ``feed.Feed``.
+    The topics of a capture; a ``MarketFeed``.
 
     Args:
-        path: The capture.
-        speed: Recorded seconds a second, above zero.
-        category: Instead of the one judged by content.
-        on_finish: Called once when the last line has gone out, with ``totals``.
+        path: Path of the capture.
+        speed: Replay speed, above zero; 1 is real time.
+        category: Category of the messages; detected from the content if None.
+        on_finish: Called once with ``totals``, after the last line.
 
     Raises:
-        CaptureError: If the capture cannot be read or holds no market data.
+        CaptureError: If the capture cannot be read or contains no market data.
     """
 
     is_elastic = True
@@ -90,11 +88,11 @@ class PlaybackFeed:
         on_finish: Callable[[dict[str, Any]], None] | None = None,
     ) -> None:
         if not 0 < speed < float("inf"):
-            raise ValueError(f"speed must be above zero, not {speed}")
+            raise ValueError(f"speed {speed:g}: allowed: a number above zero")
         self.info: CaptureInfo = describe_capture(path)
         self.category: Category = category or self.info.category
         self.played = 0
-        """Recorded messages that are due and done, whether somebody subscribed them or not."""
+        """Recorded messages passed so far, subscribed or not."""
         self.is_finished = False
         self._speed = speed
         self._on_finish = on_finish
@@ -105,21 +103,21 @@ class PlaybackFeed:
         self._books: dict[str, RecordedBook] = {}
         self._subscribed: set[TopicKey] = set()
 
-    def listed(self, category: Category) -> list[Listed]:
-        """The recorded symbols; a capture says nothing of turnover, so nothing is ranked by it."""
+    def listed(self, category: Category) -> list[ListedInstrument]:
+        """Return the recorded symbols, with a turnover of 0: a capture contains none."""
         if category != self.category:
             return []
         return [
-            Listed(symbol, base_coin(symbol), 0.0, 1.0, "0.01", "0.01")
+            ListedInstrument(symbol, base_coin(symbol), 0.0, 1.0, "0.01", "0.01")
             for symbol in sorted(self.info.symbols)
         ]
 
     def serves(self, key: TopicKey) -> bool:
-        """Whether the capture holds messages of this topic."""
+        """Return True if the capture contains messages of this topic."""
         return key[0] == self.category and key[1] in self.info.topics
 
     def join(self, key: TopicKey, now_ms: int) -> list[bytes]:
-        """The book so far as a snapshot, when it has begun."""
+        """Return the current book as a snapshot, if its first snapshot has been played."""
         if self._start_ms is None:
             self._start_ms = now_ms + START_DELAY_MS
         self._subscribed.add(key)
@@ -127,41 +125,41 @@ class PlaybackFeed:
         return [] if book is None else [book.snapshot()]
 
     def leave(self, key: TopicKey) -> None:
-        """The timeline goes on without them."""
+        """Stop delivering a topic; the timeline continues."""
         self._subscribed.discard(key)
 
-    def poll(self, now_ms: int) -> list[Outgoing]:
-        """The recorded messages that are due and subscribed."""
-        outgoing: list[Outgoing] = []
+    def poll(self, now_ms: int) -> list[OutgoingMessage]:
+        """Return the recorded messages that are due and subscribed."""
+        outgoing: list[OutgoingMessage] = []
         if self._start_ms is None or self.is_finished:
             return outgoing
         elapsed_ms = (now_ms - self._start_ms) * self._speed
-        budget = BYTES_PER_POLL
+        bytes_left = BYTES_PER_POLL
         for _ in range(MESSAGES_PER_POLL):
             if self._next is None:
                 self._finish()
                 break
             offset_ms, topic, line = self._next
-            if offset_ms > elapsed_ms or budget <= 0:
+            if offset_ms > elapsed_ms or bytes_left <= 0:
                 break
             key: TopicKey = (self.category, topic)
-            if self._take(topic, line) and key in self._subscribed:
-                outgoing.append(Outgoing(key, line.raw))
-                budget -= len(line.raw)
+            if self._play(topic, line) and key in self._subscribed:
+                outgoing.append(OutgoingMessage(key, line.raw))
+                bytes_left -= len(line.raw)
             self._next = next(self._lines, None)
         return outgoing
 
     @property
     def totals(self) -> dict[str, Any]:
-        """What has been played, for the log."""
+        """Return the totals of the playback, for the log."""
         return {
             "messages": self.played,
             "topics": len(self.info.topics),
             "skipped": self._reader.skipped,
         }
 
-    def _take(self, topic: str, line: CaptureLine) -> bool:
-        """Bring the topic's book up to date; whether the message may go out."""
+    def _play(self, topic: str, line: CaptureLine) -> bool:
+        """Update the topic's book; return True if the message may be sent."""
         self.played += 1
         if book_topic_parts(topic) is None:
             return True
@@ -180,11 +178,11 @@ class PlaybackFeed:
 
 def _timed_lines(reader: CaptureReader) -> Iterator[tuple[float, str, CaptureLine]]:
     """
-    Data messages as ``(milliseconds since the first one, topic, line)``.
+    Yield data messages as ``(milliseconds since the first message, topic, line)``.
 
-    Lines go out in their order, so one that is earlier than the line before comes with it.
-    A line's time is its receive time where there is one, else the exchange's ``ts``, else that of
-    the line before. The two clocks are never mixed: the first line decides.
+    Lines keep their order: a line with an earlier time than its predecessor is due together with
+    it. The first line decides which clock is used for all: the receive time if it has one, else
+    the exchange's ``ts``. A line without that time is due with its predecessor.
     """
     uses_recv: bool | None = None
     first = latest = 0.0

@@ -1,21 +1,22 @@
 """
-Requests and replies of Bybit's public websocket: what the exchange answers to one text frame.
+Requests and replies of Bybit's public websocket: the exchange's answer to one text frame.
 
-Decides acks, refusals and pongs in each category's own words and shape, and which topics a
-connection subscribes afterwards. Pure: it knows topics only through ``is_topic``, and writes text.
+Decides acks, rejections and pongs in the words and shape of each category, and which topics a
+connection has subscribed afterwards. Pure: it only knows topics through ``is_topic``, and returns
+text.
 
-    >>> session = Session("linear", "d9avt8shteepr00gfc1g-4zd1x")
+    >>> session = ExchangeSession("linear", "d9avt8shteepr00gfc1g-4zd1x")
     >>> session.answer('{"op":"ping","req_id":"1"}', is_topic=str.isupper, now_ms=0).text
     b'{"success":true,"ret_msg":"pong","conn_id":"d9avt8shteepr00gfc1g-4zd1x","req_id":"1","op":"ping"}'
 
-https://bybit-exchange.github.io/docs/v5/ws/connect says what is documented. Recorded but not
-documented: the wording of refusals, all-or-nothing on contracts, options that ack whatever is
-asked. Neither documented nor recorded, so chosen here: spot treats ``already subscribed`` and
+https://bybit-exchange.github.io/docs/v5/ws/connect is the documentation. Recorded but not
+documented: the wording of rejections, all-or-nothing requests on contracts, and options that ack
+every request. Neither documented nor recorded, so chosen here: spot rejects duplicate topics and
 unknown requests like contracts, options ack ``unsubscribe`` in the shape of ``subscribe``,
-unsubscribing what is not subscribed succeeds, and too many topics are refused without naming one.
+unsubscribing an unknown topic succeeds, and a rejection of too many topics names none.
 
-The simulator does not import the facts in ``shared.bybit``: it has limits, push periods and topic
-names of its own, so that a mistake in those shows when the pipeline runs against it.
+Limits are written here again on purpose: a mistake in ``shared/bybit.py`` must not be in the
+simulated exchange as well.
 """
 
 from collections.abc import Callable
@@ -31,11 +32,11 @@ SPOT_ARGS_MAX: Final = 10
 OPTION_TOPICS_MAX: Final = 2_000
 """Topics of one option connection."""
 TOPIC_CHARACTERS_MAX: Final = 21_000
-"""Summed length of the topics of one connection."""
+"""Total length of the topics of one connection."""
 
 
 class Reply(NamedTuple):
-    """What goes back, and what changed: topics to start and to stop delivering."""
+    """The text to send back, and the topics to start and to stop delivering."""
 
     text: bytes
     subscribed: tuple[str, ...] = ()
@@ -43,7 +44,7 @@ class Reply(NamedTuple):
 
 
 @dataclass
-class Session:
+class ExchangeSession:
     """The subscriptions of one connection."""
 
     category: Category
@@ -53,12 +54,12 @@ class Session:
 
     def answer(self, text: str | bytes, *, is_topic: Callable[[str], bool], now_ms: int) -> Reply:
         """
-        The exchange's answer to one frame, with its effect on ``topics``.
+        Update ``topics`` from one frame and return the exchange's answer.
 
         Args:
-            text: As received.
-            is_topic: Whether the exchange serves this topic.
-            now_ms: The server's clock, which option pongs show.
+            text: The frame as received.
+            is_topic: Returns True for a topic that the exchange serves.
+            now_ms: The server's time; pongs of options contain it.
         """
         try:
             request = msgspec.json.decode(text)
@@ -83,9 +84,9 @@ class Session:
     def _subscribe(
         self, topics: list[str], req_id: str | None, is_topic: Callable[[str], bool]
     ) -> Reply:
-        refusal = self._too_many(topics) or self._refusal(topics, is_topic)
-        if refusal:
-            return self._failure(refusal, op="subscribe", req_id=req_id)
+        rejection = self._too_many(topics) or self._rejection(topics, is_topic)
+        if rejection:
+            return self._failure(rejection, op="subscribe", req_id=req_id)
         new = tuple(topic for topic in dict.fromkeys(topics) if topic not in self.topics)
         self.topics.update(dict.fromkeys(new))
         return Reply(self._success("subscribe", topics, req_id), subscribed=new)
@@ -96,7 +97,7 @@ class Session:
             del self.topics[topic]
         return Reply(self._success("unsubscribe", topics, req_id), unsubscribed=gone)
 
-    # -- refusals --------------------------------------------------------------------------------
+    # -- rejections ------------------------------------------------------------------------------
 
     def _too_many(self, topics: list[str]) -> str:
         if self.category == "spot" and len(topics) > SPOT_ARGS_MAX:
@@ -108,11 +109,12 @@ class Session:
             return f"args length >{TOPIC_CHARACTERS_MAX}"
         return ""
 
-    def _refusal(self, topics: list[str], is_topic: Callable[[str], bool]) -> str:
+    def _rejection(self, topics: list[str], is_topic: Callable[[str], bool]) -> str:
         """
-        Why the whole request is refused, empty when it is not; names only the first offender.
+        Return the reason to reject the whole request, or an empty text.
 
-        Options refuse nothing: a topic they do not serve is acked and stays silent.
+        The reason names only the first topic at fault. Options reject nothing: they ack a topic
+        that they do not serve and then send nothing.
         """
         if self.category == "option":
             return ""
@@ -151,7 +153,7 @@ class Session:
         return Reply(self._ack(success=True, ret_msg="pong", op="ping", req_id=req_id))
 
     def _ack(self, *, success: bool, ret_msg: str, op: str, req_id: str | None) -> bytes:
-        """Contracts always say ``req_id``, if only an empty one; spot only when one was sent."""
+        """Contracts always have a ``req_id``, possibly empty; spot only if the request has one."""
         fields: dict[str, Any] = {
             "success": success,
             "ret_msg": ret_msg,
@@ -163,14 +165,14 @@ class Session:
 
 
 def _text_or_none(value: object) -> str | None:
-    """Strings as they are; other scalars as text, as the exchange gives an integer back."""
+    """Return other values as text: the exchange returns an integer ``req_id`` as a string."""
     if value is None or isinstance(value, str):
         return value
     return str(value)
 
 
 def _json(**fields: Any) -> bytes:
-    r"""Compact JSON; ``<``, ``>`` and ``&`` are escaped (``\u003e``), as on the exchange's wire."""
+    r"""Return compact JSON; ``<``, ``>`` and ``&`` are escaped (``\u003e``) as Bybit does."""
     text = msgspec.json.encode(fields)
     for character in b"<>&":
         text = text.replace(bytes([character]), b"\\u%04x" % character)

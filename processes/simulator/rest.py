@@ -1,28 +1,31 @@
 """
-The REST endpoints that a market data client needs: what the exchange answers to one GET.
+The REST endpoints that a market data client needs: the exchange's response to one GET request.
 
-Decides paging, parameters and shapes of ``/v5/market/time``, ``/v5/market/instruments-info`` and
-``/v5/market/tickers``. Pure: the list comes from a ``Feed``, time comes in.
+Decides paging, parameters and response shapes of ``/v5/market/time``,
+``/v5/market/instruments-info`` and ``/v5/market/tickers``. Pure: the list comes from a
+``MarketFeed`` and the time from an argument.
 
     {"retCode":0,"retMsg":"OK","result":{"category":"linear","list":[...],
      "nextPageCursor":"first%3DAAVEUSDT%26last%3DXRPUSDT"},"retExtInfo":{},"time":1735809771618}
 
-As on the exchange spot has one page whatever is asked for, options are those of BTC unless
-``baseCoin`` says another coin, and a cursor is understood both as it was given and encoded once
-more. https://bybit-exchange.github.io/docs/v5/market/instrument. Chosen here, since not recorded:
-the wording of refusals.
+As on the exchange, spot always has a single page, options are those of BTC unless ``baseCoin``
+names another coin, and a cursor is accepted both as it was returned and URL-encoded once more.
+https://bybit-exchange.github.io/docs/v5/market/instrument. The wording of errors is not recorded
+and therefore made up here.
+
+Limits and codes are written here again on purpose: a mistake in ``shared/bybit.py`` must not be in
+the simulated exchange as well.
 """
 
 import http
 from collections.abc import Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, get_args
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 import msgspec
 
 from bybit_pipeline.processes.simulator.faults import Fault
-from bybit_pipeline.processes.simulator.feed import Feed, Listed
-from bybit_pipeline.shared.bybit import CATEGORIES
+from bybit_pipeline.processes.simulator.feed import ListedInstrument, MarketFeed
 from bybit_pipeline.shared.wire.messages import Category
 
 PREFIX: Final = "/v5/market/"
@@ -30,39 +33,42 @@ LIMIT_DEFAULT: Final = 500
 LIMIT_MAX: Final = 1000
 PARAMS_ERROR: Final = 10001
 TOO_MANY_VISITS: Final = 10006
+CATEGORIES: Final[tuple[Category, ...]] = get_args(Category)
 CONTRACT_TYPES: Final = {"linear": "LinearPerpetual", "inverse": "InversePerpetual"}
 
 
-class Answer(NamedTuple):
-    """An HTTP answer."""
+class RestResponse(NamedTuple):
+    """Status and body of an HTTP response."""
 
     status: http.HTTPStatus
     body: bytes
 
 
 class ParameterError(ValueError):
-    """A parameter that the exchange refuses."""
+    """A request parameter that the exchange rejects."""
 
 
 def is_rest(target: str) -> bool:
-    """True for a request that is answered here."""
+    """Return True if the request target is one of the REST API."""
     return target.startswith(PREFIX)
 
 
-def answer(target: str, feed: Feed, now_ms: int, *, fault: Fault | None = None) -> Answer:
+def respond(
+    target: str, feed: MarketFeed, now_ms: int, *, fault: Fault | None = None
+) -> RestResponse:
     """
-    The answer to a GET.
+    Return the response to a GET request.
 
     Args:
-        target: Path and query.
-        feed: What is listed.
-        now_ms: The server's clock.
-        fault: How to misbehave, a ``rest`` fault.
+        target: Path and query of the request.
+        feed: Source of the listed instruments.
+        now_ms: The server's time.
+        fault: A ``rest`` fault to inject.
     """
     if fault is not None and not fault.how:
-        return Answer(http.HTTPStatus(fault.status), b"refused\n")
+        return RestResponse(http.HTTPStatus(fault.status), b"refused\n")
     if fault is not None and fault.how == "text":
-        return Answer(http.HTTPStatus.OK, b"<html>come back later</html>")
+        return RestResponse(http.HTTPStatus.OK, b"<html>come back later</html>")
     if fault is not None and fault.how == "code":
         return _envelope(TOO_MANY_VISITS, "Too many visits!", {}, now_ms)
     parts = urlsplit(target)
@@ -70,7 +76,7 @@ def answer(target: str, feed: Feed, now_ms: int, *, fault: Fault | None = None) 
     endpoints = {"time": _time, "instruments-info": _instruments, "tickers": _tickers}
     endpoint = endpoints.get(parts.path.removeprefix(PREFIX))
     if endpoint is None:
-        return Answer(http.HTTPStatus.NOT_FOUND, b"404 page not found\n")
+        return RestResponse(http.HTTPStatus.NOT_FOUND, b"404 page not found\n")
     try:
         result = endpoint(parameters, feed, now_ms)
     except ParameterError as error:
@@ -80,11 +86,11 @@ def answer(target: str, feed: Feed, now_ms: int, *, fault: Fault | None = None) 
     return _envelope(0, "OK", result, now_ms)
 
 
-def _time(_parameters: Mapping[str, str], _feed: Feed, now_ms: int) -> dict[str, Any]:
+def _time(_parameters: Mapping[str, str], _feed: MarketFeed, now_ms: int) -> dict[str, Any]:
     return {"timeSecond": str(now_ms // 1000), "timeNano": str(now_ms * 1_000_000)}
 
 
-def _instruments(parameters: Mapping[str, str], feed: Feed, _now_ms: int) -> dict[str, Any]:
+def _instruments(parameters: Mapping[str, str], feed: MarketFeed, _now_ms: int) -> dict[str, Any]:
     category = _category(parameters)
     found = _selected(parameters, category, feed)
     page, cursor = found, ""
@@ -94,8 +100,10 @@ def _instruments(parameters: Mapping[str, str], feed: Feed, _now_ms: int) -> dic
     return {"category": category, "list": rows, "nextPageCursor": cursor}
 
 
-def _page(found: list[Listed], parameters: Mapping[str, str]) -> tuple[list[Listed], str]:
-    """The instruments after the cursor's last one, and the cursor of the next page."""
+def _page(
+    found: list[ListedInstrument], parameters: Mapping[str, str]
+) -> tuple[list[ListedInstrument], str]:
+    """Return one page of instruments and the cursor of the next page, empty on the last one."""
     limit = parameters.get("limit", str(LIMIT_DEFAULT))
     if not limit.isdecimal() or not 1 <= int(limit) <= LIMIT_MAX:
         raise ParameterError(f"limit {limit}")
@@ -109,7 +117,7 @@ def _page(found: list[Listed], parameters: Mapping[str, str]) -> tuple[list[List
     return page, "" if is_last else quote(f"first={page[0].symbol}&last={page[-1].symbol}")
 
 
-def _instrument(category: Category, each: Listed) -> dict[str, Any]:
+def _instrument(category: Category, each: ListedInstrument) -> dict[str, Any]:
     quote_coin = each.symbol.removeprefix(each.base_coin) if category != "option" else "USDT"
     row: dict[str, Any] = {
         "symbol": each.symbol,
@@ -128,7 +136,7 @@ def _instrument(category: Category, each: Listed) -> dict[str, Any]:
     return row
 
 
-def _tickers(parameters: Mapping[str, str], feed: Feed, _now_ms: int) -> dict[str, Any]:
+def _tickers(parameters: Mapping[str, str], feed: MarketFeed, _now_ms: int) -> dict[str, Any]:
     category = _category(parameters)
     if category == "option" and not {"baseCoin", "symbol"} & set(parameters):
         raise ParameterError("symbol or baseCoin is required")
@@ -136,8 +144,8 @@ def _tickers(parameters: Mapping[str, str], feed: Feed, _now_ms: int) -> dict[st
     return {"category": category, "list": rows}
 
 
-def _ticker(category: Category, each: Listed) -> dict[str, str]:
-    """The turnover of inverse contracts is in the base coin."""
+def _ticker(category: Category, each: ListedInstrument) -> dict[str, str]:
+    """Return a ticker row; the turnover of inverse contracts is in the base coin."""
     in_base = each.turnover / each.price
     turnover, volume = each.turnover, in_base
     if category == "inverse":
@@ -157,7 +165,9 @@ def _category(parameters: Mapping[str, str]) -> Category:
     return category
 
 
-def _selected(parameters: Mapping[str, str], category: Category, feed: Feed) -> list[Listed]:
+def _selected(
+    parameters: Mapping[str, str], category: Category, feed: MarketFeed
+) -> list[ListedInstrument]:
     base_coin = parameters.get("baseCoin") or ("BTC" if category == "option" else "")
     symbol = parameters.get("symbol", "")
     return [
@@ -178,7 +188,7 @@ def _damage(result: dict[str, Any], how: str, cursor: str) -> None:
         result["nextPageCursor"] = quote(there if unquote(cursor) == here else here)
 
 
-def _envelope(code: int, message: str, result: dict[str, Any], now_ms: int) -> Answer:
+def _envelope(code: int, message: str, result: dict[str, Any], now_ms: int) -> RestResponse:
     envelope = {
         "retCode": code,
         "retMsg": message,
@@ -186,4 +196,4 @@ def _envelope(code: int, message: str, result: dict[str, Any], now_ms: int) -> A
         "retExtInfo": {},
         "time": now_ms,
     }
-    return Answer(http.HTTPStatus.OK, msgspec.json.encode(envelope))
+    return RestResponse(http.HTTPStatus.OK, msgspec.json.encode(envelope))

@@ -1,11 +1,11 @@
 """
-The simulated exchange's websocket server: connections, the beat, who gets what.
+The websocket server of the simulated exchange: connections, the tick, and delivery.
 
-Decides nothing about content: requests are answered by ``protocol``, data comes from a ``feed``,
-misbehaviour from ``faults``. One asyncio loop owns everything here. Every ``BEAT_S`` it takes what
-is due from the feed, builds each websocket frame once, and hands each connection all its frames of
-the beat in one write. A receiver that does not keep up is closed when its backlog passes the bound;
-nobody ever waits for it.
+Decides nothing about content: ``protocol`` answers requests, a feed supplies data, and ``faults``
+decides how to misbehave. One asyncio loop owns everything here. Every ``TICK_S`` it takes the due
+messages from the feed, builds each websocket frame once, and hands all frames of a connection over
+in one write. A client that does not keep up is disconnected when its backlog exceeds a limit;
+nothing ever waits for it.
 """
 
 import asyncio
@@ -28,25 +28,27 @@ from websockets.protocol import State
 
 from bybit_pipeline.processes.simulator import rest
 from bybit_pipeline.processes.simulator.faults import Faults
-from bybit_pipeline.processes.simulator.feed import Feed, TopicKey, stream_of
-from bybit_pipeline.processes.simulator.protocol import Session
+from bybit_pipeline.processes.simulator.feed import MarketFeed, TopicKey, stream_of
+from bybit_pipeline.processes.simulator.protocol import ExchangeSession
 from bybit_pipeline.shared.runtime.clock import Clock, SystemClock
 from bybit_pipeline.shared.settings.ports import taken
 from bybit_pipeline.shared.wire.messages import Category
 
 log = structlog.get_logger()
 
-BEAT_S: Final = 0.01
+TICK_S: Final = 0.01
+"""Time between two deliveries."""
 REPLY_DELAY_S: Final = 0.01
 """
-Requests are answered after this time and not at once: stock clients, the official one among them,
-file their callbacks only after they have sent the request.
+Delay of every reply. Common clients, the official one included, register their callback only after
+they have sent the request, and would miss an immediate reply.
 """
 BACKLOG_MAX: Final = 16 << 20
-"""Bytes that may wait for one connection."""
+"""Unsent bytes of one connection before it is closed."""
 BACKLOG_BEHIND: Final = 1 << 20
-"""A playback stands still while so much waits for every connection."""
+"""A playback pauses while every connection has more unsent bytes than this."""
 IDLE_TIMEOUT_S: Final = 600.0
+"""A connection without any message in this time is closed, as on the exchange."""
 IDLE_SCAN_S: Final = 30.0
 CLOSE_TIMEOUT_S: Final = 0.3
 
@@ -59,28 +61,28 @@ Observer = Callable[[TopicKey, bytes], None]
 
 
 @dataclass
-class Counters:
-    """What the server has done; read from any thread."""
+class ServerCounters:
+    """Counts of the server; any thread may read them."""
 
     connections: int = 0
-    """Open now."""
+    """Connections that are open now."""
     connections_total: int = 0
     requests: int = 0
     rest_requests: int = 0
     frames: dict[str, int] = field(default_factory=lambda: {"trade": 0, "book": 0, "other": 0})
-    """Data frames handed to connections, by stream."""
+    """Data frames sent to connections, by stream."""
     overflows: int = 0
-    """Connections closed because they did not keep up."""
+    """Connections closed because the client did not keep up."""
     idle: int = 0
-    """Connections closed because neither they nor we sent anything for ten minutes."""
+    """Connections closed because neither side sent anything for ``IDLE_TIMEOUT_S``."""
 
 
-class Client:
-    """One connection: its protocol session and the frames that wait for the end of the beat."""
+class Connection:
+    """One connection: its protocol session and the frames to send at the end of the tick."""
 
     __slots__ = ("active_at", "pending", "session", "websocket")
 
-    def __init__(self, websocket: ServerConnection, session: Session, now: float) -> None:
+    def __init__(self, websocket: ServerConnection, session: ExchangeSession, now: float) -> None:
         self.websocket = websocket
         self.session = session
         self.pending: list[bytes] = []
@@ -88,31 +90,31 @@ class Client:
 
     @property
     def backlog(self) -> int:
-        """Bytes that the operating system has not taken yet."""
+        """Bytes not yet accepted by the operating system."""
         return self.websocket.transport.get_write_buffer_size()
 
 
-class Server:
+class ExchangeServer:
     """
     The simulated exchange on one port.
 
     Args:
-        feed: Where data comes from.
-        faults: How to misbehave; may be changed while running.
-        seed: Of connection ids.
-        host, port: Where to listen; port 0 lets the operating system choose.
-        clock: Wall clock of the data, monotonic clock of time-outs.
-        backlog_max: Bytes that may wait for one connection.
-        observe: Called with every data message before faults, also when it comes from a snapshot
-            for a newcomer: what a faultless exchange would have sent.
+        feed: Source of the data messages.
+        faults: Faults to inject; they may change while the server runs.
+        seed: Seed of the connection ids.
+        host, port: Address to listen on; with port 0 the operating system chooses.
+        clock: Wall clock of the data and monotonic clock of timeouts.
+        backlog_max: Unsent bytes of one connection before it is closed.
+        observe: Called with every data message before faults change it, including snapshots for
+            new subscribers: the messages that a faultless exchange would send.
 
     Raises:
-        TakenError: From ``start``, when the port cannot be had.
+        TakenError: From ``start``, if the port is taken.
     """
 
     def __init__(
         self,
-        feed: Feed,
+        feed: MarketFeed,
         *,
         faults: Faults | None = None,
         seed: int = 1,
@@ -124,15 +126,15 @@ class Server:
     ) -> None:
         self.feed = feed
         self.faults = faults or Faults(seed=seed)
-        self.counters = Counters()
+        self.counters = ServerCounters()
         self.host = host
         self.port = port
         self._clock = clock or SystemClock()
         self._backlog_max = backlog_max
         self._observe = observe
         self._random = Random(f"{seed}:connections")
-        self._clients: set[Client] = set()
-        self._subscribers: dict[TopicKey, set[Client]] = {}
+        self._connections: set[Connection] = set()
+        self._subscribers: dict[TopicKey, set[Connection]] = {}
         self._streams: dict[TopicKey, str] = {}
         self._now_ms = 0
         self._stalled_until = 0.0
@@ -147,12 +149,12 @@ class Server:
         return f"ws://{self.host}:{self.port}/v5/public/{{category}}"
 
     async def start(self) -> None:
-        """Listen; ``port`` is the real one afterwards."""
+        """Start to listen; ``port`` is the actual one afterwards."""
         quiet = logging.getLogger("bybit_pipeline.processes.simulator.websockets")
-        quiet.setLevel(logging.CRITICAL)  # handshakes that break off are the visitor's business
+        quiet.setLevel(logging.CRITICAL)  # a handshake that the client breaks off is no error here
         try:
             self._server = await serve(
-                self._serve_client,
+                self._serve_connection,
                 self.host,
                 self.port,
                 process_request=self._check_request,
@@ -167,53 +169,53 @@ class Server:
         self.port = next(iter(self._server.sockets)).getsockname()[1]
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Serve until ``stopping``; an unexpected error of any connection is raised here."""
+        """Serve until ``stopping`` is set; raise an unexpected error of any connection."""
         loop = asyncio.get_running_loop()
         due = loop.time()
-        idle_scan = due + IDLE_SCAN_S
+        next_scan = due + IDLE_SCAN_S
         while not stopping.is_set():
             if self._failure is not None:
                 raise self._failure
-            self._beat()
+            self._tick()
             now = loop.time()
-            if now >= idle_scan:
+            if now >= next_scan:
                 self._close_idle(now)
-                idle_scan = now + IDLE_SCAN_S
-            due = max(due + BEAT_S, now)
+                next_scan = now + IDLE_SCAN_S
+            due = max(due + TICK_S, now)
             await _wait(stopping, due - now)
 
     async def stop(self) -> None:
         """Close every connection and the port, within about twice ``CLOSE_TIMEOUT_S``."""
         if self._server is None:
             return
-        for client in list(self._clients):
-            if client.backlog:  # a close frame would wait behind it
-                client.websocket.transport.abort()
+        for connection in list(self._connections):
+            if connection.backlog:  # the close frame would wait behind it
+                connection.websocket.transport.abort()
         self._server.close(code=1001)
         try:
             async with asyncio.timeout(2 * CLOSE_TIMEOUT_S):
                 await self._server.wait_closed()
         except TimeoutError:
-            for client in list(self._clients):
-                client.websocket.transport.abort()
+            for connection in list(self._connections):
+                connection.websocket.transport.abort()
 
     # -- connections -----------------------------------------------------------------------------
 
     def _check_request(self, connection: ServerConnection, request: Request) -> Response | None:
         if rest.is_rest(request.path):
-            return self._answer_rest(request.path)
-        fault = self.faults.strikes("refuse")
+            return self._respond_rest(request.path)
+        fault = self.faults.trigger("refuse")
         if fault:
             return connection.respond(http.HTTPStatus(fault.status), "refused\n")
         if request.path.partition("?")[0] not in PATHS:
             return connection.respond(http.HTTPStatus.NOT_FOUND, "404 page not found\n")
         return None
 
-    def _answer_rest(self, target: str) -> Response:
-        """A plain HTTP answer in the place of a handshake."""
+    def _respond_rest(self, target: str) -> Response:
+        """Return a plain HTTP response instead of a handshake."""
         self.counters.rest_requests += 1
-        fault = self.faults.strikes("rest")
-        status, body = rest.answer(target, self.feed, self._tick(), fault=fault)
+        fault = self.faults.trigger("rest")
+        status, body = rest.respond(target, self.feed, self._now(), fault=fault)
         headers = Headers(
             {
                 "Content-Type": "application/json",
@@ -223,174 +225,175 @@ class Server:
         )
         return Response(status.value, status.phrase, headers, body)
 
-    async def _serve_client(self, websocket: ServerConnection) -> None:
+    async def _serve_connection(self, websocket: ServerConnection) -> None:
         request = websocket.request
         assert request is not None
         category = PATHS[request.path.partition("?")[0]]
         loop = asyncio.get_running_loop()
-        client = Client(websocket, Session(category, self._connection_id()), loop.time())
-        self._clients.add(client)
-        self.counters.connections = len(self._clients)
+        session = ExchangeSession(category, self._connection_id())
+        connection = Connection(websocket, session, loop.time())
+        self._connections.add(connection)
+        self.counters.connections = len(self._connections)
         self.counters.connections_total += 1
         try:
             async for text in websocket:
                 await asyncio.sleep(REPLY_DELAY_S)
-                self._answer(client, text)
+                self._answer(connection, text)
         except ConnectionClosed:
-            pass  # gone without a close frame, or closed by us; either way it is removed below
+            pass  # gone without a close frame, or closed by us: removed below in both cases
         except Exception as error:
             self._failure = error
         finally:
-            self._remove(client)
+            self._remove(connection)
 
     def _connection_id(self) -> str:
-        """Looks like ``d9avt8shteepr00gfc1g-4zd1x``."""
+        """Return an id such as ``d9avt8shteepr00gfc1g-4zd1x``."""
         digits = "0123456789abcdefghijklmnopqrstuvwxyz"
         draw = self._random.choice
         return (
             "".join(draw(digits) for _ in range(20)) + "-" + "".join(draw(digits) for _ in range(5))
         )
 
-    def _remove(self, client: Client) -> None:
-        self._clients.discard(client)
-        self.counters.connections = len(self._clients)
-        for topic in client.session.topics:
-            self._unsubscribe(client, (client.session.category, topic))
+    def _remove(self, connection: Connection) -> None:
+        self._connections.discard(connection)
+        self.counters.connections = len(self._connections)
+        for topic in connection.session.topics:
+            self._unsubscribe(connection, (connection.session.category, topic))
 
     # -- requests --------------------------------------------------------------------------------
 
-    def _answer(self, client: Client, text: str | bytes) -> None:
+    def _answer(self, connection: Connection, text: str | bytes) -> None:
         loop = asyncio.get_running_loop()
-        category = client.session.category
-        client.active_at = loop.time()
+        category = connection.session.category
+        connection.active_at = loop.time()
         self.counters.requests += 1
-        now_ms = self._tick()
-        reply = client.session.answer(
+        now_ms = self._now()
+        reply = connection.session.answer(
             text, is_topic=lambda topic: self.feed.serves((category, topic)), now_ms=now_ms
         )
         if loop.time() >= self._stalled_until or self._pongs_while_stalled:
             topics = (*reply.subscribed, *reply.unsubscribed)
-            late = topics and self.faults.strikes("late_ack", (category, topics[0]))
+            late = topics and self.faults.trigger("late_ack", (category, topics[0]))
             if late:
-                loop.call_later(late.seconds, self._send_now, client, reply.text)
+                loop.call_later(late.seconds, self._send_now, connection, reply.text)
             else:
-                client.pending.append(text_frame(reply.text))
+                connection.pending.append(text_frame(reply.text))
         for topic in reply.unsubscribed:
-            self._unsubscribe(client, (category, topic))
+            self._unsubscribe(connection, (category, topic))
         for topic in reply.subscribed:
-            self._subscribe(client, (category, topic), now_ms)
-        self._flush(client)
+            self._subscribe(connection, (category, topic), now_ms)
+        self._flush(connection)
 
-    def _subscribe(self, client: Client, key: TopicKey, now_ms: int) -> None:
+    def _subscribe(self, connection: Connection, key: TopicKey, now_ms: int) -> None:
         if not self.feed.serves(key):
-            return  # an option topic that is acked and stays silent
-        self._subscribers.setdefault(key, set()).add(client)
+            return  # an option topic that is acked but does not exist
+        self._subscribers.setdefault(key, set()).add(connection)
         self._streams[key] = stream_of(key[1])
         is_stalled = asyncio.get_running_loop().time() < self._stalled_until
         for payload in self.feed.join(key, now_ms):
-            self._note(key, payload)
-            for frame in self.faults.frames(key, payload):
+            self._notify_observer(key, payload)
+            for frame in self.faults.apply(key, payload):
                 if not is_stalled:
-                    self._enqueue(client, key, text_frame(frame))
+                    self._enqueue(connection, key, text_frame(frame))
 
-    def _unsubscribe(self, client: Client, key: TopicKey) -> None:
+    def _unsubscribe(self, connection: Connection, key: TopicKey) -> None:
         subscribers = self._subscribers.get(key)
         if subscribers is None:
             return
-        subscribers.discard(client)
+        subscribers.discard(connection)
         if not subscribers:
             del self._subscribers[key], self._streams[key]
-            self.faults.forget(key)
+            self.faults.discard_topic(key)
             self.feed.leave(key)
 
-    def _send_now(self, client: Client, text: bytes) -> None:
-        client.pending.append(text_frame(text))
-        self._flush(client)
+    def _send_now(self, connection: Connection, text: bytes) -> None:
+        connection.pending.append(text_frame(text))
+        self._flush(connection)
 
-    # -- the beat --------------------------------------------------------------------------------
+    # -- the tick --------------------------------------------------------------------------------
 
-    def _tick(self) -> int:
-        """The wall clock in milliseconds, never going back."""
+    def _now(self) -> int:
+        """Return the wall clock in milliseconds; it never goes back."""
         self._now_ms = max(self._now_ms, self._clock.time_ns() // 1_000_000)
         return self._now_ms
 
-    def _beat(self) -> None:
-        if self.feed.is_elastic and self._is_everybody_behind():
+    def _tick(self) -> None:
+        if self.feed.is_elastic and self._is_every_connection_behind():
             return
         loop = asyncio.get_running_loop()
         faults, touched = self.faults, set()
-        for key, payload in self.feed.poll(self._tick()):
-            self._note(key, payload)
+        for key, payload in self.feed.poll(self._now()):
+            self._notify_observer(key, payload)
             subscribers = self._subscribers.get(key)
             if not subscribers:
                 continue
             if faults.active:
-                self._break_connections(loop.time())
-            for each in faults.frames(key, payload):
+                self._inject_connection_faults(loop.time())
+            for each in faults.apply(key, payload):
                 if loop.time() < self._stalled_until:
                     continue
                 frame = text_frame(each)
-                for client in subscribers:
-                    self._enqueue(client, key, frame)
+                for connection in subscribers:
+                    self._enqueue(connection, key, frame)
                 touched.update(subscribers)
-        for client in touched:
-            client.active_at = loop.time()
-            self._flush(client)
+        for connection in touched:
+            connection.active_at = loop.time()
+            self._flush(connection)
 
-    def _is_everybody_behind(self) -> bool:
-        return bool(self._clients) and all(
-            client.backlog > BACKLOG_BEHIND for client in self._clients
+    def _is_every_connection_behind(self) -> bool:
+        return bool(self._connections) and all(
+            connection.backlog > BACKLOG_BEHIND for connection in self._connections
         )
 
-    def _note(self, key: TopicKey, payload: bytes) -> None:
+    def _notify_observer(self, key: TopicKey, payload: bytes) -> None:
         if self._observe is not None:
             self._observe(key, payload)
 
-    def _enqueue(self, client: Client, key: TopicKey, frame: bytes) -> None:
-        client.pending.append(frame)
+    def _enqueue(self, connection: Connection, key: TopicKey, frame: bytes) -> None:
+        connection.pending.append(frame)
         self.counters.frames[self._streams[key]] += 1
 
-    def _flush(self, client: Client) -> None:
-        pending, client.pending = client.pending, []
-        websocket = client.websocket
+    def _flush(self, connection: Connection) -> None:
+        pending, connection.pending = connection.pending, []
+        websocket = connection.websocket
         if not pending or websocket.state is not State.OPEN:
             return
         websocket.transport.write(b"".join(pending))
-        if client.backlog > self._backlog_max:
+        if connection.backlog > self._backlog_max:
             self.counters.overflows += 1
-            log.warning("client too slow", backlog=client.backlog)
+            log.warning("slow client disconnected", backlog_bytes=connection.backlog)
             websocket.transport.abort()
 
     # -- faults of connections -------------------------------------------------------------------
 
-    def _break_connections(self, now: float) -> None:
-        stall = self.faults.strikes("stall")
+    def _inject_connection_faults(self, now: float) -> None:
+        stall = self.faults.trigger("stall")
         if stall:
             self._stalled_until = now + stall.seconds
             self._pongs_while_stalled = stall.pongs
-        fault = self.faults.strikes("disconnect")
+        fault = self.faults.trigger("disconnect")
         if fault:
             self.disconnect(fault.code)
 
     def disconnect(self, code: int = 0) -> None:
-        """Break every connection: with a close frame of this code, or without one."""
-        for client in list(self._clients):
+        """Break every connection, with a close frame if a code is given."""
+        for connection in list(self._connections):
             if code:
-                task = asyncio.ensure_future(client.websocket.close(code))
+                task = asyncio.ensure_future(connection.websocket.close(code))
                 self._closing.add(task)
                 task.add_done_callback(self._closing.discard)
             else:
-                client.websocket.transport.abort()
+                connection.websocket.transport.abort()
 
     def _close_idle(self, now: float) -> None:
-        for client in list(self._clients):
-            if now - client.active_at > IDLE_TIMEOUT_S:
+        for connection in list(self._connections):
+            if now - connection.active_at > IDLE_TIMEOUT_S:
                 self.counters.idle += 1
-                client.websocket.transport.abort()
+                connection.websocket.transport.abort()
 
 
 def text_frame(payload: bytes) -> bytes:
-    """An unmasked, unfragmented websocket text frame (RFC 6455, section 5.2)."""
+    """Return an unmasked, unfragmented websocket text frame (RFC 6455, section 5.2)."""
     length = len(payload)
     if length < 126:
         return b"\x81" + length.to_bytes(1, "big") + payload
@@ -400,7 +403,7 @@ def text_frame(payload: bytes) -> bytes:
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:
-    """Until the event is set or the time is over; yields to the loop in any case."""
+    """Wait for the event up to ``seconds``; always yield to the loop at least once."""
     if seconds <= 0:
         await asyncio.sleep(0)
         return
@@ -411,19 +414,19 @@ async def _wait(event: asyncio.Event, seconds: float) -> None:
 
 class ServerThread:
     """
-    A server in a thread of its own, for processes and tests that have no loop.
+    Runs a server in a separate thread, for processes and tests without an asyncio loop.
 
     Args:
-        server: Not started yet.
-        on_death: Called on that thread when the server ended with an unexpected error.
+        server: The server, not started yet.
+        on_crash: Called in that thread after an unexpected error has ended the server.
     """
 
     def __init__(
-        self, server: Server, *, on_death: Callable[[BaseException], None] | None = None
+        self, server: ExchangeServer, *, on_crash: Callable[[], None] | None = None
     ) -> None:
         self.server = server
         self.error: BaseException | None = None
-        self._on_death = on_death
+        self._on_crash = on_crash
         self._ready = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Event | None = None
@@ -438,10 +441,10 @@ class ServerThread:
 
     def start(self) -> None:
         """
-        Start and wait until the port is open.
+        Start the thread and wait until the port is open.
 
         Raises:
-            TakenError: If the port cannot be had.
+            TakenError: If the port is taken.
         """
         self._thread.start()
         self._ready.wait()
@@ -449,14 +452,14 @@ class ServerThread:
             raise self.error
 
     def stop(self) -> None:
-        """Stop and wait for the end of the thread; harmless when it has ended."""
+        """Stop the server and wait for its thread; do nothing if it has ended already."""
         if self._loop is not None and self._stopping is not None and self._thread.is_alive():
-            with contextlib.suppress(RuntimeError):  # it ended by itself a moment ago
+            with contextlib.suppress(RuntimeError):  # the loop has just ended
                 self._loop.call_soon_threadsafe(self._stopping.set)
         self._thread.join()
 
     def call(self, function: Callable[..., Result], *arguments: Any) -> Result:
-        """Run a function on the server's thread and wait for its result."""
+        """Run a function in the server's thread and return its result."""
         assert self._loop is not None
 
         async def run() -> Result:
@@ -469,8 +472,8 @@ class ServerThread:
             asyncio.run(self._serve())
         except BaseException as error:
             self.error = error
-            if self._ready.is_set() and self._on_death is not None:
-                self._on_death(error)
+            if self._ready.is_set() and self._on_crash is not None:
+                self._on_crash()
         finally:
             self._ready.set()
 

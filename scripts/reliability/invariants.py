@@ -16,7 +16,8 @@ from bybit_pipeline.processes.connector.protocol import BookUpdate, decode
 from bybit_pipeline.processes.orderbook.manager import OrderBookManager
 from bybit_pipeline.processes.orderbook.measures import BookMeasures
 from bybit_pipeline.processes.orderbook.walls.tracker import WallEvent
-from bybit_pipeline.processes.simulator.market.synthetic import SyntheticFeed, listing
+from bybit_pipeline.processes.simulator.market.instruments import make_instruments
+from bybit_pipeline.processes.simulator.market.synthetic import SyntheticFeed
 from bybit_pipeline.processes.trades.aggregator import TradesAggregator
 from bybit_pipeline.shared.wire.messages import TradesMessage
 from tests.naive import Message, NaiveBook, window
@@ -124,7 +125,9 @@ def check_accounts(event: WallEvent) -> None:
 
 def run(messages: int, *, seed: int = 1) -> Counter[str]:
     """Check so many messages; what was compared, by kind."""
-    instruments = listing({"linear": SYMBOLS}, with_catalogue=False, today=dt.date(2026, 11, 22))
+    instruments = make_instruments(
+        {"linear": SYMBOLS}, with_defaults=False, today=dt.date(2026, 11, 22)
+    )
     feed = SyntheticFeed(instruments, seed=seed, rate=300.0)
     check = Check()
     now_ms = START_MS

@@ -132,7 +132,7 @@ class SimulatorSpec(ProcessSpec, kw_only=True):
 
     port: int = 0
     symbols: dict[Category, list[str]] = {}
-    with_catalogue: bool = True
+    with_default_instruments: bool = True
     seed: int = 1
     rate: float | None = None
     capture: str = ""

@@ -1,4 +1,4 @@
-"""The simulator as an actor: what it announces, what it counts, how it ends with its server."""
+"""The simulator as an actor: its endpoint, its counters, and its end with the server."""
 
 from typing import Any
 
@@ -6,24 +6,24 @@ import pytest
 from prometheus_client import generate_latest
 
 from bybit_pipeline.processes.simulator.actor import Simulator
-from bybit_pipeline.processes.simulator.feed import Outgoing
+from bybit_pipeline.processes.simulator.feed import OutgoingMessage
 from bybit_pipeline.processes.simulator.market.synthetic import SyntheticFeed
 from bybit_pipeline.shared.settings.specs import SimulatorSpec
-from tests.simulator.client import Connection
+from tests.simulator.client import Client
 
 
 def simulator(**fields: Any) -> Simulator:
-    """An actor that nobody supervises."""
+    """Return an actor without a supervisor."""
     return Simulator(SimulatorSpec(process="simulator", role="simulator", run_dir="", **fields))
 
 
-def test_it_announces_its_address_and_counts_what_it_sends_and_spoils() -> None:
-    """In the status and for Prometheus alike."""
+def test_it_announces_its_address_and_counts_messages_and_faults() -> None:
+    """The status and Prometheus agree."""
     actor = simulator(faults=["drop:every=2,stream=book"])
     actor.on_start()
     try:
         assert actor.endpoints["websocket"] == actor.server.url
-        with Connection(actor._thread, "linear") as client:
+        with Client(actor._thread, "linear") as client:
             client.subscribe("orderbook.50.BTCUSDT")
             client.until_topic("orderbook.50.BTCUSDT", 5)
             status = actor.status()
@@ -44,24 +44,24 @@ class Broken(SyntheticFeed):
     def __init__(self) -> None:
         super().__init__([])
 
-    def poll(self, now_ms: int) -> list[Outgoing]:
-        """Fail."""
+    def poll(self, now_ms: int) -> list[OutgoingMessage]:
+        """Raise an error."""
         raise ZeroDivisionError
 
 
-def turn_for_ever(actor: Simulator) -> None:
-    """The actor's loop; the test's time-out is its deadline."""
+def run_until_error(actor: Simulator) -> None:
+    """Run the actor's loop; the timeout of the test is its deadline."""
     while True:
         actor.turn()
 
 
-def test_the_death_of_the_server_is_the_death_of_the_process() -> None:
-    """The loop wakes at once and the error is raised in it, which ends with exit code 70."""
+def test_a_crash_of_the_server_ends_the_process() -> None:
+    """The crash wakes the loop, which raises the error; the exit code is then 70."""
     actor = simulator()
     actor.on_start()
     try:
         actor.server.feed = Broken()
         with pytest.raises(ZeroDivisionError):
-            turn_for_ever(actor)
+            run_until_error(actor)
     finally:
         actor.on_stop()

@@ -1,4 +1,4 @@
-"""Data frames: key sets, key order, shapes and number text of each category and depth."""
+"""Data messages: keys, key order and number text of each category and depth."""
 
 import datetime as dt
 import json
@@ -9,8 +9,8 @@ import pytest
 
 from bybit_pipeline.processes.simulator.market.encoder import (
     TRADES_PER_MESSAGE,
-    book_frame,
-    trade_frames,
+    encode_book,
+    encode_trades,
 )
 from bybit_pipeline.processes.simulator.market.instruments import instrument_named
 from bybit_pipeline.processes.simulator.market.order_flow import Fill, Match
@@ -21,16 +21,16 @@ OPTION = "BTC-14AUG26-65000-C-USDT"
 
 
 def fills(count: int) -> tuple[Fill, ...]:
-    """Trades of one match."""
+    """Return the trades of one match."""
     return tuple(
         Fill(1000, 7, "Buy", 651142, 20, n, 2**128 - 1 - n, "PlusTick") for n in range(count)
     )
 
 
 def book(category: Category, symbol: str, depth: int, *, is_snapshot: bool = False) -> str:
-    """A small book message."""
+    """Return a small book message."""
     instrument = instrument_named(category, symbol, TODAY)
-    return book_frame(
+    return encode_book(
         instrument,
         f"orderbook.{depth}.{symbol}",
         depth=depth,
@@ -86,15 +86,14 @@ def book(category: Category, symbol: str, depth: int, *, is_snapshot: bool = Fal
         ),
     ],
 )
-def test_book_frames_look_as_on_the_exchanges_wire(
+def test_book_messages_equal_those_of_the_exchange(
     category: Category, symbol: str, depth: int, text: str
 ) -> None:
-    """To the byte."""
+    """Every byte is the same."""
     assert text == book(category, symbol, depth)
 
 
-def test_a_snapshot_says_so() -> None:
-    """And is otherwise the same."""
+def test_a_snapshot_differs_from_a_delta_only_in_its_type() -> None:
     expected = book("linear", "BTCUSDT", 50).replace('"delta"', '"snapshot"')
     assert expected == book("linear", "BTCUSDT", 50, is_snapshot=True)
 
@@ -126,12 +125,12 @@ def test_a_snapshot_says_so() -> None:
         ),
     ],
 )
-def test_trade_frames_have_each_categorys_keys_in_its_order(
+def test_trade_messages_have_the_keys_of_their_category_in_order(
     category: Category, symbol: str, topic: str, top: str, row: str
 ) -> None:
-    """``L`` only on contracts, ``id`` and volatilities only on options, no ``RPI`` there."""
+    """Only contracts have ``L``; only options have ``id`` and volatilities, and no ``RPI``."""
     match = Match(instrument_named(category, symbol, TODAY), fills(1))
-    (payload,) = trade_frames(topic, match, 1010)
+    (payload,) = encode_trades(topic, match, 1010)
     message: dict[str, Any] = json.loads(payload)
     assert top.split() == list(message)
     assert row.split() == list(message["data"][0])
@@ -147,9 +146,9 @@ def test_trade_frames_have_each_categorys_keys_in_its_order(
 
 
 def test_a_large_match_is_split_into_messages_that_share_seq() -> None:
-    """At most 1,024 trades a message, none lost."""
+    """Each has up to 1,024 trades, and none is lost."""
     match = Match(instrument_named("linear", "BTCUSDT", TODAY), fills(2 * TRADES_PER_MESSAGE + 1))
-    messages = [json.loads(each) for each in trade_frames("publicTrade.BTCUSDT", match, 1010)]
+    messages = [json.loads(each) for each in encode_trades("publicTrade.BTCUSDT", match, 1010)]
     assert [1024, 1024, 1] == [len(message["data"]) for message in messages]
     rows = [row for message in messages for row in message["data"]]
     assert len({row["i"] for row in rows}) == len(rows)

@@ -1,4 +1,4 @@
-"""Faults: what each does to the frames, how often, and that the seed decides the rest."""
+"""The effect and frequency of every fault, and the role of the seed."""
 
 import json
 from itertools import pairwise
@@ -22,8 +22,8 @@ OTHER: TopicKey = ("linear", "orderbook.50.ETHUSDT")
 TRADES: TopicKey = ("linear", "publicTrade.BTCUSDT")
 
 
-def book_frame(update_id: int, kind: str = "delta") -> bytes:
-    """A book message."""
+def book_message(update_id: int, kind: str = "delta") -> bytes:
+    """Return a book message."""
     data = {
         "s": "BTCUSDT",
         "b": [["10.0", "1"], ["9.0", "2"]],
@@ -34,34 +34,34 @@ def book_frame(update_id: int, kind: str = "delta") -> bytes:
     return json.dumps(message, separators=(",", ":")).encode()
 
 
-def trade_frame() -> bytes:
-    """A trade message."""
+def trade_message() -> bytes:
+    """Return a trade message."""
     row = {"T": 1, "s": "BTCUSDT", "S": "Buy", "v": "1", "p": "10.0", "i": "x"}
     message = {"topic": TRADES[1], "type": "snapshot", "ts": 1, "data": [row]}
     return json.dumps(message, separators=(",", ":")).encode()
 
 
 def sent(faults: Faults, count: int, key: TopicKey = BOOK) -> list[Any]:
-    """What subscribers get of a snapshot with u=100 and ``count`` deltas."""
-    frames = [book_frame(100, "snapshot"), *(book_frame(101 + n) for n in range(count))]
-    return [json.loads(out) for frame in frames for out in faults.frames(key, frame)]
+    """Return what subscribers receive of a snapshot with u=100 and ``count`` deltas."""
+    frames = [book_message(100, "snapshot"), *(book_message(101 + n) for n in range(count))]
+    return [json.loads(out) for frame in frames for out in faults.apply(key, frame)]
 
 
 def update_ids(messages: list[Any]) -> list[int]:
-    """The ``u`` of each message."""
+    """Return the ``u`` of each message."""
     return [message["data"]["u"] for message in messages]
 
 
-def one(text: str) -> Faults:
-    """The faults of one option."""
+def faults_of(text: str) -> Faults:
+    """Return the faults of one ``--fault`` option."""
     fault = parse_fault(text)
     return Faults({fault.name: fault})
 
 
-def test_without_faults_frames_pass_as_they_are() -> None:
-    """The same object: nothing is parsed or copied."""
-    frame = book_frame(1)
-    assert [frame] == Faults().frames(BOOK, frame)
+def test_frames_pass_unchanged_without_faults() -> None:
+    """The payload is neither parsed nor copied."""
+    frame = book_message(1)
+    assert [frame] == Faults().apply(BOOK, frame)
 
 
 @pytest.mark.parametrize(
@@ -82,41 +82,39 @@ def test_without_faults_frames_pass_as_they_are() -> None:
         ("silent_topic:topic=ETH", [100, 101, 102, 103, 104, 105, 106]),
     ],
 )
-def test_what_a_fault_does_to_the_update_ids_of_a_book(fault: str, expected: list[int]) -> None:
-    """A snapshot with 100, then deltas 101 to 106."""
-    assert expected == update_ids(sent(one(fault), 6))
+def test_each_fault_changes_the_update_ids_of_a_book(fault: str, expected: list[int]) -> None:
+    """The exchange sends a snapshot with u=100, then deltas 101 to 106."""
+    assert expected == update_ids(sent(faults_of(fault), 6))
 
 
-def test_faults_are_counted_by_name() -> None:
-    """As often as they happened, not as often as they could have."""
-    faults = one("drop:every=2")
+def test_injected_faults_are_counted_by_name() -> None:
+    faults = faults_of("drop:every=2")
     sent(faults, 9)
     assert {"drop": 5} == faults.injected
 
 
-def test_each_topic_counts_for_itself() -> None:
-    """What happens to one does not depend on the others."""
-    faults = one("drop:every=3")
-    alone = update_ids(sent(one("drop:every=3"), 6))
+def test_frames_are_counted_separately_for_each_topic() -> None:
+    faults = faults_of("drop:every=3")
+    alone = update_ids(sent(faults_of("drop:every=3"), 6))
     sent(faults, 4, OTHER)
     assert alone == update_ids(sent(faults, 6))
 
 
-def test_a_snapshot_after_a_gap_continues_the_shifted_numbers() -> None:
-    """A newcomer joins the shifted stream; a topic that everybody left starts anew."""
-    faults = one("gap:every=1,times=1,by=5")
+def test_a_snapshot_after_a_gap_has_the_shifted_update_id() -> None:
+    """A new subscriber joins the shifted stream; a topic without subscribers is reset."""
+    faults = faults_of("gap:every=1,times=1,by=5")
     sent(faults, 1)
-    (snapshot,) = faults.frames(BOOK, book_frame(102, "snapshot"))
+    (snapshot,) = faults.apply(BOOK, book_message(102, "snapshot"))
     assert json.loads(snapshot)["data"]["u"] == 107
-    faults.forget(BOOK)
-    (snapshot,) = faults.frames(BOOK, book_frame(103, "snapshot"))
+    faults.discard_topic(BOOK)
+    (snapshot,) = faults.apply(BOOK, book_message(103, "snapshot"))
     assert json.loads(snapshot)["data"]["u"] == 103
 
 
 @pytest.mark.parametrize("how", CORRUPTIONS)
-def test_a_corrupted_book_message_is_damaged_in_the_named_way(how: str) -> None:
-    """Each so that a client that checks can tell."""
-    damaged = corrupted(book_frame(5), how, Random(1))
+def test_a_corrupted_book_message_is_damaged_as_requested(how: str) -> None:
+    """A client that checks its messages can detect every damage."""
+    damaged = corrupted(book_message(5), how, Random(1))
     if how == "text":
         with pytest.raises(json.JSONDecodeError):
             json.loads(damaged)
@@ -137,10 +135,10 @@ def test_a_corrupted_book_message_is_damaged_in_the_named_way(how: str) -> None:
 
 
 @pytest.mark.parametrize("how", CORRUPTIONS)
-def test_a_corrupted_trade_message_never_passes_for_a_whole_one(how: str) -> None:
-    """Cut off where the named damage does not exist for trades."""
-    damaged = corrupted(trade_frame(), how, Random(1))
-    assert damaged != trade_frame()
+def test_a_corrupted_trade_message_is_never_valid(how: str) -> None:
+    """It is cut in half if the requested damage does not exist for trades."""
+    damaged = corrupted(trade_message(), how, Random(1))
+    assert damaged != trade_message()
     try:
         row = json.loads(damaged)["data"][0]
     except json.JSONDecodeError:
@@ -149,32 +147,31 @@ def test_a_corrupted_trade_message_never_passes_for_a_whole_one(how: str) -> Non
         assert "x" in row["p"] + row["v"] or row["v"].startswith("-")
 
 
-def test_the_seed_decides_what_chance_decides() -> None:
-    """Same seed, same damage."""
+def test_the_seed_decides_random_damage() -> None:
 
     def run(seed: int) -> list[bytes]:
         faults = Faults({"corrupt": make_fault("corrupt", every=1)}, seed)
-        return [out for n in range(20) for out in faults.frames(BOOK, book_frame(n))]
+        return [out for n in range(20) for out in faults.apply(BOOK, book_message(n))]
 
     assert run(1) == run(1)
     assert any(first != second for first, second in pairwise([run(1), run(2)]))
 
 
-def test_faults_can_be_changed_while_running() -> None:
-    """Set, set again, cleared; what a fault held back goes out with the next frame."""
+def test_faults_can_change_while_the_server_runs() -> None:
+    """A frame that a cleared fault still holds is sent with the next frame."""
     faults = Faults()
     faults.set("drop", every=1)
-    assert [] == faults.frames(TRADES, trade_frame())
+    assert [] == faults.apply(TRADES, trade_message())
     faults.clear("drop")
-    assert [trade_frame()] == faults.frames(TRADES, trade_frame())
+    assert [trade_message()] == faults.apply(TRADES, trade_message())
     faults.set("reorder", every=1)
-    assert [] == faults.frames(BOOK, book_frame(1))
+    assert [] == faults.apply(BOOK, book_message(1))
     faults.clear()
-    assert [2, 1] == [json.loads(out)["data"]["u"] for out in faults.frames(BOOK, book_frame(2))]
+    assert [2, 1] == [json.loads(out)["data"]["u"] for out in faults.apply(BOOK, book_message(2))]
 
 
 def test_every_fault_has_a_default_and_is_documented() -> None:
-    """In the module's docstring, which is what the command line points to."""
+    """The command line refers to the docstring of the module."""
     import bybit_pipeline.processes.simulator.faults as module
 
     for name in DEFAULT_EVERY:
@@ -185,17 +182,16 @@ def test_every_fault_has_a_default_and_is_documented() -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("explode", "no fault 'explode'; allowed: drop,"),
-        ("drop:every", "not key=value"),
-        ("drop:every=often", "every"),
-        ("drop:every=0", "counts from 1"),
-        ("drop:by=3", "no parameter 'by'"),
+        ("explode", "unknown fault 'explode'; allowed: drop,"),
+        ("drop:every", "not of the form key=value"),
+        ("drop:every=often", "every=often; allowed: a whole number"),
+        ("drop:every=0", "every must be at least 1"),
+        ("drop:by=3", "unknown parameter 'by'"),
         ("corrupt:how=badly", "allowed: text, price"),
         ("drop:stream=books", "allowed: book, trade"),
-        ("stall:seconds=-1", "from 0"),
+        ("stall:seconds=-1", "at least 0"),
     ],
 )
-def test_an_impossible_fault_is_refused_with_what_is_allowed(text: str, reason: str) -> None:
-    """One line for the command line."""
+def test_the_error_of_an_invalid_fault_names_what_is_allowed(text: str, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         parse_fault(text)

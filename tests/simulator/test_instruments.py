@@ -1,4 +1,4 @@
-"""Instruments: which there are, what they cost, how their numbers are written."""
+"""The listed instruments, their prices, and the text of their numbers."""
 
 import datetime as dt
 
@@ -6,12 +6,12 @@ import pytest
 
 from bybit_pipeline.processes.simulator.market.instruments import (
     DecimalStep,
-    catalogue,
     categories_of,
+    default_instruments,
     instrument_named,
+    make_instruments,
     option_price,
 )
-from bybit_pipeline.processes.simulator.market.synthetic import listing
 from bybit_pipeline.shared.wire.messages import Category
 
 TODAY = dt.date(2026, 8, 9)
@@ -35,22 +35,22 @@ TODAY = dt.date(2026, 8, 9)
 def test_numbers_are_written_with_the_decimals_of_their_step(
     step: str, is_trimmed: bool, count: int, text: str
 ) -> None:
-    """Contracts keep trailing zeros, spot and options drop them, zero is always 0."""
+    """Contracts keep trailing zeros, spot and options drop them, and zero is always 0."""
     assert text == DecimalStep(step, is_trimmed=is_trimmed).text(count)
 
 
 @pytest.mark.parametrize("category", ["spot", "linear"])
-def test_the_catalogue_lists_some_thirty_well_known_symbols(category: Category) -> None:
-    """Each once, the majors among them."""
-    symbols = [instrument.symbol for instrument in catalogue(category, TODAY)]
+def test_each_category_has_default_instruments(category: Category) -> None:
+    """Each is listed once, and the majors are among them."""
+    symbols = [instrument.symbol for instrument in default_instruments(category, TODAY)]
     assert len(symbols) == len(set(symbols)) >= 30
     assert {"BTCUSDT", "ETHUSDT", "SOLUSDT"} <= set(symbols)
 
 
 @pytest.mark.parametrize("today", [TODAY, dt.date(2027, 12, 31), dt.date(2026, 8, 7)])
-def test_option_contracts_expire_after_the_given_day(today: dt.date) -> None:
-    """The nearest expiry is one of the next seven days, never today."""
-    contracts = catalogue("option", today)
+def test_option_contracts_expire_after_today(today: dt.date) -> None:
+    """The nearest expiry is within the next seven days."""
+    contracts = default_instruments("option", today)
     expiries = {
         dt.datetime.strptime(contract.symbol.split("-")[1], "%d%b%y").date()
         for contract in contracts
@@ -60,21 +60,20 @@ def test_option_contracts_expire_after_the_given_day(today: dt.date) -> None:
     assert all(contract.start_price >= 20 * contract.tick.value for contract in contracts)
 
 
-def test_a_call_costs_more_than_a_put_above_the_strike() -> None:
-    """Put-call parity: call - put = spot - strike, without interest."""
+def test_option_prices_obey_put_call_parity() -> None:
+    """Without interest, call - put = spot - strike."""
     call = option_price(65_000, 60_000, 0.1, is_call=True)
     put = option_price(65_000, 60_000, 0.1, is_call=False)
     assert call - put == pytest.approx(5_000)
     assert put > 0
 
 
-def test_an_unlisted_symbol_costs_what_its_coin_costs() -> None:
-    """ETHUSDE is unknown, ETHEUR is an ether."""
+def test_an_unlisted_symbol_has_the_price_of_its_coin() -> None:
     assert instrument_named("spot", "ETHEUR", TODAY).start_price == pytest.approx(1923, rel=0.01)
 
 
-def test_an_unknown_coin_has_the_same_plausible_price_in_every_run() -> None:
-    """The price comes from the name and is thousands of ticks."""
+def test_the_price_of_an_unknown_coin_is_the_same_in_every_run() -> None:
+    """It is derived from the name and is thousands of ticks."""
     first, second = (instrument_named("linear", "FOOBARUSDT", TODAY) for _ in range(2))
     assert first.start_price == second.start_price
     assert 5_000 <= first.tick.count(first.start_price) <= 100_000
@@ -94,8 +93,7 @@ def test_an_unknown_coin_has_the_same_plausible_price_in_every_run() -> None:
         ("spot", "BTC-30OCT26-65000-C"),
     ],
 )
-def test_impossible_names_are_refused(category: Category, symbol: str) -> None:
-    """With a ValueError that names the symbol."""
+def test_the_error_of_an_impossible_symbol_names_it(category: Category, symbol: str) -> None:
     with pytest.raises(ValueError, match=repr(symbol)[1:-1] or "symbol"):
         instrument_named(category, symbol, TODAY)
 
@@ -112,21 +110,21 @@ def test_impossible_names_are_refused(category: Category, symbol: str) -> None:
         ("XRP-30OCT26-0.4-P-USDT", ("option",)),
     ],
 )
-def test_a_bare_symbol_belongs_to_the_categories_its_form_allows(
+def test_the_form_of_a_symbol_decides_its_categories(
     symbol: str, categories: tuple[Category, ...]
 ) -> None:
-    """Spot and linear share their names."""
+    """Spot and linear share their symbols."""
     assert categories == categories_of(symbol)
 
 
-def test_the_listing_is_what_is_named_and_the_catalogue_only_on_request() -> None:
-    """Without the catalogue nothing else is there; with it nothing is there twice."""
+def test_named_instruments_are_listed_with_the_default_ones_on_request() -> None:
+    """No instrument is listed twice."""
     named: dict[Category, list[str]] = {"linear": ["BTCUSDT", "FOOUSDT"]}
-    only = listing(named, with_catalogue=False, today=TODAY)
+    only = make_instruments(named, with_defaults=False, today=TODAY)
     assert ["BTCUSDT", "FOOUSDT"] == [instrument.symbol for instrument in only]
     everything = [
         (instrument.category, instrument.symbol)
-        for instrument in listing(named, with_catalogue=True, today=TODAY)
+        for instrument in make_instruments(named, with_defaults=True, today=TODAY)
     ]
     assert len(everything) == len(set(everything)) > 150
     assert ("linear", "FOOUSDT") in everything

@@ -1,15 +1,19 @@
-"""The exchange's book and the windows of it that topics show."""
+"""The exchange's book and the windows that topics publish."""
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bybit_pipeline.processes.simulator.market.order_book import Book, SideWindow, Window
+from bybit_pipeline.processes.simulator.market.order_book import (
+    BookWindow,
+    ExchangeBook,
+    SideWindow,
+)
 
 puts = st.lists(st.tuples(st.integers(1, 40), st.integers(0, 5)), max_size=12)
 
 
 def applied(book: dict[int, int], changes: list[tuple[int, int]]) -> dict[int, int]:
-    """A client's side after a delta; deleting what it does not hold is an error."""
+    """Return a client's side after a delta; deleting an unknown level is an error."""
     for ticks, lots in changes:
         if lots:
             book[ticks] = lots
@@ -22,8 +26,8 @@ def applied(book: dict[int, int], changes: list[tuple[int, int]]) -> dict[int, i
 def test_a_client_that_applies_the_changes_holds_exactly_the_top_levels(
     rounds: list[list[tuple[int, int]]], depth: int, sign: int
 ) -> None:
-    """Whatever happens to the ladder between two messages, on both sides and at every depth."""
-    book = Book(match_ts_ms=0, sequence=0)
+    """This holds for any changes between two messages, on both sides and at every depth."""
+    book = ExchangeBook(match_ts_ms=0, sequence=0)
     ladder = book.asks if sign > 0 else book.bids
     for ticks in range(10, 30, 2):
         ladder.put(ticks * sign, 1)
@@ -39,9 +43,9 @@ def test_a_client_that_applies_the_changes_holds_exactly_the_top_levels(
 
 
 @given(changes=puts)
-def test_changes_say_nothing_that_a_client_knows(changes: list[tuple[int, int]]) -> None:
-    """Each change differs from what was published before, and each price comes once."""
-    book = Book(match_ts_ms=0, sequence=0)
+def test_changes_contain_only_news(changes: list[tuple[int, int]]) -> None:
+    """Each change differs from the published level, and each price occurs once."""
+    book = ExchangeBook(match_ts_ms=0, sequence=0)
     for ticks in range(10, 30, 2):
         book.asks.put(ticks, 1)
     window = SideWindow(book.asks, 5)
@@ -54,21 +58,21 @@ def test_changes_say_nothing_that_a_client_knows(changes: list[tuple[int, int]])
     assert [] == window.changes()
 
 
-def test_a_change_below_the_window_touches_it_but_changes_nothing() -> None:
-    """A topic is not pushed for what its subscribers cannot see."""
-    book = Book(match_ts_ms=0, sequence=0)
+def test_a_change_below_the_window_gives_no_changes() -> None:
+    """A topic sends nothing that its subscribers cannot see."""
+    book = ExchangeBook(match_ts_ms=0, sequence=0)
     for ticks in range(10, 20):
         book.bids.put(-ticks, 1)
-    window = Window(book, 3)
+    window = BookWindow(book, 3)
     book.bids.put(-11, 7)
     assert window.is_touched
     assert ([], []) == (window.bids.changes(), window.asks.changes())
 
 
 def test_a_closed_window_no_longer_watches_the_book() -> None:
-    """Topics come and go; the ladder does not remember them."""
-    book = Book(match_ts_ms=0, sequence=0)
-    first, second = Window(book, 1), Window(book, 1)
+    """The side of the book keeps no reference to it."""
+    book = ExchangeBook(match_ts_ms=0, sequence=0)
+    first, second = BookWindow(book, 1), BookWindow(book, 1)
     first.close()
     book.asks.put(5, 1)
     assert not first.is_touched

@@ -1,4 +1,4 @@
-"""The made market: what must hold at every moment, whatever the seed."""
+"""Invariants of the synthetic market, for any seed."""
 
 import datetime as dt
 import itertools
@@ -9,14 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bybit_pipeline.processes.simulator.market.instruments import catalogue, instrument_named
-from bybit_pipeline.processes.simulator.market.order_book import Book
+from bybit_pipeline.processes.simulator.market.instruments import (
+    InstrumentKey,
+    default_instruments,
+    instrument_named,
+)
+from bybit_pipeline.processes.simulator.market.order_book import ExchangeBook
 from bybit_pipeline.processes.simulator.market.order_flow import (
     LEVELS,
-    InstrumentKey,
-    Market,
+    InstrumentState,
     Match,
-    State,
+    SyntheticMarket,
 )
 
 TODAY = dt.date(2026, 8, 9)
@@ -30,24 +33,26 @@ SYMBOLS = [
 ]
 
 
-def market(seed: int, *, activity: float = 1.0) -> tuple[Market, dict[str, State]]:
-    """A market of some kinds of instruments, opened at ``START_MS``."""
+def market(
+    seed: int, *, activity: float = 1.0
+) -> tuple[SyntheticMarket, dict[str, InstrumentState]]:
+    """Return a market with instruments of several kinds, opened at ``START_MS``."""
     instruments = [
         instrument
         for category in ("linear", "spot", "inverse", "option")
-        for instrument in catalogue(category, TODAY)
+        for instrument in default_instruments(category, TODAY)
         if (category, instrument.symbol) in SYMBOLS
     ]
     instruments.append(instrument_named("option", "BTC-14AUG26-69000-C-USDT", TODAY))
     instruments.append(instrument_named("linear", "FOOUSDT", TODAY))
-    made = Market(instruments, seed=seed)
+    made = SyntheticMarket(instruments, seed=seed)
     states = {key[1]: made.open(key, START_MS) for key in made.instruments}
     made.set_activity(activity)
     return made, states
 
 
-def resting(book: Book) -> dict[int, int]:
-    """Lots by ticks; the sides of an uncrossed book do not overlap."""
+def resting(book: ExchangeBook) -> dict[int, int]:
+    """Return lots by ticks; the sides of an uncrossed book do not overlap."""
     return {
         key * ladder.sign: lots
         for ladder in (book.bids, book.asks)
@@ -58,7 +63,7 @@ def resting(book: Book) -> dict[int, int]:
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 10**6), activity=st.sampled_from([0.2, 1.0, 30.0]))
 def test_books_are_never_crossed_locked_or_empty(seed: int, activity: float) -> None:
-    """After every single millisecond with an event."""
+    """This is checked after every millisecond with an event."""
     made, states = market(seed, activity=activity)
     for now_ms in range(START_MS, START_MS + 1500):
         made.advance(now_ms)
@@ -71,10 +76,10 @@ def test_books_are_never_crossed_locked_or_empty(seed: int, activity: float) -> 
         state.book.check()
 
 
-def test_books_stay_whole_over_minutes() -> None:
-    """Twenty minutes of a busy symbol: deep enough for 1000 levels, near its start price."""
+def test_books_keep_their_depth_and_price_over_minutes() -> None:
+    """After twenty minutes a busy book still has 1000 levels, near its start price."""
     instrument = instrument_named("linear", "BTCUSDT", TODAY)
-    made = Market([instrument], seed=5)
+    made = SyntheticMarket([instrument], seed=5)
     book = made.open(("linear", "BTCUSDT"), START_MS).book
     for minute in range(1, 21):
         made.advance(START_MS + minute * 60_000)
@@ -85,17 +90,17 @@ def test_books_stay_whole_over_minutes() -> None:
         assert middle == pytest.approx(1, abs=0.02)
 
 
-def test_trades_consume_exactly_what_they_print() -> None:
-    """A match reduces each level it prints at by its size, at once and with its own time."""
+def test_trades_reduce_the_book_by_their_size() -> None:
+    """A match reduces its levels at once, and the book has the time of the match."""
     instrument = instrument_named("linear", "BTCUSDT", TODAY)
-    made = Market([instrument], seed=2)
+    made = SyntheticMarket([instrument], seed=2)
     state = made.open(("linear", "BTCUSDT"), START_MS)
     sizes = Counter[int]()
     checked = 0
     for _ in range(400):
         before = resting(state.book)
         best = {"Buy": state.book.asks.best, "Sell": state.book.bids.best}
-        match = state.take(
+        match = state.match_order(
             "Buy" if checked % 2 else "Sell", 700 + checked * 13, START_MS + checked, fills_max=3
         )
         assert match is not None
@@ -117,8 +122,8 @@ def test_trades_consume_exactly_what_they_print() -> None:
     assert checked == 400
 
 
-def test_every_printed_trade_was_at_the_touch_and_in_order() -> None:
-    """Trades ascend by time, numbers never repeat, sequences never fall."""
+def test_trades_print_at_the_touch_and_in_order() -> None:
+    """Times and sequences never decrease, and numbers never repeat."""
     made, _ = market(3, activity=20)
     matches: list[Match] = []
     for now_ms in range(START_MS, START_MS + 20_000, 10):
@@ -139,8 +144,7 @@ def test_every_printed_trade_was_at_the_touch_and_in_order() -> None:
 
 
 @pytest.mark.parametrize("step_ms", [1, 10, 333])
-def test_the_same_seed_makes_the_same_market_at_any_step(step_ms: int) -> None:
-    """Events are the seed's, not the caller's steps'."""
+def test_the_same_seed_gives_the_same_market_at_any_time_step(step_ms: int) -> None:
 
     def run(step: int) -> tuple[list[Match], dict[int, int]]:
         made, states = market(11)
@@ -159,15 +163,14 @@ def test_the_same_seed_makes_the_same_market_at_any_step(step_ms: int) -> None:
     assert expected[0]
 
 
-def test_other_seeds_and_symbols_make_other_markets() -> None:
-    """Neither the seed nor the name is without effect."""
+def test_other_seeds_and_symbols_give_other_markets() -> None:
     first, second = market(1)[1], market(2)[1]
     assert resting(first["BTCUSDT"].book) != resting(second["BTCUSDT"].book)
     assert resting(first["BTCUSDT"].book) != resting(first["BTCUSD"].book)
 
 
 def test_busy_symbols_are_busy_and_silent_ones_nearly_silent() -> None:
-    """Some 50 book events and some trades a second for bitcoin, next to none for a small coin."""
+    """Bitcoin has about 50 book events and several trades per second, a small coin almost none."""
     made, states = market(4)
     changes = Counter[str]()
     stamps = {symbol: state.book.sequence for symbol, state in states.items()}
@@ -182,10 +185,10 @@ def test_busy_symbols_are_busy_and_silent_ones_nearly_silent() -> None:
     assert changes["SNTUSDT"] / 60 < 0.5
 
 
-def test_walls_appear_and_are_eaten_by_trades_or_pulled() -> None:
-    """Over some minutes a major shows walls of many medians, and both of their ends."""
+def test_walls_are_placed_and_then_eaten_or_pulled() -> None:
+    """Within minutes a major has walls of many medians, and both kinds of end occur."""
     instrument = instrument_named("linear", "BTCUSDT", TODAY)
-    made = Market([instrument], seed=1)
+    made = SyntheticMarket([instrument], seed=1)
     book = made.open(("linear", "BTCUSDT"), START_MS).book
     seen: dict[int, int] = {}
     ends = Counter[str]()
@@ -206,8 +209,8 @@ def test_walls_appear_and_are_eaten_by_trades_or_pulled() -> None:
     assert ends["pulled"] >= 3
 
 
-def test_a_closed_instrument_rests_and_goes_on_where_it_was() -> None:
-    """Nobody looks, nothing happens; no burst of missed events afterwards."""
+def test_a_closed_instrument_pauses_and_continues() -> None:
+    """No burst of missed events follows the pause."""
     made, states = market(6)
     made.advance(START_MS + 1000)
     key: InstrumentKey = ("linear", "BTCUSDT")

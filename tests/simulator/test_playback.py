@@ -1,4 +1,4 @@
-"""Recorded captures as topics: at their times, unchanged, and whole for whoever joins when."""
+"""Recorded captures as topics: on time, unchanged, and complete for late subscribers."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ from bybit_pipeline.shared.settings.captures import CaptureReader
 from tests.naive import NaiveBook, read_capture
 
 NOW_MS = 1_900_000_000_000
-"""Long after every capture: the simulator's clock and the recorded times are unrelated."""
+"""A time after every capture: the simulator's clock is unrelated to recorded times."""
 REAL = [
     "linear_20260809_ob200_BTC_SOL.jsonl",
     "spot_20260809_ob200_ETH.jsonl",
@@ -23,13 +23,13 @@ REAL = [
 
 
 def book(kind: str, ts: int, update_id: int, bids: list[list[str]]) -> dict[str, Any]:
-    """A recorded book message."""
+    """Return a recorded book message."""
     data = {"s": "AAAUSDT", "b": bids, "a": [["9.0", "1"]], "u": update_id, "seq": update_id * 10}
     return {"topic": "orderbook.50.AAAUSDT", "type": kind, "ts": ts, "data": data, "cts": ts - 1}
 
 
 def trade(ts: int) -> dict[str, Any]:
-    """A recorded trade message."""
+    """Return a recorded trade message."""
     row = {"T": ts, "s": "AAAUSDT", "S": "Buy", "v": "1", "p": "9.0", "L": "PlusTick", "i": str(ts)}
     return {"topic": "publicTrade.AAAUSDT", "type": "snapshot", "ts": ts, "data": [row]}
 
@@ -49,7 +49,7 @@ TRADES: TopicKey = ("linear", "publicTrade.AAAUSDT")
 
 @pytest.fixture
 def capture(tmp_path: Path) -> Path:
-    """A capture of one second, written by us in the exchange's shapes."""
+    """Return the path of a capture of one second."""
     path = tmp_path / "linear.jsonl"
     path.write_text(
         "\n".join(each if isinstance(each, str) else json.dumps(each) for each in MESSAGES)
@@ -58,12 +58,12 @@ def capture(tmp_path: Path) -> Path:
 
 
 def due(feed: PlaybackFeed, offset_ms: int) -> list[Any]:
-    """The messages of one poll, so long after the timeline's start."""
+    """Return the messages of one poll, by its time since the start of the timeline."""
     return [json.loads(each.payload) for each in feed.poll(NOW_MS + START_DELAY_MS + offset_ms)]
 
 
-def test_messages_come_at_their_recorded_distances_and_unchanged(capture: Path) -> None:
-    """Nothing of a book before its first snapshot; acks never."""
+def test_messages_are_sent_unchanged_at_their_recorded_intervals(capture: Path) -> None:
+    """A book sends nothing before its first snapshot, and recorded acks are not sent."""
     feed = PlaybackFeed(capture)
     assert [] == feed.join(BOOK, NOW_MS)
     assert [] == feed.join(TRADES, NOW_MS)
@@ -77,15 +77,14 @@ def test_messages_come_at_their_recorded_distances_and_unchanged(capture: Path) 
 
 @pytest.mark.parametrize("speed", [0.5, 4.0, 1000.0])
 def test_speed_multiplies_the_recorded_time(capture: Path, speed: float) -> None:
-    """Half the speed takes twice the time."""
     feed = PlaybackFeed(capture, speed=speed)
     feed.join(TRADES, NOW_MS)
     assert [] == due(feed, int(299 / speed))
     assert [MESSAGES[3]] == due(feed, int(300 / speed) + 1)
 
 
-def test_receive_times_beside_the_capture_decide_when(capture: Path) -> None:
-    """They may go back: then a message comes with the one before it."""
+def test_receive_times_decide_when_messages_are_due(capture: Path) -> None:
+    """A message with an earlier receive time is due with its predecessor."""
     times = ["1.0", "5.000", "5.000", "5.040", "5.020", "", "9.000"]
     capture.with_name("linear.recv.txt").write_text("\n".join(times))
     feed = PlaybackFeed(capture)
@@ -97,8 +96,8 @@ def test_receive_times_beside_the_capture_decide_when(capture: Path) -> None:
     assert [MESSAGES[6]] == due(feed, 4000)
 
 
-def test_who_joins_in_the_middle_gets_the_book_as_it_then_is(capture: Path) -> None:
-    """With the numbers of the last message, so that the next recorded delta continues it."""
+def test_a_late_subscriber_gets_the_current_book(capture: Path) -> None:
+    """It has the numbers of the last message, so that the next recorded delta continues it."""
     feed = PlaybackFeed(capture)
     feed.join(TRADES, NOW_MS)
     due(feed, 500)
@@ -120,10 +119,10 @@ def test_who_joins_in_the_middle_gets_the_book_as_it_then_is(capture: Path) -> N
     assert [9] == [message["data"]["u"] for message in due(feed, 1000)]
 
 
-def test_after_the_end_newcomers_get_the_final_book_and_the_end_is_told_once(
+def test_after_the_end_new_subscribers_get_the_final_book(
     capture: Path,
 ) -> None:
-    """With the totals: six messages, one broken line."""
+    """The end is reported once, with the totals: six messages and one broken line."""
     told: list[dict[str, Any]] = []
     feed = PlaybackFeed(capture, on_finish=told.append)
     feed.join(TRADES, NOW_MS)
@@ -135,8 +134,8 @@ def test_after_the_end_newcomers_get_the_final_book_and_the_end_is_told_once(
     assert feed.is_finished
 
 
-def test_only_recorded_topics_of_the_recorded_category_are_served(capture: Path) -> None:
-    """Whatever depth was recorded is allowed, nothing else is."""
+def test_only_recorded_topics_are_served(capture: Path) -> None:
+    """Topics of other depths or of another category are not served."""
     feed = PlaybackFeed(capture)
     assert feed.serves(("linear", "orderbook.50.AAAUSDT"))
     assert not feed.serves(("spot", "orderbook.50.AAAUSDT"))
@@ -145,14 +144,13 @@ def test_only_recorded_topics_of_the_recorded_category_are_served(capture: Path)
 
 
 @pytest.mark.parametrize("speed", [0.0, -1.0, float("nan"), float("inf")])
-def test_a_speed_is_above_zero(capture: Path, speed: float) -> None:
-    """Anything else is refused."""
+def test_the_speed_must_be_above_zero(capture: Path, speed: float) -> None:
     with pytest.raises(ValueError, match="speed"):
         PlaybackFeed(capture, speed=speed)
 
 
-def test_one_poll_hands_out_a_bounded_number_of_messages(tmp_path: Path) -> None:
-    """However fast the playback, there is time for everything else; nothing is lost by it."""
+def test_one_poll_returns_a_limited_number_of_messages(tmp_path: Path) -> None:
+    """A fast playback leaves time for other work and loses nothing."""
     path = tmp_path / "x.jsonl"
     path.write_text("\n".join(json.dumps(trade(10_000 + n)) for n in range(2500)))
     feed = PlaybackFeed(path, speed=1e9)
@@ -162,10 +160,10 @@ def test_one_poll_hands_out_a_bounded_number_of_messages(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("name", REAL)
 @pytest.mark.parametrize("join_share", [0.0, 0.37, 0.8])
-def test_real_captures_give_the_recorded_books_to_early_and_late_joiners(
+def test_real_captures_give_the_recorded_books_to_early_and_late_subscribers(
     captures: Path, name: str, join_share: float
 ) -> None:
-    """A naive book from what a subscriber gets equals the naive book from the file, always."""
+    """The books of both equal the books from the file at every message."""
     path = captures / name
     feed = PlaybackFeed(path)
     topics = [topic for topic in feed.info.topics if topic.startswith("orderbook.")]
@@ -207,7 +205,7 @@ def test_real_captures_give_the_recorded_books_to_early_and_late_joiners(
 
 @pytest.mark.parametrize("name", REAL)
 def test_real_captures_are_played_byte_for_byte(captures: Path, name: str) -> None:
-    """Every data message to a subscriber of everything, in the recorded order."""
+    """A subscriber of every topic receives every data message, in the recorded order."""
     feed = PlaybackFeed(captures / name, speed=50)
     for topic in feed.info.topics:
         assert [] == feed.join((feed.category, topic), NOW_MS)
@@ -219,10 +217,10 @@ def test_real_captures_are_played_byte_for_byte(captures: Path, name: str) -> No
     assert recorded == played
 
 
-def test_a_capture_lists_its_symbols_and_claims_no_turnover(capture: Path) -> None:
-    """Equal ones would make a ``top:5:turnover`` of the first five letters."""
+def test_a_capture_lists_its_symbols_without_turnover(capture: Path) -> None:
+    """With equal turnovers ``top:5:turnover`` would select by the alphabet."""
     feed = PlaybackFeed(capture, category="linear")
-    answer = rest.answer("/v5/market/tickers?category=linear", feed, NOW_MS)
+    answer = rest.respond("/v5/market/tickers?category=linear", feed, NOW_MS)
     [row] = json.loads(answer.body)["result"]["list"]
 
     assert ("AAAUSDT", 0.0) == (row["symbol"], float(row["turnover24h"]))

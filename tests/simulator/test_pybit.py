@@ -1,4 +1,4 @@
-"""The exchange's official Python client cannot tell the simulator from the exchange."""
+"""The official Python client of the exchange works with the simulator."""
 
 import threading
 from collections import Counter
@@ -12,14 +12,14 @@ from tests.simulator.client import DEADLINE_S, running
 
 
 @pytest.mark.parametrize("category", ["linear", "spot"])
-def test_pybit_receives_trades_and_whole_books_of_two_symbols(
+def test_pybit_receives_trades_and_complete_books_of_two_symbols(
     monkeypatch: pytest.MonkeyPatch, category: str
 ) -> None:
     """
-    Through its own endpoint constant; its books stay exactly fifty levels deep.
+    Its books keep exactly fifty levels.
 
     pybit merges deltas itself and reports every message as a snapshot of its own book. It fails on
-    a delta that deletes a level it does not hold, so its book is the test of ours.
+    a delta that deletes an unknown level, so that its book verifies ours.
     """
     symbols = ["BTCUSDT", "ETHUSDT"]
     counts: Counter[tuple[str, str]] = Counter()
@@ -45,7 +45,7 @@ def test_pybit_receives_trades_and_whole_books_of_two_symbols(
     with running() as server:
         url = server.server.url.format(category="{CHANNEL_TYPE}")
         monkeypatch.setattr(unified_trading, "PUBLIC_WSS", url)
-        # Its socket thread looks whether it shall end once in a ping_timeout.
+        # The socket thread of pybit checks once per ping_timeout whether to end.
         client = unified_trading.WebSocket(
             category, testnet=False, restart_on_error=False, ping_interval=4, ping_timeout=3
         )

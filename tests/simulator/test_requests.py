@@ -1,24 +1,24 @@
-"""Acks, refusals and pongs: the exchange's own words in each category's shape."""
+"""Acks, rejections and pongs in the words of the exchange and the shape of each category."""
 
 import json
 
 import pytest
 
-from bybit_pipeline.processes.simulator.protocol import Reply, Session
+from bybit_pipeline.processes.simulator.protocol import ExchangeSession, Reply
 from bybit_pipeline.shared.wire.messages import Category
 
 TOPICS = {"publicTrade.BTCUSDT", "publicTrade.ETHUSDT", "orderbook.50.BTCUSDT"}
 CONTRACTS: tuple[Category, ...] = ("linear", "inverse")
 
 
-def answer(session: Session, **request: object) -> Reply:
-    """The reply to a request."""
+def answer(session: ExchangeSession, **request: object) -> Reply:
+    """Return the reply to a request."""
     return session.answer(json.dumps(request), is_topic=TOPICS.__contains__, now_ms=1672916271846)
 
 
-def session(category: Category) -> Session:
-    """A fresh connection."""
-    return Session(category, "c-1")
+def session(category: Category) -> ExchangeSession:
+    """Return the session of a new connection."""
+    return ExchangeSession(category, "c-1")
 
 
 TABLE: list[tuple[Category, dict[str, object], str]] = [
@@ -83,7 +83,7 @@ TABLE: list[tuple[Category, dict[str, object], str]] = [
         '{"success":true,"conn_id":"c-1","data":{"failTopics":[],'
         '"successTopics":["orderbook.1.X"]},"type":"COMMAND_RESP"}',
     ),
-    # refusals
+    # rejections
     (
         "linear",
         {"op": "subscribe", "args": ["orderbook.50.NOPEUSDT"], "req_id": "e1"},
@@ -128,16 +128,16 @@ TABLE: list[tuple[Category, dict[str, object], str]] = [
 
 
 @pytest.mark.parametrize(("category", "request_fields", "text"), TABLE)
-def test_each_request_gets_the_exchanges_words(
+def test_each_request_is_answered_as_by_the_exchange(
     category: Category, request_fields: dict[str, object], text: str
 ) -> None:
-    """To the byte, key order and escapes included."""
+    """Every byte is the same, key order and escapes included."""
     assert text == answer(session(category), **request_fields).text.decode()
 
 
 @pytest.mark.parametrize("category", CONTRACTS)
-def test_contracts_take_all_topics_of_a_request_or_none(category: Category) -> None:
-    """One bad topic refuses the whole request and only the first bad one is named."""
+def test_contracts_accept_all_topics_of_a_request_or_none(category: Category) -> None:
+    """One bad topic rejects the whole request, and the reply names only the first one."""
     connection = session(category)
     bad = ["publicTrade.BTCUSDT", "publicTrade.NOPE1", "publicTrade.NOPE2"]
     reply = answer(connection, op="subscribe", args=bad)
@@ -148,10 +148,10 @@ def test_contracts_take_all_topics_of_a_request_or_none(category: Category) -> N
 
 
 @pytest.mark.parametrize("category", [*CONTRACTS, "spot"])
-def test_what_is_subscribed_already_refuses_the_request_and_keeps_delivering(
+def test_a_duplicate_topic_rejects_the_request(
     category: Category,
 ) -> None:
-    """Also within one request; nothing of the refused request is subscribed."""
+    """No topic of the request is subscribed, and earlier subscriptions stay."""
     connection = session(category)
     first = answer(connection, op="subscribe", args=["publicTrade.BTCUSDT"])
     assert first.subscribed == ("publicTrade.BTCUSDT",)
@@ -163,8 +163,8 @@ def test_what_is_subscribed_already_refuses_the_request_and_keeps_delivering(
 
 
 @pytest.mark.parametrize("category", [*CONTRACTS, "spot", "option"])
-def test_unsubscribing_makes_room_for_subscribing_again(category: Category) -> None:
-    """The second subscription counts as new, so that a fresh snapshot comes."""
+def test_a_topic_can_be_subscribed_again_after_unsubscribing(category: Category) -> None:
+    """The second subscription counts as new, so that a new snapshot follows."""
     connection = session(category)
     for _ in range(2):
         subscribed = answer(connection, op="subscribe", args=["orderbook.50.BTCUSDT"])
@@ -176,8 +176,7 @@ def test_unsubscribing_makes_room_for_subscribing_again(category: Category) -> N
     assert b'"success":true' in nothing.text
 
 
-def test_options_subscribe_a_topic_once_however_often_it_is_asked() -> None:
-    """Asking again is acked and changes nothing."""
+def test_options_ack_a_repeated_subscription_without_effect() -> None:
     connection = session("option")
     answer(connection, op="subscribe", args=["publicTrade.BTC"])
     assert answer(connection, op="subscribe", args=["publicTrade.BTC"]).subscribed == ()
@@ -185,10 +184,8 @@ def test_options_subscribe_a_topic_once_however_often_it_is_asked() -> None:
 
 @pytest.mark.parametrize("category", [*CONTRACTS, "spot", "option"])
 @pytest.mark.parametrize("text", ["hello", "", "[1]", '"ping"', b"\xff\xfe", "{"])
-def test_what_is_not_a_json_object_is_said_to_be_undecodable(
-    category: Category, text: str | bytes
-) -> None:
-    """The socket stays open; the reply starts with the exchange's words."""
+def test_text_that_is_not_a_json_object_is_rejected(category: Category, text: str | bytes) -> None:
+    """The reply starts with the words of the exchange."""
     reply = session(category).answer(text, is_topic=TOPICS.__contains__, now_ms=0)
     message = json.loads(reply.text)
     assert message["success"] is False
@@ -196,21 +193,20 @@ def test_what_is_not_a_json_object_is_said_to_be_undecodable(
 
 
 @pytest.mark.parametrize("args", [None, [], "publicTrade.BTCUSDT", {}, 5])
-def test_a_request_without_topics_is_refused(args: object) -> None:
-    """Whatever is in the place of the list."""
+def test_a_request_without_topics_is_rejected(args: object) -> None:
+    """This holds for any value that is not a list of topics."""
     reply = answer(session("linear"), op="subscribe", args=args)
     assert json.loads(reply.text)["success"] is False
     assert reply.subscribed == ()
 
 
-def test_topics_that_are_not_text_are_unknown_topics() -> None:
-    """A number in the list is refused by name, not a crash."""
+def test_a_topic_that_is_not_text_is_unknown() -> None:
     reply = answer(session("linear"), op="subscribe", args=[5])
     assert b"error:handler not found,topic:5" in reply.text
 
 
-def test_one_connection_takes_topics_of_21000_characters() -> None:
-    """What goes beyond is refused; what is subscribed stays."""
+def test_topics_of_one_connection_have_at_most_21000_characters() -> None:
+    """A request beyond the limit is rejected, and earlier subscriptions stay."""
     connection = session("linear")
     topics = [f"orderbook.50.COIN{n:04}USDT" for n in range(1200)]
 

@@ -10,29 +10,29 @@ import pytest
 from bybit_pipeline.processes.simulator import rest
 from bybit_pipeline.processes.simulator.faults import REST_HOWS, make_fault
 from bybit_pipeline.processes.simulator.market.instruments import instrument_named
-from bybit_pipeline.processes.simulator.market.scenario import parse_script
+from bybit_pipeline.processes.simulator.market.scenario import parse_scenario
 from bybit_pipeline.processes.simulator.market.synthetic import SyntheticFeed
 from bybit_pipeline.processes.simulator.server import ServerThread
-from tests.simulator.client import Connection, full_feed, running
+from tests.simulator.client import Client, full_feed, running
 from tests.simulator.test_instruments import TODAY
 
 NOW_MS = 1_735_809_771_618
 
 
 def ask(target: str, **fault: Any) -> dict[str, Any]:
-    """The envelope of an answer."""
+    """Return the envelope of a response."""
     broken = make_fault("rest", **fault) if fault else None
-    answer = rest.answer(f"/v5/market/{target}", full_feed(), NOW_MS, fault=broken)
+    answer = rest.respond(f"/v5/market/{target}", full_feed(), NOW_MS, fault=broken)
     assert answer.status == 200
     return dict(json.loads(answer.body))
 
 
 def symbols(envelope: dict[str, Any]) -> list[str]:
-    """The listed symbols of a page."""
+    """Return the symbols of a page."""
     return [row["symbol"] for row in envelope["result"]["list"]]
 
 
-def test_pages_follow_their_cursor_to_the_whole_list_and_end_with_an_empty_one() -> None:
+def test_the_pages_contain_the_whole_list_and_the_last_has_no_cursor() -> None:
     whole = symbols(ask("instruments-info?category=linear"))
     found, cursor, pages = [], "", 0
     while pages == 0 or cursor:
@@ -46,8 +46,8 @@ def test_pages_follow_their_cursor_to_the_whole_list_and_end_with_an_empty_one()
     assert pages == 4
 
 
-def test_a_cursor_is_understood_verbatim_and_encoded_again() -> None:
-    """The official client does the first, others the second."""
+def test_a_cursor_is_accepted_verbatim_and_encoded_again() -> None:
+    """The official client sends it verbatim, other clients encode it again."""
     cursor = ask("instruments-info?category=linear&limit=5")["result"]["nextPageCursor"]
     assert "%3D" in cursor
 
@@ -60,14 +60,14 @@ def test_a_cursor_is_understood_verbatim_and_encoded_again() -> None:
     assert len(pages[0]) == 5
 
 
-def test_spot_has_one_page_whatever_is_asked_for() -> None:
+def test_spot_has_one_page_for_any_limit() -> None:
     envelope = ask("instruments-info?category=spot&limit=1&cursor=x")
 
     assert len(symbols(envelope)) > 20
     assert envelope["result"]["nextPageCursor"] == ""
 
 
-def test_options_are_those_of_one_base_coin() -> None:
+def test_a_request_for_options_returns_those_of_one_base_coin() -> None:
     assert {s.split("-")[0] for s in symbols(ask("instruments-info?category=option"))} == {"BTC"}
     ethers = ask("instruments-info?category=option&baseCoin=ETH")
     assert {s.split("-")[0] for s in symbols(ethers)} == {"ETH"}
@@ -84,11 +84,11 @@ def test_options_are_those_of_one_base_coin() -> None:
         "tickers?category=option",
     ],
 )
-def test_wrong_parameters_are_refused_with_a_code(target: str) -> None:
+def test_wrong_parameters_are_rejected_with_a_code(target: str) -> None:
     assert ask(target)["retCode"] == 10001
 
 
-def test_turnover_ranks_the_busy_before_the_quiet() -> None:
+def test_busy_instruments_have_more_turnover_than_quiet_ones() -> None:
     rows = ask("tickers?category=linear")["result"]["list"]
 
     ranked = sorted(rows, key=lambda row: -float(row["turnover24h"]))
@@ -107,7 +107,7 @@ def test_turnover_of_inverse_contracts_is_in_the_base_coin() -> None:
 
 
 @pytest.mark.parametrize("how", ["code", "empty", "loop", "part"])
-def test_faults_damage_what_they_name(how: str) -> None:
+def test_each_rest_fault_damages_the_response(how: str) -> None:
     sound = ask("instruments-info?category=linear")
     damaged = ask("instruments-info?category=linear", how=how)
 
@@ -115,12 +115,12 @@ def test_faults_damage_what_they_name(how: str) -> None:
     assert len(damaged["result"].get("list", ())) <= len(symbols(sound))
 
 
-def test_every_damage_is_tried() -> None:
+def test_every_kind_of_damage_is_tested() -> None:
     assert set(REST_HOWS) == {"text", "code", "empty", "loop", "part"}
 
 
 def get(server: ServerThread, target: str) -> tuple[int, str, bytes]:
-    """Status, content type and body over a real socket."""
+    """Return status, content type and body of a request over a real socket."""
     url = f"http://127.0.0.1:{server.server.port}{target}"
     try:
         with urllib.request.urlopen(url, timeout=5) as answer:
@@ -130,8 +130,8 @@ def get(server: ServerThread, target: str) -> tuple[int, str, bytes]:
             return error.code, "", error.read()
 
 
-def test_the_websocket_port_answers_plain_requests_and_handshakes_alike() -> None:
-    with running() as server, Connection(server, "linear") as client:
+def test_the_websocket_port_also_answers_rest_requests() -> None:
+    with running() as server, Client(server, "linear") as client:
         client.subscribe("publicTrade.BTCUSDT")
         status, kind, body = get(server, "/v5/market/instruments-info?category=linear")
         assert (status, kind) == (200, "application/json")
@@ -145,9 +145,9 @@ def test_the_websocket_port_answers_plain_requests_and_handshakes_alike() -> Non
         client.until_topic("publicTrade.BTCUSDT")
 
 
-def test_a_delisted_symbol_is_not_listed_falls_silent_and_is_refused() -> None:
-    """The others go on, and a connection that had it may leave it and go on as well."""
-    with running() as server, Connection(server, "linear") as client:
+def test_a_delisted_symbol_is_silent_and_rejected() -> None:
+    """Other symbols continue, and a subscriber can still unsubscribe the delisted one."""
+    with running() as server, Client(server, "linear") as client:
         client.subscribe("orderbook.50.SOLUSDT", "publicTrade.SOLUSDT", "orderbook.50.BTCUSDT")
         client.until_topic("orderbook.50.SOLUSDT", 3)
         server.call(server.server.feed.delist, ("linear", "SOLUSDT"))  # type: ignore[attr-defined]
@@ -163,7 +163,7 @@ def test_a_delisted_symbol_is_not_listed_falls_silent_and_is_refused() -> None:
         client.until_topic("orderbook.50.BTCUSDT")
 
 
-SCRIPT = """
+SCENARIO = """
 {"at_ms": 1000, "do": "list", "symbol": "NEWUSDT", "turnover": 1e12}
 {"at_ms": 1000, "do": "delist", "symbol": "ETHUSDT"}
 {"at_ms": 2000, "do": "delist", "symbol": "NEWUSDT"}
@@ -171,10 +171,11 @@ SCRIPT = """
 """
 
 
-def test_a_script_lists_and_delists_from_the_start_of_the_server_on() -> None:
+def test_a_scenario_lists_and_delists_instruments() -> None:
     names = ("BTCUSDT", "ETHUSDT", "NEWUSDT")
     feed = SyntheticFeed(
-        [instrument_named("linear", name, TODAY) for name in names], script=parse_script(SCRIPT)
+        [instrument_named("linear", name, TODAY) for name in names],
+        scenario=parse_scenario(SCENARIO),
     )
     seen = []
     for now_ms in (0, 999, 1000, 1999, 2000):
@@ -183,7 +184,9 @@ def test_a_script_lists_and_delists_from_the_start_of_the_server_on() -> None:
 
     old, new = ["BTCUSDT", "ETHUSDT"], ["BTCUSDT", "NEWUSDT"]
     assert seen == [old, old, new, new, old]
-    feed.perform(parse_script('{"do": "list", "symbol": "NEWUSDT", "turnover": 5}'), NOW_MS + 2100)
+    feed.perform(
+        parse_scenario('{"do": "list", "symbol": "NEWUSDT", "turnover": 5}'), NOW_MS + 2100
+    )
     feed.poll(NOW_MS + 2100)
     assert {each.symbol: each.turnover for each in feed.listed("linear")}["NEWUSDT"] == 5
     assert feed.serves(("linear", "orderbook.50.NEWUSDT"))

@@ -1,4 +1,4 @@
-"""The scripted market: exactly what the script says happens, at its time, and nothing else."""
+"""Scenarios: every action happens at its time, and nothing else happens."""
 
 import datetime as dt
 import json
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from bybit_pipeline.processes.simulator.market.instruments import instrument_named
-from bybit_pipeline.processes.simulator.market.scenario import ScriptError, parse_script
+from bybit_pipeline.processes.simulator.market.scenario import ScenarioError, parse_scenario
 from bybit_pipeline.processes.simulator.market.synthetic import SyntheticFeed
 from tests.naive import NaiveBook
 
@@ -16,12 +16,12 @@ BTC = instrument_named("linear", "BTCUSDT", dt.date(2026, 8, 9))
 BOOK = {"at_ms": 0, "do": "book", "mid": 50_000, "levels": 5, "size": 1, "step_ticks": 10}
 
 
-class Client:
-    """One subscriber of the book and the trades of BTCUSDT."""
+class Subscriber:
+    """A subscriber of the book and the trades of BTCUSDT."""
 
     def __init__(self, *actions: dict[str, Any]) -> None:
         text = "\n".join(json.dumps({"symbol": "BTCUSDT", **action}) for action in actions)
-        self.feed = SyntheticFeed([BTC], script=parse_script(text))
+        self.feed = SyntheticFeed([BTC], scenario=parse_scenario(text))
         self.book = NaiveBook()
         self.messages: list[Any] = []
         self.trades: list[Any] = []
@@ -30,7 +30,7 @@ class Client:
         self._now_ms = START_MS
 
     def run(self, until_ms: int) -> None:
-        """Poll every 10 ms up to so many milliseconds after the start."""
+        """Poll every 10 ms up to a time in milliseconds after the start."""
         while self._now_ms <= START_MS + until_ms:
             for _, payload in self.feed.poll(self._now_ms):
                 message = json.loads(payload)
@@ -42,9 +42,9 @@ class Client:
             self._now_ms += 10
 
 
-def test_the_book_is_the_scripts_and_nothing_moves_by_itself() -> None:
-    """Five levels a side, ten ticks apart; an hour later still."""
-    client = Client(BOOK)
+def test_the_book_changes_only_by_the_scenario() -> None:
+    """Five levels on each side, ten ticks apart, are still there an hour later."""
+    client = Subscriber(BOOK)
     client.run(100)
     bids, asks = client.book.best(50)
     assert [[50_000.0 - n, 1.0] for n in range(5)] == bids
@@ -55,10 +55,10 @@ def test_the_book_is_the_scripts_and_nothing_moves_by_itself() -> None:
     assert not client.trades
 
 
-def test_a_wall_is_placed_fed_eaten_and_pulled_at_the_scripted_times() -> None:
-    """Sizes follow each action; only eating prints trades, and with the book's match time."""
+def test_a_wall_is_placed_refilled_eaten_and_pulled_on_time() -> None:
+    """Only eating prints trades, with the match time of the book."""
     wall = {"side": "ask", "price": 50_001.0}
-    client = Client(
+    client = Subscriber(
         BOOK,
         {"at_ms": 1000, "do": "place", **wall, "size": 20},
         {"at_ms": 2000, "do": "feed", **wall, "size": 5},
@@ -77,9 +77,9 @@ def test_a_wall_is_placed_fed_eaten_and_pulled_at_the_scripted_times() -> None:
     assert START_MS + 3000 in {message["cts"] for message in client.messages}
 
 
-def test_eating_a_wall_behind_the_touch_takes_the_better_levels_first() -> None:
-    """Price priority: two levels of one, then the wall whole; they are gone from the book."""
-    client = Client(
+def test_eating_a_wall_trades_the_better_levels_first() -> None:
+    """Two levels of size one are traded before the wall."""
+    client = Subscriber(
         BOOK,
         {"at_ms": 100, "do": "place", "side": "bid", "price": 49_998.0, "size": 30},
         {"at_ms": 500, "do": "eat", "side": "bid", "price": 49_998.0},
@@ -92,9 +92,9 @@ def test_eating_a_wall_behind_the_touch_takes_the_better_levels_first() -> None:
     assert max(client.book.bids) == 49_997.0
 
 
-def test_takers_stop_at_their_worst_price() -> None:
-    """And what finds nothing is cancelled."""
-    client = Client(
+def test_a_taker_order_stops_at_its_worst_price() -> None:
+    """The unmatched rest is cancelled."""
+    client = Subscriber(
         BOOK, {"at_ms": 100, "do": "trade", "side": "Buy", "size": 9, "price": 50_002.0}
     )
     client.run(200)
@@ -102,9 +102,9 @@ def test_takers_stop_at_their_worst_price() -> None:
     assert min(client.book.asks) == 50_003.0
 
 
-def test_a_printed_trade_leaves_the_book_alone() -> None:
-    """Such as a retail-price-improvement or a block trade."""
-    client = Client(
+def test_a_printed_trade_does_not_change_the_book() -> None:
+    """Examples are retail price improvement and block trades."""
+    client = Subscriber(
         BOOK,
         {"at_ms": 100, "do": "print", "side": "Buy", "price": 50_001.0, "size": 3, "is_rpi": True},
     )
@@ -115,9 +115,9 @@ def test_a_printed_trade_leaves_the_book_alone() -> None:
     assert before == client.book.best(50)
 
 
-def test_a_pulse_keeps_messages_flowing_without_moving_anything_else() -> None:
-    """The second levels change by one lot and back; the touch never."""
-    client = Client({**BOOK, "pulse_ms": 100})
+def test_a_pulse_keeps_messages_flowing() -> None:
+    """The second levels change by one lot and back; the touch never changes."""
+    client = Subscriber({**BOOK, "pulse_ms": 100})
     client.run(2_050)
     assert 18 <= len(client.messages) <= 22
     prices = {float(row[0]) for message in client.messages[1:] for row in message["data"]["b"]}
@@ -125,10 +125,10 @@ def test_a_pulse_keeps_messages_flowing_without_moving_anything_else() -> None:
 
 
 def test_actions_can_be_added_while_the_market_runs() -> None:
-    """Their times count from then."""
-    client = Client(BOOK)
+    """Their times count from the moment they are added."""
+    client = Subscriber(BOOK)
     client.run(1000)
-    extra = parse_script(
+    extra = parse_scenario(
         '{"at_ms":50,"symbol":"BTCUSDT","do":"set","side":"ask","price":50001,"size":0}'
     )
     client.feed.perform(extra, START_MS + 1000)
@@ -146,17 +146,18 @@ def test_actions_can_be_added_while_the_market_runs() -> None:
         ('{"symbol":"BTCUSDT","do":"pull","side":"bid","price":1,"when":3}', "when"),
     ],
 )
-def test_a_line_that_is_no_action_is_refused(line: str, reason: str) -> None:
-    """Naming the line and what is wrong."""
-    with pytest.raises(ScriptError, match=reason):
-        parse_script(line)
+def test_the_error_of_a_line_that_is_no_action_names_the_reason(line: str, reason: str) -> None:
+    with pytest.raises(ScenarioError, match=reason):
+        parse_scenario(line)
 
 
 @pytest.mark.parametrize(("price", "size"), [(50_000.05, 1.0), (50_000.0, 0.00005), (-1.0, 1.0)])
-def test_numbers_off_the_grid_are_refused_at_once(price: float, size: float) -> None:
-    """Before anything is served."""
-    with pytest.raises(ScriptError, match="multiple"):
-        Client(BOOK, {"at_ms": 9000, "do": "place", "side": "bid", "price": price, "size": size})
+def test_prices_and_sizes_must_be_multiples_of_tick_and_lot(price: float, size: float) -> None:
+    """The scenario is checked before the server starts."""
+    with pytest.raises(ScenarioError, match="multiple"):
+        Subscriber(
+            BOOK, {"at_ms": 9000, "do": "place", "side": "bid", "price": price, "size": size}
+        )
 
 
 @pytest.mark.parametrize(
@@ -168,10 +169,10 @@ def test_numbers_off_the_grid_are_refused_at_once(price: float, size: float) -> 
         {"do": "eat", "side": "ask", "price": 60_000.0},
     ],
 )
-def test_what_the_book_does_not_allow_is_an_error_and_not_a_crossed_book(
+def test_an_action_that_the_book_does_not_allow_is_an_error(
     action: dict[str, Any],
 ) -> None:
-    """A script is a test's own text: a mistake in it must not pass."""
-    client = Client(BOOK, {"at_ms": 100, **action})
-    with pytest.raises(ScriptError):
+    """A mistake in a test's scenario must not pass."""
+    client = Subscriber(BOOK, {"at_ms": 100, **action})
+    with pytest.raises(ScenarioError):
         client.run(200)

@@ -1,4 +1,4 @@
-"""The simulated exchange over real sockets, seen by a plain websocket client."""
+"""The simulated exchange over real sockets, as seen by a plain websocket client."""
 
 import json
 import socket
@@ -14,11 +14,11 @@ from bybit_pipeline.processes.simulator.feed import TopicKey
 from bybit_pipeline.processes.simulator.market.instruments import instrument_named
 from bybit_pipeline.processes.simulator.market.synthetic import SyntheticFeed
 from bybit_pipeline.processes.simulator.playback import PlaybackFeed
-from bybit_pipeline.processes.simulator.server import Server, ServerThread
+from bybit_pipeline.processes.simulator.server import ExchangeServer, ServerThread
 from bybit_pipeline.shared.errors import TakenError
 from bybit_pipeline.shared.settings.captures import CaptureReader
 from tests.naive import NaiveBook
-from tests.simulator.client import DEADLINE_S, OPTION, Connection, running
+from tests.simulator.client import DEADLINE_S, OPTION, Client, running
 from tests.simulator.test_instruments import TODAY
 
 KINDS = [
@@ -30,7 +30,7 @@ KINDS = [
 
 
 def checked_book(messages: list[Any], topic: str) -> NaiveBook:
-    """A book from a snapshot and consecutive deltas, never crossed."""
+    """Return the book of a snapshot and consecutive deltas; it must never be crossed."""
     book = NaiveBook()
     for number, message in enumerate(each for each in messages if each.get("topic") == topic):
         assert message["type"] == ("delta" if number else "snapshot")
@@ -44,8 +44,8 @@ def checked_book(messages: list[Any], topic: str) -> NaiveBook:
 def test_each_category_acks_and_delivers_books_and_trades(
     category: str, book_topic: str, trade_topic: str
 ) -> None:
-    """Ack, snapshot, consecutive deltas, trades of the right symbols, pong."""
-    with running() as server, Connection(server, category) as client:
+    """A client gets the ack, a snapshot, consecutive deltas, the right trades and a pong."""
+    with running() as server, Client(server, category) as client:
         ack = client.subscribe(book_topic, trade_topic)
         assert ack["success"] is True
         client.until_topic(book_topic, 20)
@@ -63,10 +63,10 @@ def test_each_category_acks_and_delivers_books_and_trades(
         assert len(rows) == len({row["i"] for row in rows})
 
 
-def test_unsubscribing_ends_the_topic_and_subscribing_again_gives_a_fresh_snapshot() -> None:
-    """Between the unsubscribe ack and the next subscription nothing of the topic comes."""
+def test_a_topic_subscribed_again_starts_with_a_new_snapshot() -> None:
+    """Nothing of the topic arrives between the unsubscribe ack and the next subscription."""
     topic = "orderbook.50.BTCUSDT"
-    with running() as server, Connection(server, "linear") as client:
+    with running() as server, Client(server, "linear") as client:
         client.subscribe(topic, "orderbook.50.ETHUSDT")
         last = client.until_topic(topic, 5)[-1]
         assert client.ask(op="unsubscribe", args=[topic], req_id="9")["req_id"] == "9"
@@ -80,13 +80,13 @@ def test_unsubscribing_ends_the_topic_and_subscribing_again_gives_a_fresh_snapsh
         assert book.update_id > last["data"]["u"]
 
 
-def test_several_clients_get_the_same_bytes_each_from_its_own_snapshot() -> None:
-    """A second client joins in the middle; from there on both hold the same book."""
+def test_all_clients_of_a_topic_get_the_same_bytes() -> None:
+    """A late client starts with its own snapshot and then has the same book."""
     topic = "orderbook.50.BTCUSDT"
-    with running() as server, Connection(server, "linear") as first:
+    with running() as server, Client(server, "linear") as first:
         first.subscribe(topic)
         first.until_topic(topic, 10)
-        with Connection(server, "linear") as second:
+        with Client(server, "linear") as second:
             second.subscribe(topic)
             second.until_topic(topic, 10)
             late = checked_book(second.messages, topic)
@@ -94,12 +94,12 @@ def test_several_clients_get_the_same_bytes_each_from_its_own_snapshot() -> None
         assert late.best(50) == checked_book(first.messages, topic).best(50)
 
 
-def test_connections_have_their_own_ids_and_subscriptions() -> None:
-    """``already subscribed`` concerns one connection only."""
+def test_each_connection_has_its_own_id_and_subscriptions() -> None:
+    """A topic is only a duplicate within one connection."""
     with (
         running() as server,
-        Connection(server, "linear") as first,
-        Connection(server, "linear") as second,
+        Client(server, "linear") as first,
+        Client(server, "linear") as second,
     ):
         acks = [each.subscribe("publicTrade.BTCUSDT") for each in (first, second)]
         assert [True, True] == [ack["success"] for ack in acks]
@@ -107,9 +107,9 @@ def test_connections_have_their_own_ids_and_subscriptions() -> None:
         assert "already subscribed" in first.subscribe("publicTrade.BTCUSDT")["ret_msg"]
 
 
-def test_an_option_topic_that_is_not_served_is_acked_and_stays_silent() -> None:
-    """A served one on the same connection delivers meanwhile."""
-    with running() as server, Connection(server, "option") as client:
+def test_an_unknown_option_topic_is_acked_but_delivers_nothing() -> None:
+    """A known topic on the same connection delivers."""
+    with running() as server, Client(server, "option") as client:
         ack = client.subscribe(f"orderbook.50.{OPTION}", f"orderbook.25.{OPTION}")
         assert ack["data"]["successTopics"][0] == f"orderbook.50.{OPTION}"
         client.until_topic(f"orderbook.25.{OPTION}", 10)
@@ -118,7 +118,7 @@ def test_an_option_topic_that_is_not_served_is_acked_and_stays_silent() -> None:
 
 @pytest.mark.parametrize("path", ["/", "/v5/public", "/v5/public/spread", "/v5/private"])
 def test_other_paths_are_not_found(path: str) -> None:
-    """HTTP 404 instead of a handshake."""
+    """The server answers with HTTP 404 instead of a handshake."""
     with running() as server:
         url = f"ws://127.0.0.1:{server.server.port}{path}"
         with pytest.raises(websocket.WebSocketBadStatusException) as refusal:
@@ -127,10 +127,10 @@ def test_other_paths_are_not_found(path: str) -> None:
 
 
 def test_compression_is_not_negotiated_and_protocol_pings_are_answered() -> None:
-    """Frames are plain text whatever the client offers."""
+    """Frames are plain text even if the client offers compression."""
     with running() as server:
         header = ["Sec-WebSocket-Extensions: permessage-deflate"]
-        with Connection(server, "linear", header=header) as client:
+        with Client(server, "linear", header=header) as client:
             assert "sec-websocket-extensions" not in (client.socket.getheaders() or {})
             client.socket.ping("are you there")
             opcode, data = client.socket.recv_data(control_frame=True)
@@ -138,8 +138,8 @@ def test_compression_is_not_negotiated_and_protocol_pings_are_answered() -> None
 
 
 def test_text_that_is_not_json_is_answered_and_the_socket_stays_open() -> None:
-    """Binary frames likewise."""
-    with running() as server, Connection(server, "linear") as client:
+    """The same holds for binary frames."""
+    with running() as server, Client(server, "linear") as client:
         client.socket.send("hello")
         client.socket.send_binary(b"\xff")
         for _ in range(2):
@@ -147,12 +147,12 @@ def test_text_that_is_not_json_is_answered_and_the_socket_stays_open() -> None:
         assert client.ask(op="ping")["ret_msg"] == "pong"
 
 
-def test_a_client_that_does_not_read_is_closed_and_disturbs_nobody() -> None:
-    """Its backlog is bounded; the others miss no message."""
+def test_a_client_that_does_not_read_is_disconnected() -> None:
+    """Its backlog is bounded, and other clients miss no message."""
     topic = "orderbook.1000.BTCUSDT"
     feed = SyntheticFeed([instrument_named("linear", "BTCUSDT", TODAY)], rate=15_000)
-    with running(feed, backlog_max=200_000) as server, Connection(server, "linear") as client:
-        dead = Connection(server, "linear", sockopt=[(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)])
+    with running(feed, backlog_max=200_000) as server, Client(server, "linear") as client:
+        dead = Client(server, "linear", sockopt=[(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)])
         dead.send(op="subscribe", args=[topic, "publicTrade.BTCUSDT"])
         client.subscribe(topic)
         end = time.monotonic() + DEADLINE_S
@@ -165,21 +165,21 @@ def test_a_client_that_does_not_read_is_closed_and_disturbs_nobody() -> None:
         dead.socket.close()
 
 
-def test_a_vanished_client_leaves_no_subscription_behind() -> None:
-    """Without a close frame, too; the feed is told when the last one of a topic went."""
+def test_a_client_that_disappears_leaves_no_subscription() -> None:
+    """This holds without a close frame as well; the feed stops the topic after its last client."""
     feed = SyntheticFeed([instrument_named("linear", "BTCUSDT", TODAY)])
     gone: list[TopicKey] = []
     leave = feed.leave
 
-    def note_and_leave(key: TopicKey) -> None:
+    def record_and_leave(key: TopicKey) -> None:
         gone.append(key)
         leave(key)
 
-    feed.leave = note_and_leave  # type: ignore[method-assign]
+    feed.leave = record_and_leave  # type: ignore[method-assign]
     with (
         running(feed) as server,
-        Connection(server, "linear") as stays,
-        Connection(server, "linear") as client,
+        Client(server, "linear") as stays,
+        Client(server, "linear") as client,
     ):
         stays.subscribe("publicTrade.BTCUSDT")
         client.subscribe("publicTrade.BTCUSDT", "orderbook.50.BTCUSDT")
@@ -191,18 +191,17 @@ def test_a_vanished_client_leaves_no_subscription_behind() -> None:
         assert [("linear", "orderbook.50.BTCUSDT")] == gone
 
 
-def test_a_taken_port_is_said() -> None:
-    """With the address."""
+def test_the_error_of_a_taken_port_names_the_address() -> None:
     with running() as server:
         port = server.server.port
         with pytest.raises(TakenError, match=f"127.0.0.1:{port}"):
-            ServerThread(Server(SyntheticFeed([]), port=port)).start()
+            ServerThread(ExchangeServer(SyntheticFeed([]), port=port)).start()
 
 
 def test_stopping_closes_every_connection_promptly() -> None:
-    """Clients see a close frame; also with a client that reads nothing."""
+    """Clients get a close frame; a client that reads nothing does not delay the stop."""
     with running() as server:
-        client, mute = Connection(server, "linear"), Connection(server, "linear")
+        client, mute = Client(server, "linear"), Client(server, "linear")
         for each in (client, mute):
             each.send(op="subscribe", args=["orderbook.50.BTCUSDT"])
         client.until_topic("orderbook.50.BTCUSDT")
@@ -215,29 +214,29 @@ def test_stopping_closes_every_connection_promptly() -> None:
         mute.socket.close()
 
 
-def test_an_error_in_the_feed_ends_the_server_and_is_told() -> None:
-    """Never a server that is up and sends nothing."""
+def test_an_error_in_the_feed_ends_the_server_and_is_reported() -> None:
+    """The server must not stay up and send nothing."""
     feed = SyntheticFeed([instrument_named("linear", "BTCUSDT", TODAY)])
-    deaths: list[BaseException] = []
-    thread = ServerThread(Server(feed), on_death=deaths.append)
+    crashes: list[None] = []
+    thread = ServerThread(ExchangeServer(feed), on_crash=lambda: crashes.append(None))
     with thread:
         feed.poll = lambda now_ms: 1 / 0  # type: ignore[method-assign,assignment,return-value]
         thread._thread.join(DEADLINE_S)
-    assert [ZeroDivisionError] == [type(death) for death in deaths]
-    assert thread.error is deaths[0]
+    assert [None] == crashes
+    assert isinstance(thread.error, ZeroDivisionError)
 
 
-def test_an_error_while_answering_ends_the_server_too() -> None:
-    """A bug in one connection is not swallowed by its handler."""
+def test_an_error_in_a_reply_ends_the_server() -> None:
+    """The handler of the connection must not swallow it."""
 
     def fail(_key: TopicKey) -> bool:
         raise ZeroDivisionError
 
     feed = SyntheticFeed([])
     feed.serves = fail  # type: ignore[method-assign,assignment]
-    thread = ServerThread(Server(feed))
+    thread = ServerThread(ExchangeServer(feed))
     with thread:
-        client = Connection(thread, "linear")
+        client = Client(thread, "linear")
         client.send(op="subscribe", args=["publicTrade.BTCUSDT"])
         thread._thread.join(DEADLINE_S)
         client.socket.close()
@@ -247,8 +246,8 @@ def test_an_error_while_answering_ends_the_server_too() -> None:
 # -- faults --------------------------------------------------------------------------------------
 
 
-def test_dropped_frames_are_holes_that_the_observer_does_not_have() -> None:
-    """The observer sees what a faultless exchange would have sent: a test's truth."""
+def test_the_observer_sees_dropped_frames() -> None:
+    """It gets every message of a faultless exchange, for comparison."""
     topic, truth = "orderbook.50.BTCUSDT", []
     faults = Faults()
     faults.set("drop", every=5, stream="book")
@@ -256,7 +255,10 @@ def test_dropped_frames_are_holes_that_the_observer_does_not_have() -> None:
     def observe(_key: TopicKey, payload: bytes) -> None:
         truth.append(json.loads(payload)["data"]["u"])
 
-    with running(faults=faults, observe=observe) as server, Connection(server, "linear") as client:
+    with (
+        running(faults=faults, observe=observe) as server,
+        Client(server, "linear") as client,
+    ):
         client.subscribe(topic)
         client.until_topic(topic, 20)
         got = [each["data"]["u"] for each in client.messages if "topic" in each]
@@ -266,19 +268,19 @@ def test_dropped_frames_are_holes_that_the_observer_does_not_have() -> None:
 
 
 def test_disconnect_breaks_every_connection() -> None:
-    """Abruptly; new connections are welcome."""
-    with running() as server, Connection(server, "linear") as client:
+    """There is no close frame, and new connections are accepted."""
+    with running() as server, Client(server, "linear") as client:
         client.subscribe("orderbook.50.BTCUSDT")
         server.server.faults.set("disconnect", every=10, times=1)
         with pytest.raises((websocket.WebSocketException, OSError)):
             client.until(lambda _: False)
-        with Connection(server, "linear") as again:
+        with Client(server, "linear") as again:
             assert again.subscribe("orderbook.50.BTCUSDT")["success"]
 
 
-def test_disconnect_can_say_goodbye() -> None:
-    """With the close code asked for."""
-    with running() as server, Connection(server, "linear") as client:
+def test_disconnect_can_send_a_close_frame() -> None:
+    """The frame has the requested close code."""
+    with running() as server, Client(server, "linear") as client:
         client.subscribe("orderbook.50.BTCUSDT")
         server.server.faults.set("disconnect", every=10, times=1, code=1012)
         opcode, data = client.socket.recv_data(control_frame=True)
@@ -287,39 +289,45 @@ def test_disconnect_can_say_goodbye() -> None:
         assert (websocket.ABNF.OPCODE_CLOSE, 1012) == (opcode, int.from_bytes(data[:2], "big"))
 
 
-def test_refused_handshakes_say_their_status() -> None:
-    """And later ones are let in."""
+def test_a_refused_handshake_has_the_requested_status() -> None:
+    """Later handshakes succeed."""
     faults = Faults()
     faults.set("refuse", times=1, status=403)
     with running(faults=faults) as server:
         with pytest.raises(websocket.WebSocketBadStatusException) as refusal:
-            Connection(server, "linear")
+            Client(server, "linear")
         assert refusal.value.status_code == 403
-        with Connection(server, "linear") as client:
+        with Client(server, "linear") as client:
             assert client.ask(op="ping")["ret_msg"] == "pong"
 
 
-def test_a_late_ack_comes_after_the_data_it_acks() -> None:
-    """The subscription itself is not late."""
+def test_a_late_ack_arrives_after_data_of_its_topic() -> None:
+    """The subscription itself is not delayed."""
     faults = Faults()
     faults.set("late_ack", seconds=0.2)
-    with running(faults=faults) as server, Connection(server, "linear") as client:
+    with running(faults=faults) as server, Client(server, "linear") as client:
         client.subscribe("orderbook.50.BTCUSDT")
         assert client.messages[-1]["success"]
         assert len(client.messages) > 3
 
 
-def test_a_stall_silences_the_connection_and_leaves_a_hole() -> None:
-    """What was due meanwhile is lost."""
+def test_a_stall_loses_the_messages_that_are_due_meanwhile() -> None:
     topic = "orderbook.50.BTCUSDT"
-    with running() as server, Connection(server, "linear") as client:
+    sent: list[int] = []
+
+    def observe(_key: TopicKey, payload: bytes) -> None:
+        sent.append(json.loads(payload)["data"]["u"])
+
+    with running(observe=observe) as server, Client(server, "linear") as client:
         client.subscribe(topic)
         client.until_topic(topic)
         server.server.faults.set("stall", every=1, times=1, seconds=0.4)
         before = client.messages[-1]
-        while (after := client.read())["ts"] - before["ts"] < 300:
+        while (after := client.read())["data"]["u"] == before["data"]["u"] + 1:
             before = after
-        assert after["data"]["u"] > before["data"]["u"] + 1
+    lost = range(before["data"]["u"] + 1, after["data"]["u"])
+    assert set(lost) <= set(sent)
+    assert {"stall": 1} == server.server.faults.injected
 
 
 # -- playback ------------------------------------------------------------------------------------
@@ -334,18 +342,18 @@ def test_a_stall_silences_the_connection_and_leaves_a_hole() -> None:
         "linear_20250613_ob1_4symbols.jsonl",
     ],
 )
-def test_a_real_capture_comes_over_the_socket_as_recorded(captures: Path, name: str) -> None:
-    """At high speed: all data to who was there from the start, the final book to who comes late."""
+def test_a_real_capture_is_delivered_as_recorded(captures: Path, name: str) -> None:
+    """An early subscriber gets every message, a late one the final book."""
     feed = PlaybackFeed(captures / name, speed=100)
     topics = list(feed.info.topics)
     recorded = [line for line in CaptureReader(captures / name) if line.topic]
-    with running(feed) as server, Connection(server, feed.category) as client:
+    with running(feed) as server, Client(server, feed.category) as client:
         for start in range(0, len(topics), 10):
             assert client.subscribe(*topics[start : start + 10])["success"]
         data = [client.until(lambda message: "topic" in message) for _ in recorded]
         assert [line.message for line in recorded] == data
         assert not client.subscribe("publicTrade.NOPEUSDT")["success"]
-        with Connection(server, feed.category) as late:
+        with Client(server, feed.category) as late:
             for topic in topics:
                 if topic.startswith("orderbook."):
                     late.subscribe(topic)

@@ -1,4 +1,4 @@
-"""``python -m bybit_pipeline.processes.simulator`` as users and the pipeline start it."""
+"""``python -m bybit_pipeline.processes.simulator``, started alone and as a child."""
 
 import json
 import os
@@ -23,7 +23,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 class Alone:
-    """A simulator process that has said READY."""
+    """A simulator process that has printed READY."""
 
     def __init__(self, *arguments: str) -> None:
         self.process = subprocess.Popen(
@@ -44,21 +44,21 @@ class Alone:
         self.process.communicate()
 
     def connect(self, category: str) -> websocket.WebSocket:
-        """A client of one category."""
+        """Return a client of one category."""
         url = self.line.split()[1].format(category=category)
         return websocket.create_connection(url, timeout=DEADLINE_S)
 
 
 def ack(client: websocket.WebSocket, *topics: str) -> bool:
-    """Whether a subscription is granted."""
+    """Subscribe; return True if the exchange accepts it."""
     client.send(json.dumps({"op": "subscribe", "args": topics}))
     while "success" not in (message := json.loads(client.recv())):
         pass
     return bool(message["success"])
 
 
-def refused(*arguments: str) -> tuple[int, str, str]:
-    """Exit code, stdout and stderr of a run that ends by itself."""
+def run_to_end(*arguments: str) -> tuple[int, str, str]:
+    """Return exit code, stdout and stderr of a run that ends by itself."""
     done = subprocess.run(
         [*COMMAND, *arguments], capture_output=True, text=True, timeout=DEADLINE_S, cwd=CHECKOUT
     )
@@ -66,8 +66,8 @@ def refused(*arguments: str) -> tuple[int, str, str]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_it_says_ready_and_ends_promptly_with_0_when_asked(number: signal.Signals) -> None:
-    """The address keeps its placeholder; a connected client does not hold it up."""
+def test_a_signal_ends_it_promptly_with_exit_code_0(number: signal.Signals) -> None:
+    """The printed address has a placeholder; a connected client does not delay the end."""
     with Alone("--symbols", "BTCUSDT,BTCUSD") as simulator:
         assert simulator.line.startswith("READY ws://127.0.0.1:")
         assert simulator.line.endswith("/v5/public/{category}\n")
@@ -82,8 +82,8 @@ def test_it_says_ready_and_ends_promptly_with_0_when_asked(number: signal.Signal
         assert time.monotonic() - started < 3.0
 
 
-def test_without_symbols_the_catalogue_is_served_and_a_category_narrows_named_ones() -> None:
-    """Option contracts are dated from today."""
+def test_it_lists_the_default_instruments_or_the_named_symbols() -> None:
+    """``--category`` restricts the named symbols to one category."""
     with Alone() as simulator:
         assert ack(simulator.connect("linear"), "orderbook.50.BTCUSDT", "publicTrade.ETHUSDT")
         assert ack(simulator.connect("option"), "publicTrade.BTC")
@@ -93,27 +93,31 @@ def test_without_symbols_the_catalogue_is_served_and_a_category_narrows_named_on
 
 
 def test_a_taken_port_ends_with_73_and_one_line() -> None:
-    """Nothing on stdout; the line says who has it."""
+    """Stdout is empty, and the line names the process that has the port."""
     with socket.create_server(("127.0.0.1", 0)) as holder:
         port = holder.getsockname()[1]
-        code, out, err = refused("--port", str(port))
+        code, out, err = run_to_end("--port", str(port))
     assert (73, "") == (code, out)
-    assert err.startswith(f"simulate: port: 127.0.0.1:{port} is taken by process {os.getpid()} (")
+    assert err.startswith(
+        f"bybit-pipeline simulate: port: 127.0.0.1:{port} is taken by process {os.getpid()} ("
+    )
     assert err.count("\n") == 1
 
 
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (["--category", "futures"], "--category"),
-        (["--symbols", "btcusdt"], "'btcusdt' is not a symbol"),
-        (["--symbols", "BTCUSDT,,ETHUSDT"], "one is empty"),
+        (["--category", "futures"], "--category: 'futures'; allowed: spot, linear"),
+        (["--port", "x"], "--port: 'x'; allowed: a whole number"),
+        (["BTCUSDT"], "unrecognized arguments: BTCUSDT"),
+        (["--symbols", "btc usdt"], "'BTC USDT' is not a symbol"),
+        (["--symbols", "BTCUSDT,,ETHUSDT"], "a symbol is empty"),
         (["--capture", "/dev/null"], "/dev/null"),
     ],
 )
 def test_wrong_usage_ends_with_64_and_one_line(arguments: list[str], named: str) -> None:
-    """Which names what is wrong."""
-    code, out, err = refused(*arguments)
+    """The line names the option."""
+    code, out, err = run_to_end(*arguments)
     assert (64, "") == (code, out)
     assert named in err
     assert err.count("\n") == 1
@@ -123,10 +127,10 @@ def test_wrong_usage_ends_with_64_and_one_line(arguments: list[str], named: str)
     ("arguments", "named"),
     [
         (["--port", "70000"], "--port"),
-        (["--symbols", ""], "one is empty"),
-        (["--symbols", "BTCUSDT,"], "one is empty"),
+        (["--symbols", ""], "a symbol is empty"),
+        (["--symbols", "BTCUSDT,"], "a symbol is empty"),
         (["--symbols", "*USDT"], r"'\*USDT' is not a symbol"),
-        (["--symbols", "BTCUSDT, ETHUSDT,BTCUSDT"], "BTCUSDT is there twice"),
+        (["--symbols", "BTCUSDT, ETHUSDT,BTCUSDT"], "BTCUSDT appears twice"),
         (["--rate", "0"], "rate"),
         (["--speed", "0", "--capture", __file__], "speed"),
         (["--fault", "explode"], "explode"),
@@ -137,22 +141,22 @@ def test_wrong_usage_ends_with_64_and_one_line(arguments: list[str], named: str)
         (["--capture", "x", "--rate", "5"], "--rate"),
     ],
 )
-def test_impossible_options_are_refused_before_anything_is_served(
+def test_impossible_options_are_rejected_before_the_server_starts(
     arguments: list[str], named: str
 ) -> None:
-    """With the exit code of wrong usage."""
-    with pytest.raises(PipelineError, match=named) as refusal:
+    """The exit code is that of wrong usage."""
+    with pytest.raises(PipelineError, match=named) as failure:
         make_server(make_spec(make_parser().parse_args(arguments)))
-    assert refusal.value.exit_code == 64
+    assert failure.value.exit_code == 64
 
 
-def test_blanks_around_symbols_are_no_part_of_them() -> None:
-    spec = make_spec(make_parser().parse_args(["--symbols", "BTCUSDT, ETHUSDT"]))
+def test_symbols_may_have_spaces_and_small_letters() -> None:
+    spec = make_spec(make_parser().parse_args(["--symbols", "BTCUSDT, ethusdt"]))
     assert spec.symbols == {"spot": ["BTCUSDT", "ETHUSDT"], "linear": ["BTCUSDT", "ETHUSDT"]}
 
 
-def test_a_capture_is_played_and_its_end_is_logged(tmp_path: Path) -> None:
-    """On stderr, once, with totals; the connection stays."""
+def test_the_end_of_a_capture_is_logged(tmp_path: Path) -> None:
+    """It is logged once, with totals; the connection stays open."""
     row = {"T": 1, "s": "AAAUSDT", "S": "Buy", "v": "1", "p": "2", "L": "PlusTick", "i": "3"}
     message = {"topic": "publicTrade.AAAUSDT", "type": "snapshot", "ts": 5, "data": [row]}
     capture = tmp_path / "x.jsonl"
@@ -169,8 +173,8 @@ def test_a_capture_is_played_and_its_end_is_logged(tmp_path: Path) -> None:
     assert [(1, 1)] == [(line["messages"], line["topics"]) for line in finished]
 
 
-def test_as_a_child_it_serves_the_spec_and_ends_with_its_supervisor(tmp_path: Path) -> None:
-    """The named symbols and the catalogue; an impossible name is said and not listed."""
+def test_a_child_serves_its_spec_and_ends_with_its_supervisor(tmp_path: Path) -> None:
+    """It lists the named symbols and the default ones, and logs an impossible symbol."""
     with socket.create_server(("127.0.0.1", 0)) as holder:
         port = holder.getsockname()[1]
     spec = SimulatorSpec(
@@ -196,7 +200,7 @@ def test_as_a_child_it_serves_the_spec_and_ends_with_its_supervisor(tmp_path: Pa
     while not lines or lines[-1]["event"] != "ready":
         lines.append(json.loads(process.stderr.readline()))
     events = {line["event"]: line for line in lines}
-    assert events["not listed"]["symbol"] == "NONSENSE"
+    assert events["symbol not listed"]["symbol"] == "NONSENSE"
     client = websocket.create_connection(f"ws://127.0.0.1:{port}/v5/public/linear", timeout=5)
     assert ack(client, "orderbook.50.FOOUSDT", "orderbook.50.BTCUSDT")
     os.close(writer)

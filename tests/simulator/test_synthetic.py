@@ -1,4 +1,4 @@
-"""Topics of the made market: what a client that follows the exchange's rules ends up with."""
+"""Topics of the synthetic market, as seen by a client that follows the exchange's rules."""
 
 import datetime as dt
 import json
@@ -29,18 +29,18 @@ BOOKS = [(category, depth) for category in SYMBOLS for depth in PUSH_PERIOD_MS[c
 
 
 def feed(*, seed: int = 1, rate: float | None = None) -> SyntheticFeed:
-    """One instrument a category."""
+    """Return a feed with one instrument per category."""
     instruments = [instrument_named(each, SYMBOLS[each], TODAY) for each in SYMBOLS]
     return SyntheticFeed(instruments, seed=seed, rate=rate)
 
 
 def book_key(category: Category, depth: int) -> TopicKey:
-    """The book topic of the category's instrument."""
+    """Return the book topic of the category's instrument."""
     return (category, f"orderbook.{depth}.{SYMBOLS[category]}")
 
 
 def received(source: SyntheticFeed, start_ms: int, end_ms: int) -> list[tuple[int, Any]]:
-    """``(time, message)`` pairs of all polls, one each 10 ms."""
+    """Poll every 10 ms; return ``(time, message)`` pairs."""
     return [
         (now_ms, json.loads(payload))
         for now_ms in range(start_ms, end_ms, 10)
@@ -49,7 +49,7 @@ def received(source: SyntheticFeed, start_ms: int, end_ms: int) -> list[tuple[in
 
 
 def server_side(source: SyntheticFeed, category: Category, depth: int) -> Any:
-    """The server's own top levels as a client would have them."""
+    """Return the server's top levels in the form of a client's book."""
     instrument = source.market.instruments[(category, SYMBOLS[category])]
     book = source.market.open((category, SYMBOLS[category]), 0).book
     return tuple(
@@ -65,7 +65,7 @@ def server_side(source: SyntheticFeed, category: Category, depth: int) -> Any:
 def test_a_naive_client_book_equals_the_servers_top_levels_at_every_message(
     category: Category, depth: int
 ) -> None:
-    """With consecutive ``u``, never crossed, never deeper than subscribed, at the push period."""
+    """``u`` is consecutive, and the book is never crossed or deeper than subscribed."""
     source = feed()
     key = book_key(category, depth)
     client = NaiveBook()
@@ -86,8 +86,8 @@ def test_a_naive_client_book_equals_the_servers_top_levels_at_every_message(
     assert messages > 20
 
 
-def test_deltas_never_delete_what_a_client_does_not_hold() -> None:
-    """A stock client crashes on that."""
+def test_deltas_never_delete_a_level_that_a_client_does_not_have() -> None:
+    """A common client would crash."""
     source = feed(seed=3)
     key = book_key("linear", 50)
     client = NaiveBook()
@@ -105,8 +105,8 @@ def test_deltas_never_delete_what_a_client_does_not_hold() -> None:
     assert deletions > 100
 
 
-def test_a_newcomer_continues_where_the_topic_is() -> None:
-    """The snapshot of a second subscriber has the last ``u``; the next delta fits both books."""
+def test_the_snapshot_of_a_late_subscriber_has_the_last_u() -> None:
+    """The next delta fits the books of both subscribers."""
     source = feed()
     key = book_key("linear", 50)
     first, second = NaiveBook(), NaiveBook()
@@ -125,8 +125,8 @@ def test_a_newcomer_continues_where_the_topic_is() -> None:
         assert first.best(51) == second.best(51)
 
 
-def test_subscribing_again_gives_a_fresh_snapshot_with_a_later_u() -> None:
-    """``u`` of a topic never goes back while the exchange runs."""
+def test_subscribing_again_gives_a_new_snapshot_with_a_later_u() -> None:
+    """The ``u`` of a topic never decreases while the exchange runs."""
     source = feed()
     key = book_key("linear", 50)
     source.join(key, START_MS)
@@ -139,7 +139,7 @@ def test_subscribing_again_gives_a_fresh_snapshot_with_a_later_u() -> None:
 
 
 def test_a_silent_level_1_topic_is_repeated_with_the_same_u() -> None:
-    """After three seconds without a change, with a new ``ts`` and ``seq``."""
+    """Every three seconds without a change it is sent with a new ``ts`` and ``seq``."""
     instrument = instrument_named("linear", "SNTUSDT", TODAY)
     source = SyntheticFeed([instrument], seed=1, rate=0.001)
     snapshot = json.loads(source.join(("linear", "orderbook.1.SNTUSDT"), START_MS)[0])
@@ -154,15 +154,14 @@ def test_a_silent_level_1_topic_is_repeated_with_the_same_u() -> None:
 
 
 def test_deeper_topics_are_not_repeated() -> None:
-    """A silent book of 50 levels says nothing at all."""
     instrument = instrument_named("linear", "SNTUSDT", TODAY)
     source = SyntheticFeed([instrument], seed=1, rate=0.001)
     source.join(("linear", "orderbook.50.SNTUSDT"), START_MS)
     assert [] == received(source, START_MS, START_MS + 10_000)
 
 
-def test_trades_come_in_the_order_of_their_match_times() -> None:
-    """Within a message and from one to the next; never later than the message's ``ts``."""
+def test_trades_are_ordered_by_match_time() -> None:
+    """No match time is later than the ``ts`` of the message."""
     source = feed(rate=400)
     source.join(("linear", "publicTrade.BTCUSDT"), START_MS)
     messages = [message for _, message in received(source, START_MS, START_MS + 5_000)]
@@ -172,8 +171,8 @@ def test_trades_come_in_the_order_of_their_match_times() -> None:
     assert all(message["data"][-1]["T"] <= message["ts"] for message in messages)
 
 
-def test_option_trades_come_by_coin_and_name_their_contract() -> None:
-    """``publicTrade.BTC`` carries every bitcoin contract."""
+def test_option_trades_share_a_topic_and_name_their_contract() -> None:
+    """``publicTrade.BTC`` has the trades of every bitcoin contract."""
     instruments = [
         instrument_named("option", f"BTC-14AUG26-{strike}-C-USDT", TODAY)
         for strike in (64_000, 65_000)
@@ -189,8 +188,8 @@ def test_option_trades_come_by_coin_and_name_their_contract() -> None:
 
 
 @pytest.mark.parametrize("rate", [20.0, 300.0, 3000.0])
-def test_rate_sets_about_the_messages_a_second_over_all_topics(rate: float) -> None:
-    """Within a quarter, from nearly nothing to thousands."""
+def test_rate_sets_the_messages_per_second_over_all_topics(rate: float) -> None:
+    """It is met within a quarter, from 20 to 3,000 messages per second."""
     source = feed(rate=rate)
     for key in (
         book_key("linear", 50),
@@ -205,8 +204,8 @@ def test_rate_sets_about_the_messages_a_second_over_all_topics(rate: float) -> N
     assert server_side(source, "linear", 50)[0]
 
 
-def test_after_a_long_pause_the_market_goes_on_without_catching_up() -> None:
-    """A machine that slept a minute does not send the trades of that minute in one burst."""
+def test_the_market_skips_a_long_pause() -> None:
+    """A machine suspended for a minute does not send the missed trades in one burst."""
     source = feed(rate=500)
     source.join(("linear", "publicTrade.BTCUSDT"), START_MS)
     assert len(received(source, START_MS, START_MS + 1_000)) > 300
@@ -217,7 +216,7 @@ def test_after_a_long_pause_the_market_goes_on_without_catching_up() -> None:
 
 
 def test_natural_rates_are_those_of_the_exchange() -> None:
-    """Some 30 messages a second for a major at 50 levels, about 10 at 200."""
+    """A major has about 30 messages per second at 50 levels and about 10 at 200."""
     source = feed()
     source.join(book_key("linear", 50), START_MS)
     source.join(book_key("linear", 200), START_MS)
@@ -230,7 +229,7 @@ def test_natural_rates_are_those_of_the_exchange() -> None:
 
 
 def test_the_same_seed_sends_the_same_bytes() -> None:
-    """Trade ids and update ids among them."""
+    """Trade ids and update ids are the same as well."""
 
     def run(seed: int) -> list[bytes]:
         source = feed(seed=seed)
@@ -266,8 +265,8 @@ def test_the_same_seed_sends_the_same_bytes() -> None:
         ("option", "publicTrade.SOL", False),
     ],
 )
-def test_topics_are_those_of_listed_instruments_at_the_categorys_depths(
+def test_a_topic_needs_a_listed_instrument_and_a_depth_of_its_category(
     category: Category, topic: str, is_served: bool
 ) -> None:
-    """Letters and digits exactly."""
+    """Topic names are case-sensitive."""
     assert is_served == feed().serves((category, topic))

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from bybit_pipeline.processes.simulator.market.instruments import instrument_named
-from bybit_pipeline.processes.simulator.market.scenario import parse_script
+from bybit_pipeline.processes.simulator.market.scenario import parse_scenario
 from bybit_pipeline.processes.simulator.market.synthetic import SyntheticFeed
 from bybit_pipeline.processes.simulator.server import ServerThread
 from tests.simulator.client import running
@@ -49,7 +49,7 @@ def change(server: ServerThread, what: str, symbol: str, **fields: float) -> Non
     """List or delist a symbol at once."""
     feed = server.server.feed
     assert isinstance(feed, SyntheticFeed)
-    [action] = parse_script(json.dumps({"do": what, "symbol": symbol, **fields}))
+    [action] = parse_scenario(json.dumps({"do": what, "symbol": symbol, **fields}))
     server.call(feed.perform, [action], 0)
 
 

@@ -1,22 +1,24 @@
 """
-The text of data frames: one function a stream, in each category's own shape and key order.
+The JSON text of data messages: one function per stream, with the key order of each category.
 
-Key sets and key order follow Bybit's documentation and captures, which differ by category: spot
-puts ``ts`` before ``type`` everywhere, contracts do so only at level 1, options add ``id``. Pure:
-levels and trades in, JSON bytes out. Numbers are written by the instrument's tick and lot.
+Keys and their order follow Bybit's documentation and captures, and differ by category: spot always
+has ``ts`` before ``type``, contracts only at level 1, and options add ``id``. Pure: levels and
+trades in, JSON bytes out. Numbers are written in the precision of the instrument's tick and lot.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from bybit_pipeline.processes.simulator.market.instruments import OPTION_VOLATILITY, Instrument
-from bybit_pipeline.processes.simulator.market.order_book import Change
+from bybit_pipeline.processes.simulator.market.order_book import LevelChange
 from bybit_pipeline.processes.simulator.market.order_flow import Fill, Match
 
 TRADES_PER_MESSAGE = 1024
+"""Trades in one message; the exchange splits larger matches."""
 SPOT_TRADE_IDS = 2_290_000_000_000_000_000
+"""Start of the numeric trade ids of spot."""
 
 
-def book_frame(
+def encode_book(
     instrument: Instrument,
     topic: str,
     *,
@@ -26,10 +28,10 @@ def book_frame(
     match_ts_ms: int,
     update_id: int,
     sequence: int,
-    bids: Iterable[Change],
-    asks: Iterable[Change],
+    bids: Iterable[LevelChange],
+    asks: Iterable[LevelChange],
 ) -> bytes:
-    """One ``orderbook`` message; ``bids`` and ``asks`` are written in the order they come."""
+    """Return one ``orderbook`` message; ``bids`` and ``asks`` keep their order."""
     kind = "snapshot" if is_snapshot else "delta"
     data = (
         f'"data":{{"s":"{instrument.symbol}","b":{_levels(instrument, bids)},'
@@ -53,8 +55,8 @@ def book_frame(
     return text.encode()
 
 
-def trade_frames(topic: str, match: Match, exchange_ts_ms: int) -> Iterator[bytes]:
-    """The ``publicTrade`` messages of one match, at most ``TRADES_PER_MESSAGE`` trades each."""
+def encode_trades(topic: str, match: Match, exchange_ts_ms: int) -> Iterator[bytes]:
+    """Yield the ``publicTrade`` messages of a match, up to ``TRADES_PER_MESSAGE`` trades each."""
     instrument = match.instrument
     write = _ROWS[instrument.category]
     for start in range(0, len(match.fills), TRADES_PER_MESSAGE):
@@ -76,7 +78,7 @@ def _trade_text(
     return f'{{"topic":"{topic}","type":"snapshot","ts":{exchange_ts_ms},"data":[{rows}]}}'
 
 
-def _levels(instrument: Instrument, levels: Iterable[Change]) -> str:
+def _levels(instrument: Instrument, levels: Iterable[LevelChange]) -> str:
     price, size = instrument.tick.text, instrument.lot.text
     return "[" + ",".join([f'["{price(ticks)}","{size(lots)}"]' for ticks, lots in levels]) + "]"
 
@@ -86,7 +88,7 @@ def _json_bool(value: bool) -> str:
 
 
 def _uuid(noise: int) -> str:
-    """128 random bits in the form of the version 5 UUIDs that the exchange uses."""
+    """Return 128 random bits in the form of a version 5 UUID, as the exchange uses."""
     digits = f"{noise:032x}"
     return f"{digits[:8]}-{digits[8:12]}-5{digits[13:16]}-a{digits[17:20]}-{digits[20:]}"
 

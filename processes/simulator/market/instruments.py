@@ -1,22 +1,28 @@
 """
-Which instruments the synthetic exchange lists, and how their numbers are written.
+The instruments of the synthetic exchange, and the text of their prices and sizes.
 
-Decides start prices, tick and lot sizes, how busy each instrument is, and the text of a price or
-size; knows nothing of books, time or sockets. Inside the simulator a price is a whole number of
-ticks and a size a whole number of lots, so that nothing is ever rounded.
+Decides start prices, tick and lot sizes and activity. Knows nothing of books, time or sockets.
+Inside the simulator a price is a whole number of ticks and a size a whole number of lots, so that
+nothing is ever rounded.
 
-Ticks and lots are those of ``/v5/market/instruments-info`` (August 2026); start prices are of the
-same days where a capture shows them and plausible elsewhere.
+Ticks and lots are those of ``/v5/market/instruments-info`` in August 2026. Start prices are of the
+same days where a capture contains them, and plausible elsewhere.
+
+The grammar of symbols is written here again on purpose: a mistake in ``shared/bybit.py`` must not
+be in the simulated exchange as well.
 """
 
 import datetime as dt
 import hashlib
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from bybit_pipeline.shared.wire.messages import Category
+
+InstrumentKey = tuple[Category, str]
+"""Category and symbol."""
 
 MAX_CACHED_TEXTS = 20_000
 
@@ -45,9 +51,9 @@ MONTHS: Final = (
 
 class DecimalStep:
     """
-    Writes whole multiples of a decimal step, such as ticks, the way the exchange writes them.
+    A decimal step, such as a tick, that writes its multiples as the exchange does.
 
-    The step's own text gives the number of decimals: ``0.10`` is written with two. Contracts keep
+    The text of the step sets the number of decimals: multiples of ``0.10`` have two. Contracts keep
     trailing zeros (``65114.20``), spot and options drop them (``1922.1``).
     """
 
@@ -56,14 +62,14 @@ class DecimalStep:
         self.decimals = len(fraction)
         self.units = int(whole + fraction)
         if self.units <= 0:
-            raise ValueError(f"a step must be above zero, not {step}")
+            raise ValueError(f"step {step}: allowed: a number above zero")
         self.value: float = self.units / 10**self.decimals
         self.per_unit: float = 10**self.decimals / self.units
         self._is_trimmed = is_trimmed
         self._texts: dict[int, str] = {}
 
     def text(self, count: int) -> str:
-        """The decimal text of ``count`` steps; zero is always ``0``."""
+        """Return the decimal text of ``count`` steps; zero is always ``0``."""
         text = self._texts.get(count)
         if text is None:
             if len(self._texts) >= MAX_CACHED_TEXTS:
@@ -72,7 +78,7 @@ class DecimalStep:
         return text
 
     def count(self, value: float) -> int:
-        """How many steps ``value`` is, to the nearest, at least one."""
+        """Return ``value`` in steps, rounded to the nearest, at least one."""
         return max(1, round(value * self.per_unit))
 
     def _write(self, count: int) -> str:
@@ -90,12 +96,12 @@ class Instrument:
     One listed instrument.
 
     Attributes:
-        start_price: Quote currency.
+        start_price: Price at the start, in quote currency.
         tick, lot: Steps of price and size.
-        book_rate: Order-book events a second in natural activity.
-        trade_rate: Taker orders a second in natural activity.
+        book_rate: Order book events per second at natural activity.
+        trade_rate: Taker orders per second at natural activity.
         level_notional: Median value of one book level, in quote currency (contracts on inverse).
-        index_price: Of the underlying coin, in quote currency.
+        index_price: Price of the underlying coin, in quote currency.
     """
 
     def __init__(
@@ -123,6 +129,11 @@ class Instrument:
         self.index_price = start_price if index_price is None else index_price
 
     @property
+    def key(self) -> InstrumentKey:
+        """Category and symbol."""
+        return (self.category, self.symbol)
+
+    @property
     def median_lots(self) -> int:
         """Median size of one book level, in lots."""
         price = 1.0 if self.category == "inverse" else self.start_price
@@ -136,9 +147,10 @@ class Instrument:
 
 def daily_turnover(instrument: Instrument) -> float:
     """
-    Plausible turnover of 24 hours, in quote currency (contracts on inverse).
+    Return a plausible turnover of 24 hours, in quote currency (contracts on inverse).
 
-    What takers trade in natural activity, times a factor of the name, so that no two are equal.
+    It is the turnover of the takers at natural activity, times a factor derived from the name, so
+    that no two instruments have the same.
     """
     digest = hashlib.sha256(f"turnover {instrument.symbol}".encode()).digest()
     factor = 0.5 + int.from_bytes(digest[:4], "big") / 2**32
@@ -146,7 +158,7 @@ def daily_turnover(instrument: Instrument) -> float:
 
 
 def base_coin(symbol: str) -> str:
-    """The coin a symbol is about, as far as its name says."""
+    """Return the base coin of a symbol, as far as its name tells."""
     if "-" in symbol:
         symbol = symbol.partition("-")[0]
     for quote in QUOTES:
@@ -155,7 +167,7 @@ def base_coin(symbol: str) -> str:
     return symbol
 
 
-# Activity: book events and taker orders a second, and the median value of a level.
+# Activity: book events and taker orders per second, and the median value of a level.
 MAJOR = (48.0, 4.0, 30_000.0)
 BUSY = (22.0, 1.2, 12_000.0)
 MIDDLE = (8.0, 0.35, 5_000.0)
@@ -245,12 +257,12 @@ INVERSE: Final[tuple[Row, ...]] = (
 
 OPTION_BASES: Final = (("BTC", 65114.2, 1000, "5", "0.01"), ("ETH", 1923.2, 50, "0.1", "0.1"))
 OPTION_VOLATILITY = 0.5
-"""Annual volatility behind option prices; also the ``iv`` of option trades."""
+"""Annual volatility for option prices, and the ``iv`` of option trades."""
 OPTION_ACTIVITY = (2.0, 0.05, 4_000.0)
 
 
-def catalogue(category: Category, today: dt.date) -> list[Instrument]:
-    """The instruments listed in one category; option contracts expire after ``today``."""
+def default_instruments(category: Category, today: dt.date) -> list[Instrument]:
+    """Return the default instruments of a category; option contracts expire after ``today``."""
     if category == "option":
         return list(_option_contracts(today))
     rows = {"linear": LINEAR, "spot": SPOT, "inverse": INVERSE}[category]
@@ -259,23 +271,25 @@ def catalogue(category: Category, today: dt.date) -> list[Instrument]:
 
 def instrument_named(category: Category, symbol: str, today: dt.date) -> Instrument:
     """
-    The instrument called ``symbol``: from the catalogue, else with a price derived from its name.
+    Return a default instrument, or make one for any other symbol.
 
-    The derived price is that of the same coin where the catalogue knows it, and otherwise comes
-    from a hash of the name, so that it is the same in every run.
+    Its price is that of a default instrument on the same coin, or derived from a hash of the name,
+    so that it is the same in every run.
 
     Raises:
-        ValueError: If the name cannot be one of this category.
+        ValueError: If the category cannot have such a symbol.
     """
-    for listed in catalogue(category, today):
-        if listed.symbol == symbol:
-            return listed
+    for instrument in default_instruments(category, today):
+        if instrument.symbol == symbol:
+            return instrument
     if not SYMBOL_NAME.fullmatch(symbol):
-        raise ValueError(f"{symbol!r} is not a symbol; capital letters, digits, - . _ / are")
+        raise ValueError(
+            f"{symbol!r} is not a symbol; allowed: capital letters, digits and - . _ /"
+        )
     if category == "option":
         return _option_named(symbol, today)
     if OPTION_NAME.fullmatch(symbol):
-        raise ValueError(f"{symbol} is an option contract, not {category}")
+        raise ValueError(f"{symbol} is an option contract and not {category}")
     coins = {base_coin(row[0]): row[1] for row in (*SPOT, *LINEAR, *INVERSE)}
     price = coins.get(base_coin(symbol)) or _hashed_price(symbol)
     magnitude = math.floor(math.log10(price))
@@ -284,8 +298,29 @@ def instrument_named(category: Category, symbol: str, today: dt.date) -> Instrum
     return _instrument(category, symbol, price, tick, lot, MIDDLE)
 
 
+def make_instruments(
+    symbols: Mapping[Category, Iterable[str]], *, with_defaults: bool, today: dt.date
+) -> list[Instrument]:
+    """
+    Return the named instruments, and on request the default ones as well.
+
+    Raises:
+        ValueError: If a category cannot have a symbol.
+    """
+    instruments: dict[InstrumentKey, Instrument] = {}
+    categories: tuple[Category, ...] = ("spot", "linear", "inverse", "option")
+    for category in categories:
+        if with_defaults:
+            for instrument in default_instruments(category, today):
+                instruments[instrument.key] = instrument
+        for symbol in symbols.get(category, ()):
+            if (category, symbol) not in instruments:
+                instruments[category, symbol] = instrument_named(category, symbol, today)
+    return list(instruments.values())
+
+
 def categories_of(symbol: str) -> tuple[Category, ...]:
-    """The categories a bare symbol may belong to, judged by its form."""
+    """Return the categories that a symbol without a category may belong to, by its form."""
     if OPTION_NAME.fullmatch(symbol):
         return ("option",)
     if INVERSE_NAME.fullmatch(symbol):
@@ -326,7 +361,7 @@ def _hashed_price(symbol: str) -> float:
 
 
 def _option_contracts(today: dt.date) -> Iterable[Instrument]:
-    """A handful of strikes around the start price, for the next two Fridays and a month ahead."""
+    """Return seven strikes around the start price, for the next two Fridays and five weeks on."""
     friday = today + dt.timedelta(days=(4 - today.weekday()) % 7 or 7)
     expiries = [friday, friday + dt.timedelta(weeks=1), friday + dt.timedelta(weeks=5)]
     for base, price, step, _, _ in OPTION_BASES:
@@ -347,7 +382,7 @@ def _option_named(symbol: str, today: dt.date) -> Instrument:
         month = MONTHS.index(match["month"]) + 1
         expiry = dt.date(2000 + int(match["year"]), month, int(match["day"]))
     except ValueError as error:
-        raise ValueError(f"{symbol!r} has no such day: {error}") from error
+        raise ValueError(f"{symbol!r} names a day that does not exist") from error
     strike = float(match["strike"])
     if strike <= 0:
         raise ValueError(f"{symbol}: the strike must be above zero")
@@ -360,7 +395,7 @@ def _option_named(symbol: str, today: dt.date) -> Instrument:
 
 
 def option_price(spot: float, strike: float, years: float, *, is_call: bool) -> float:
-    """Black and Scholes 1973 without interest, at ``OPTION_VOLATILITY``, in quote currency."""
+    """Return the price by Black and Scholes (1973), without interest, in quote currency."""
     deviation = OPTION_VOLATILITY * math.sqrt(years)
     d1 = math.log(spot / strike) / deviation + deviation / 2
     call = spot * _normal(d1) - strike * _normal(d1 - deviation)

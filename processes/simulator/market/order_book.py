@@ -1,33 +1,36 @@
 """
-The exchange's own order book, and the window of it that one topic shows.
+The exchange's own order book, and the window of it that one topic publishes.
 
-``Ladder`` is one side, ``Book`` both, ``Window`` the top ``depth`` levels as the subscribers of
-one topic know them. Prices are ticks, sizes are lots. Pure: no time, no text, no sockets.
+``BookSide`` is one side, ``ExchangeBook`` both sides, and ``BookWindow`` the top ``depth`` levels
+as the subscribers of one topic know them. Prices are ticks, sizes are lots. Pure: no time, no text,
+no sockets.
 
-A ladder's *key* is the price in ticks on the ask side and its negative on the bid side, so that on
-both sides the best key is the smallest and everything is written once.
+The *key* of a level is its price in ticks on the ask side and the negative of it on the bid side.
+The best key is therefore the smallest on both sides, and one implementation serves both.
 """
 
 from bisect import bisect_left, bisect_right, insort
 
-Change = tuple[int, int]
-"""``(ticks, lots)`` of one level; zero lots when it is gone."""
+LevelChange = tuple[int, int]
+"""``(ticks, lots)`` of one level; zero lots if the level is gone."""
 
 
-class Ladder:
-    """One side of a book: resting lots by key, keys sorted best first."""
+class BookSide:
+    """One side of a book: resting lots by key, and the keys sorted best first."""
 
     __slots__ = ("keys", "lots", "sign", "watchers")
 
     def __init__(self, sign: int) -> None:
         self.sign = sign
+        """1 for asks, -1 for bids: a key times the sign is a price in ticks."""
         self.keys: list[int] = []
         self.lots: dict[int, int] = {}
         self.watchers: list[set[int]] = []
+        """Sets that collect the changed keys, one for every window."""
 
     @property
     def best(self) -> int | None:
-        """Best price in ticks, None when the side is empty."""
+        """Best price in ticks; None if the side is empty."""
         return self.keys[0] * self.sign if self.keys else None
 
     def put(self, key: int, lots: int) -> None:
@@ -41,34 +44,34 @@ class Ladder:
         for changed in self.watchers:
             changed.add(key)
 
-    def levels(self, depth: int) -> list[Change]:
-        """The best ``depth`` levels as ``(ticks, lots)``, best first."""
+    def levels(self, depth: int) -> list[LevelChange]:
+        """Return the best ``depth`` levels as ``(ticks, lots)``, best first."""
         return [(key * self.sign, self.lots[key]) for key in self.keys[:depth]]
 
 
-class Book:
+class ExchangeBook:
     """
-    Both sides, with the time and the sequence number of the last change.
+    Both sides of a book, with the time and the sequence number of its last change.
 
-    Whoever changes the sides calls ``stamp`` afterwards.
+    The caller changes the sides directly and then calls ``stamp``.
     """
 
     __slots__ = ("asks", "bids", "match_ts_ms", "sequence")
 
     def __init__(self, *, match_ts_ms: int, sequence: int) -> None:
-        self.bids = Ladder(-1)
-        self.asks = Ladder(1)
+        self.bids = BookSide(-1)
+        self.asks = BookSide(1)
         self.match_ts_ms = match_ts_ms
         self.sequence = sequence
 
     def stamp(self, match_ts_ms: int, sequence: int) -> None:
-        """Note when the matching engine last changed this book."""
+        """Record the time and sequence number of the last change."""
         self.match_ts_ms = match_ts_ms
         self.sequence = sequence
 
     def check(self) -> None:
         """
-        Verify what must always hold.
+        Verify the invariants of the book.
 
         Raises:
             AssertionError: If the book is crossed or locked, or a side is out of order.
@@ -82,36 +85,37 @@ class Book:
 
 class SideWindow:
     """
-    The top ``depth`` levels of one ladder as last published.
+    The top ``depth`` levels of one side as last published.
 
-    ``changes`` compares the ladder with that and costs O(levels changed), not O(depth): only keys
-    the ladder reported, and keys between the old and the new end of the window, can differ.
+    ``changes`` compares the side with them in O(levels changed), not O(depth): the only keys that
+    can differ are those that the side reported as changed, and those between the old and the new
+    end of the window.
     """
 
-    __slots__ = ("changed", "depth", "edge", "ladder", "published")
+    __slots__ = ("changed", "depth", "edge", "published", "side")
 
-    def __init__(self, ladder: Ladder, depth: int) -> None:
-        self.ladder = ladder
+    def __init__(self, side: BookSide, depth: int) -> None:
+        self.side = side
         self.depth = depth
         self.changed: set[int] = set()
-        ladder.watchers.append(self.changed)
+        side.watchers.append(self.changed)
         self.edge = self._edge()
-        self.published = {key: ladder.lots[key] for key in ladder.keys[:depth]}
+        self.published = {key: side.lots[key] for key in side.keys[:depth]}
 
     def close(self) -> None:
-        """Stop watching the ladder."""
-        self.ladder.watchers = [w for w in self.ladder.watchers if w is not self.changed]
+        """Stop watching the side."""
+        self.side.watchers = [w for w in self.side.watchers if w is not self.changed]
 
     def _edge(self) -> int | None:
-        """The last key of a full window, None while every level fits."""
-        keys = self.ladder.keys
+        """Return the last key of a full window; None while every level fits."""
+        keys = self.side.keys
         return keys[self.depth - 1] if len(keys) >= self.depth else None
 
-    def changes(self) -> list[Change]:
-        """What a subscriber must apply to be up to date, best price first; publishes it."""
+    def changes(self) -> list[LevelChange]:
+        """Return the changes since the last call, best price first, and mark them as published."""
         if not self.changed:
             return []
-        keys, lots, published = self.ladder.keys, self.ladder.lots, self.published
+        keys, lots, published = self.side.keys, self.side.lots, self.published
         old, new = self.edge, self._edge()
         candidates = self.changed
         if old != new:
@@ -122,7 +126,7 @@ class SideWindow:
         for key in sorted(candidates):
             now = lots.get(key, 0) if new is None or key <= new else 0
             if now != published.get(key, 0):
-                changes.append((key * self.ladder.sign, now))
+                changes.append((key * self.side.sign, now))
                 if now:
                     published[key] = now
                 else:
@@ -131,17 +135,17 @@ class SideWindow:
         self.changed.clear()
         return changes
 
-    def levels(self) -> list[Change]:
-        """The published levels, best first."""
-        return [(key * self.ladder.sign, self.published[key]) for key in sorted(self.published)]
+    def levels(self) -> list[LevelChange]:
+        """Return the published levels, best first."""
+        return [(key * self.side.sign, self.published[key]) for key in sorted(self.published)]
 
 
-class Window:
-    """Both sides of a book to one depth, as the subscribers of one topic know them."""
+class BookWindow:
+    """Both sides of a book down to one depth, as the subscribers of one topic know them."""
 
     __slots__ = ("asks", "bids")
 
-    def __init__(self, book: Book, depth: int) -> None:
+    def __init__(self, book: ExchangeBook, depth: int) -> None:
         self.bids = SideWindow(book.bids, depth)
         self.asks = SideWindow(book.asks, depth)
 
@@ -152,5 +156,5 @@ class Window:
 
     @property
     def is_touched(self) -> bool:
-        """Whether anything changed since the last ``changes``, perhaps outside the window."""
+        """True if the book has changed since the last ``changes``, also outside the window."""
         return bool(self.bids.changed or self.asks.changed)

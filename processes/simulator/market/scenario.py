@@ -1,39 +1,40 @@
 """
-A scripted market: timed actions on an otherwise quiet, deterministic book.
+A scenario: timed actions on an otherwise quiet, deterministic book.
 
-For tests that must know exactly what happens: walls are placed, fed, eaten and pulled at known
-times. A script is a file of JSON lines, one action a line; prices are in quote currency, sizes as
-the exchange writes them, ``at_ms`` counts from the first subscription of the symbol:
+For tests that need to know exactly what happens: walls are placed, refilled, eaten and pulled at
+known times. A scenario is a file of JSON lines, one action per line. Prices are in quote currency,
+sizes as the exchange writes them, and ``at_ms`` counts from the first subscription of the symbol:
 
     {"at_ms": 0, "symbol": "BTCUSDT", "do": "book", "mid": 50000, "levels": 100, "size": 1.0}
     {"at_ms": 500, "symbol": "BTCUSDT", "do": "place", "side": "ask", "price": 50001.0, "size": 20}
     {"at_ms": 900, "symbol": "BTCUSDT", "do": "eat", "side": "ask", "price": 50001.0, "trades": 4}
 
-``category`` is ``linear`` unless given. Actions of one symbol happen in the order of their times,
-equal times in the order of the file. Pure: no sockets, no clock.
+``category`` is ``linear`` by default. The actions of one symbol happen in the order of their times,
+at equal times in the order of the file. Pure apart from reading the file.
 
-    book    mid, levels=200, size=None, step_ticks=1, pulse_ms=0: replaces the whole book: levels
-            every ``step_ticks`` around ``mid``, all of one size (the median of the instrument by
-            default). With ``pulse_ms`` the second level of both sides changes by one lot and back
-            that often, so that messages flow while nothing happens.
-    place   side, price, size: a level of that size, whatever was there
-    feed    side, price, size: so much more at that level
-    pull    side, price, size=None: so much less without a trade, by default all of it
-    eat     side, price, size=None, trades=1: takers take so much of that level, by default all of
-            it, in ``trades`` equal orders of one match time; what rests at better prices goes first
-    set     side, price, size: as place; size 0 removes
-    trade   side (Buy or Sell, the taker's), size, price=None: a taker order, to a worst price
-    print   side, price, size, is_rpi=false, is_block=false: a trade that leaves the book alone
+    book    mid, levels=200, size=None, step_ticks=1, pulse_ms=0: replaces the whole book by levels
+            every ``step_ticks`` around ``mid``, all of one size (by default the instrument's
+            median). With ``pulse_ms`` the second level of both sides changes by one lot and back at
+            that interval, so that messages flow while nothing happens.
+    place   side, price, size: sets a level to that size
+    feed    side, price, size: adds that size to a level
+    pull    side, price, size=None: removes that size from a level without a trade (default: all)
+    eat     side, price, size=None, trades=1: takers trade that size of a level (default: all) in
+            ``trades`` equal orders with one match time, after the levels at better prices
+    set     side, price, size: like place; size 0 removes the level
+    trade   side (Buy or Sell, the taker's), size, price=None: a taker order, up to a worst price
+    print   side, price, size, is_rpi=false, is_block=false: a trade that does not change the book
 
-Two more concern the list of instruments (REST) and not the market, which goes on as it would; their
-``at_ms`` counts from the start of the server:
+Two more actions change the list of instruments (REST) and not the market. Their ``at_ms`` counts
+from the start of the server:
 
-    list    turnover=None: lists the symbol, which is not listed before the first such action, or
-            changes its turnover of 24 hours (quote currency; inverse: contracts)
-    delist  takes it off the list; who subscribes it hears nothing more
+    list    turnover=None: lists the symbol or changes its turnover of 24 hours (quote currency;
+            contracts on inverse). The symbol is not listed before the first such action.
+    delist  removes the symbol from the list; its subscribers receive nothing more
 """
 
 import math
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from random import Random
@@ -41,20 +42,24 @@ from typing import Literal
 
 import msgspec
 
-from bybit_pipeline.processes.simulator.market.instruments import DecimalStep, Instrument
-from bybit_pipeline.processes.simulator.market.order_book import Ladder
-from bybit_pipeline.processes.simulator.market.order_flow import InstrumentKey, Match, State
+from bybit_pipeline.processes.simulator.market.instruments import (
+    DecimalStep,
+    Instrument,
+    InstrumentKey,
+)
+from bybit_pipeline.processes.simulator.market.order_book import BookSide
+from bybit_pipeline.processes.simulator.market.order_flow import InstrumentState, Match
 from bybit_pipeline.shared.wire.messages import Category, Side
 
-BookSide = Literal["bid", "ask"]
+SideName = Literal["bid", "ask"]
 
 
-class ScriptError(ValueError):
-    """A script that cannot be read, or an action the market cannot perform."""
+class ScenarioError(ValueError):
+    """A scenario that cannot be read, or an action that the market cannot perform."""
 
 
 class Action(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="do"):
-    """What every action has."""
+    """The fields of every action."""
 
     symbol: str
     category: Category = "linear"
@@ -62,7 +67,7 @@ class Action(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     @property
     def key(self) -> InstrumentKey:
-        """The instrument it concerns."""
+        """Category and symbol of the instrument."""
         return (self.category, self.symbol)
 
 
@@ -76,53 +81,53 @@ class SetBook(Action, frozen=True, tag="book"):
     pulse_ms: int = 0
 
 
-class Place(Action, frozen=True, tag="place"):
-    """A level of that size."""
+class PlaceLevel(Action, frozen=True, tag="place"):
+    """Set a level to a size."""
 
-    side: BookSide
+    side: SideName
     price: float
     size: float
 
 
-class Set(Place, frozen=True, tag="set"):
-    """As ``place``."""
+class SetLevel(PlaceLevel, frozen=True, tag="set"):
+    """Like ``place``."""
 
 
-class Feed(Action, frozen=True, tag="feed"):
-    """So much more at a level."""
+class AddSize(Action, frozen=True, tag="feed"):
+    """Add to a level."""
 
-    side: BookSide
+    side: SideName
     price: float
     size: float
 
 
-class Pull(Action, frozen=True, tag="pull"):
-    """So much less at a level, by cancellation."""
+class PullSize(Action, frozen=True, tag="pull"):
+    """Reduce a level by cancellation."""
 
-    side: BookSide
+    side: SideName
     price: float
     size: float | None = None
 
 
-class Eat(Action, frozen=True, tag="eat"):
-    """So much less at a level, by trades."""
+class EatSize(Action, frozen=True, tag="eat"):
+    """Reduce a level by trades."""
 
-    side: BookSide
+    side: SideName
     price: float
     size: float | None = None
     trades: int = 1
 
 
-class Take(Action, frozen=True, tag="trade"):
-    """A taker order."""
+class TakerOrder(Action, frozen=True, tag="trade"):
+    """Send a taker order."""
 
     side: Side
     size: float
     price: float | None = None
 
 
-class Print(Action, frozen=True, tag="print"):
-    """A trade without an effect on the book."""
+class PrintTrade(Action, frozen=True, tag="print"):
+    """Print a trade that does not change the book."""
 
     side: Side
     price: float
@@ -131,29 +136,31 @@ class Print(Action, frozen=True, tag="print"):
     is_block: bool = False
 
 
-class List(Action, frozen=True, tag="list"):
-    """List an instrument, or change its turnover."""
+class ListInstrument(Action, frozen=True, tag="list"):
+    """List an instrument or change its turnover."""
 
     turnover: float | None = None
 
 
-class Delist(Action, frozen=True, tag="delist"):
-    """Take an instrument off the list."""
+class DelistInstrument(Action, frozen=True, tag="delist"):
+    """Remove an instrument from the list."""
 
 
-ListAction = List | Delist
-MarketAction = SetBook | Place | Set | Feed | Pull | Eat | Take | Print
+ListAction = ListInstrument | DelistInstrument
+MarketAction = (
+    SetBook | PlaceLevel | SetLevel | AddSize | PullSize | EatSize | TakerOrder | PrintTrade
+)
 AnyAction = MarketAction | ListAction
 
 _decoder: msgspec.json.Decoder[AnyAction] = msgspec.json.Decoder(AnyAction)
 
 
-def parse_script(text: str) -> list[AnyAction]:
+def parse_scenario(text: str) -> list[AnyAction]:
     """
-    The actions of a script, one a line; empty lines and lines that start with ``#`` are skipped.
+    Parse a scenario, one action per line; empty lines and lines that start with ``#`` are skipped.
 
     Raises:
-        ScriptError: With the number of the first line that is not an action.
+        ScenarioError: Names the first line that is not an action.
     """
     actions = []
     for number, line in enumerate(text.splitlines(), start=1):
@@ -161,37 +168,55 @@ def parse_script(text: str) -> list[AnyAction]:
             try:
                 actions.append(_decoder.decode(line))
             except msgspec.DecodeError as error:
-                raise ScriptError(f"script line {number}: {error}") from error
+                raise ScenarioError(f"scenario line {number}: {_explain(error)}") from error
     return actions
 
 
-def read_script(path: str | Path) -> list[AnyAction]:
+def _explain(error: msgspec.DecodeError) -> str:
+    """Return the reason of an error in our own words."""
+    text = str(error)
+    if not isinstance(error, msgspec.ValidationError):
+        return "not valid JSON"
+    if field := re.search(r"field `(.+?)`", text):
+        return f"unknown field {field[1]}" if "unknown" in text else f"{field[1]} is missing"
+    path = re.search(r"`\$\.(.+)`", text)
+    where = f"{path[1]}: " if path else ""
+    value = re.search(r"value ('.*?')", text)
+    return f"{where}{value[1]} is not allowed" if value else f"{where}a value of the wrong type"
+
+
+def read_scenario(path: str | Path) -> list[AnyAction]:
     """
-    The actions of a script file.
+    Read a scenario file.
 
     Raises:
-        ScriptError: If the file cannot be read or a line is not an action.
+        ScenarioError: If the file cannot be read or a line is not an action.
     """
     try:
-        return parse_script(Path(path).read_text("utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ScriptError(f"script {path}: {error}") from error
+        return parse_scenario(Path(path).read_text("utf-8"))
+    except UnicodeDecodeError as error:
+        raise ScenarioError(f"scenario {path}: not UTF-8 text") from error
+    except OSError as error:
+        raise ScenarioError(f"scenario {path}: {error.strerror}") from error
 
 
-class ScriptedFlow:
+class ScenarioFlow:
     """
-    One instrument that does what its script says and nothing else; a ``market.Flow``.
+    The order flow of one instrument that performs its scenario and nothing else.
 
     Raises:
-        ScriptError: At once for a price off the tick or a size off the lot, and when an action is
-            performed for one the book does not allow (a level that crosses the book).
+        ScenarioError: From the constructor for a price or size that is no multiple of tick or lot;
+            from ``step`` for an action that the book does not allow, such as a level that crosses
+            the book.
     """
 
     def __init__(
         self, instrument: Instrument, actions: Iterable[MarketAction], *, seed: int, now_ms: int
     ) -> None:
         self.instrument = instrument
-        self.state = State(instrument, Random(f"{seed}:{instrument.symbol}:script"), now_ms)
+        self.state = InstrumentState(
+            instrument, Random(f"{seed}:{instrument.symbol}:script"), now_ms
+        )
         self.next_ms = math.inf
         self._planned: list[tuple[float, MarketAction]] = []
         self._pulse_ms = 0
@@ -201,7 +226,7 @@ class ScriptedFlow:
         self.add(actions, now_ms)
 
     def add(self, actions: Iterable[MarketAction], now_ms: int) -> None:
-        """Plan more actions, their ``at_ms`` counting from ``now_ms``."""
+        """Plan more actions; their ``at_ms`` counts from ``now_ms``."""
         new = [(float(now_ms + action.at_ms), action) for action in actions]
         for _, action in new:
             self._check_grid(action)
@@ -209,10 +234,10 @@ class ScriptedFlow:
         self._plan()
 
     def resume(self, _now_ms: int, _activity: float, /) -> None:
-        """The script's time goes on while nobody looks; nothing is left out."""
+        """Do nothing: the scenario continues without subscribers, and nothing is left out."""
 
     def step(self, _activity: float, /) -> Match | None:
-        """Perform what is due next."""
+        """Perform the next action or pulse."""
         now_ms = int(self.next_ms)
         match = None
         if self._planned and self._planned[0][0] <= self._pulse_due:
@@ -230,26 +255,26 @@ class ScriptedFlow:
         match action:
             case SetBook():
                 self._set_book(action, now_ms)
-            case Eat():
+            case EatSize():
                 return self._eat(action, now_ms)
-            case Take():
-                return self.state.take(
+            case TakerOrder():
+                return self.state.match_order(
                     action.side,
                     self._lots(action.size),
                     now_ms,
                     limit=None if action.price is None else self._ticks(action.price),
                 )
-            case Print():
+            case PrintTrade():
                 return self._print(action, now_ms)
-            case Place():
+            case PlaceLevel():
                 self._put(action, self._lots(action.size), now_ms)
-            case Feed():
+            case AddSize():
                 self._put(action, self._resting(action) + self._lots(action.size), now_ms)
-            case Pull():
+            case PullSize():
                 resting = self._resting(action)
                 pulled = resting if action.size is None else self._lots(action.size)
                 if not 0 < pulled <= resting:
-                    raise ScriptError(f"{action}: only {resting} lots rest there")
+                    raise ScenarioError(f"{_name(action)}: the level has only {resting} lots")
                 self._put(action, resting - pulled, now_ms)
         return None
 
@@ -258,44 +283,44 @@ class ScriptedFlow:
     def _set_book(self, action: SetBook, now_ms: int) -> None:
         mid = self._ticks(action.mid)
         lots = self.instrument.median_lots if action.size is None else self._lots(action.size)
-        for ladder in (self.state.book.bids, self.state.book.asks):
-            for key in list(ladder.keys):
-                ladder.put(key, 0)
+        for book_side in (self.state.book.bids, self.state.book.asks):
+            for key in list(book_side.keys):
+                book_side.put(key, 0)
             for level in range(action.levels):
-                key = ladder.sign * mid + (level + (ladder.sign > 0)) * action.step_ticks
-                if ladder.sign > 0 or key < 0:
-                    ladder.put(key, lots)
+                key = book_side.sign * mid + (level + (book_side.sign > 0)) * action.step_ticks
+                if book_side.sign > 0 or key < 0:
+                    book_side.put(key, lots)
         self._pulse_ms = action.pulse_ms
         self._pulse_due = now_ms + action.pulse_ms if action.pulse_ms else math.inf
         self._is_pulse_high = False
         self.state.stamp(now_ms)
 
-    def _put(self, action: Place | Feed | Pull, lots: int, now_ms: int) -> None:
-        ladder, key = self._ladder(action.side), self._key(action)
+    def _put(self, action: PlaceLevel | AddSize | PullSize, lots: int, now_ms: int) -> None:
+        book_side, key = self._book_side(action.side), self._key(action)
         book = self.state.book
-        other = book.bids if ladder is book.asks else book.asks
+        other = book.bids if book_side is book.asks else book.asks
         if lots and other.keys and key + other.keys[0] <= 0:
-            raise ScriptError(f"{action}: would cross or lock the book")
-        ladder.put(key, lots)
+            raise ScenarioError(f"{_name(action)}: the level would cross or lock the book")
+        book_side.put(key, lots)
         self.state.stamp(now_ms)
 
-    def _eat(self, action: Eat, now_ms: int) -> Match | None:
+    def _eat(self, action: EatSize, now_ms: int) -> Match | None:
         resting = self._resting(action)
         lots = resting if action.size is None else self._lots(action.size)
         if not 0 < lots <= resting:
-            raise ScriptError(f"{action}: only {resting} lots rest there")
-        ladder, key = self._ladder(action.side), self._key(action)
+            raise ScenarioError(f"{_name(action)}: the level has only {resting} lots")
+        book_side, key = self._book_side(action.side), self._key(action)
         side: Side = "Buy" if action.side == "ask" else "Sell"
-        better = sum(ladder.lots[better] for better in ladder.keys if better < key)
-        matches = [self.state.take(side, better, now_ms)] if better else []
+        better = sum(book_side.lots[better] for better in book_side.keys if better < key)
+        matches = [self.state.match_order(side, better, now_ms)] if better else []
         matches += [
-            self.state.take(side, part, now_ms) for part in _equal_parts(lots, action.trades)
+            self.state.match_order(side, part, now_ms) for part in _equal_parts(lots, action.trades)
         ]
         fills = tuple(fill for match in matches if match for fill in match.fills)
         return Match(self.instrument, fills)
 
-    def _print(self, action: Print, now_ms: int) -> Match:
-        fill = self.state.fill(
+    def _print(self, action: PrintTrade, now_ms: int) -> Match:
+        fill = self.state.print_trade(
             action.side,
             self._ticks(action.price),
             self._lots(action.size),
@@ -308,23 +333,23 @@ class ScriptedFlow:
 
     def _pulse(self, now_ms: int) -> None:
         self._is_pulse_high = not self._is_pulse_high
-        for ladder in (self.state.book.bids, self.state.book.asks):
-            if len(ladder.keys) > 1:
-                key = ladder.keys[1]
-                ladder.put(key, max(1, ladder.lots[key] + (1 if self._is_pulse_high else -1)))
+        for book_side in (self.state.book.bids, self.state.book.asks):
+            if len(book_side.keys) > 1:
+                key = book_side.keys[1]
+                book_side.put(key, max(1, book_side.lots[key] + (1 if self._is_pulse_high else -1)))
         self._pulse_due += self._pulse_ms
         self.state.stamp(now_ms)
 
     # -- numbers ---------------------------------------------------------------------------------
 
-    def _ladder(self, side: BookSide) -> Ladder:
+    def _book_side(self, side: SideName) -> BookSide:
         return self.state.book.bids if side == "bid" else self.state.book.asks
 
-    def _key(self, action: Place | Feed | Pull | Eat) -> int:
-        return self._ticks(action.price) * self._ladder(action.side).sign
+    def _key(self, action: PlaceLevel | AddSize | PullSize | EatSize) -> int:
+        return self._ticks(action.price) * self._book_side(action.side).sign
 
-    def _resting(self, action: Feed | Pull | Eat) -> int:
-        return self._ladder(action.side).lots.get(self._key(action), 0)
+    def _resting(self, action: AddSize | PullSize | EatSize) -> int:
+        return self._book_side(action.side).lots.get(self._key(action), 0)
 
     def _ticks(self, price: float) -> int:
         return _steps(price, self.instrument.tick, "price")
@@ -333,7 +358,7 @@ class ScriptedFlow:
         return _steps(size, self.instrument.lot, "size")
 
     def _check_grid(self, action: MarketAction) -> None:
-        """A wrong number in a script is said when it is read, not when it is due."""
+        """Check prices and sizes now and not when the action is due."""
         price = getattr(action, "price", None)
         size = getattr(action, "size", None)
         if price is not None:
@@ -342,15 +367,20 @@ class ScriptedFlow:
             self._lots(size)
 
 
+def _name(action: MarketAction) -> str:
+    """Return a short name of an action, for errors."""
+    return f"{action.__struct_config__.tag} of {action.symbol} at {action.at_ms} ms"
+
+
 def _steps(value: float, step: DecimalStep, name: str) -> int:
     steps = value * step.per_unit
     if value < 0 or abs(steps - round(steps)) > 1e-6:
-        raise ScriptError(f"{name} {value} is not a multiple of {step.value}")
+        raise ScenarioError(f"{name} {value:g}: allowed: multiples of {step.value:g}")
     return round(steps)
 
 
 def _equal_parts(whole: int, parts: int) -> Iterator[int]:
-    """``whole`` in ``parts`` parts that differ by at most one; parts of zero are left out."""
+    """Split ``whole`` into parts that differ by at most one; parts of zero are left out."""
     for index in range(parts):
         part = whole * (index + 1) // parts - whole * index // parts
         if part:

@@ -1,40 +1,41 @@
 """
-The synthetic market as topics: snapshots, deltas with consecutive ``u``, trades, activity.
+The topics of the synthetic market: snapshots, deltas with consecutive ``u``, and trades.
 
-Decides when a topic pushes and what its message holds; ``frames`` writes the text, ``market`` makes
-the events. A book topic pushes at most once a push period and only when its window changed.
+Decides when a topic sends a message and what the message contains. ``order_flow`` makes the events
+and ``encoder`` writes the text. A book topic sends at most one message per push period, and only
+if its window has changed.
+
+Push periods are written here again on purpose: a mistake in ``shared/bybit.py`` must not be in the
+simulated exchange as well.
 """
 
-import datetime as dt
 import math
 from collections.abc import Iterable, Mapping
 from random import Random
 from typing import Final
 
-from bybit_pipeline.processes.simulator.feed import Listed, Outgoing, TopicKey
-from bybit_pipeline.processes.simulator.market.encoder import book_frame, trade_frames
+from bybit_pipeline.processes.simulator.feed import ListedInstrument, OutgoingMessage, TopicKey
+from bybit_pipeline.processes.simulator.market.encoder import encode_book, encode_trades
 from bybit_pipeline.processes.simulator.market.instruments import (
     Instrument,
-    base_coin,
-    catalogue,
-    daily_turnover,
-    instrument_named,
-)
-from bybit_pipeline.processes.simulator.market.order_book import Window
-from bybit_pipeline.processes.simulator.market.order_flow import (
     InstrumentKey,
-    Market,
+    base_coin,
+    daily_turnover,
+)
+from bybit_pipeline.processes.simulator.market.order_book import BookWindow
+from bybit_pipeline.processes.simulator.market.order_flow import (
+    InstrumentState,
     Match,
-    State,
+    SyntheticMarket,
     book_rate,
 )
 from bybit_pipeline.processes.simulator.market.scenario import (
     AnyAction,
-    Delist,
-    List,
+    DelistInstrument,
     ListAction,
+    ListInstrument,
     MarketAction,
-    ScriptedFlow,
+    ScenarioFlow,
 )
 from bybit_pipeline.shared.wire.messages import Category
 
@@ -45,24 +46,25 @@ PUSH_PERIOD_MS: Final[Mapping[str, Mapping[int, int]]] = {
     "option": {25: 20, 100: 100},
 }
 LEVEL_1_REPEAT_MS: Final = 3_000
+"""Interval at which the exchange repeats an unchanged best price."""
 TOUCH_SHARE: Final = 0.3
-"""Share of book events that change the best level, for the arithmetic of ``rate``."""
+"""Share of book events that change the best level; used to meet a requested rate."""
 ACTIVITY_BOUNDS: Final = (1e-4, 1e4)
 CATCH_UP_MAX_MS: Final = 1_000
-"""After a longer pause, as of a suspended machine, the market goes on without catching up."""
+"""After a longer pause, such as a suspended machine, the market skips the missed time."""
 
 
 class BookTopic:
-    """One ``orderbook`` topic: its window, its update id, when it may push."""
+    """One ``orderbook`` topic: its window, its update id and its next message."""
 
-    def __init__(self, topic: str, depth: int, state: State, update_id: int) -> None:
+    def __init__(self, topic: str, depth: int, state: InstrumentState, update_id: int) -> None:
         self.topic = topic
         self.depth = depth
         self.update_id = update_id
         self._state = state
         self._instrument = state.instrument
-        self.instrument: InstrumentKey = (state.instrument.category, state.instrument.symbol)
-        self._window = Window(state.book, depth)
+        self.instrument: InstrumentKey = state.instrument.key
+        self._window = BookWindow(state.book, depth)
         self._period_ms = PUSH_PERIOD_MS[state.instrument.category][depth]
         self._match_ts_ms = state.book.match_ts_ms
         self._sequence = state.book.sequence
@@ -73,11 +75,11 @@ class BookTopic:
         self._window.close()
 
     def snapshot(self, now_ms: int) -> bytes:
-        """The window as its subscribers know it, which the next delta continues."""
+        """Return the window as its subscribers know it; the next delta continues it."""
         return self._frame(now_ms, is_snapshot=True, bids=None, asks=None)
 
     def push(self, now_ms: int) -> bytes | None:
-        """The next message when one is due, else None."""
+        """Return the next message if one is due, else None."""
         since = now_ms - self._pushed_ms
         if since < self._period_ms:
             return None
@@ -86,25 +88,25 @@ class BookTopic:
             bids, asks = window.bids.changes(), window.asks.changes()
             if bids or asks:
                 self.update_id += 1
-                self._note(self._state.book.match_ts_ms, self._state.book.sequence, now_ms)
+                self._record(self._state.book.match_ts_ms, self._state.book.sequence, now_ms)
                 if self.depth == 1:
                     return self.snapshot(now_ms)
                 return self._frame(now_ms, is_snapshot=False, bids=bids, asks=asks)
         if self.depth == 1 and since >= LEVEL_1_REPEAT_MS:
-            self._note(now_ms, max(self._sequence + 1, self._state.book.sequence), now_ms)
+            self._record(now_ms, max(self._sequence + 1, self._state.book.sequence), now_ms)
             return self.snapshot(now_ms)
         return None
 
     def event_rate(self, activity: float) -> float:
-        """Events a second that change this window, at an activity."""
+        """Return the events per second that change this window, at an activity."""
         rate = book_rate(self._instrument, activity) + self._instrument.trade_rate * activity
         return rate * (TOUCH_SHARE if self.depth == 1 else 1.0)
 
     def start(self, now_ms: int) -> None:
-        """Somebody got the first snapshot at ``now_ms``."""
+        """Begin the first push period, after the first snapshot."""
         self._pushed_ms = now_ms
 
-    def _note(self, match_ts_ms: int, sequence: int, now_ms: int) -> None:
+    def _record(self, match_ts_ms: int, sequence: int, now_ms: int) -> None:
         self._match_ts_ms, self._sequence, self._pushed_ms = match_ts_ms, sequence, now_ms
 
     def _frame(
@@ -115,7 +117,7 @@ class BookTopic:
         bids: Iterable[tuple[int, int]] | None,
         asks: Iterable[tuple[int, int]] | None,
     ) -> bytes:
-        return book_frame(
+        return encode_book(
             self._instrument,
             self.topic,
             depth=self.depth,
@@ -131,14 +133,15 @@ class BookTopic:
 
 class SyntheticFeed:
     """
-    The topics of a synthetic market; a ``feed.Feed``.
+    The topics of a synthetic market; a ``MarketFeed``.
 
     Args:
-        instruments: What is listed.
-        seed: Same seed, same subscriptions at the same times: same messages.
-        rate: About so many messages a second over all subscribed topics; None for natural rates.
-        script: Actions for instruments that shall do only what the script says, and for the list
-            of instruments; one whose first action there lists it is not listed before.
+        instruments: The listed instruments.
+        seed: Random seed; the same seed and subscriptions give the same messages.
+        rate: Approximate messages per second over all subscribed topics; None for natural rates.
+        scenario: Actions of instruments that perform them and nothing else, and actions on the
+            list of instruments. An instrument whose first list action is ``list`` is not listed
+            before it.
     """
 
     is_elastic = False
@@ -149,47 +152,47 @@ class SyntheticFeed:
         *,
         seed: int = 1,
         rate: float | None = None,
-        script: Iterable[AnyAction] = (),
+        scenario: Iterable[AnyAction] = (),
     ) -> None:
-        self.market = Market(instruments, seed=seed)
+        self.market = SyntheticMarket(instruments, seed=seed)
         self._seed = seed
         self._rate = rate
         self._is_activity_stale = False
         self._polled_ms: int | None = None
-        self._script: dict[InstrumentKey, list[MarketAction]] = {}
-        self._scripted: dict[InstrumentKey, ScriptedFlow] = {}
+        self._actions: dict[InstrumentKey, list[MarketAction]] = {}
+        self._scenario_flows: dict[InstrumentKey, ScenarioFlow] = {}
         self._books: dict[TopicKey, BookTopic] = {}
         self._trades: dict[TopicKey, tuple[InstrumentKey, ...]] = {}
-        self._users: dict[InstrumentKey, int] = {}
+        self._topic_counts: dict[InstrumentKey, int] = {}
         self._update_ids: dict[TopicKey, int] = {}
         self._listed = {
             key: daily_turnover(instrument) for key, instrument in self.market.instruments.items()
         }
-        self._listings: list[tuple[float, ListAction]] = []
-        """What is listed and delisted when; before the first poll, when after it."""
-        for action in script:
-            if isinstance(action, List | Delist):
-                self._listings.append((action.at_ms, action))
+        self._list_actions: list[tuple[float, ListAction]] = []
+        """List actions by time: relative to the first poll before it, absolute after it."""
+        for action in scenario:
+            if isinstance(action, ListInstrument | DelistInstrument):
+                self._list_actions.append((action.at_ms, action))
             else:
-                self._script.setdefault(action.key, []).append(action)
-        self._listings.sort(key=lambda planned: planned[0])
-        first = {action.key: action for _, action in reversed(self._listings)}
+                self._actions.setdefault(action.key, []).append(action)
+        self._list_actions.sort(key=lambda planned: planned[0])
+        first = {action.key: action for _, action in reversed(self._list_actions)}
         for key, action in first.items():
-            if isinstance(action, List):
+            if isinstance(action, ListInstrument):
                 del self._listed[key]
-        for key in self._script:
-            self._scripted_flow(key, 0)  # a wrong number in the script is said now
+        for key in self._actions:
+            self._make_scenario_flow(key, 0)  # reports a wrong price or size now
 
-    # -- feed.Feed -------------------------------------------------------------------------------
+    # -- the market feed -------------------------------------------------------------------------
 
-    def listed(self, category: Category) -> list[Listed]:
-        """The list of a category, by symbol."""
+    def listed(self, category: Category) -> list[ListedInstrument]:
+        """Return the listed instruments of a category, ordered by symbol."""
         found = []
         for key, turnover in self._listed.items():
             if key[0] == category:
                 each = self.market.instruments[key]
                 found.append(
-                    Listed(
+                    ListedInstrument(
                         each.symbol,
                         each.base_coin,
                         turnover,
@@ -201,14 +204,14 @@ class SyntheticFeed:
         return sorted(found)
 
     def serves(self, key: TopicKey) -> bool:
-        """Whether the topic names a listed instrument and a depth its category has."""
+        """Return True if the topic names a listed instrument and a depth of its category."""
         return self._parse(key) is not None
 
     def join(self, key: TopicKey, now_ms: int) -> list[bytes]:
-        """A snapshot for books, nothing for trades."""
+        """Add a subscriber; return a snapshot for a book and nothing for trades."""
         parsed = self._parse(key)
         if parsed is None:
-            raise ValueError(f"no topic {key}")
+            raise ValueError(f"unknown topic {key}")
         depth, instruments = parsed
         if depth is None:
             if key not in self._trades:
@@ -228,7 +231,7 @@ class SyntheticFeed:
         return [self._books[key].snapshot(now_ms)]
 
     def leave(self, key: TopicKey) -> None:
-        """Let the topic and, when it was the last one, its instrument rest."""
+        """Stop a topic, and pause its instrument after its last topic."""
         book = self._books.pop(key, None)
         if book is not None:
             book.close()
@@ -238,12 +241,12 @@ class SyntheticFeed:
             self._close(instrument)
         self._is_activity_stale = True
 
-    def poll(self, now_ms: int) -> list[Outgoing]:
-        """The trades since the last poll, then the books that are due."""
+    def poll(self, now_ms: int) -> list[OutgoingMessage]:
+        """Return the trades since the last poll, then the book messages that are due."""
         if self._polled_ms is None:
-            self._listings = [(now_ms + at_ms, action) for at_ms, action in self._listings]
-        if self._listings:
-            self._perform_listings(now_ms)
+            self._list_actions = [(now_ms + at_ms, action) for at_ms, action in self._list_actions]
+        if self._list_actions:
+            self._perform_list_actions(now_ms)
         if self._is_activity_stale:
             self._set_activity()
         if self._polled_ms is not None and now_ms - self._polled_ms > CATCH_UP_MAX_MS:
@@ -254,53 +257,53 @@ class SyntheticFeed:
             key = self._trade_key(match)
             if key in self._trades:
                 outgoing += [
-                    Outgoing(key, payload) for payload in trade_frames(key[1], match, now_ms)
+                    OutgoingMessage(key, payload)
+                    for payload in encode_trades(key[1], match, now_ms)
                 ]
         for key, book in self._books.items():
             pushed = book.push(now_ms)
             if pushed is not None:
-                outgoing.append(Outgoing(key, pushed))
+                outgoing.append(OutgoingMessage(key, pushed))
         return outgoing
 
-    # -- the script ------------------------------------------------------------------------------
+    # -- the scenario ----------------------------------------------------------------------------
 
     def perform(self, actions: Iterable[AnyAction], now_ms: int) -> None:
         """
-        Plan more actions, their times counting from now, for instruments that have a script or
-        for the list of instruments.
+        Plan more actions; their times count from now.
 
         Raises:
-            KeyError: If the instrument has no script; give it an empty ``book`` action at start.
+            KeyError: If an instrument had no action at the start; give it a ``book`` action there.
         """
         for action in actions:
-            if isinstance(action, List | Delist):
-                self._listings.append((now_ms + action.at_ms, action))
-                self._listings.sort(key=lambda planned: planned[0])
+            if isinstance(action, ListInstrument | DelistInstrument):
+                self._list_actions.append((now_ms + action.at_ms, action))
+                self._list_actions.sort(key=lambda planned: planned[0])
                 continue
-            flow = self._scripted[action.key]
+            flow = self._scenario_flows[action.key]
             flow.add([action], now_ms)
             self.market.wake(action.key)
 
     # -- the list of instruments -----------------------------------------------------------------
 
     def list_instrument(self, instrument: Instrument, turnover: float | None = None) -> None:
-        """List one more instrument, or change the turnover of a listed one."""
-        key = (instrument.category, instrument.symbol)
+        """List an instrument, or change the turnover of a listed one."""
+        key = instrument.key
         self.market.instruments.setdefault(key, instrument)
         self._listed[key] = daily_turnover(instrument) if turnover is None else turnover
 
     def delist(self, key: InstrumentKey) -> None:
-        """Take an instrument off the list; its topics fall silent and are served no longer."""
+        """Remove an instrument from the list and stop its topics."""
         del self._listed[key]
         for topic in [topic for topic, book in self._books.items() if book.instrument == key]:
             self.leave(topic)
         self.leave((key[0], f"publicTrade.{key[1]}"))
         self.market.close(key)
 
-    def _perform_listings(self, now_ms: int) -> None:
-        while self._listings and self._listings[0][0] <= now_ms:
-            action = self._listings.pop(0)[1]
-            if isinstance(action, List):
+    def _perform_list_actions(self, now_ms: int) -> None:
+        while self._list_actions and self._list_actions[0][0] <= now_ms:
+            action = self._list_actions.pop(0)[1]
+            if isinstance(action, ListInstrument):
                 self.list_instrument(self.market.instruments[action.key], action.turnover)
             elif action.key in self._listed:
                 self.delist(action.key)
@@ -308,7 +311,7 @@ class SyntheticFeed:
     # -- inside ----------------------------------------------------------------------------------
 
     def _parse(self, key: TopicKey) -> tuple[int | None, tuple[InstrumentKey, ...]] | None:
-        """Depth (None for trades) and instruments of a topic, None when it is not served."""
+        """Return depth (None for trades) and instruments of a topic; None if it does not exist."""
         category, topic = key
         kind, _, rest = topic.partition(".")
         if kind == "orderbook":
@@ -335,31 +338,31 @@ class SyntheticFeed:
         name = instrument.base_coin if is_option else instrument.symbol
         return (instrument.category, f"publicTrade.{name}")
 
-    def _open(self, key: InstrumentKey, now_ms: int) -> State:
-        if key in self._script and key not in self._scripted:
-            self._scripted[key] = self._scripted_flow(key, now_ms)
-            self.market.use(key, self._scripted[key])
-        self._users[key] = self._users.get(key, 0) + 1
+    def _open(self, key: InstrumentKey, now_ms: int) -> InstrumentState:
+        if key in self._actions and key not in self._scenario_flows:
+            self._scenario_flows[key] = self._make_scenario_flow(key, now_ms)
+            self.market.use(key, self._scenario_flows[key])
+        self._topic_counts[key] = self._topic_counts.get(key, 0) + 1
         return self.market.open(key, now_ms)
 
-    def _scripted_flow(self, key: InstrumentKey, now_ms: int) -> ScriptedFlow:
-        return ScriptedFlow(
-            self.market.instruments[key], self._script[key], seed=self._seed, now_ms=now_ms
+    def _make_scenario_flow(self, key: InstrumentKey, now_ms: int) -> ScenarioFlow:
+        return ScenarioFlow(
+            self.market.instruments[key], self._actions[key], seed=self._seed, now_ms=now_ms
         )
 
     def _close(self, key: InstrumentKey) -> None:
-        self._users[key] -= 1
-        if not self._users[key]:
+        self._topic_counts[key] -= 1
+        if not self._topic_counts[key]:
             self.market.close(key)
 
     def _set_activity(self) -> None:
-        """Fit the activity to the rate after topics came or went."""
+        """Adjust the activity to the rate, after topics were added or removed."""
         self._is_activity_stale = False
         if self._rate is not None and (self._books or self._trades):
             self.market.set_activity(self._activity_for(self._rate))
 
     def _activity_for(self, rate: float) -> float:
-        """The activity at which the subscribed topics send ``rate`` messages a second."""
+        """Return the activity at which the subscribed topics send ``rate`` messages per second."""
         low, high = ACTIVITY_BOUNDS
         for _ in range(60):
             middle = math.sqrt(low * high)
@@ -371,9 +374,9 @@ class SyntheticFeed:
 
     def _expected_rate(self, activity: float) -> float:
         """
-        Messages a second of all subscribed topics at an activity.
+        Return the messages per second of all subscribed topics at an activity.
 
-        A book topic pushes when at least one of its Poisson events fell into the push period:
+        A book topic sends a message if at least one of its Poisson events fell into the period:
         ``(1 - exp(-rate * period)) / period``.
         """
         total = 0.0
@@ -385,24 +388,3 @@ class SyntheticFeed:
             for key in instruments:
                 total += self.market.instruments[key].trade_rate * activity
         return total
-
-
-def listing(
-    symbols: Mapping[Category, Iterable[str]], *, with_catalogue: bool, today: dt.date
-) -> list[Instrument]:
-    """
-    The instruments to list: those named, and the catalogue on request.
-
-    Raises:
-        ValueError: If a name cannot be one of its category.
-    """
-    instruments: dict[InstrumentKey, Instrument] = {}
-    categories: tuple[Category, ...] = ("spot", "linear", "inverse", "option")
-    for category in categories:
-        if with_catalogue:
-            for instrument in catalogue(category, today):
-                instruments[(category, instrument.symbol)] = instrument
-        for symbol in symbols.get(category, ()):
-            if (category, symbol) not in instruments:
-                instruments[(category, symbol)] = instrument_named(category, symbol, today)
-    return list(instruments.values())
