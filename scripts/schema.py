@@ -17,7 +17,6 @@ import msgspec
 
 from bybit_pipeline.shared.wire import metrics
 from bybit_pipeline.shared.wire.messages import BookMessage, LinkMessage, Trade, TradesMessage
-from bybit_pipeline.shared.wire.shapes import BOOK_MEASURES, WINDOW_MEASURES
 
 ROOT = Path(__file__).resolve().parents[1]
 SCHEMAS = ROOT / "docs" / "schema"
@@ -36,6 +35,7 @@ def schemas() -> dict[str, Schema]:
     made = {}
     for kind, type_ in metrics.KINDS.items():
         (root,), definitions = msgspec.json.schema_components([type_])
+        _require_defaults(definitions)
         _add_rules(definitions)
         made[f"{kind}.json"] = {
             "$schema": DIALECT,
@@ -48,6 +48,16 @@ def schemas() -> dict[str, Schema]:
 
 
 # -- what the types cannot say -----------------------------------------------------------------
+
+
+def _require_defaults(definitions: dict[str, Schema]) -> None:
+    """Require the fields with a default: the wire has them all, only ``UNSET`` is left out."""
+    for definition in definitions.values():
+        definition["description"] = _plain(definition["description"])
+        for name, field in definition.get("properties", {}).items():
+            if "default" in field:
+                del field["default"]
+                definition["required"].append(name)
 
 
 def _add_rules(definitions: dict[str, Schema]) -> None:
@@ -78,7 +88,14 @@ def _all(names: Any, schema: Schema) -> Schema:
 
 _LIVE: Schema = {"state": {"const": "live"}}
 _INPUT = ("match_ts_ms", "exchange_ts_ms", "recv_ts_ns")
-_NO_BOOK = {name: EMPTY if shape == [] else NULL for name, shape in BOOK_MEASURES.items()}
+_NO_BOOK = {
+    field.name: EMPTY if field.default == () else NULL
+    for field in msgspec.structs.fields(metrics.Orderbook)
+    if field.name not in (*metrics.MarketMetric.__struct_fields__, "state", "reason")
+}
+WINDOW_MEASURES = [
+    field.name for field in msgspec.structs.fields(metrics.Window) if field.default is None
+]
 _NEED_BOTH_SIDES = ("mid_price", "spread", "spread_bps", "weighted_mid", "depth", "impact")
 _AFTER_GAP = (
     "closed_ts_ns",
@@ -99,9 +116,8 @@ _RULES: dict[str, list[Schema]] = {
             },
             {
                 "reason": NOT_NULL,
-                **_all((*_INPUT, "update_id", "sequence"), NULL),
+                **_all(_INPUT, NULL),
                 **_NO_BOOK,
-                "densities": EMPTY,
             },
         ),
         _when(
@@ -154,14 +170,14 @@ _RULES: dict[str, list[Schema]] = {
             _LIVE, _all(("exchange_ts_ms", "recv_ts_ns"), NOT_NULL), {"event": {"const": "removed"}}
         )
     ],
-    "BookGap": [
+    "BookGapEvent": [
         _when({"event": {"const": "opened"}}, _all(_AFTER_GAP, NULL)),
         _when(
             {"closed_ts_ns": NOT_NULL},
             _all(("end_ms", "update_id_after", "duration_s"), NOT_NULL),
         ),
     ],
-    "TradesGap": [
+    "TradesGapEvent": [
         _when(
             {"event": {"const": "opened"}},
             _all(("end_ms", "duration_s", "sequence_after", "trade_id_after"), NULL),
@@ -197,7 +213,12 @@ def _market_bus() -> Schema:
 
 
 def _first_paragraph(text: str | None) -> str:
-    return " ".join((text or "").split("\n\n")[0].split()).replace("``", "`")
+    return _plain((text or "").split("\n\n")[0])
+
+
+def _plain(docstring: str) -> str:
+    """A docstring as one line of Markdown."""
+    return " ".join(docstring.split()).replace("``", "`")
 
 
 # -- tables ------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from bybit_pipeline.shared.bus.market import Received
 from bybit_pipeline.shared.runtime.clock import Clock
 from bybit_pipeline.shared.runtime.scheduling import PublishScheduler
 from bybit_pipeline.shared.runtime.telemetry import Samples, Telemetry
-from bybit_pipeline.shared.runtime.worker import Metric, Worker
+from bybit_pipeline.shared.runtime.worker import Worker
 from bybit_pipeline.shared.settings.specs import Assignment, OrderbookSpec
 from bybit_pipeline.shared.wire.messages import (
     SCHEMA_VERSION,
@@ -34,7 +34,7 @@ from bybit_pipeline.shared.wire.messages import (
     LinkMessage,
     TradesMessage,
 )
-from bybit_pipeline.shared.wire.metrics import Wall
+from bybit_pipeline.shared.wire.metrics import Metric, Wall
 from bybit_pipeline.shared.wire.topics import link_topic, market_topic, metric_topic
 
 log = structlog.get_logger()

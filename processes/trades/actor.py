@@ -10,20 +10,22 @@ from collections.abc import Iterable, Iterator, Sequence
 from operator import attrgetter
 from typing import Any, ClassVar
 
+import msgspec
 import structlog
 
 from bybit_pipeline.processes.trades.aggregator import TradesAggregator
-from bybit_pipeline.processes.trades.ledger import Gap, GapNote
-from bybit_pipeline.processes.trades.tape import Tape
+from bybit_pipeline.processes.trades.tape import GapNote, Tape
 from bybit_pipeline.shared.bus.market import Received
 from bybit_pipeline.shared.runtime.clock import Clock
 from bybit_pipeline.shared.runtime.scheduling import PublishScheduler
 from bybit_pipeline.shared.runtime.telemetry import Samples, Telemetry
-from bybit_pipeline.shared.runtime.worker import Metric, Worker
+from bybit_pipeline.shared.runtime.worker import Worker
 from bybit_pipeline.shared.settings.specs import Assignment, TradesSpec
-from bybit_pipeline.shared.wire.messages import SCHEMA_VERSION, Category, LinkMessage, TradesMessage
-from bybit_pipeline.shared.wire.shapes import no_trades, stale_head
+from bybit_pipeline.shared.wire.gaps import TradesGapEvent
+from bybit_pipeline.shared.wire.messages import Category, LinkMessage, TradesMessage
+from bybit_pipeline.shared.wire.metrics import Metric
 from bybit_pipeline.shared.wire.topics import link_topic, market_topic, metric_topic, topic_text
+from bybit_pipeline.shared.wire.trades import Trades, unobserved_window
 
 log = structlog.get_logger()
 
@@ -191,23 +193,24 @@ class TradesWorker(Worker):
         if source is None:
             return
         market.sequence += 1
-        head = stale_head(
-            "trades",
-            market.category,
-            market.symbol,
-            source=source,
-            process=self.process,
-            epoch=market.epoch,
-            seq=market.sequence,
-            publish_ts_ns=self.clock.time_ns(),
+        window = unobserved_window(
+            quantiles=settings.quantiles, with_volatility=settings.volatility
         )
-        fields = no_trades(
-            "unsubscribed",
-            windows=settings.windows,
-            quantiles=settings.quantiles,
-            with_volatility=settings.volatility,
+        yield Metric(
+            market.topic,
+            Trades(
+                category=market.category,
+                symbol=market.symbol,
+                source=source,
+                process=self.process,
+                epoch=market.epoch,
+                seq=market.sequence,
+                publish_ts_ns=self.clock.time_ns(),
+                state="stale",
+                reason="unsubscribed",
+                windows=dict.fromkeys(settings.windows, window),
+            ),
         )
-        yield Metric(market.topic, head | fields)
         notes = self.aggregator.end(market.symbol, market.category, our_ns=self._steady_ns())
         for note in notes:
             yield self._gap_metric(market, note, self.clock.time_ns())
@@ -265,7 +268,7 @@ class TradesWorker(Worker):
 
     def gap_rows(self) -> list[dict[str, Any]]:
         """The gap ledger as it is listed for people."""
-        return [_gap_fields(gap) for gap in self.aggregator.gaps()]
+        return [msgspec.to_builtins(gap) for gap in self.aggregator.gaps()]
 
     def _tell(self, notes: Sequence[GapNote]) -> Iterator[Metric]:
         """
@@ -320,44 +323,44 @@ class TradesWorker(Worker):
             return
         if tape is not market.tape:
             self._start_generation(market, tape)
-        fields = self.aggregator.metrics(tape, self._handled_ns())
         market.sequence += 1
+        trades = self.aggregator.metric(
+            tape,
+            self._handled_ns(),
+            source=tape.source,
+            process=self.process,
+            epoch=market.epoch,
+            seq=market.sequence,
+            publish_ts_ns=now_ns,
+        )
         market.published_state = _state(tape)
         if market.is_dirty:
             market.is_dirty = False
             if tape.recv_ts_ns is not None:
                 self._metric_latency.observe((now_ns - tape.recv_ts_ns) / 1e9)
-        self._set_gauges(market, tape, fields)
+        self._set_gauges(market, tape, trades)
         self._published.value += 1
-        head = self._head(market, "trades", market.sequence, now_ns)
-        yield Metric(market.topic, head | fields)
+        yield Metric(market.topic, trades)
 
     def _gap_metric(self, market: Market, note: GapNote, now_ns: int) -> Metric:
         tape = market.tape
+        assert tape.source is not None, "a gap opens after the first message"
         market.gap_sequence += 1
         self._gaps_published.value += 1
-        payload = self._head(market, "gap", market.gap_sequence, now_ns) | {
-            "source": tape.source,
-            "state": tape.state(self._steady_ns()),
-            "match_ts_ms": tape.last_trade.match_ts_ms if tape.last_trade else None,
-            "exchange_ts_ms": tape.exchange_ts_ms,
-            "recv_ts_ns": tape.recv_ts_ns,
-            "event": note.event,
-            **_gap_fields(note.gap),
-        }
-        return Metric(market.gap_topic, payload)
-
-    def _head(self, market: Market, kind: str, sequence: int, now_ns: int) -> dict[str, Any]:
-        return {
-            "v": SCHEMA_VERSION,
-            "kind": kind,
-            "category": market.category,
-            "symbol": market.symbol,
-            "process": self.process,
-            "epoch": market.epoch,
-            "seq": sequence,
-            "publish_ts_ns": now_ns,
-        }
+        event = TradesGapEvent(
+            source=tape.source,
+            process=self.process,
+            epoch=market.epoch,
+            seq=market.gap_sequence,
+            match_ts_ms=tape.last_trade.match_ts_ms if tape.last_trade else None,
+            exchange_ts_ms=tape.exchange_ts_ms,
+            recv_ts_ns=tape.recv_ts_ns,
+            publish_ts_ns=now_ns,
+            state=tape.state(self._steady_ns()),
+            event=note.event,
+            **msgspec.structs.asdict(note.gap),
+        )
+        return Metric(market.gap_topic, event)
 
     def _start_generation(self, market: Market, tape: Tape) -> None:
         """The tape was replaced: nothing of what was published before goes on."""
@@ -444,13 +447,13 @@ class TradesWorker(Worker):
                 lambda: self._gauge_samples(2),
             )
 
-    def _set_gauges(self, market: Market, tape: Tape, fields: dict[str, Any]) -> None:
+    def _set_gauges(self, market: Market, tape: Tape, trades: Trades) -> None:
         untrusted_s = market.untrusted_before_s + tape.untrusted_s()
         self._untrusted[market.category, market.symbol, "trades"] = untrusted_s
         if self.spec.per_symbol:
-            for name, window in fields["windows"].items():
+            for name, window in trades.windows.items():
                 key = (market.category, market.symbol, name)
-                self._gauges[key] = (window["tpm"], window["vol_delta"], window["coverage_s"])
+                self._gauges[key] = (window.tpm, window.vol_delta, window.coverage_s)
 
     def _gauge_samples(self, index: int) -> Samples:
         """One of the gauges of every window that has numbers; read by the exporter."""
@@ -463,12 +466,6 @@ class TradesWorker(Worker):
 def _state(tape: Tape) -> tuple[str, str | None]:
     """What a subscriber is told at once when it changes; coverage grows in between."""
     return ("stale" if tape.is_stale else "observed", tape.source)
-
-
-def _gap_fields(gap: Gap) -> dict[str, Any]:
-    """A gap as it is published and listed."""
-    duration_s = None if gap.end_ms is None else (gap.end_ms - gap.start_ms) / 1_000
-    return {"stream": "trades", **gap._asdict(), "duration_s": duration_s}
 
 
 def _log_gaps(notes: Sequence[GapNote]) -> None:

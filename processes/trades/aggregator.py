@@ -5,23 +5,22 @@ Decides which tape a message belongs to, which of them an event of a link concer
 reads as a metric. Reads no clock and touches no socket.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 from weakref import WeakValueDictionary
 
-from bybit_pipeline.processes.trades.ledger import Gap, GapLedger, GapNote
 from bybit_pipeline.processes.trades.tape import (
     TPS_WINDOW_MS,
+    GapNote,
     Session,
     Tape,
-    TapeReason,
     TradeCounts,
 )
-from bybit_pipeline.processes.trades.window import DEFAULT_MAX_TRADES, WindowMeasures
+from bybit_pipeline.processes.trades.window import DEFAULT_MAX_TRADES
 from bybit_pipeline.shared.settings.config import TradesConfig, window_seconds
+from bybit_pipeline.shared.wire.gaps import GapLedger, TradesGap
 from bybit_pipeline.shared.wire.messages import Category, LinkMessage, Source, Trade, TradesMessage
-from bybit_pipeline.shared.wire.shapes import WINDOW_MEASURES
 from bybit_pipeline.shared.wire.topics import Topic, parse_topic
+from bybit_pipeline.shared.wire.trades import Trades, TradesReason, Window, unobserved_window
 
 DEFAULTS = TradesConfig()
 
@@ -59,11 +58,11 @@ class TradesAggregator:
         self.source_changes = 0
         """How often a tape was replaced because its source or the exchange's time changed."""
         self._windows_ms = {name: window_seconds(name) * 1_000 for name in windows}
-        self._quantiles = tuple(quantiles)
-        self._quantile_names = tuple(map(str, quantiles))
+        self._quantiles = {str(quantile): quantile for quantile in quantiles}
         self._volatility = volatility
+        self._unobserved = unobserved_window(quantiles=quantiles, with_volatility=volatility)
         self._max_trades = max_trades
-        self._ledger = GapLedger()
+        self._ledger = GapLedger(TradesGap)
         self._tapes: dict[Key, Tape] = {}
         self._connectors: dict[Key, str] = {}
         self._sources: dict[str, Source] = {}
@@ -101,7 +100,7 @@ class TradesAggregator:
         """Every tape, in the order of subscription."""
         return list(self._tapes.values())
 
-    def gaps(self) -> list[Gap]:
+    def gaps(self) -> list[TradesGap]:
         """The gap ledger, oldest first."""
         return self._ledger.gaps()
 
@@ -221,8 +220,7 @@ class TradesAggregator:
         self, symbol: str, window: str = "60s", *, category: Category = "linear"
     ) -> float | None:
         """Trades a minute."""
-        measures = self._measures(symbol, window, category)
-        return None if measures is None else measures.tpm
+        return self._measures(symbol, window, category).tpm
 
     def get_tps(self, symbol: str, *, category: Category = "linear") -> float | None:
         """Trades a second, over 10 seconds."""
@@ -233,65 +231,82 @@ class TradesAggregator:
         self, symbol: str, window: str = "60s", *, category: Category = "linear"
     ) -> float | None:
         """Bought minus sold size."""
-        measures = self._measures(symbol, window, category)
-        return None if measures is None else measures.vol_delta
+        return self._measures(symbol, window, category).vol_delta
 
     def get_buy_sell_ratio(
         self, symbol: str, window: str = "60s", *, category: Category = "linear"
     ) -> float | None:
         """Bought over sold size; None without sells."""
-        measures = self._measures(symbol, window, category)
-        return None if measures is None else measures.buy_sell_ratio
+        return self._measures(symbol, window, category).buy_sell_ratio
 
-    def metrics(self, tape: Tape, now_ns: int) -> dict[str, Any]:
+    def metric(
+        self,
+        tape: Tape,
+        our_ns: int,
+        *,
+        source: Source,
+        process: str,
+        epoch: str,
+        seq: int,
+        publish_ts_ns: int,
+    ) -> Trades:
         """
-        The fields of ``trades.CATEGORY.SYMBOL`` that follow from its trades (contract section 3).
+        The ``trades.*`` record of a tape.
 
-        Moves the tape's time on to where our clock shows ``now_ns``; ``as_of_ms`` is the exchange's
-        time then, at which every window ends. A window of which nothing
-        was observed has null for every number but ``coverage_s``.
+        Moves the exchange's time of the tape on to where it is when our clock shows ``our_ns``.
+
+        Args:
+            tape: The trades of one market.
+            our_ns: The time of our clock at which the windows end.
+            source, process, epoch, seq, publish_ts_ns: Copied into the record.
         """
-        tape.advance(now_ns)
-        state = tape.state(now_ns)
-        last = tape.last_trade
-        return {
-            "source": tape.source,
-            "state": state,
-            "reason": None if state == "live" else tape.reason,
-            "match_ts_ms": last.match_ts_ms if last else None,
-            "exchange_ts_ms": tape.exchange_ts_ms,
-            "recv_ts_ns": tape.recv_ts_ns,
-            "as_of_ms": tape.windows.now_ms,
-            "last_price": last.price if last else None,
-            "last_size": last.size if last else None,
-            "last_side": last.side if last else None,
-            "last_trade_id": last.trade_id if last else None,
-            "trades_total": tape.windows.trades_total,
-            "cvd": tape.windows.cvd,
-            "untrusted_s": tape.untrusted_s(),
-            "tps": _tps(tape, now_ns),
-            "windows": {
-                name: self._window_fields(tape, window_ms, now_ns)
+        tape.advance(our_ns)
+        state, last, windows = tape.state(our_ns), tape.last_trade, tape.windows
+        return Trades(
+            category=tape.category,
+            symbol=tape.symbol,
+            source=source,
+            process=process,
+            epoch=epoch,
+            seq=seq,
+            match_ts_ms=last.match_ts_ms if last else None,
+            exchange_ts_ms=tape.exchange_ts_ms,
+            recv_ts_ns=tape.recv_ts_ns,
+            publish_ts_ns=publish_ts_ns,
+            state=state,
+            reason=None if state == "live" else tape.reason,
+            as_of_ms=windows.now_ms,
+            last_price=last.price if last else None,
+            last_size=last.size if last else None,
+            last_side=last.side if last else None,
+            last_trade_id=last.trade_id if last else None,
+            trades_total=windows.trades_total,
+            cvd=windows.cvd,
+            untrusted_s=tape.untrusted_s(),
+            tps=_tps(tape, our_ns),
+            windows={
+                name: self._window(tape, window_ms, our_ns)
                 for name, window_ms in self._windows_ms.items()
             },
-        }
+        )
 
-    def _window_fields(self, tape: Tape, window_ms: int, now_ns: int) -> Mapping[str, Any]:
-        measures = _measures(tape, window_ms, now_ns)
-        fields: dict[str, Any] = dict(WINDOW_MEASURES) if measures is None else measures._asdict()
-        fields["coverage_s"] = tape.covered_ms(window_ms, now_ns) / 1_000
-        if self._volatility:
-            fields["realised_volatility"] = tape.windows.realised_volatility(window_ms)
-        if self._quantiles:
-            sizes = tape.windows.size_quantiles(window_ms, self._quantiles)
-            fields["size_quantiles"] = dict(
-                zip(self._quantile_names, sizes or (None,) * len(self._quantiles), strict=True)
-            )
-        return fields
+    def _window(self, tape: Tape, window_ms: int, our_ns: int | None = None) -> Window:
+        """A window of a tape, without numbers if it was not observed and holds no trade."""
+        covered_ms = tape.covered_ms(window_ms, our_ns)
+        if not covered_ms and not tape.windows.count(window_ms):
+            return self._unobserved
+        return tape.windows.measures(
+            window_ms,
+            coverage_s=covered_ms / 1_000,
+            with_volatility=self._volatility,
+            quantiles=self._quantiles,
+        )
 
-    def _measures(self, symbol: str, window: str, category: Category) -> WindowMeasures | None:
+    def _measures(self, symbol: str, window: str, category: Category) -> Window:
         tape, window_ms = self._tapes.get((category, symbol)), self._windows_ms.get(window)
-        return None if tape is None or window_ms is None else _measures(tape, window_ms)
+        if tape is None or window_ms is None:
+            return self._unobserved
+        return self._window(tape, window_ms)
 
     # -- tapes and sessions ----------------------------------------------------------------------
 
@@ -334,7 +349,7 @@ class TradesAggregator:
                 self._replace(tape, "bad_time").source = tape.source
         return notes
 
-    def _replace(self, tape: Tape, reason: TapeReason) -> Tape:
+    def _replace(self, tape: Tape, reason: TradesReason) -> Tape:
         self.source_changes += 1
         successor = self._tapes[tape.category, tape.symbol] = tape.successor(reason)
         return successor
@@ -353,12 +368,6 @@ class TradesAggregator:
                 tape = self._tapes.get((topic.category, topic.symbol))
                 if tape is not None:
                     yield tape
-
-
-def _measures(tape: Tape, window_ms: int, now_ns: int | None = None) -> WindowMeasures | None:
-    """The measures of a window; None when none of it was observed and it holds no trade."""
-    measures = tape.windows.measures(window_ms)
-    return measures if measures.trades or tape.covered_ms(window_ms, now_ns) else None
 
 
 def _tps(tape: Tape, now_ns: int | None = None) -> float | None:

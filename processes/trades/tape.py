@@ -8,17 +8,22 @@ clock that does not step.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import NamedTuple
+
+from msgspec.structs import replace
 
 from bybit_pipeline.processes.trades.coverage import Coverage
 from bybit_pipeline.processes.trades.dedup import RecentIds
 from bybit_pipeline.processes.trades.fixed_point import PLAUSIBLE_MAX, PLAUSIBLE_MIN, is_plausible
-from bybit_pipeline.processes.trades.ledger import Gap, GapEvent, GapLedger, GapNote, GapReason
 from bybit_pipeline.processes.trades.window import TradeWindows
+from bybit_pipeline.shared.wire.gaps import (
+    GapLedger,
+    TradesGap,
+    TradesGapEventName,
+    TradesGapReason,
+)
 from bybit_pipeline.shared.wire.messages import Category, Source, Trade, TradesMessage
-
-TapeState = Literal["live", "warming", "stale"]
-TapeReason = GapReason | Literal["starting", "source_change", "overflow"]
+from bybit_pipeline.shared.wire.trades import TradesReason, TradesState
 
 TPS_WINDOW_MS = 10_000
 """``tps`` counts over this window, configured or not."""
@@ -42,6 +47,14 @@ class TradeCounts:
     duplicates: int = 0
     invalid: int = 0
     """With a price or size of no believable magnitude; left out."""
+
+
+class GapNote(NamedTuple):
+    """An event in the life of a gap, and the ``generation`` of the tape whose gap it is."""
+
+    event: TradesGapEventName
+    gap: TradesGap
+    generation: int
 
 
 class ExchangeClock:
@@ -134,16 +147,16 @@ class Tape:
         *,
         windows_ms: Sequence[int],
         max_trades: int,
-        ledger: GapLedger,
+        ledger: GapLedger[TradesGap],
         counts: TradeCounts,
         generation: int = 0,
-        reason: TapeReason = "starting",
+        reason: TradesReason = "starting",
     ) -> None:
         self.category: Category = category
         self.symbol = symbol
         self.source: Source | None = None
         self.generation = generation
-        self.reason: TapeReason = reason
+        self.reason: TradesReason = reason
         self.longest_ms = max(*windows_ms, TPS_WINDOW_MS)
         self._max_trades = max_trades
         retention_ms = self.longest_ms
@@ -162,10 +175,10 @@ class Tape:
         """Observed since this time of ours, while the exchange's time is still unknown."""
         self._ledger = ledger
         self._counts = counts
-        self._gap: Gap | None = None
+        self._gap: TradesGap | None = None
         """The latest gap, until the first trade after it is known."""
 
-    def successor(self, reason: TapeReason) -> "Tape":
+    def successor(self, reason: TradesReason) -> "Tape":
         """An empty tape of the same symbol, for which nothing counts that was told before."""
         return Tape(
             self.category,
@@ -212,7 +225,7 @@ class Tape:
 
     # -- state -----------------------------------------------------------------------------------
 
-    def state(self, now_ns: int | None = None) -> TapeState:
+    def state(self, now_ns: int | None = None) -> TradesState:
         """
         ``stale`` while trades are being missed, ``live`` once the longest window is covered, and
         that of ``tps``.
@@ -263,7 +276,7 @@ class Tape:
         else:
             yield from self._observe_from(at_ms)
 
-    def interrupt(self, reason: GapReason) -> Iterator[GapNote]:
+    def interrupt(self, reason: TradesGapReason) -> Iterator[GapNote]:
         """
         Trades are missed from now on, and may have been since the connection's last message.
 
@@ -275,7 +288,7 @@ class Tape:
         if self.session is not None and self.coverage.is_observing:
             yield self._open_gap(reason, self.session.last_message_ms)
 
-    def miss(self, reason: GapReason) -> Iterator[GapNote]:
+    def miss(self, reason: TradesGapReason) -> Iterator[GapNote]:
         """A message that cannot be used: what was traded since the one before is missing."""
         self.is_stale = True
         self.reason = reason
@@ -300,7 +313,7 @@ class Tape:
             if true_ms is not None and true_ms >= gap.start_ms:
                 end_ms = true_ms
             self.coverage.resume(end_ms)
-            gap = gap._replace(end_ms=end_ms)
+            gap = _closed(gap, end_ms)
             self._ledger.put(gap)
             yield GapNote("closed", gap, self.generation)
 
@@ -310,7 +323,7 @@ class Tape:
         self.coverage.resume(at_ms)
         gap = self._gap
         if gap is not None and gap.end_ms is None:
-            yield self._note("closed", _with_first(gap, first)._replace(end_ms=at_ms))
+            yield self._note("closed", _closed(_with_first(gap, first), at_ms))
             if first is not None:
                 self._gap = None
 
@@ -412,7 +425,7 @@ class Tape:
         return self.last_trade.match_ts_ms if self.last_trade else self.exchange_ts_ms
 
     def _open_gap(
-        self, reason: GapReason, since_ms: int | None, *, may_reach_back: bool = False
+        self, reason: TradesGapReason, since_ms: int | None, *, may_reach_back: bool = False
     ) -> GapNote:
         """
         Trades are missing from now on.
@@ -426,7 +439,7 @@ class Tape:
         if may_reach_back and since_ms is not None:
             start_ms = self.coverage.reach_back(since_ms)
         last = self.last_trade
-        gap = Gap(
+        gap = TradesGap(
             gap_id=self._ledger.new_id(),
             category=self.category,
             symbol=self.symbol,
@@ -437,14 +450,18 @@ class Tape:
         )
         return self._note("opened", gap)
 
-    def _note(self, event: GapEvent, gap: Gap) -> GapNote:
+    def _note(self, event: TradesGapEventName, gap: TradesGap) -> GapNote:
         self._gap = gap
         self._ledger.put(gap)
         return GapNote(event, gap, self.generation)
 
 
-def _with_first(gap: Gap, first: Trade | None) -> Gap:
+def _closed(gap: TradesGap, end_ms: int) -> TradesGap:
+    return replace(gap, end_ms=end_ms, duration_s=(end_ms - gap.start_ms) / 1_000)
+
+
+def _with_first(gap: TradesGap, first: Trade | None) -> TradesGap:
     """The gap with the first trade after it."""
     if first is None:
         return gap
-    return gap._replace(sequence_after=first.sequence, trade_id_after=first.trade_id)
+    return replace(gap, sequence_after=first.sequence, trade_id_after=first.trade_id)

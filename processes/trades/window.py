@@ -15,8 +15,9 @@ takes some 100, as sums of coin need more than 64 bits.
 
 from array import array
 from bisect import bisect_right
-from collections.abc import MutableSequence, Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, MutableSequence, Sequence
+
+from msgspec import UNSET
 
 from bybit_pipeline.processes.trades.fixed_point import (
     PLAUSIBLE_MAX,
@@ -25,6 +26,7 @@ from bybit_pipeline.processes.trades.fixed_point import (
 )
 from bybit_pipeline.processes.trades.rolling_quantiles import RollingQuantiles
 from bybit_pipeline.processes.trades.volatility import PriceSamples
+from bybit_pipeline.shared.wire.trades import Window
 
 DEFAULT_MAX_TRADES = 200_000
 """666 trades a second over five minutes: some 20 MB for a symbol, and 30 for the ids."""
@@ -41,41 +43,10 @@ _COIN_BITS = 192
 plausible quotient still has more digits than a float."""
 
 _NEVER_MS = -(1 << 62)
+_NO_QUANTILES: Mapping[str, float] = {}
 
 Totals = MutableSequence[int]
 """A column of running totals: an array of 64 bits, or a list when they do not fit."""
-
-
-class WindowMeasures(NamedTuple):
-    """
-    What the trades of one window say; each number is the float nearest to the exact result.
-
-    Sizes and volumes are in Bybit's unit of size, prices and ``turnover`` in quote currency.
-    """
-
-    trades: int
-    tpm: float
-    """Trades a minute: ``trades * 60 / W``."""
-    tps: float
-    """Trades a second: ``trades / W``."""
-    volume: float
-    buy_volume: float
-    sell_volume: float
-    vol_delta: float
-    """``buy_volume - sell_volume``."""
-    buy_sell_ratio: float | None
-    """``buy_volume / sell_volume``; None without sells."""
-    buy_share: float | None
-    """``buy_volume / volume`` in [0, 1]; None without trades."""
-    turnover: float
-    """``sum(price * size)``; on inverse ``sum(size)``, a contract being 1 USD."""
-    vwap: float | None
-    """``turnover / volume``; on inverse ``sum(size) / sum(size / price)``, the price at which the
-    same contracts would have changed the same amount of coin. None without trades. A quotient has
-    no last digit, so on inverse one exactly between two floats, which takes a price above 2^53, may
-    go to the one that is not even."""
-    high: float | None
-    low: float | None
 
 
 class TradeWindows:
@@ -195,15 +166,48 @@ class TradeWindows:
         """Number of trades in the last ``window_ms``, at most the retention. O(log n)."""
         return len(self._ts) - self._window(window_ms)[1]
 
-    def measures(self, window_ms: int) -> WindowMeasures:
-        """Measures of the last ``window_ms``, at most the retention. O(log n)."""
+    def measures(
+        self,
+        window_ms: int,
+        *,
+        coverage_s: float = 0.0,
+        with_volatility: bool = False,
+        quantiles: Mapping[str, float] = _NO_QUANTILES,
+    ) -> Window:
+        """
+        Measures of the last ``window_ms``; each number is the float nearest to the exact result.
+
+        O(log n) for the sums; see ``realised_volatility`` and ``size_quantiles`` for the others.
+
+        On inverse a VWAP is a quotient, which has no last digit: one exactly between two floats,
+        which takes a price above 2^53, may become the one that is not even.
+
+        Args:
+            window_ms: Length of the window, at most the retention.
+            coverage_s: How much of the window was observed; only copied into the result.
+            with_volatility: Also measure ``realised_volatility``.
+            quantiles: Probabilities of the size quantiles, by their name in the result.
+        """
         self._note_extremes()
         self._evict()
         start_ms, first = self._window(window_ms)
         trades = len(self._ts) - first
-        rates = (trades, trades * 60_000 / window_ms, trades * 1_000 / window_ms)
+        volatility = self.realised_volatility(window_ms) if with_volatility else UNSET
+        sizes = self._named_quantiles(window_ms, quantiles) if quantiles else UNSET
         if not trades:
-            return WindowMeasures(*rates, 0.0, 0.0, 0.0, 0.0, None, None, 0.0, None, None, None)
+            return Window(
+                trades=0,
+                tpm=0.0,
+                tps=0.0,
+                volume=0.0,
+                buy_volume=0.0,
+                sell_volume=0.0,
+                vol_delta=0.0,
+                turnover=0.0,
+                coverage_s=coverage_s,
+                realised_volatility=volatility,
+                size_quantiles=sizes,
+            )
         bought = self._total_bought - self._bought[first]
         sold = self._total_sold - self._sold[first]
         weighted = self._total_weighted - self._weighted[first]
@@ -215,8 +219,10 @@ class TradeWindows:
         else:
             turnover = weighted / (scale * self._price_scale.scale)
             vwap = weighted / (volume * self._price_scale.scale)
-        return WindowMeasures(
-            *rates,
+        return Window(
+            trades=trades,
+            tpm=trades * 60_000 / window_ms,
+            tps=trades * 1_000 / window_ms,
             volume=volume / scale,
             buy_volume=bought / scale,
             sell_volume=sold / scale,
@@ -227,6 +233,9 @@ class TradeWindows:
             vwap=vwap,
             high=self._highs.since(start_ms),
             low=self._lows.since(start_ms),
+            coverage_s=coverage_s,
+            realised_volatility=volatility,
+            size_quantiles=sizes,
         )
 
     def realised_volatility(self, window_ms: int, sample_ms: int = 1_000) -> float | None:
@@ -273,6 +282,14 @@ class TradeWindows:
             order = self._size_orders[window_ms] = RollingQuantiles()
         order.move(self._sizes, self._cut, self._cut + first, self._cut + len(self._sizes))
         return order.quantiles(probabilities)
+
+    def _named_quantiles(
+        self, window_ms: int, quantiles: Mapping[str, float]
+    ) -> dict[str, float | None]:
+        sizes = self.size_quantiles(window_ms, tuple(quantiles.values()))
+        if sizes is None:
+            return dict.fromkeys(quantiles)
+        return dict(zip(quantiles, sizes, strict=True))
 
     def _window(self, window_ms: int) -> tuple[int, int]:
         """Time after which the window begins, and the row of its first trade."""

@@ -22,10 +22,10 @@ from msgspec.structs import replace
 from bybit_pipeline.processes.orderbook.actor import OrderbookWorker
 from bybit_pipeline.processes.trades.actor import TradesWorker
 from bybit_pipeline.shared.bus.market import Received
-from bybit_pipeline.shared.runtime.worker import Metric
 from bybit_pipeline.shared.settings.specs import Assignment, OrderbookSpec, Stream, TradesSpec
 from bybit_pipeline.shared.wire import codec
 from bybit_pipeline.shared.wire.messages import BookMessage, MarketMessage, Trade, TradesMessage
+from bybit_pipeline.shared.wire.metrics import Metric
 from bybit_pipeline.shared.wire.topics import market_topic
 from scripts.benchmarks.frames import DEPTH, LoadSpec, make_load
 from scripts.benchmarks.records import frame_payload, record_of
@@ -188,8 +188,7 @@ def measure(load_s: float = LOAD_S, windows_s: float = WINDOWS_S) -> list[dict[s
 def _pack(metric: Metric) -> str:
     """Pack a metric, as it is for the forwarder; its kind."""
     codec.encode_map(metric.payload)
-    kind: str = metric.payload["kind"]
-    return kind
+    return metric.topic.partition(b".")[0].decode()
 
 
 def _ns(at_s: float) -> int:

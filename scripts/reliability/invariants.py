@@ -12,6 +12,8 @@ import json
 import time
 from collections import Counter, deque
 
+from msgspec.structs import asdict
+
 from bybit_pipeline.processes.connector.protocol import BookUpdate, decode
 from bybit_pipeline.processes.orderbook.manager import OrderBookManager
 from bybit_pipeline.processes.orderbook.measures import BookMeasures
@@ -109,8 +111,8 @@ class Check:
             assert tape.windows.now_ms is not None
             for seconds in WINDOWS_S:
                 expected = window(list(rows), tape.windows.now_ms, seconds)
-                measured = tape.windows.measures(seconds * 1000)._asdict()
-                assert measured == expected
+                measured = asdict(tape.windows.measures(seconds * 1000))
+                assert expected.items() <= measured.items()
             self.counts["windows"] += len(WINDOWS_S)
 
 

@@ -126,7 +126,16 @@ def growth(symbols: int = 200, trades_per_s: int = 1_000, minutes: int = 14) -> 
             message = TradesMessage(1, "sim", 1, sent[name], now_ms * 1_000_000, now_ms, (trade,))
             aggregator.apply(message, name)
         for tape in aggregator.tapes():
-            aggregator.metrics(tape, (T0_MS + second * 1000) * 1_000_000)
+            now_ns = (T0_MS + second * 1000) * 1_000_000
+            aggregator.metric(
+                tape,
+                now_ns,
+                source="sim",
+                process="trades-0",
+                epoch="",
+                seq=second,
+                publish_ts_ns=now_ns,
+            )
         if second % 60 == 0:
             print(f"after {second // 60:2} min {resident_bytes() / 1e6:8.1f} MB", flush=True)
 

@@ -8,6 +8,9 @@ import zmq
 from bybit_pipeline.shared.bus.sockets import LINGER_MS, RECONNECT_MS, bind, plain_send
 from bybit_pipeline.shared.errors import CodecError
 from bybit_pipeline.shared.wire import codec
+from bybit_pipeline.shared.wire.common import MetricRecord
+
+Payload = MetricRecord | Mapping[str, Any]
 
 METRIC_QUEUE = 50_000
 """Metrics a slow subscriber may fall behind before losses begin."""
@@ -39,11 +42,11 @@ class MetricPublisher:
         self._plain_send = plain_send(self._socket)
         self.dropped = 0
 
-    def publish(self, topic: bytes, payload: Mapping[str, Any]) -> None:
+    def publish(self, topic: bytes, payload: Payload) -> None:
         """Send to the forwarder; never blocks."""
         self._send([topic, codec.encode_map(payload)])
 
-    def publish_all(self, metrics: Iterable[tuple[bytes, Mapping[str, Any]]]) -> None:
+    def publish_all(self, metrics: Iterable[tuple[bytes, Payload]]) -> None:
         """
         Send several in order, ``BURST`` in a frame, once they are made; never blocks.
 

@@ -8,7 +8,7 @@ changes and which metrics follow; it returns metrics and touches no socket, so t
 import itertools
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 import structlog
@@ -20,19 +20,13 @@ from bybit_pipeline.shared.runtime.clock import Clock
 from bybit_pipeline.shared.runtime.scheduling import LATE_S, PublishScheduler, ReadCoalescer
 from bybit_pipeline.shared.runtime.telemetry import Telemetry
 from bybit_pipeline.shared.settings.specs import Assignment, ProcessSpec
+from bybit_pipeline.shared.wire.metrics import Metric
 from bybit_pipeline.shared.wire.topics import link_topic, market_topic, parse_topic
 
 log = structlog.get_logger()
 
 RECEIVE_LIMIT = 1_000
 """Messages handled per turn of the loop, so that timers and commands run under load too."""
-
-
-class Metric(NamedTuple):
-    """One message for the metrics socket."""
-
-    topic: bytes
-    payload: dict[str, Any]
 
 
 class Worker(Actor):

@@ -16,6 +16,7 @@ from msgspec import DecodeError
 from msgspec.msgpack import Decoder, Encoder
 
 from bybit_pipeline.shared.errors import CodecError
+from bybit_pipeline.shared.wire.common import MetricRecord
 from bybit_pipeline.shared.wire.messages import (
     BookMessage,
     LinkMessage,
@@ -100,8 +101,8 @@ def decode_bundle(bundle: bytes) -> Iterator[tuple[bytes, bytes]]:
     return zip(each, each, strict=True)
 
 
-def encode_map(payload: Mapping[str, Any]) -> bytes:
-    """A metric payload or control message as a msgpack map."""
+def encode_map(payload: MetricRecord | Mapping[str, Any]) -> bytes:
+    """Pack a metric or a control message as a msgpack map."""
     return _pack(payload)
 
 

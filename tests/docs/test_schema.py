@@ -19,13 +19,9 @@ import zmq
 from jsonschema import Draft202012Validator
 
 import bybit_pipeline.processes.orderbook.ledger
-import bybit_pipeline.processes.trades.ledger
-import bybit_pipeline.processes.trades.tape
 import bybit_pipeline.supervisor.children.child
 from bybit_pipeline.processes.orderbook.walls.verdict import EVENTS
-from bybit_pipeline.shared.wire import metrics
-from bybit_pipeline.shared.wire.shapes import BOOK_MEASURES, WINDOW_MEASURES
-from bybit_pipeline.supervisor.children.last_will import REASON
+from bybit_pipeline.shared.wire import gaps, metrics, orderbook, process_status
 from scripts import schema as maker
 from tests.system.pipeline import Payload, Pipeline, kill
 
@@ -48,6 +44,22 @@ symbols = ["BTCUSDT"]
 category = "inverse"
 symbols = ["BTCUSD"]
 """
+BOOK_MEASURES = [
+    "update_id",
+    "sequence",
+    "best_bid",
+    "best_bid_size",
+    "best_ask",
+    "best_ask_size",
+    "mid_price",
+    "spread",
+    "spread_bps",
+    "weighted_mid",
+    "imbalance",
+    "depth",
+    "impact",
+    "ofi",
+]
 SCHEMAS = Path(__file__).resolve().parents[2] / "docs" / "schema"
 KINDS = ("trades", "orderbook", "density", "gap", "process")
 DEADLINE_S = 40.0
@@ -97,7 +109,10 @@ WITHOUT_CONNECTOR: set[Fact] = {
     ("gap", "trades", "opened"),
     ("gap", "trades", "closed"),
 }
-WITHOUT_WORKERS: set[Fact] = {("orderbook", "stale", REASON), ("trades", "stale", REASON)}
+WITHOUT_WORKERS: set[Fact] = {
+    ("orderbook", "stale", "process_down"),
+    ("trades", "stale", "process_down"),
+}
 
 
 def facts(payload: Payload) -> set[Fact]:
@@ -173,7 +188,7 @@ def a_window(messages: list[tuple[str, Payload]]) -> Payload:
     raise AssertionError("no trades")
 
 
-@pytest.mark.parametrize("field", [name for name, shape in BOOK_MEASURES.items() if shape is None])
+@pytest.mark.parametrize("field", BOOK_MEASURES)
 def test_a_measure_of_a_book_that_is_not_live_is_refused(
     messages: list[tuple[str, Payload]], field: str
 ) -> None:
@@ -181,15 +196,10 @@ def test_a_measure_of_a_book_that_is_not_live_is_refused(
     book = live_book(messages)
     stale = {
         **book,
-        **BOOK_MEASURES,
+        **dict.fromkeys((*BOOK_MEASURES, "match_ts_ms", "exchange_ts_ms", "recv_ts_ns")),
+        **{name: [] for name in ("bids", "asks", "densities")},
         "state": "stale",
         "reason": "gap",
-        "densities": [],
-        "update_id": None,
-        "sequence": None,
-        "match_ts_ms": None,
-        "exchange_ts_ms": None,
-        "recv_ts_ns": None,
     }
     assert not errors(stale)
     assert book[field] is not None
@@ -204,7 +214,7 @@ def test_a_live_book_without_a_measure_is_refused(
     assert errors({**live_book(messages), field: None})
 
 
-@pytest.mark.parametrize("field", WINDOW_MEASURES)
+@pytest.mark.parametrize("field", maker.WINDOW_MEASURES)
 def test_a_window_that_is_null_in_part_is_refused(
     messages: list[tuple[str, Payload]], field: str
 ) -> None:
@@ -256,34 +266,33 @@ def test_schema_files_and_tables_are_made_from_the_records() -> None:
         assert text == path.read_text("utf-8"), f"{path.name}: run scripts/make_schema"
 
 
-def test_closed_sets_are_those_of_the_processes() -> None:
+def test_sets_of_words_of_the_processes_are_those_of_the_records() -> None:
     """A new reason, state or event is documented."""
-    orderbook, trades = (
-        bybit_pipeline.processes.orderbook.ledger,
-        bybit_pipeline.processes.trades.ledger,
+    assert set(get_args(bybit_pipeline.processes.orderbook.ledger.Reason)) == set(
+        get_args(gaps.BookGapReason)
     )
-    book_reasons = set(get_args(orderbook.Reason))
-    assert book_reasons == set(get_args(metrics.BookGapReason))
-    assert book_reasons | {REASON} == set(get_args(metrics.BookReason))
-    assert set(get_args(trades.GapReason)) == set(get_args(metrics.TradesGapReason))
-    tape_reasons = {
-        name
-        for part in get_args(bybit_pipeline.processes.trades.tape.TapeReason)
-        for name in get_args(part) or [part]
-    }
-    assert tape_reasons | {REASON} == set(get_args(metrics.TradesReason))
-    fields = {
-        (type_.__name__, field.name): set(get_args(field.type))
-        for type_ in (metrics.Density, metrics.BookGap, metrics.TradesGap)
-        for field in msgspec.structs.fields(type_)
-        if field.name == "event"
-    }
-    assert set(EVENTS) == fields["Density", "event"]
+    assert set(EVENTS) == set(get_args(orderbook.WallEvent))
+    assert set(get_args(bybit_pipeline.supervisor.children.child.State)) == set(
+        get_args(process_status.ProcessState)
+    )
+
+
+@pytest.mark.parametrize(
+    ("event", "part"),
+    [
+        (metrics.Density, metrics.Wall),
+        (metrics.TradesGapEvent, gaps.TradesGap),
+        (metrics.BookGapEvent, gaps.BookGap),
+    ],
+)
+def test_an_event_has_the_fields_of_its_wall_or_gap(
+    event: type[msgspec.Struct], part: type[msgspec.Struct]
+) -> None:
+    assert set(part.__struct_fields__) <= set(event.__struct_fields__)
+
+
+def test_a_wall_event_has_the_field_types_of_its_wall() -> None:
     density = {field.name: field.type for field in msgspec.structs.fields(metrics.Density)}
     for field in msgspec.structs.fields(metrics.Wall):
-        wall = field.type
-        assert msgspec.json.schema(density[field.name]).items() <= msgspec.json.schema(wall).items()
-    states = msgspec.json.schema(metrics.SupervisorStatus)["$defs"]["SupervisorStatus"]
-    assert set(get_args(bybit_pipeline.supervisor.children.child.State)) == set(
-        states["properties"]["state"]["enum"]
-    )
+        wall = msgspec.json.schema(field.type)
+        assert msgspec.json.schema(density[field.name]).items() <= wall.items()

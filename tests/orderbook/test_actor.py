@@ -22,7 +22,6 @@ from bybit_pipeline.shared.bus.metrics import MetricInbox
 from bybit_pipeline.shared.bybit import PUSH_PERIOD_MS
 from bybit_pipeline.shared.runtime.clock import Clock, SystemClock
 from bybit_pipeline.shared.runtime.scheduling import MIN_BATCH, TICKS_MAX
-from bybit_pipeline.shared.runtime.worker import Metric
 from bybit_pipeline.shared.settings.config import DensityConfig, OrderbookConfig
 from bybit_pipeline.shared.settings.specs import Assignment, OrderbookSpec, Stream
 from bybit_pipeline.shared.wire.codec import decode_map, encode_map
@@ -32,6 +31,7 @@ from bybit_pipeline.shared.wire.messages import (
     MarketMessage,
     TradesMessage,
 )
+from bybit_pipeline.shared.wire.metrics import Metric
 from bybit_pipeline.shared.wire.topics import link_topic, market_topic
 from tests.naive import NaiveBook, read_capture
 from tests.orderbook.build import (

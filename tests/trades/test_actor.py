@@ -16,10 +16,9 @@ from bybit_pipeline.processes.trades.actor import TradesWorker
 from bybit_pipeline.shared.bus.market import MarketPublisher, Received
 from bybit_pipeline.shared.bus.metrics import MetricInbox
 from bybit_pipeline.shared.runtime.scheduling import LATE_S, MIN_BATCH, TICKS_MAX
-from bybit_pipeline.shared.runtime.worker import Metric
 from bybit_pipeline.shared.settings.config import TradesConfig
 from bybit_pipeline.shared.settings.specs import Assignment, Stream, TradesSpec
-from bybit_pipeline.shared.wire.codec import decode_map
+from bybit_pipeline.shared.wire.codec import decode_map, encode_map
 from bybit_pipeline.shared.wire.messages import (
     LinkEvent,
     LinkMessage,
@@ -28,6 +27,7 @@ from bybit_pipeline.shared.wire.messages import (
     Trade,
     TradesMessage,
 )
+from bybit_pipeline.shared.wire.metrics import Metric
 from bybit_pipeline.shared.wire.topics import link_topic, market_topic, parse_topic, topic_text
 
 T0 = 1_700_000_000_000
@@ -87,17 +87,29 @@ def link(
     return LinkMessage(1, source, session, 1, clock.time_ns(), event, "", topics)
 
 
+Payload = dict[str, Any]
+
+
+def read(metric: Metric) -> Payload:
+    """The payload of a metric as a subscriber reads it."""
+    return decode_map(encode_map(metric.payload))
+
+
 def give(worker: TradesWorker, topic: bytes, message: MarketMessage, lost: int = 0) -> list[Metric]:
     return list(worker.on_message(Received(topic, message, lost)))
 
 
-def due(worker: TradesWorker, topic: bytes = b"trades.linear.BTCUSDT") -> list[dict[str, Any]]:
-    return [metric.payload for metric in worker.publish_due() if metric.topic == topic]
+def due(worker: TradesWorker, topic: bytes = b"trades.linear.BTCUSDT") -> list[Payload]:
+    return [read(metric) for metric in worker.publish_due() if metric.topic == topic]
 
 
-def of_bitcoin(metrics: Iterable[Metric], kind: str) -> list[dict[str, Any]]:
+def of_bitcoin(metrics: Iterable[Metric], kind: str) -> list[Payload]:
     topic = f"{kind}.linear.BTCUSDT".encode()
-    return [metric.payload for metric in metrics if metric.topic == topic]
+    return [read(metric) for metric in metrics if metric.topic == topic]
+
+
+def by_topic(metrics: Iterable[Metric]) -> dict[bytes, Payload]:
+    return {metric.topic: read(metric) for metric in metrics}
 
 
 @pytest.fixture
@@ -169,8 +181,8 @@ def test_nothing_is_published_before_the_source_is_known(
     clock.now_s += 5
     assert list(worker.publish_due()) == []
     metrics = give(worker, LINK, link(clock, "connected", source="live"))
-    assert [metric.payload["source"] for metric in metrics] == ["live", "live"]
-    assert [metric.payload["seq"] for metric in metrics] == [1, 1]
+    assert ["live", "live"] == [read(metric)["source"] for metric in metrics]
+    assert [1, 1] == [read(metric)["seq"] for metric in metrics]
 
 
 def test_trades_are_published_within_an_interval_and_silence_before_a_second(
@@ -270,20 +282,20 @@ def test_a_lost_link_is_published_at_once_with_a_gap_that_closes_later(
     due(worker)
     clock.now_s += 3
     metrics = give(worker, LINK, link(clock, "disconnected"))
-    by_topic = {metric.topic: metric.payload for metric in metrics}
-    assert by_topic[b"trades.linear.BTCUSDT"]["state"] == "stale"
-    assert by_topic[b"trades.linear.ETHUSDT"]["state"] == "stale"
-    gap = by_topic[b"gap.linear.BTCUSDT"]
+    payloads = by_topic(metrics)
+    assert payloads[b"trades.linear.BTCUSDT"]["state"] == "stale"
+    assert payloads[b"trades.linear.ETHUSDT"]["state"] == "stale"
+    gap = payloads[b"gap.linear.BTCUSDT"]
     assert (gap["kind"], gap["stream"], gap["event"]) == ("gap", "trades", "opened")
     assert (gap["reason"], gap["sequence_before"], gap["end_ms"]) == ("disconnected", 5, None)
-    assert b"gap.linear.ETHUSDT" not in by_topic
+    assert b"gap.linear.ETHUSDT" not in payloads
     clock.now_s += 2
     subscribed = link(clock, "subscribed", "trade.linear.BTCUSDT", session=2)
-    by_topic = {metric.topic: metric.payload for metric in give(worker, LINK, subscribed)}
-    assert by_topic[b"trades.linear.BTCUSDT"]["state"] == "warming"
-    gap = by_topic[b"gap.linear.BTCUSDT"]
+    payloads = by_topic(give(worker, LINK, subscribed))
+    assert payloads[b"trades.linear.BTCUSDT"]["state"] == "warming"
+    gap = payloads[b"gap.linear.BTCUSDT"]
     assert (gap["event"], gap["duration_s"], gap["seq"]) == ("closed", 5.0, 2)
-    assert b"trades.linear.ETHUSDT" not in by_topic
+    assert b"trades.linear.ETHUSDT" not in payloads
 
 
 def test_a_changed_source_starts_a_new_epoch_at_once(
@@ -295,7 +307,7 @@ def test_a_changed_source_starts_a_new_epoch_at_once(
     metrics = give(
         worker, BTC, trades_message(clock, trade(clock, size=7.0), session=2, source="live")
     )
-    payload = {metric.topic: metric.payload for metric in metrics}[b"trades.linear.BTCUSDT"]
+    payload = by_topic(metrics)[b"trades.linear.BTCUSDT"]
     assert payload["source"] == "live"
     assert payload["epoch"] != before["epoch"]
     assert payload["seq"] == 1
@@ -325,7 +337,7 @@ def test_an_open_gap_is_closed_in_the_epoch_of_its_source(
     assert (told[0]["gap_id"], 5.0) == (told[1]["gap_id"], told[1]["duration_s"])
     [row] = worker.gap_rows()
     assert row.items() <= told[1].items()
-    bitcoin = [metric.payload for metric in metrics if metric.payload["symbol"] == "BTCUSDT"]
+    bitcoin = [payload for payload in map(read, metrics) if payload["symbol"] == "BTCUSDT"]
     is_old = [payload["epoch"] == before["epoch"] for payload in bitcoin]
     assert sorted(is_old, reverse=True) == is_old, "no word of the old epoch after the new began"
 
@@ -336,11 +348,7 @@ def test_two_lives_of_a_worker_and_of_a_symbol_share_no_epoch(clock: FakeClock) 
         worker = make_worker(clock)
         for _ in range(2):
             give(worker, BTC, trades_message(clock, trade(clock)))
-            [payload] = [
-                metric.payload
-                for metric in worker.publish_all()
-                if metric.payload["symbol"] == "BTCUSDT"
-            ]
+            [payload] = of_bitcoin(worker.publish_all(), "trades")
             epochs.append(payload["epoch"])
             worker.unassign(BTC)
             worker.assign(assignment("BTCUSDT"))

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from bybit_pipeline.processes.trades.aggregator import TradesAggregator
-from bybit_pipeline.processes.trades.ledger import GapNote
+from bybit_pipeline.processes.trades.tape import GapNote, Tape
+from bybit_pipeline.shared.wire.codec import decode_map, encode_map
 from bybit_pipeline.shared.wire.messages import (
     Category,
     LinkEvent,
@@ -69,9 +71,24 @@ def our_ns(at_ms: int) -> int:
 
 
 def metrics(aggregator: TradesAggregator, at_ms: int, symbol: str = "BTCUSDT") -> dict[str, Any]:
+    """The fields of ``trades.*`` at a time after the beginning, as a subscriber reads them."""
     tape = aggregator.tape(symbol)
     assert tape is not None
-    return aggregator.metrics(tape, our_ns(at_ms))
+    return metrics_of(aggregator, tape, our_ns(at_ms))
+
+
+def metrics_of(aggregator: TradesAggregator, tape: Tape, now_ns: int) -> dict[str, Any]:
+    """The fields of ``trades.*`` at a time of our clock, as a subscriber reads them."""
+    record = aggregator.metric(
+        tape,
+        now_ns,
+        source=tape.source or "sim",
+        process="trades-0",
+        epoch="epoch",
+        seq=1,
+        publish_ts_ns=now_ns,
+    )
+    return decode_map(encode_map(record))
 
 
 @pytest.fixture
@@ -166,11 +183,10 @@ class TestObservation:
         self, aggregator: TradesAggregator
     ) -> None:
         fields = metrics(aggregator, 0)
-        assert (fields["state"], fields["reason"], fields["source"]) == (
-            "warming",
-            "starting",
-            None,
-        )
+        assert ("warming", "starting") == (fields["state"], fields["reason"])
+        tape = aggregator.tape("BTCUSDT")
+        assert tape is not None
+        assert tape.source is None
         assert fields["tps"] is None
         assert fields["last_price"] is None
         assert fields["trades_total"] == 0
@@ -505,7 +521,8 @@ class TestGaps:
         notes += aggregator.apply(later, "BTCUSDT")
         [closed] = notes
         assert ("closed", 0) == (closed.event, closed.generation)
-        assert opened.gap._replace(end_ms=T0 + 9_000) == closed.gap
+        duration_s = (T0 + 9_000 - opened.gap.start_ms) / 1_000
+        assert replace(opened.gap, end_ms=T0 + 9_000, duration_s=duration_s) == closed.gap
         assert [closed.gap] == aggregator.gaps()
 
     def test_a_gap_of_a_recording_ends_where_its_time_stood_still(
@@ -692,7 +709,7 @@ def test_windows_over_a_recorded_capture_equal_brute_force_at_every_message(
         aggregator.apply(message, symbol, category=category)
         tape = aggregator.tape(symbol, category)
         assert tape is not None
-        fields = aggregator.metrics(tape, recv_ns)
+        fields = metrics_of(aggregator, tape, recv_ns)
         now = tape.windows.now_ms
         assert now is not None
         for window in ("1s", "10s", "60s"):

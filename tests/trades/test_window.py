@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from bybit_pipeline.processes.trades import rolling_quantiles
 from bybit_pipeline.processes.trades.fixed_point import FixedPointScale, is_plausible
-from bybit_pipeline.processes.trades.window import TradeWindows, WindowMeasures
+from bybit_pipeline.processes.trades.window import TradeWindows
+from bybit_pipeline.shared.wire.trades import Window
 
 
 class Print(NamedTuple):
@@ -33,7 +34,7 @@ def exact(value: float) -> Fraction:
 
 def brute_force(
     prints: Sequence[Print], window_ms: int, now_ms: int, *, is_inverse: bool = False
-) -> WindowMeasures:
+) -> Window:
     """Contract 3, word for word: everything computed anew from all trades."""
     held = [p for p in prints if now_ms - window_ms < p.ts <= now_ms]
     bought = sum((exact(p.size) for p in held if p.is_buy), Fraction(0))
@@ -46,7 +47,7 @@ def brute_force(
     else:
         turnover = sum((exact(p.size) * exact(p.price) for p in held), Fraction(0))
         vwap = float(turnover / volume) if held else None
-    return WindowMeasures(
+    return Window(
         trades=len(held),
         tpm=len(held) * 60_000 / window_ms,
         tps=len(held) * 1_000 / window_ms,
@@ -90,7 +91,16 @@ def filled(prints: Sequence[Print], *, retention_ms: int = 60_000) -> TradeWindo
 
 def test_a_window_without_trades_has_zero_sums_and_no_prices() -> None:
     windows = TradeWindows(retention_ms=60_000)
-    expected = WindowMeasures(0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, None, None, 0.0, None, None, None)
+    expected = Window(
+        trades=0,
+        tpm=0.0,
+        tps=0.0,
+        volume=0.0,
+        buy_volume=0.0,
+        sell_volume=0.0,
+        vol_delta=0.0,
+        turnover=0.0,
+    )
     assert windows.measures(60_000) == expected
     windows.advance(1_000_000)
     assert windows.measures(60_000) == expected

@@ -1,89 +1,106 @@
-"""What is published about the markets of a worker that is gone."""
+"""Messages published on behalf of a worker that died."""
 
 from typing import Any
 
 import pytest
 
 from bybit_pipeline.processes.trades.aggregator import TradesAggregator
-from bybit_pipeline.processes.trades.window import WindowMeasures
 from bybit_pipeline.shared.settings.config import make_config
-from bybit_pipeline.shared.wire.shapes import WINDOW_MEASURES, no_trades
-from bybit_pipeline.supervisor.children.last_will import AGAIN_S, SECOND_S, LastWill, Metric
+from bybit_pipeline.shared.wire.codec import decode_map, encode_map
+from bybit_pipeline.supervisor.children.last_will import FIRST_REPEAT_S, REPEAT_S, LastWill
 from bybit_pipeline.supervisor.plan.plan import Plan, make_plan
 
 SYMBOLS = ["BTCUSDT", "ETHUSDT"]
 
 
-@pytest.fixture
-def plan() -> Plan:
+def make(**tables: Any) -> Plan:
     """Two symbols on one trades and two orderbook workers."""
-    tables: dict[str, Any] = {"source": "live", "workers": {"orderbook": 2}}
+    tables = {"source": "live", "workers": {"orderbook": 2}, **tables}
     return make_plan(make_config(tables), run_dir="/tmp/nowhere")
 
 
-def said(obituaries: LastWill, plan: Plan, down: list[str], now: float) -> list[Metric]:
-    """What is due at a time."""
-    return list(obituaries.due(plan, down, now, int(now * 1e9)))
+@pytest.fixture
+def plan() -> Plan:
+    """Two symbols on one trades and two orderbook workers."""
+    return make()
 
 
-def test_the_markets_of_a_dead_worker_are_stale_at_once_and_no_others(plan: Plan) -> None:
-    obituaries = LastWill("a")
-
-    metrics = said(obituaries, plan, ["trades-0"], 10.0)
-
-    assert {f"trades.linear.{symbol}".encode() for symbol in SYMBOLS} == {m.topic for m in metrics}
-    for metric in metrics:
-        assert "stale" == metric.payload["state"]
-        assert "process_down" == metric.payload["reason"]
-        assert "trades-0" == metric.payload["process"]
-        assert 1 == metric.payload["seq"]
-        assert "live" == metric.payload["source"]
-    [book] = said(LastWill("b"), plan, ["orderbook-1"], 10.0)
-    assert b"orderbook.linear.ETHUSDT" == book.topic
+def due(
+    last_will: LastWill, plan: Plan, down: list[str], now: float
+) -> list[tuple[bytes, dict[str, Any]]]:
+    """The metrics that are due at a time, as subscribers read them."""
+    metrics = last_will.due(plan, down, now, int(now * 1e9))
+    return [(metric.topic, decode_map(encode_map(metric.payload))) for metric in metrics]
 
 
-def test_it_is_repeated_while_the_worker_is_away_and_numbered(plan: Plan) -> None:
-    obituaries = LastWill("a")
-    times = [10.0, 10.1, 10.0 + SECOND_S, 10.5, 10.0 + SECOND_S + AGAIN_S]
+def test_all_markets_of_a_dead_worker_and_no_others_are_stale_at_once(plan: Plan) -> None:
+    metrics = due(LastWill("a"), plan, ["trades-0"], 10.0)
+
+    assert {f"trades.linear.{symbol}".encode() for symbol in SYMBOLS} == {
+        topic for topic, _ in metrics
+    }
+    for _, payload in metrics:
+        assert "stale" == payload["state"]
+        assert "process_down" == payload["reason"]
+        assert "trades-0" == payload["process"]
+        assert 1 == payload["seq"]
+        assert "live" == payload["source"]
+    [(topic, _)] = due(LastWill("b"), plan, ["orderbook-1"], 10.0)
+    assert b"orderbook.linear.ETHUSDT" == topic
+
+
+def test_metrics_are_repeated_and_numbered_while_the_worker_is_down(plan: Plan) -> None:
+    last_will = LastWill("a")
+    times = [10.0, 10.1, 10.0 + FIRST_REPEAT_S, 10.5, 10.0 + FIRST_REPEAT_S + REPEAT_S]
 
     numbers = [
-        [metric.payload["seq"] for metric in said(obituaries, plan, ["orderbook-0"], now)]
+        [payload["seq"] for _, payload in due(last_will, plan, ["orderbook-0"], now)]
         for now in times
     ]
 
     assert [[1], [], [2], [], [3]] == numbers
 
 
-def test_every_absence_has_an_epoch_of_its_own(plan: Plan) -> None:
-    obituaries = LastWill("a")
-    [first] = said(obituaries, plan, ["orderbook-0"], 10.0)
-    assert [] == said(obituaries, plan, [], 11.0)
+def test_every_absence_has_its_own_epoch(plan: Plan) -> None:
+    last_will = LastWill("a")
+    [(_, first)] = due(last_will, plan, ["orderbook-0"], 10.0)
+    assert [] == due(last_will, plan, [], 11.0)
 
-    [second] = said(obituaries, plan, ["orderbook-0"], 12.0)
+    [(_, second)] = due(last_will, plan, ["orderbook-0"], 12.0)
 
-    assert first.payload["epoch"] != second.payload["epoch"]
-    assert 1 == second.payload["seq"]
-
-
-def test_a_new_forwarder_is_told_without_delay(plan: Plan) -> None:
-    obituaries = LastWill("a")
-    said(obituaries, plan, ["orderbook-0"], 10.0)
-
-    obituaries.repeat()
-
-    assert [2] == [m.payload["seq"] for m in said(obituaries, plan, ["orderbook-0"], 10.1)]
+    assert first["epoch"] != second["epoch"]
+    assert 1 == second["seq"]
 
 
-def test_a_window_without_numbers_has_the_fields_of_the_workers_own() -> None:
-    assert WindowMeasures._fields == tuple(WINDOW_MEASURES)
-    aggregator = TradesAggregator(["60s"], quantiles=(0.5, 0.9), volatility=True)
+def test_a_restarted_forwarder_gets_the_metrics_without_delay(plan: Plan) -> None:
+    last_will = LastWill("a")
+    due(last_will, plan, ["orderbook-0"], 10.0)
+
+    last_will.repeat()
+
+    assert [2] == [payload["seq"] for _, payload in due(last_will, plan, ["orderbook-0"], 10.1)]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"windows": ["60s"], "quantiles": [0.5, 0.9], "volatility": True},
+        {"windows": ["10s", "60s"], "quantiles": [], "volatility": False},
+    ],
+)
+def test_windows_have_the_same_fields_as_those_of_the_worker(settings: dict[str, Any]) -> None:
+    aggregator = TradesAggregator(
+        settings["windows"], quantiles=settings["quantiles"], volatility=settings["volatility"]
+    )
     aggregator.subscribe("BTCUSDT")
     tape = aggregator.tape("BTCUSDT")
     assert tape is not None
-    own = aggregator.metrics(tape, 1)
+    trades = aggregator.metric(
+        tape, 1, source="live", process="trades-0", epoch="a", seq=1, publish_ts_ns=1
+    )
 
-    ours = no_trades("process_down", windows=["60s"], quantiles=(0.5, 0.9), with_volatility=True)
+    (_, ours), _ = due(LastWill("a"), make(trades=settings), ["trades-0"], 10.0)
 
-    assert own["windows"] == ours["windows"]
-    head = {"source", "state", "match_ts_ms", "exchange_ts_ms", "recv_ts_ns"}
-    assert own.keys() - head == ours.keys()
+    theirs = decode_map(encode_map(trades))
+    assert theirs.keys() == ours.keys()
+    assert theirs["windows"] == ours["windows"]
