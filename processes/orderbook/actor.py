@@ -18,7 +18,7 @@ import structlog
 
 from bybit_pipeline.processes.orderbook.ledger import GapNote
 from bybit_pipeline.processes.orderbook.local_book import STATES, BookState, LocalBook
-from bybit_pipeline.processes.orderbook.manager import Key, OrderBookManager
+from bybit_pipeline.processes.orderbook.manager import BookKey, OrderBookManager
 from bybit_pipeline.processes.orderbook.measures import MEASURES, BookMeasures
 from bybit_pipeline.processes.orderbook.walls.tracker import WallEvent
 from bybit_pipeline.processes.orderbook.walls.verdict import EVENTS
@@ -113,7 +113,7 @@ class OrderbookWorker(Worker):
         self.manager = OrderBookManager(spec.settings, spec.density)
         self._books: dict[bytes, BookMarket] = {}
         """By market bus topic of the book."""
-        self._trades: dict[bytes, tuple[Key, str]] = {}
+        self._trades: dict[bytes, tuple[BookKey, str]] = {}
         """Book and connector by market bus topic of the trades."""
         self._links: dict[bytes, str] = {}
         """Connector by its link topic."""

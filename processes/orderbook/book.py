@@ -1,17 +1,18 @@
 """
-One order book of one symbol at one depth, by Bybit's rules.
+Order book of one symbol at one depth, by Bybit's rules.
 
-Decides what a snapshot or delta does to the book and which messages make it untrustworthy. Knows
-no sockets, clocks or symbols; what happens after a doubt (stale, resync) is the manager's.
+Decides how a snapshot or a delta changes the book, and which messages invalidate it. Knows no
+sockets, clocks or symbols. The reaction to an invalid book (stale, resync) is in ``local_book``.
 
-Rules: https://bybit-exchange.github.io/docs/v5/websocket/public/orderbook, and for ``u`` (here
-``update_id``), measured: every delta of a topic is the previous update plus exactly one.
+Rules: https://bybit-exchange.github.io/docs/v5/websocket/public/orderbook. One rule was observed
+rather than documented: ``u`` (here ``update_id``) of every delta of a topic is that of the previous
+update plus one.
 
-Sizes are in a dictionary by price. A delta touches the dictionary and the best price alone; the
-prices are sorted when somebody reads them, some ten times a second. A message of 9 changes costs
-2.3 us; with inserted and deleted prices put into a ``SortedList`` at once it was 3.0.
+Sizes are kept in a dictionary by price. A delta changes only the dictionary and the best price.
+Prices are sorted when they are read, about ten times a second, which is cheaper than to keep them
+sorted with every message.
 
-The errors are named for what happened to the book, without the suffix ``Error``.
+Errors are named after what happened to the book, without the suffix ``Error``.
 """
 # ruff: noqa: N818
 
@@ -29,25 +30,25 @@ InvalidReason = Literal[
 
 
 class BookError(Exception):
-    """A message that could not be applied; the book is not live."""
+    """A message could not be applied; the book is not live."""
 
 
 class BookInvalid(BookError):
-    """A message after which the book cannot be trusted."""
+    """A message that invalidates the book."""
 
     reason: ClassVar[InvalidReason]
 
 
 class NoSnapshot(BookError):
-    """A delta before the first snapshot, or after a doubt: there is nothing to apply it to."""
+    """A delta arrived before the first snapshot, or after the book was invalidated."""
 
     def __init__(self, received: int) -> None:
         self.received = received
-        super().__init__(f"delta {received} without a snapshot before it")
+        super().__init__(f"received update {received} before a snapshot")
 
 
 class SequenceGap(BookInvalid):
-    """Updates are missing: ``received`` is greater than ``expected``."""
+    """Updates are missing: ``received`` is larger than ``expected``."""
 
     reason = "gap"
 
@@ -58,7 +59,7 @@ class SequenceGap(BookInvalid):
 
 
 class DuplicateUpdate(BookInvalid):
-    """An update that was applied before, or one older than the book."""
+    """An update is not newer than the book."""
 
     reason = "duplicate"
 
@@ -69,7 +70,7 @@ class DuplicateUpdate(BookInvalid):
 
 
 class Desync(BookInvalid):
-    """A delta where the exchange only sends snapshots: update 1 (a restart), or at level 1."""
+    """A delta arrived where Bybit sends only snapshots: update 1 (a restart), or depth 1."""
 
     reason = "desync"
 
@@ -90,7 +91,7 @@ class CrossedBook(BookInvalid):
 
 
 class TooDeep(BookInvalid):
-    """A side holds more levels than the stream carries."""
+    """A side has more levels than the depth of the stream."""
 
     reason = "too_deep"
 
@@ -98,11 +99,11 @@ class TooDeep(BookInvalid):
         self.side = side
         self.levels = levels
         self.depth = depth
-        super().__init__(f"{levels} levels on the {side} side of a book of depth {depth}")
+        super().__init__(f"{side} side has {levels} levels; at most {depth}")
 
 
 class BadLevels(BookInvalid):
-    """Levels that no book has: duplicate, unsorted, not positive, not finite or not pairs."""
+    """Levels are duplicate, unsorted, not positive, not finite, or not pairs."""
 
     reason = "bad_levels"
 
@@ -112,22 +113,26 @@ class BadLevels(BookInvalid):
 
 
 class WrongDepth(BookInvalid):
-    """A message of another depth; two depths of a symbol never make one book."""
+    """A message of another depth arrived; a book is never mixed from two depths."""
 
     reason = "wrong_depth"
 
     def __init__(self, expected: int, received: int) -> None:
         self.expected = expected
         self.received = received
-        super().__init__(f"a message of depth {received} for a book of depth {expected}")
+        super().__init__(f"expected depth {expected}, received {received}")
 
 
 class BookSide:
     """
     One side of a book.
 
-    ``sizes`` maps prices to sizes, ``prices`` is sorted ascending on both sides, ``best`` is the
-    best price, or ``empty`` (0 for bids, infinity for asks) when there is no level.
+    Attributes:
+        name: ``bid`` or ``ask``.
+        sizes: Size by price.
+        best: The best price, or ``empty`` if there is no level.
+        empty: The worst possible price: 0 for bids, infinity for asks.
+        absent_deletes: Deletions of prices that were not in the book.
     """
 
     __slots__ = (
@@ -153,14 +158,14 @@ class BookSide:
 
     @property
     def prices(self) -> list[float]:
-        """The prices, ascending; to be read only."""
+        """The prices, ascending on both sides; do not change the list."""
         if not self._is_sorted:
             self._prices = sorted(self.sizes)
             self._is_sorted = True
         return self._prices
 
     def replace(self, levels: tuple[Level, ...]) -> None:
-        """Hold exactly these levels, which come best first."""
+        """Replace all levels; they are expected best first."""
         try:
             sizes = dict(levels)
             prices = [price for price, _ in levels]
@@ -177,7 +182,7 @@ class BookSide:
         self.best = prices[0] if prices else self.empty
 
     def merge(self, levels: tuple[Level, ...]) -> None:
-        """Set the size of each level; zero deletes. O(1) a level, O(n) when the best one goes."""
+        """Set sizes; zero deletes. O(1) per level, O(levels of the side) if the best one goes."""
         sizes = self.sizes
         inserted: list[float] = []
         has_deleted = False
@@ -208,13 +213,13 @@ class BookSide:
             self.best = best
 
     def best_prices(self, count: int) -> list[float]:
-        """At most ``count`` prices, best first."""
+        """Return up to ``count`` prices, best first."""
         if self.name == "ask":
             return self.prices[: max(count, 0)]
         return self.prices[: -count - 1 : -1] if count > 0 else []
 
     def levels(self, count: int) -> list[Level]:
-        """At most ``count`` levels, best first."""
+        """Return up to ``count`` ``(price, size)`` pairs, best first."""
         prices = self.best_prices(count)
         return list(zip(prices, map(self.sizes.__getitem__, prices), strict=True))
 
@@ -223,16 +228,16 @@ class OrderBook:
     """
     The book of one stream; ``apply`` its messages in order.
 
-    Between a message that raised and the next good snapshot ``is_live`` is False and the book
-    reads as empty, also when what was raised is a bug.
+    From an error, even an unexpected one, to the next good snapshot ``is_live`` is False and the
+    book reads as empty.
 
     Args:
-        depth: Levels a side of the stream that is followed.
+        depth: Levels per side of the stream.
 
     Attributes:
-        is_live: Whether the levels can be trusted.
-        last: The last message that was applied; None before the first. It survives a doubt, so
-            that a gap can name the numbers before it.
+        is_live: True if the levels can be trusted.
+        last: The last message applied; None before the first. It is kept when the book is
+            invalidated, because a gap names the numbers before it.
     """
 
     __slots__ = ("ask_side", "bid_side", "depth", "is_live", "last", "update_id")
@@ -247,20 +252,20 @@ class OrderBook:
 
     def apply(self, message: BookMessage) -> None:
         """
-        Take in one message; a snapshot replaces the book whenever it comes.
+        Apply one message; a snapshot replaces the book at any time.
 
-        At depth 1 every message is a snapshot, and the same ``update_id`` with the same levels
-        again says that the venue is alive and nothing changed.
+        At depth 1 every message is a snapshot. A repeated ``update_id`` with the same levels means
+        that the exchange is alive and nothing changed.
 
         Raises:
-            NoSnapshot: If a delta comes to a book that is not live.
-            SequenceGap: If updates are missing before this one.
-            DuplicateUpdate: If the update is not newer than the book.
-            Desync: If a delta carries ``update_id`` 1 or comes at depth 1.
-            WrongDepth: If the message is of another depth.
-            BadLevels: If the levels are malformed.
-            TooDeep: If a side holds more levels than the stream's depth.
-            CrossedBook: If the best bid is not below the best ask afterwards.
+            NoSnapshot: A delta, but the book is not live.
+            SequenceGap: Updates before this one are missing.
+            DuplicateUpdate: The update is not newer than the book.
+            Desync: A delta has ``update_id`` 1, or the depth is 1.
+            WrongDepth: The message has another depth.
+            BadLevels: The levels are malformed.
+            TooDeep: A side has more levels than the depth.
+            CrossedBook: The best bid is not below the best ask.
         """
         was_live, self.is_live = self.is_live, False
         depth, update_id = self.depth, message.update_id
@@ -276,7 +281,7 @@ class OrderBook:
             if message.asks:
                 ask_side.merge(message.asks)
         else:
-            raise self._refusal(update_id, was_live)
+            raise self._rejection(update_id, was_live)
         if bid_side.best >= ask_side.best:
             raise CrossedBook(bid_side.best, ask_side.best)
         if len(bid_side.sizes) > depth:
@@ -288,45 +293,45 @@ class OrderBook:
         self.is_live = True
 
     def drop(self) -> None:
-        """Trust this book no longer; only a snapshot makes it live again."""
+        """Invalidate the book; only a snapshot makes it live again."""
         self.is_live = False
 
     @property
     def absent_deletes(self) -> int:
-        """Deletions of prices that were not held; Bybit is known to send them, rarely."""
+        """Deletions of prices that were not in the book; Bybit sends some, rarely."""
         return self.bid_side.absent_deletes + self.ask_side.absent_deletes
 
     @property
     def best_bid(self) -> Level | None:
-        """The best bid; None when the book is not live or has no bids."""
+        """The best bid; None if the book is not live or has no bids."""
         side = self.bid_side
         return (side.best, side.sizes[side.best]) if self.is_live and side.sizes else None
 
     @property
     def best_ask(self) -> Level | None:
-        """The best ask; None when the book is not live or has no asks."""
+        """The best ask; None if the book is not live or has no asks."""
         side = self.ask_side
         return (side.best, side.sizes[side.best]) if self.is_live and side.sizes else None
 
     def bids(self, count: int | None = None) -> list[Level]:
-        """The best ``count`` bids (all by default), best first; empty when not live."""
+        """Return the best ``count`` bids (default all), best first; empty if not live."""
         return self.bid_side.levels(self._count(count)) if self.is_live else []
 
     def asks(self, count: int | None = None) -> list[Level]:
-        """The best ``count`` asks (all by default), best first; empty when not live."""
+        """Return the best ``count`` asks (default all), best first; empty if not live."""
         return self.ask_side.levels(self._count(count)) if self.is_live else []
 
     def _count(self, count: int | None) -> int:
         return self.depth if count is None else min(count, self.depth)
 
-    def _refusal(self, received: int, was_live: bool) -> BookError:
-        """Why this delta cannot be applied."""
+    def _rejection(self, received: int, was_live: bool) -> BookError:
+        """Return the reason why this delta cannot be applied."""
         if not was_live:
             return NoSnapshot(received)
         if self.depth == 1:
-            return Desync("a delta on a level 1 stream", received)
+            return Desync("delta at depth 1", received)
         if received == 1:
-            return Desync("a delta with the number of a restart", received)
+            return Desync("delta instead of the snapshot after a restart", received)
         if received <= self.update_id:
             return DuplicateUpdate(self.update_id, received)
         return SequenceGap(self.update_id + 1, received)

@@ -1,8 +1,8 @@
 """
-One book that is followed: its state, why it is not live, its open gap, its resync requests.
+Local order book of one stream: its state, the reason if it is not live, its gap and its resyncs.
 
-Decides what every message and link event does to the state, and when to ask for a snapshot. Knows
-nothing of the other books. Time comes in: ``now`` is seconds of the monotonic clock.
+Decides how every message and link event changes the state, and when to request a snapshot. Knows no
+other books. The caller passes the time: ``now`` is in seconds of the monotonic clock.
 """
 
 from collections.abc import Iterator
@@ -21,54 +21,71 @@ BookState = Literal["syncing", "live", "stale"]
 STATES: tuple[BookState, ...] = ("syncing", "live", "stale")
 
 START_DELAY_S = 0.5
-"""A new book's first snapshot is usually on its way; it is asked for after this."""
+"""Time for the first snapshot to arrive by itself before it is requested."""
 SUBSCRIBED_DELAY_S = 2.0
+"""The same after the exchange confirmed a subscription."""
 CONNECTED_DELAY_S = 5.0
+"""The same after a connection was opened."""
 RETRY_INITIAL_S = 2.0
 RETRY_MAX_S = 30.0
 MAX_QUIET_MS = 60_000
-"""The exchange's time is guessed forward no longer than this after a book's last message."""
+"""Limit of the estimate of exchange time after a book's last message."""
 MAX_AHEAD_MS = 60_000
-"""The exchange's time runs no further ahead of ours between two messages of a book."""
+"""Largest plausible step of exchange time between two messages, beyond the time that passed."""
 MAX_BEHIND_MS = 3_600_000
+"""Largest plausible step back of exchange time between two messages."""
 
 
 @dataclass
 class Counts:
-    """What has happened to the books of a worker, since its start."""
+    """Counts over all books of a worker, since its start."""
 
     messages: int = 0
-    """Book messages, applied or not; kept by whoever brings them."""
+    """Book messages, applied or not; incremented by the caller."""
     ignored: int = 0
-    """Deltas that came while there was no snapshot to apply them to."""
+    """Deltas that arrived without a snapshot to apply them to."""
     requested: int = 0
-    """Books that a snapshot was asked for, each once until it is live, however often asked."""
+    """Resyncs: books for which a snapshot was requested, once per outage however often."""
     recovered: int = 0
-    """Those that are live again, or for the first time."""
+    """Those of them that are live again, or for the first time."""
     invalidated: dict[Reason, int] = field(default_factory=lambda: dict.fromkeys(REASONS[1:], 0))
-    """Live books that were trusted no longer, by the first reason."""
+    """Times that a live book was invalidated, by the first reason."""
 
 
 class LocalBook:
     """
-    The book of one stream and whether it can be trusted.
+    The book of one stream and its sync state.
+
+    Args:
+        category, symbol: The market.
+        depth: Levels per side of the stream.
+        connector: Name of the connector whose link events concern the book.
+        ledger: Receives the gaps.
+        counts: Receives the counts.
+        generations: Source of unique numbers.
+        now: Seconds of the monotonic clock.
+        walls: The walls of the book.
+        trades_connector: Name of the connector whose link events concern the symbol's trades; None
+            if the trades are not received.
+        flow: Order flow imbalance; None if it is not computed.
 
     Attributes:
         state, reason: As published; ``reason`` is None when live.
-        generation: Unique number of this life of the topic: new after a change of source.
+        generation: Unique number; changes with the source.
         messages: Messages received, applied or not.
-        received_at: When the last one was taken in, by the monotonic clock.
-        walls_due: When the walls have to be judged even if nothing more comes, by the same.
-        is_changed: Whether something has to be published; whoever publishes resets it.
+        received_at: Monotonic time of the last message.
+        walls_due: Monotonic time at which the walls have to be judged even if nothing more arrives.
+        is_changed: True if there is something to publish; reset by the publisher.
+        gap: The open gap; None when live.
     """
 
     __slots__ = (
         "_generations",
-        "_is_asked",
+        "_is_requested",
         "_ledger",
         "_resync_attempts",
         "_resync_due",
-        "_silence",
+        "_staleness",
         "_untrusted_s",
         "_untrusted_since",
         "book",
@@ -128,25 +145,25 @@ class LocalBook:
         self.gap: Gap | None = None
         self._generations = generations
         self._ledger = ledger
-        self._silence = StalenessDetector(now)
+        self._staleness = StalenessDetector(now)
         self._untrusted_s = 0.0
         self._untrusted_since: float | None = now
         self._resync_due: float | None = now + START_DELAY_S
         self._resync_attempts = 0
-        self._is_asked = False
-        """A snapshot has been asked for since it is not live."""
+        self._is_requested = False
+        """True if a snapshot was requested since the book was last live."""
         self._open_gap("starting", None, None)
 
     # -- messages --------------------------------------------------------------------------------
 
     def apply(self, message: BookMessage, now: float, lost: int = 0) -> bool:
         """
-        Take in one message; whether the state or its reason changed.
+        Apply one message; return True if the state or its reason changed.
 
         Args:
             message: The next message of the topic.
             now: Seconds of the monotonic clock.
-            lost: Messages of the topic that are missing just before it.
+            lost: Number of messages of the topic that are missing just before this one.
         """
         self.messages += 1
         received_at, self.received_at = self.received_at, now
@@ -161,7 +178,7 @@ class LocalBook:
         last = book.last
         assert last is not None, "a live book has a last message"
         step_ms = message.exchange_ts_ms - last.exchange_ts_ms
-        if not 0 <= step_ms <= MAX_AHEAD_MS and self._is_leap(step_ms, now - received_at):
+        if not 0 <= step_ms <= MAX_AHEAD_MS and self._is_implausible(step_ms, now - received_at):
             self.invalidate("bad_time", now, message.recv_ts_ns, message.update_id)
             return True
         try:
@@ -175,7 +192,7 @@ class LocalBook:
             and message.bids == last.bids
             and message.asks == last.asks
         ):
-            return False  # the repeat of a quiet level 1 stream, nothing changed
+            return False  # a quiet stream of depth 1 repeats its last message
         flow, walls = self.flow, self.walls
         if flow is not None:
             bids, asks = book.bid_side, book.ask_side
@@ -188,33 +205,33 @@ class LocalBook:
         return False
 
     def on_trades(self, message: TradesMessage, lost: int = 0) -> None:
-        """Attribute trades of the symbol to its walls."""
+        """Attribute trades of the symbol to its walls; ``lost`` messages are missing before."""
         walls = self.walls
         if message.source == self.source:
             if lost:
                 walls.on_trades_lost(message.trades[0].match_ts_ms if message.trades else 0)
             if not walls.has_trades and self.trades_connector is not None:
-                walls.set_has_trades(True)  # they flow, before or without word of it
+                walls.set_has_trades(True)  # they arrive, whether or not a link event said so
             if walls.on_trades(message.trades):
                 self.walls_due = 0.0
 
     def update_walls(self, now: float) -> None:
-        """Let the walls of a live book be judged at the exchange's present time."""
+        """Update the walls of a live book at the estimated present exchange time."""
         last = self.book.last
         if self.state != "live" or last is None:
             return
-        if self.source == "replay":  # at any speed: its time is that of its last message
+        if self.source == "replay":  # plays at any speed: its time is that of the last message
             self.walls.update(self.book, last.exchange_ts_ms)
             self.walls_due = inf
             return
         quiet_ms = min(int((now - self.received_at) * 1_000), MAX_QUIET_MS)
         self.walls.update(self.book, last.exchange_ts_ms + quiet_ms)
-        # A millisecond more, because quiet_ms is rounded down.
+        # Plus a millisecond, because quiet_ms is rounded down.
         until_ms = self.walls.wake_ms - last.exchange_ts_ms + 1
         self.walls_due = self.received_at + until_ms / 1_000
 
     def follow_trades(self, connector: str | None) -> None:
-        """Whose link events concern the symbol's trades; None when they are not brought."""
+        """Set the connector of the symbol's trades; None if they are not received."""
         self.trades_connector = connector
         self.walls.set_has_trades(connector is not None)
 
@@ -228,16 +245,16 @@ class LocalBook:
         retry_in_s: float = 0.0,
     ) -> bool:
         """
-        Trust the book no longer; whether the state or its reason changed.
+        Stop trusting the book; return True if the state or its reason changed.
 
-        A book that is already in doubt keeps its gap open and takes the newer reason.
+        A book that is not live keeps its open gap and takes the newer reason.
 
         Args:
-            reason: Why.
+            reason: The cause.
             now: Seconds of the monotonic clock.
-            recv_ts_ns: When the doubt was received.
-            received_update_id: Of the message that raised it.
-            retry_in_s: When to ask for a snapshot, if none comes by itself.
+            recv_ts_ns: When the message that caused it was received, by our clock.
+            received_update_id: Update id of that message.
+            retry_in_s: Time for a snapshot to arrive by itself before it is requested.
         """
         was_live = self.state == "live"
         changed = was_live or self.reason != reason
@@ -260,13 +277,13 @@ class LocalBook:
         return changed
 
     def expect_snapshot(self, now: float, within_s: float) -> None:
-        """Ask for a snapshot only if none has come by then."""
+        """Request a snapshot only if none has arrived within ``within_s``."""
         if self.state != "live":
             self._resync_due = now + within_s
             self._resync_attempts = 0
 
     def note_source(self, source: Source, now: float, recv_ts_ns: int) -> bool:
-        """Drop everything that another source said; whether the state or its reason changed."""
+        """Drop the data of another source; return True if the state or its reason changed."""
         if source == self.source:
             return False
         is_first, self.source = self.source is None, source
@@ -280,34 +297,34 @@ class LocalBook:
         return changed
 
     def check_silence(self, now: float) -> bool:
-        """InvalidReason a live book that has been silent for longer than is plausible for it."""
+        """Invalidate a live book that has been silent for implausibly long; call once a second."""
         if self.state != "live" or self.source == "replay":
             return False
-        return self._silence.is_silent(self.messages, now) and self.invalidate("silent", now)
+        return self._staleness.is_silent(self.messages, now) and self.invalidate("silent", now)
 
     def is_resync_due(self, now: float) -> bool:
-        """Whether to ask for a snapshot now; asking again backs off, 2 s doubling to 30 s."""
+        """Return True if a snapshot is to be requested now; retries back off from 2 s to 30 s."""
         if self._resync_due is None or now < self._resync_due:
             return False
         wait = min(RETRY_MAX_S, RETRY_INITIAL_S * 2.0 ** min(self._resync_attempts, 10))
         self._resync_attempts += 1
         self._resync_due = now + wait
-        if not self._is_asked:
-            self._is_asked = True
+        if not self._is_requested:
+            self._is_requested = True
             self.counts.requested += 1
         return True
 
     def not_live_s(self, now: float) -> float | None:
-        """Seconds since the book is not live; None when it is."""
+        """Return the seconds since the book was last live; None if it is live."""
         since = self._untrusted_since
         return None if since is None else max(0.0, now - since)
 
     def untrusted_s(self, now: float) -> float:
-        """Seconds in which the book was not live, since it is followed."""
+        """Return the total seconds in which the book was not live."""
         return self._untrusted_s + (self.not_live_s(now) or 0.0)
 
     def forget(self, now: float) -> None:
-        """The book is followed no longer: its walls and its gap end, and nothing is in doubt."""
+        """End the book because it was unsubscribed: its walls and its gap end too."""
         self.state, self.reason = "stale", "unsubscribed"
         self.book.drop()
         self.walls.drop()
@@ -316,16 +333,16 @@ class LocalBook:
             self._ledger.forget(self.gap._replace(duration_s=self.not_live_s(now)))
             self.gap = None
 
-    # -- the slow path ---------------------------------------------------------------------------
+    # -- out of sync -----------------------------------------------------------------------------
 
-    def _is_leap(self, step_ms: int, elapsed_s: float) -> bool:
-        """Whether the exchange's time cannot have gone so far since the last message."""
+    def _is_implausible(self, step_ms: int, elapsed_s: float) -> bool:
+        """Return True if exchange time cannot have moved this far since the last message."""
         if self.source == "replay":
-            return False  # at any speed, and with the pauses of the recording
+            return False  # plays at any speed, with the pauses of the recording
         return not -MAX_BEHIND_MS <= step_ms <= MAX_AHEAD_MS + elapsed_s * 1_000
 
     def _apply_out_of_sync(self, message: BookMessage, now: float, lost: int) -> bool:
-        """A message of a book that is not live, or that itself raises a doubt."""
+        """Apply a message to a book that is not live, or that the message itself invalidates."""
         was = (self.state, self.reason, self.generation)
         self.note_source(message.source, now, message.recv_ts_ns)
         if self.state == "live":
@@ -360,13 +377,13 @@ class LocalBook:
         self._ledger.closed(closed)
         hid_nothing = gap.update_id_before in (message.update_id, message.update_id - 1)
         if gap.reason == "silent" and hid_nothing:
-            self._silence.learn_until(now)
-        self._silence.restart(self.messages, now)
+            self._staleness.learn_pause(now)
+        self._staleness.restart(self.messages, now)
         self.gap = None
         self._untrusted_s += duration
         self._untrusted_since = None
-        if self._is_asked:
-            self._is_asked = False
+        if self._is_requested:
+            self._is_requested = False
             self.counts.recovered += 1
         self._resync_attempts = 0
         self._resync_due = None

@@ -1,9 +1,9 @@
 """
-The books of one worker, by category and symbol, and the questions users ask of them.
+The books of one worker, by category and symbol, and the getters that users call.
 
-Decides which books are followed, what a link event means for each, which resyncs are due, and
-what the getters answer. Knows no sockets and no clock: ``advance`` brings the time, in seconds of
-the caller's monotonic clock, and everything until the next call happens then.
+Decides which books a link event concerns, which resyncs are due, and what the getters return. Knows
+no sockets and no clock: ``advance`` sets the time, in seconds of the caller's monotonic clock, and
+every call until the next ``advance`` happens at that time.
 """
 
 from collections.abc import Iterable, Iterator
@@ -41,11 +41,12 @@ from bybit_pipeline.shared.wire.messages import (
 )
 from bybit_pipeline.shared.wire.metrics import Wall
 
-Key = tuple[Category, str]
+BookKey = tuple[Category, str]
+"""Category and symbol."""
 
 
 class Snapshot(NamedTuple):
-    """A book as users read it; numbers are None and lists empty unless ``state`` is ``live``."""
+    """A book as users read it; unless ``state`` is ``live`` numbers are None and lists empty."""
 
     state: BookState
     reason: Reason | None
@@ -59,7 +60,7 @@ class Snapshot(NamedTuple):
 
 
 class ResyncRequest(NamedTuple):
-    """A topic of the market bus whose book needs a new snapshot, and why."""
+    """A request for a new snapshot: a topic of the market bus, and the reason."""
 
     topic: str
     reason: Reason
@@ -67,11 +68,11 @@ class ResyncRequest(NamedTuple):
 
 class OrderBookManager:
     """
-    Many books, each with a state; ``apply`` their messages, ask about them by symbol.
+    Local order books of many symbols: ``apply`` their messages, then call the getters.
 
     Args:
-        settings: Which measures; contract defaults by default.
-        density: What counts as a wall.
+        settings: Measures to compute; by default those of a configuration without entries.
+        density: Definition of a wall.
     """
 
     def __init__(
@@ -81,14 +82,14 @@ class OrderBookManager:
         self.density = density or DensityConfig()
         self.ledger = GapLedger()
         self.counts = Counts()
-        self.books: dict[Key, LocalBook] = {}
+        self.books: dict[BookKey, LocalBook] = {}
         self.now = 0.0
         self._generations = count(1)
 
-    # -- following -------------------------------------------------------------------------------
+    # -- subscriptions ---------------------------------------------------------------------------
 
     def advance(self, now: float) -> None:
-        """Bring the time: seconds of the monotonic clock."""
+        """Set the time, in seconds of the monotonic clock."""
         self.now = now
 
     def subscribe(
@@ -101,14 +102,14 @@ class OrderBookManager:
         trades_connector: str | None = "",
     ) -> LocalBook:
         """
-        Follow a book; following it again changes nothing.
+        Create a book and return it; repeating it returns the same book.
 
         Args:
-            symbol, category: Whose book.
-            depth: Levels a side of the stream.
-            connector: Whose link events concern it.
-            trades_connector: Whose link events concern the symbol's trades; None when they are
-                not brought, which leaves uncertain what happens to a wall.
+            symbol, category: The market.
+            depth: Levels per side of the stream.
+            connector: Name of the connector whose link events concern the book.
+            trades_connector: Name of the connector whose link events concern the symbol's trades;
+                None if the trades are not received, which makes every wall uncertain.
         """
         book = self.books.get((category, symbol))
         if book is None:
@@ -129,7 +130,7 @@ class OrderBookManager:
         return book
 
     def unsubscribe(self, symbol: str, category: Category = "linear") -> bool:
-        """Follow a book no longer and forget it; whether it was followed."""
+        """Forget a book; return True if there was one."""
         book = self.books.pop((category, symbol), None)
         if book is not None:
             book.forget(self.now)
@@ -141,9 +142,9 @@ class OrderBookManager:
         self, symbol: str, message: BookMessage, category: Category = "linear", *, lost: int = 0
     ) -> bool:
         """
-        Take in a book message; whether the state of its book changed.
+        Apply a book message; return True if the state of the book or its reason changed.
 
-        Messages of a book that is not followed are ignored.
+        Messages of unknown books are ignored. ``lost`` messages are missing before this one.
         """
         book = self.books.get((category, symbol))
         return book is not None and book.apply(message, self.now, lost)
@@ -151,13 +152,13 @@ class OrderBookManager:
     def apply_trades(
         self, symbol: str, message: TradesMessage, category: Category = "linear", *, lost: int = 0
     ) -> None:
-        """Take in trades, which tell how walls are eaten."""
+        """Apply trades, which show how walls are eaten; ``lost`` messages are missing before."""
         book = self.books.get((category, symbol))
         if book is not None:
             book.on_trades(message, lost)
 
     def on_link(self, connector: str, message: LinkMessage) -> list[LocalBook]:
-        """Take in what happened to a connector; the books whose state or reason changed."""
+        """Apply a link event of a connector; return the books whose state or reason changed."""
         now, event, received = self.now, message.event, message.recv_ts_ns
         changed = [
             book
@@ -172,22 +173,22 @@ class OrderBookManager:
                     book.expect_snapshot(now, CONNECTED_DELAY_S)
                 elif book.invalidate("disconnected", now, received, retry_in_s=CONNECTED_DELAY_S):
                     changed.append(book)
-            self._miss_trades(connector)  # until their topics are served
+            self._note_missing_trades(connector)  # until their topics are subscribed
             return changed
         for topic in message.topics:
             changed += self._on_topic_event(topic, message)
         return changed
 
     def on_link_lost(self, connector: str, recv_ts_ns: int) -> list[LocalBook]:
-        """A connector has no websocket any more, or is gone itself; the books that changed."""
-        self._miss_trades(connector)
+        """Invalidate the books of a connector whose websocket or process ended; return them."""
+        self._note_missing_trades(connector)
         return [
             book
             for book in self._of_connector(connector)
             if book.invalidate("disconnected", self.now, recv_ts_ns, retry_in_s=RETRY_MAX_S)
         ]
 
-    def _miss_trades(self, connector: str) -> None:
+    def _note_missing_trades(self, connector: str) -> None:
         for book in self.books.values():
             if book.trades_connector == connector:
                 book.walls.set_has_trades(False)
@@ -213,7 +214,7 @@ class OrderBookManager:
     # -- time ------------------------------------------------------------------------------------
 
     def due_resyncs(self) -> list[ResyncRequest]:
-        """The topics to ask a snapshot for now; each is given again, later and later."""
+        """Return the topics to request a snapshot for now; retries back off per topic."""
         now = self.now
         return [
             ResyncRequest(book.topic, book.reason)
@@ -222,20 +223,20 @@ class OrderBookManager:
         ]
 
     def check_silence(self) -> list[LocalBook]:
-        """The live books that have just been doubted for their silence; once a second."""
+        """Invalidate books that are silent for too long and return them; call once a second."""
         return [book for book in self.books.values() if book.check_silence(self.now)]
 
-    # -- questions -------------------------------------------------------------------------------
+    # -- getters ---------------------------------------------------------------------------------
 
     def states(self) -> dict[BookState, int]:
-        """Number of books in each state."""
+        """Return the number of books in each state."""
         states: dict[BookState, int] = dict.fromkeys(STATES, 0)
-        for book in list(self.books.values()):  # also asked from the exporter's thread
+        for book in list(self.books.values()):  # also called from the exporter's thread
             states[book.state] += 1
         return states
 
     def get_snapshot(self, symbol: str, category: Category = "linear") -> Snapshot | None:
-        """The book of a symbol; None if it is not followed or nothing has come yet."""
+        """Return the book of a symbol; None if it is unknown or has no snapshot yet."""
         local = self.books.get((category, symbol))
         if local is None or local.state == "syncing":
             return None
@@ -258,9 +259,9 @@ class OrderBookManager:
         self, symbol: str, levels: int = 10, category: Category = "linear"
     ) -> float | None:
         """
-        Imbalance of the best ``levels`` levels, in [-1, 1].
+        Return the imbalance of the best ``levels`` levels, in [-1, 1].
 
-        None without a live book, or for more levels than its stream carries.
+        None without a live book, or for more levels than the stream has.
         """
         local = self._live(symbol, category)
         if local is None or levels > local.book.depth:
@@ -272,12 +273,12 @@ class OrderBookManager:
         self, symbol: str, side: SideName, range_bps: float = 50, category: Category = "linear"
     ) -> float | None:
         """
-        Visible size of one side within ``range_bps`` of the mid price.
+        Return the visible size of one side within ``range_bps`` of the mid price.
 
         None without a live book that has both sides.
 
         Raises:
-            ValueError: If ``side`` is neither ``bid`` nor ``ask``.
+            ValueError: ``side`` is neither ``bid`` nor ``ask``.
         """
         _check_side(side)
         local = self._live(symbol, category)
@@ -291,7 +292,7 @@ class OrderBookManager:
         return visible.within(mid_price * (lowest if side == "bid" else highest))[0]
 
     def get_densities(self, symbol: str, category: Category = "linear") -> list[Wall] | None:
-        """The walls that are tracked, nearest first; None without a live book."""
+        """Return the walls of a book, nearest first; None without a live book."""
         local = self._live(symbol, category)
         if local is None:
             return None
@@ -306,10 +307,10 @@ class OrderBookManager:
         category: Category = "linear",
     ) -> Wall | None:
         """
-        The wall of a side nearest to ``price`` and within ``tolerance_bps`` of it, or None.
+        Return the wall of a side nearest to ``price`` within ``tolerance_bps`` of it, or None.
 
         Raises:
-            ValueError: If ``side`` is neither ``bid`` nor ``ask``.
+            ValueError: ``side`` is neither ``bid`` nor ``ask``.
         """
         _check_side(side)
         near = [
@@ -326,7 +327,7 @@ class OrderBookManager:
 
 def _check_side(side: str) -> None:
     if side not in ("bid", "ask"):
-        raise ValueError(f"side: {side!r}; allowed: bid, ask")
+        raise ValueError(f"side: {side!r} is unknown; use bid or ask")
 
 
 def _mid(local: LocalBook | None) -> float | None:

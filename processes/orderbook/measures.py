@@ -1,15 +1,14 @@
 """
-The numbers that are read from a book: pure functions of its levels, with their sources.
+Measures of a live book: pure functions of its levels, with their sources.
 
-Decides formulas and the shape of the measures in an ``orderbook.*`` message. Knows no states: it
-is only ever given a book that is live.
+Decides the formulas and the measures of an ``orderbook.*`` message. Knows no states.
 
 One pass over the levels of a side gives running totals (``CumulativeDepth``). Bands, level counts
-and notionals are then looked up by bisection: each further entry in a configuration list costs one
-bisection, an empty list nothing.
+and notionals are then found by bisection, so that an entry in a configuration list costs one
+bisection.
 
-Notional, said once: price times size in quote currency. On ``inverse`` a size is a number of
-contracts of 1 USD each, so the notional *is* the size and the base quantity is size over price.
+A notional is price times size, in quote currency. On ``inverse`` a size is a number of contracts of
+1 USD each: the notional is the size, and the base quantity is size over price.
 """
 
 from bisect import bisect_left, bisect_right
@@ -25,8 +24,8 @@ from bybit_pipeline.shared.wire.shapes import BOOK_MEASURES
 BPS = 10_000.0
 
 EDGE = 1e-12
-"""Relative slack at the edge of a band or notional, so that a level exactly there is inside
-whichever way the computed edge was rounded. Prices have fewer than 16 digits."""
+"""Relative slack at the edge of a band or notional: a level exactly at the edge is inside, however
+the edge was rounded. Prices have fewer than 16 digits."""
 
 
 def mid(bid: float, ask: float) -> float:
@@ -56,11 +55,11 @@ def weighted_mid(bid: Level, ask: Level) -> float:
         bid, ask: The best levels; sizes above zero, ``bid`` priced below ``ask``.
 
     Raises:
-        ValueError: If a size is not positive or the book is crossed.
+        ValueError: A size is not positive or the book is crossed.
     """
     (bid_price, bid_size), (ask_price, ask_size) = bid, ask
     if not (bid_size > 0 and ask_size > 0 and bid_price < ask_price):
-        raise ValueError(f"not the best levels of a book: bid {bid}, ask {ask}")
+        raise ValueError(f"bid {bid}, ask {ask}: not the best levels of a book")
     return (bid_price * ask_size + ask_price * bid_size) / (bid_size + ask_size)
 
 
@@ -77,9 +76,9 @@ def imbalance(bid_size: float, ask_size: float) -> float | None:
 
 def band(distance_bps: float) -> tuple[float, float]:
     """
-    The lowest and the highest price at most ``distance_bps`` from the mid price, over that price.
+    Bounds of the prices within ``distance_bps`` of the mid price, as multiples of the mid price.
 
-    Wider by ``EDGE``: a level exactly at the edge is inside.
+    They are wider by ``EDGE``, so that a level exactly at the edge is inside.
     """
     distance = distance_bps / BPS
     return (1 - distance) * (1 - EDGE), (1 + distance) * (1 + EDGE)
@@ -87,15 +86,16 @@ def band(distance_bps: float) -> tuple[float, float]:
 
 class CumulativeDepth:
     """
-    Running totals over the levels of one side of a book, from none to all, best first.
+    Running totals over the levels of one side of a book, best first.
 
-    ``totals[n]`` is the size of the best ``n`` levels, ``notionals[n]`` and ``bases[n]`` what they
-    are in quote and in base currency. O(levels) to make, without a Python-level loop.
+    ``totals[n]`` is the size of the best ``n`` levels, ``notionals[n]`` their value in quote
+    currency, and ``bases[n]`` their quantity in base currency. O(levels) to create, without a
+    Python loop.
 
     Args:
-        side: The side; it must not change while this is read.
-        depth: Levels a side of the stream: behind a side that is full there may be more.
-        is_inverse: Whether sizes are contracts of 1 USD.
+        side: The side; it must not change while this is used.
+        depth: Levels per side of the stream. A full side may continue beyond its last level.
+        is_inverse: True if sizes are contracts of 1 USD.
     """
 
     __slots__ = (
@@ -126,18 +126,19 @@ class CumulativeDepth:
             self.bases = self.totals
 
     def levels(self, count: int) -> list[Level]:
-        """At most ``count`` levels, best first."""
+        """Return up to ``count`` ``(price, size)`` pairs, best first."""
         return list(zip(self.prices[:count], self.sizes[:count], strict=True))
 
     def size_of(self, levels: int) -> float:
-        """Total size of the best ``levels`` levels, or of all when there are fewer."""
+        """Return the total size of the best ``levels`` levels, or of all if there are fewer."""
         return self.totals[levels] if levels < self.count else self.totals[-1]
 
     def within(self, edge: float) -> tuple[float, float, bool]:
         """
-        Total size and notional of the levels that are not worse than the price ``edge``.
+        Return the total size and notional of the levels not worse than the price ``edge``.
 
-        And whether these are all: not if the edge is beyond the last level that is visible.
+        The third value is False if ``edge`` lies beyond the last visible level, so that the totals
+        are lower bounds.
         """
         if self._is_bid:
             count = self.count - bisect_left(self._ascending, edge)
@@ -147,10 +148,10 @@ class CumulativeDepth:
 
     def average_price(self, notional: float) -> float | None:
         """
-        Average price of taking ``notional`` (quote currency) from this side, best levels first.
+        Return the average price of taking ``notional`` (quote currency), best levels first.
 
-        Notional over base quantity, the last level taken in part. None when the visible levels
-        hold less.
+        It is notional over base quantity, with the last level taken in part. None if the visible
+        levels hold less.
         """
         last = bisect_left(self.notionals, notional * (1 - EDGE), 1)
         if last > self.count:
@@ -186,10 +187,10 @@ def impact(
     """
     Cost of a market order for ``notional`` quote currency, each way, in basis points of the mid.
 
-    Buying walks the asks: ``(average price / mid - 1) * 10,000``; selling the bids: ``(1 - average
-    price / mid) * 10,000``. Both are positive, and None beyond the visible book. The "cost of a
-    round trip" of Irvine, Benston and Kandel, "Liquidity beyond the inside spread", 2000, one way
-    at a time.
+    Buying walks the asks: ``(average price / mid - 1) * 10,000``. Selling walks the bids: ``(1 -
+    average price / mid) * 10,000``. Both are positive, and None beyond the visible book. It is the
+    "cost of a round trip" of Irvine, Benston and Kandel, "Liquidity beyond the inside spread",
+    2000, one way at a time.
     """
     buy = asks.average_price(notional)
     sell = bids.average_price(notional)
@@ -211,8 +212,8 @@ class OrderFlow:
         - size of the ask now,      if its price did not rise
         + size of the ask before,   if its price did not fall
 
-    One state a book message, as the exchange conflates them. A side without levels is a best
-    level of size zero at the worst possible price.
+    There is one state per book message, as conflated by the exchange. A side without levels counts
+    as a best level of size zero at the worst possible price.
     """
 
     __slots__ = ("_ask", "_ask_size", "_bid", "_bid_size", "_has_state", "_total")
@@ -223,12 +224,12 @@ class OrderFlow:
         self._bid = self._bid_size = self._ask = self._ask_size = 0.0
 
     def reset(self) -> None:
-        """Forget the state before; the next one starts a new sum."""
+        """Forget the last state; the next one starts a new sum."""
         self._total = 0.0
         self._has_state = False
 
     def add(self, bid: float, bid_size: float, ask: float, ask_size: float) -> None:
-        """Count the change from the previous state to this one; the first is only kept."""
+        """Add the change from the last state to this one; the first state adds nothing."""
         if self._has_state:
             total = 0.0
             if bid >= self._bid:
@@ -245,7 +246,7 @@ class OrderFlow:
         self._ask, self._ask_size = ask, ask_size
 
     def take(self) -> float | None:
-        """The sum since the last call, which starts the next interval; None without a state."""
+        """Return the sum since the last call and start a new one; None without a state."""
         total, self._total = self._total, 0.0
         return total if self._has_state else None
 
@@ -255,17 +256,17 @@ MEASURES = BOOK_MEASURES
 
 
 def key_of(number: float) -> str:
-    """A level count, distance or notional as a key of a map: ``10``, ``2.5``, ``100000``."""
+    """Return a level count, distance or notional as a key of a map: ``10``, ``2.5``, ``100000``."""
     return str(int(number)) if number == int(number) else repr(float(number))
 
 
 class BookMeasures:
     """
-    The measures of ``orderbook.*`` messages of one configuration and category.
+    Compute the measures of ``orderbook.*`` messages for one configuration and category.
 
     Args:
-        settings: Which level counts, bands and notionals.
-        category: Decides what a notional is.
+        settings: Level counts, bands and notionals.
+        category: Decides how a notional is computed.
     """
 
     def __init__(self, settings: OrderbookConfig, category: Category) -> None:

@@ -1,28 +1,29 @@
 """
-When a silent book is suspicious: judged by the rate and the pauses of its own stream.
+Staleness detection: how long a book may be silent before it is suspicious.
 
-A busy book that says nothing for seconds is broken; a quiet one is quiet. There is no constant
-that fits both, so each book has its own limit.
+A busy book that is silent for seconds is broken, while a quiet one is merely quiet. No constant
+fits both, so each book gets a limit of its own, derived from the rate and the pauses of its stream.
 """
 
 from math import exp
 
 FLOOR_S = 10.0
-"""No silence shorter than this is ever suspicious."""
+"""Shorter silences are never suspicious."""
 MEAN_INTERVALS = 20.0
 LONGEST_PAUSES = 3.0
 MIN_MESSAGES = 50
+"""Messages needed before anything is suspicious."""
 RATE_TIME_S = 60.0
+"""Time constant of the message rate."""
 
 
 class StalenessDetector:
     """
-    The silence limit of one stream: the longest of a floor, 20 times the mean interval between
-    its messages and 3 times the longest pause that it has made in good health.
+    The silence limit of one stream.
 
-    No judgement before ``MIN_MESSAGES`` messages. A pause that turns out to have hidden nothing
-    (the next snapshot continues the numbers) is learned, so that a symbol that falls quiet is
-    suspected once, not again and again.
+    It is the longest of ``FLOOR_S``, 20 mean intervals between messages, and 3 times the longest
+    pause seen so far. A pause that turns out to be harmless, because the next snapshot continues
+    the numbers, is learned too. A symbol that turns quiet is thus suspected once, not repeatedly.
     """
 
     __slots__ = ("_active_at", "_count", "_longest_pause_s", "_rate", "_seen")
@@ -36,17 +37,17 @@ class StalenessDetector:
 
     @property
     def limit_s(self) -> float | None:
-        """Seconds of silence that are still plausible; None when nothing can be said yet."""
+        """Longest plausible silence in seconds; None before ``MIN_MESSAGES`` messages."""
         if self._seen < MIN_MESSAGES or self._rate <= 0:
             return None
         return max(FLOOR_S, MEAN_INTERVALS / self._rate, LONGEST_PAUSES * self._longest_pause_s)
 
     def is_silent(self, messages: int, now: float) -> bool:
         """
-        Whether the stream has been silent for too long; call about once a second.
+        Return True if the silence is longer than the limit; call it about once a second.
 
         Args:
-            messages: Messages of the stream ever received.
+            messages: Messages of the stream received so far.
             now: Seconds of the monotonic clock.
         """
         new = messages - self._count
@@ -55,18 +56,18 @@ class StalenessDetector:
             if pause > 0:
                 weight = 1.0 if self._seen == 0 else 1.0 - exp(-pause / RATE_TIME_S)
                 self._rate += (new / pause - self._rate) * weight
-                self.learn_until(now)
+                self.learn_pause(now)
             self._seen += new
             self.restart(messages, now)
             return False
         limit = self.limit_s
         return limit is not None and pause > limit
 
-    def learn_until(self, now: float) -> None:
-        """The pause since the last activity was no fault."""
+    def learn_pause(self, now: float) -> None:
+        """Note that the pause since the last activity was harmless."""
         self._longest_pause_s = max(self._longest_pause_s, now - self._active_at)
 
     def restart(self, messages: int, now: float) -> None:
-        """Begin a new stretch: what lies between was no silence of the stream."""
+        """Start the next interval here; the time before it counts as no silence."""
         self._count = messages
         self._active_at = now

@@ -69,9 +69,9 @@ def test_aggregated_depth_adds_up_the_sizes_near_the_mid(
 
 def test_a_side_that_does_not_exist_is_refused() -> None:
     manager = managed(BTC)
-    with pytest.raises(ValueError, match="allowed: bid, ask"):
+    with pytest.raises(ValueError, match="use bid or ask"):
         manager.get_aggregated_depth(BTC, "Buy")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="allowed: bid, ask"):
+    with pytest.raises(ValueError, match="use bid or ask"):
         manager.get_density_at_price(BTC, 100.0, "sell")  # type: ignore[arg-type]
 
 
