@@ -2,12 +2,13 @@
 
 import inspect
 import re
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 import bybit_pipeline
 from bybit_pipeline.processes.simulator import faults
+from bybit_pipeline.processes.simulator.market import scenario
 from tests.docs.pages import LINK, PAGES, ROOT, anchors, prose, read, tables
 
 WIDTH = 100
@@ -68,6 +69,13 @@ def test_every_kind_of_process_is_in_the_architecture() -> None:
 def test_the_faults_of_the_simulated_exchange_are_documented() -> None:
     rows = [row for row in tables("docs/reference/simulator.md") if row[1:2] and row[1].isdigit()]
     assert faults.DEFAULT_EVERY == {row[0].strip("`"): int(row[1]) for row in rows}
+
+
+def test_the_actions_of_scenarios_are_documented() -> None:
+    text = read("docs/reference/simulator.md").partition("## Scenarios")[2]
+    actions = {action.__struct_config__.tag for action in get_args(scenario.AnyAction)}
+    rows = re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)
+    assert ["do", *sorted(actions)] == [rows[0], *sorted(rows[1:])]
 
 
 def public(cls: type[Any]) -> set[str]:
