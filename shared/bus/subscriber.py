@@ -206,6 +206,21 @@ class MetricSubscriber:
                 self.counts.missed += metric.missed
                 yield metric
 
+    def wait(self, timeout_ms: int, *descriptors: int) -> None:
+        """
+        Wait for messages and follow the connection; for callers without a poll loop.
+
+        Args:
+            timeout_ms: How long to wait.
+            descriptors: File descriptors that end the wait when they are readable.
+        """
+        self.take_loss()
+        self.retry_refused()
+        poller = zmq.Poller()
+        for source in (self.socket, self.monitor, *descriptors):
+            poller.register(source, zmq.POLLIN)
+        poller.poll(timeout_ms)
+
     def latest(self) -> Iterator[ReceivedMetric]:
         """Take the newest message of each conflated topic that arrived since the last call."""
         newest, self._newest = self._newest, {}

@@ -1,14 +1,14 @@
-"""What a person sees at a terminal: pictures made by pure functions, and the screen they go to."""
+"""The terminal user interface: pure functions draw lines of text, and a screen shows them."""
 
 import os
 import sys
 
 
 def has_terminal() -> bool:
-    """True if stdout is a terminal, and ours to draw on: not from the background of a shell."""
+    """True if stdout is a terminal and this process group is in its foreground."""
     if not sys.stdout.isatty():
         return False
     try:
         return os.getpgrp() == os.tcgetpgrp(sys.stdout.fileno())
-    except OSError:  # a terminal that controls nobody, so nobody halts us for drawing on it
+    except OSError:  # not the controlling terminal, so drawing on it cannot stop the process
         return True

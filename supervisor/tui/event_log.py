@@ -1,9 +1,9 @@
 """
-What has happened lately: reconnects, restarts, gaps, walls. Pure.
+The log of recent events: reconnects, restarts, gaps, walls. Pure.
 
-Turns messages, and differences between one status and the next, into lines. Walls come and go many
-times a second, so news of one wall replaces its older news, and walls take at most half of the
-lines while there is anything else to say.
+Turns messages, and differences between successive statuses, into lines. Walls change many times a
+second. So a newer event of a wall replaces its older one, and walls take at most half of the lines
+while other events need them.
 """
 
 from collections import OrderedDict, deque
@@ -15,13 +15,13 @@ from rich.text import Text
 from bybit_pipeline.supervisor.tui.formatting import amount, clock_time, fitted
 
 EVENTS_MAX = 200
-WALL_EVENTS = {"detected": "yellow", "eaten": "magenta", "pulled": "cyan"}
+WALL_EVENT_STYLES = {"detected": "yellow", "eaten": "magenta", "pulled": "cyan"}
 
 Payload = Mapping[str, Any]
 
 
 class Event(NamedTuple):
-    """One thing that happened; ``at`` is in seconds since 1970."""
+    """One event; ``at`` is in seconds since 1970."""
 
     at: float
     tag: str
@@ -30,8 +30,8 @@ class Event(NamedTuple):
     style: str
 
 
-class Feed:
-    """The events, and what is needed to notice the next."""
+class EventLog:
+    """The recent events, and the previous status, from which new events are derived."""
 
     def __init__(self) -> None:
         self._events: deque[Event] = deque(maxlen=EVENTS_MAX)
@@ -41,81 +41,79 @@ class Feed:
         self._source: str | None = None
 
     def take_message(self, payload: Payload) -> None:
-        """Note a ``gap.*`` or ``density.*`` message; others say nothing here."""
+        """Add the event of a ``gap.*`` or ``density.*`` message; other kinds are ignored."""
         at = (payload.get("publish_ts_ns") or 0) / 1e9
         subject = f"{payload.get('category')}:{payload.get('symbol')}"
         if payload.get("kind") == "gap":
             self._take_gap(payload, at, subject)
-        elif payload.get("kind") == "density" and payload.get("event") in WALL_EVENTS:
-            event = str(payload["event"])
-            key = (subject, payload.get("side"), payload.get("price"))
-            size = payload["peak_size"] if event != "detected" else payload["size"]
-            text = f"{payload['side']} wall {event} {amount(size)} @ {payload['price']:.10g}"
-            if event == "detected":
-                text += f"  {payload['strength']:.1f}x the median"
-            self._walls[key] = Event(at, "wall", subject, text, WALL_EVENTS[event])
-            self._walls.move_to_end(key)
-            if len(self._walls) > EVENTS_MAX:
-                self._walls.popitem(last=False)
+        elif payload.get("kind") == "density" and payload.get("event") in WALL_EVENT_STYLES:
+            self._take_wall(payload, at, subject)
 
     def _take_gap(self, payload: Payload, at: float, subject: str) -> None:
-        reason = payload.get("reason")
+        stream, reason = payload.get("stream"), payload.get("reason")
         if reason == "starting":
             return
-        stream = payload.get("stream")
         if payload.get("event") == "opened":
-            self._add(at, "gap", subject, f"{stream} not trusted: {reason}", "bold red")
+            event = Event(at, "gap", subject, f"{stream} gap: {reason}", "bold red")
         else:
             seconds = payload.get("duration_s")
             after = "" if seconds is None else f" after {seconds:.1f} s"
-            self._add(at, "gap", subject, f"{stream} whole again{after} ({reason})", "green")
+            event = Event(at, "gap", subject, f"{stream} gap closed{after} ({reason})", "green")
+        self._events.append(event)
+
+    def _take_wall(self, payload: Payload, at: float, subject: str) -> None:
+        event = str(payload["event"])
+        size = payload["size"] if event == "detected" else payload["peak_size"]
+        text = f"{payload['side']} wall {event} {amount(size)} @ {payload['price']:.10g}"
+        if event == "detected":
+            text += f"  {payload['strength']:.1f}x median"
+        key = (subject, payload.get("side"), payload.get("price"))
+        self._walls[key] = Event(at, "wall", subject, text, WALL_EVENT_STYLES[event])
+        self._walls.move_to_end(key)
+        if len(self._walls) > EVENTS_MAX:
+            self._walls.popitem(last=False)
 
     def take_status(self, status: Payload, at: float) -> None:
-        """Note what differs from the status before."""
-        for event in (
-            *self._source_news(status, at),
-            *self._process_news(status, at),
-            *self._link_news(status, at),
-        ):
-            self._events.append(event)
+        """Add an event for each difference from the previous status."""
+        self._events.extend(self._source_events(status, at))
+        self._events.extend(self._process_events(status, at))
+        self._events.extend(self._link_events(status, at))
 
-    def _source_news(self, status: Payload, at: float) -> Iterator[Event]:
+    def _source_events(self, status: Payload, at: float) -> Iterator[Event]:
         source = status["source"]
         if self._source is not None and source != self._source:
             style = "green" if source == "live" else "bold white on red"
             yield Event(at, "source", "pipeline", f"{self._source} -> {source}", style)
         self._source = source
 
-    def _process_news(self, status: Payload, at: float) -> Iterator[Event]:
-        now = {p["process"]: (p["state"], p["restarts"]) for p in status["processes"]}
-        for process, (state, restarts) in now.items():
-            was_state, was_restarts = self._processes.get(process, (state, restarts))
-            if restarts > was_restarts:
-                yield Event(at, "restart", process, f"died, restart {restarts}", "bold red")
-            if state != was_state:
+    def _process_events(self, status: Payload, at: float) -> Iterator[Event]:
+        current = {p["process"]: (p["state"], p["restarts"]) for p in status["processes"]}
+        for process, (state, restarts) in current.items():
+            old_state, old_restarts = self._processes.get(process, (state, restarts))
+            if restarts > old_restarts:
+                yield Event(at, "restart", process, f"exited, restart {restarts}", "bold red")
+            if state != old_state:
                 style = {"up": "green", "starting": "yellow"}.get(state, "bold red")
-                yield Event(at, "process", process, f"{was_state} -> {state}", style)
-        self._processes = now
+                yield Event(at, "process", process, f"{old_state} -> {state}", style)
+        self._processes = current
 
-    def _link_news(self, status: Payload, at: float) -> Iterator[Event]:
-        now = {c["process"]: (c["connected"], c["reconnects"]) for c in status["connectors"]}
-        for connector, (connected, reconnects) in now.items():
-            was_connected, was_reconnects = self._links.get(connector, (connected, reconnects))
-            if reconnects > was_reconnects:
+    def _link_events(self, status: Payload, at: float) -> Iterator[Event]:
+        current = {c["process"]: (c["connected"], c["reconnects"]) for c in status["connectors"]}
+        for connector, (connected, reconnects) in current.items():
+            default = (connected, reconnects)
+            was_connected, old_reconnects = self._links.get(connector, default)
+            if reconnects > old_reconnects:
                 yield Event(at, "link", connector, f"reconnect {reconnects}", "yellow")
             if connected != was_connected:
                 text = "connected" if connected else "disconnected"
                 yield Event(at, "link", connector, text, "green" if connected else "bold red")
-        self._links = now
-
-    def _add(self, at: float, tag: str, subject: str, text: str, style: str) -> None:
-        self._events.append(Event(at, tag, subject, text, style))
+        self._links = current
 
     def __len__(self) -> int:
         return len(self._events) + len(self._walls)
 
     def latest(self, count: int) -> list[Event]:
-        """The newest events, newest first."""
+        """At most ``count`` events, newest first."""
         events = sorted(self._events, key=lambda event: event.at, reverse=True)[:count]
         walls = sorted(self._walls.values(), key=lambda event: event.at, reverse=True)
         room = max(count - len(events), count // 2)
@@ -123,20 +121,20 @@ class Feed:
         return sorted([*kept, *walls[:room]], key=lambda event: event.at, reverse=True)
 
     def lines(self, *, width: int, height: int) -> list[Text]:
-        """A head and the newest events in at most ``height`` lines."""
+        """A title and the newest events, in at most ``height`` lines."""
         if height < 2:
             return []
         events = self.latest(height - 1)
-        head = Text("events", style="bold dim")
+        title = Text("events", style="bold dim")
         if not events:
-            return [head, Text("none yet", style="dim")]
-        subject = max(len(event.subject) for event in events)
-        return [head, *(fitted(_line(event, subject), width) for event in events)]
+            return [title, Text("none yet", style="dim")]
+        subject_width = max(len(event.subject) for event in events)
+        return [title, *(fitted(_line(event, subject_width), width) for event in events)]
 
 
-def _line(event: Event, subject: int) -> Text:
+def _line(event: Event, subject_width: int) -> Text:
     return Text.assemble(
         (clock_time(event.at), "dim"),
-        f"  {event.tag:<7}  {event.subject:<{subject}}  ",
+        f"  {event.tag:<7}  {event.subject:<{subject_width}}  ",
         (event.text, event.style),
     )

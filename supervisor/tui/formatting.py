@@ -1,8 +1,8 @@
 """
-Numbers, states and sources as text for people, and rows of them as columns. Pure.
+Numbers, states and sources as text, and rows of them as tables. Pure.
 
-Decides how a value looks. Absent numbers are dashes, never zeros. A column that does not fit is
-left out whole: a number that is cut off is a wrong number.
+Absent numbers are dashes, never zeros. A column that does not fit is omitted as a whole: a
+truncated number is a wrong number.
 """
 
 from collections.abc import Sequence
@@ -37,22 +37,22 @@ Cell = str | Text
 
 class Column(NamedTuple):
     """
-    One column.
+    One column of a table.
 
-    ``rank`` orders who gets room when the terminal is narrow: the lowest first, 0 always.
-    ``least`` is a width in cells that keeps the picture still while numbers change.
+    ``rank`` decides which columns a narrow terminal shows: those of rank 0 always, the others in
+    ascending order. ``min_width``, in cells, keeps columns in place while numbers change.
     """
 
     title: str
     is_right: bool = False
     rank: int = 0
-    least: int = 0
+    min_width: int = 0
 
 
 def grid(columns: Sequence[Column], rows: Sequence[Sequence[Cell]], width: int) -> list[Text]:
-    """The head and one line a row, at most ``width`` cells each."""
+    """The titles and one line per row, each at most ``width`` cells wide."""
     widths = [
-        max(cell_len(column.title), column.least, *(len_of(row[at]) for row in rows), 0)
+        max(cell_len(column.title), column.min_width, *(len_of(row[at]) for row in rows), 0)
         for at, column in enumerate(columns)
     ]
     shown = _fitting(columns, widths, width)
@@ -61,7 +61,7 @@ def grid(columns: Sequence[Column], rows: Sequence[Sequence[Cell]], width: int) 
 
 
 def _fitting(columns: Sequence[Column], widths: Sequence[int], width: int) -> list[int]:
-    """Columns of rank 0, and of the others by rank those for which there is room."""
+    """Indexes of the columns to show: those of rank 0, and by rank those that still fit."""
     shown: list[int] = []
     used = -GAP
     for at in sorted(range(len(columns)), key=lambda at: (columns[at].rank, at)):
@@ -95,12 +95,12 @@ def _line(
 
 
 def len_of(cell: Cell) -> int:
-    """Width in cells of the terminal."""
+    """Width in terminal cells."""
     return cell.cell_len if isinstance(cell, Text) else cell_len(cell)
 
 
 def fitted(line: Text, width: int) -> Text:
-    """A line that is at most ``width`` wide and never breaks."""
+    """Truncate a line to ``width`` cells and keep it from wrapping."""
     line.no_wrap, line.end = True, ""
     line.truncate(width, overflow="ellipsis")
     return line
@@ -110,7 +110,7 @@ def fitted(line: Text, width: int) -> Text:
 
 
 def number(value: float | None, digits: int | None = None, *, is_signed: bool = False) -> str:
-    """A number for people, a dash if there is none."""
+    """A number, with ``digits`` decimals if given; a dash for None."""
     if value is None:
         return NONE
     sign = "+" if is_signed else ""
@@ -118,7 +118,7 @@ def number(value: float | None, digits: int | None = None, *, is_signed: bool = 
 
 
 def amount(value: float | None, *, is_signed: bool = False) -> str:
-    """A size or turnover in five significant digits or so: ``0.505``, ``133.17``, ``1.29M``."""
+    """A size or turnover with about five significant digits: ``0.505``, ``133.17``, ``1.29M``."""
     if value is None:
         return NONE
     for limit, unit in ((1e9, "G"), (1e6, "M"), (1e5, "k")):
@@ -131,18 +131,18 @@ def amount(value: float | None, *, is_signed: bool = False) -> str:
 
 
 def delta(value: float | None) -> Text:
-    """A signed size in the colour of the side that it favours."""
+    """A signed size: green if buyers prevail, red if sellers do."""
     style = "" if not value else BUY if value > 0 else SELL
     return Text(amount(value, is_signed=True), style=style)
 
 
 def at_least(text: str) -> Text:
-    """A count of which a part was not observed."""
+    """A count that is a lower bound, because part of the window was not observed."""
     return Text(f"≥{text}", style="yellow")
 
 
 def rate(value: float | None) -> str:
-    """Something a second."""
+    """A rate per second."""
     return NONE if value is None else f"{value:,.1f}" if value < 100 else f"{value:,.0f}"
 
 
@@ -165,36 +165,36 @@ def clock_time(seconds: float, *, with_ms: bool = False) -> str:
 
 
 def styled(state: str) -> Text:
-    """A state in its colour."""
+    """A state in the colour of its severity."""
     return Text(state, style=STATE_STYLES.get(state, ""))
 
 
 def source_text(source: str) -> Text:
-    """The source; loud when the data are not live."""
+    """The source in capitals; white on red if the data are not live."""
     if source in ("sim", "replay"):
         return Text(f" {source.upper()} ", style="bold white on red")
     return Text(source.upper(), style="bold green" if source == "live" else "")
 
 
 WARNINGS = {
-    "sim": "made-up numbers, not the market",
-    "replay": "a recording, not the market now",
+    "sim": "simulated, not real prices",
+    "replay": "recorded, not current prices",
 }
-"""What a source that is not live means, in a few words."""
+"""Warnings for sources that are not live."""
 
 
 # -- bars --------------------------------------------------------------------------------------
 
 
-def bar(share: float, width: int) -> str:
-    """A bar from the left, ``width`` cells when ``share`` is 1, in eighths of a cell."""
-    eighths = round(max(0.0, min(1.0, share)) * width * 8)
+def bar(ratio: float, width: int) -> str:
+    """A bar of ``ratio * width`` cells, drawn in eighths of a cell; ``ratio`` in [0, 1]."""
+    eighths = round(max(0.0, min(1.0, ratio)) * width * 8)
     full, part = divmod(eighths, 8)
     return "█" * full + (BLOCKS[part] if part else "")
 
 
 def balance(value: float | None, half: int = 4) -> Text:
-    """A value in [-1, 1] as a bar from the middle: sellers to the left, buyers to the right."""
+    """A value in [-1, 1] as a bar from the middle: to the left if sellers prevail."""
     if value is None:
         return Text(NONE.rjust(half) + " " * (half + 1))
     cells = min(half, max(int(value != 0), round(abs(value) * half)))
@@ -205,8 +205,8 @@ def balance(value: float | None, half: int = 4) -> Text:
     return text
 
 
-def progress(done: int, of: int, width: int) -> Text:
-    """How much of something is there."""
-    filled = bar(done / of if of else 0.0, width)
-    text = Text(filled, style="green" if done == of else "yellow")
+def progress(done: int, total: int, width: int) -> Text:
+    """A progress bar; green when complete."""
+    filled = bar(done / total if total else 0.0, width)
+    text = Text(filled, style="green" if done == total else "yellow")
     return text.append("░" * (width - len(filled)), style="dim")

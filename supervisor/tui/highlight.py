@@ -1,7 +1,7 @@
 """
-Lines of text on stdout: in colour on a terminal, as they are in a pipe or a file.
+Lines of text on stdout: coloured on a terminal, plain in a pipe or a file.
 
-Also metric messages as lines for people, which is what ``tail`` prints on a terminal.
+Also metric messages as one line each, which ``tail`` prints on a terminal.
 """
 
 import sys
@@ -22,8 +22,8 @@ from bybit_pipeline.supervisor.tui.formatting import (
 )
 
 
-class Words(RegexHighlighter):
-    """The words that say how something is."""
+class StateHighlighter(RegexHighlighter):
+    """Colours for words that name a state."""
 
     highlights: ClassVar = [
         r"^(?P<head>[A-Z][A-Z (]+[A-Z)]+ {2}.*)$",
@@ -46,25 +46,25 @@ THEME = Theme(
 
 
 def show(lines: Iterable[str]) -> None:
-    """Print lines; a long one is for the terminal to break."""
+    """Print lines; the terminal wraps long ones."""
     if not sys.stdout.isatty():
         for line in lines:
             print(line)
         return
-    console = Console(highlighter=Words(), theme=THEME, markup=False, emoji=False)
+    console = Console(highlighter=StateHighlighter(), theme=THEME, markup=False, emoji=False)
     for line in lines:
         console.print(line, soft_wrap=True)
 
 
 def message_line(topic: str, payload: Mapping[str, Any]) -> str:
-    """One metric message in one line, with what matters of its kind."""
+    """One metric message as one line, with the main fields of its kind."""
     at_ns = payload.get("publish_ts_ns")
     at = clock_time(at_ns / 1e9, with_ms=True) if at_ns else NONE.ljust(12)
     source = str(payload.get("source") or "")
     loud = source if source in ("", "live") else source.upper()
     state = str(payload.get("state") or NONE)
-    facts = _FACTS.get(str(payload.get("kind")), lambda _: "")(payload)
-    return f"{at}  {topic:<28}  {loud:<6}  {state:<8}  {facts}".rstrip()
+    fields = _FIELDS.get(str(payload.get("kind")), lambda _: "")(payload)
+    return f"{at}  {topic:<28}  {loud:<6}  {state:<8}  {fields}".rstrip()
 
 
 def _trades(payload: Mapping[str, Any]) -> str:
@@ -109,7 +109,7 @@ def _process(payload: Mapping[str, Any]) -> str:
     return f"restarts {payload.get('restarts')}  uptime {duration(payload.get('uptime_s'))}"
 
 
-_FACTS = {
+_FIELDS = {
     "trades": _trades,
     "orderbook": _orderbook,
     "density": _density,

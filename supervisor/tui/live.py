@@ -1,7 +1,7 @@
 """
-``up`` and ``watch`` on a terminal: what comes in, the keys, and the picture a few times a second.
+``up`` and ``watch`` on a terminal: take in messages and keys, and draw a few times per second.
 
-The only file of the views that reads clocks and sockets.
+The only file of this folder that reads clocks and sockets.
 """
 
 import os
@@ -13,18 +13,18 @@ from collections.abc import Callable, Iterable
 import structlog
 from rich.console import Console
 
+from bybit_pipeline.shared.bus.subscriber import MetricSubscriber
 from bybit_pipeline.shared.errors import NoPipelineError, PipelineError
-from bybit_pipeline.supervisor.cli.tail import Listener
 from bybit_pipeline.supervisor.run_dir import is_alive
 from bybit_pipeline.supervisor.status.server import Snapshot
 from bybit_pipeline.supervisor.tui import has_terminal
-from bybit_pipeline.supervisor.tui.event_log import Feed
-from bybit_pipeline.supervisor.tui.market_table import Choices
-from bybit_pipeline.supervisor.tui.market_view import watch_picture
+from bybit_pipeline.supervisor.tui.event_log import EventLog
+from bybit_pipeline.supervisor.tui.market_table import PLAIN_WIDTH, ViewState, plain_table
+from bybit_pipeline.supervisor.tui.market_view import watch_screen
 from bybit_pipeline.supervisor.tui.overview import overview
 from bybit_pipeline.supervisor.tui.rates import Rates
 from bybit_pipeline.supervisor.tui.screen import Screen
-from bybit_pipeline.supervisor.tui.state import SILENT_S, Board
+from bybit_pipeline.supervisor.tui.state import SILENT_S, TableState
 
 log = structlog.get_logger()
 
@@ -32,19 +32,19 @@ MARKET_KINDS = ("trades.", "orderbook.")
 EVENT_KINDS = ("gap.", "density.")
 REFRESH_S = 0.25
 DRAIN_S = 0.1
-DRAIN_MAX = 40
-"""At most so many times the listener is emptied between two looks at the keys."""
+DRAIN_LIMIT = 20_000
+"""Messages taken between two checks for keys."""
 JOIN_S = 2.0
 LISTEN_S = 1.0
-"""How long one picture takes: every market is published at least once a second."""
+"""How long ``watch`` without a terminal listens: every market is published once per second."""
 
 
 class LiveView:
     """
-    The pipeline in the terminal, drawn by a thread of its own.
+    The pipeline on the terminal, drawn by a thread of its own.
 
     Args:
-        snapshot: Gives the supervisor's latest snapshot; called on the thread.
+        snapshot: Returns the supervisor's latest snapshot; called by the thread.
         keys: Directory of the keys of the metrics socket, if it has any.
     """
 
@@ -53,19 +53,19 @@ class LiveView:
         self._keys = keys
         self._stopping = threading.Event()
         self._screen = Screen()
-        self._board, self._feed, self._rates = Board(), Feed(), Rates()
-        self._choices = Choices()
-        self._listener: Listener | None = None
+        self._table, self._events, self._rates = TableState(), EventLog(), Rates()
+        self._view = ViewState()
+        self._subscriber: MetricSubscriber | None = None
         self._seen: Snapshot | None = None
         self._thread = threading.Thread(target=self._run, name="view", daemon=True)
 
     def start(self) -> None:
-        """Begin to draw."""
+        """Take over the terminal and start drawing."""
         self._screen.__enter__()
         self._thread.start()
 
     def stop(self) -> None:
-        """Give the terminal back as it was."""
+        """Stop drawing and restore the terminal."""
         self._stopping.set()
         self._screen.interrupt()
         self._thread.join(JOIN_S)
@@ -74,28 +74,30 @@ class LiveView:
     def _run(self) -> None:
         try:
             while not self._stopping.is_set():
-                self._look()
+                self._update()
                 self._draw()
                 self._wait()
-        except OSError as error:  # the terminal was closed; the pipeline goes on until told
-            log.warning("the terminal is gone", error=str(error))
+        except OSError as error:  # the terminal was closed; the pipeline runs on until stopped
+            log.warning("terminal closed", error=str(error))
         except Exception:
             log.exception("bug in the view")
         finally:
-            if self._listener is not None:
-                self._listener.close()
+            if self._subscriber is not None:
+                self._subscriber.close()
 
-    def _look(self) -> None:
+    def _update(self) -> None:
+        """Take in a new snapshot and the latest messages."""
         snapshot, now = self._snapshot(), time.monotonic()
-        if snapshot is self._seen or not snapshot.status:
-            return
-        self._seen = snapshot
-        self._feed.take_status(snapshot.status, time.time())
-        self._rates.take(snapshot.status, now)
-        if self._listener is None and _has_forwarder(snapshot):
-            kinds = [*MARKET_KINDS, *EVENT_KINDS]
-            self._listener = Listener(snapshot.status["metrics"], kinds, keys=self._keys)
-        self._board.forget(now)
+        if snapshot is not self._seen and snapshot.status:
+            self._seen = snapshot
+            self._events.take_status(snapshot.status, time.time())
+            self._rates.take(snapshot.status, now)
+            if self._subscriber is None and _has_forwarder(snapshot):
+                endpoint = snapshot.status["metrics"]
+                self._subscriber = subscribe(endpoint, MARKET_KINDS + EVENT_KINDS, self._keys)
+            self._table.forget_silent(now)
+        if self._subscriber is not None:
+            take_markets(self._subscriber, self._table)
 
     def _draw(self) -> None:
         width, height = self._screen.size
@@ -103,105 +105,123 @@ class LiveView:
         self._screen.draw(
             overview(
                 status,
-                self._board,
-                self._feed,
+                self._table,
+                self._events,
                 self._rates,
-                self._choices,
+                self._view,
                 now=time.monotonic(),
                 wall_s=time.time(),
                 width=width,
                 height=height,
-                is_stopping=self._choices.is_over,
+                is_stopping=self._view.is_over,
             )
         )
 
     def _wait(self) -> None:
+        """Wait for the next refresh or a key, and take in messages meanwhile."""
         deadline = time.monotonic() + REFRESH_S
         while (left := deadline - time.monotonic()) > 0 and not self._stopping.is_set():
             keys = self._screen.wait(min(left, DRAIN_S))
             for key in keys:
-                self._choices.press(key, self._choices.ordered(self._board, time.monotonic()))
+                self._view.press(key, self._view.ordered(self._table, time.monotonic()))
                 if key in ("q", "Q"):
                     os.kill(os.getpid(), signal.SIGINT)
-            if self._listener is not None:
-                drain(self._listener, self._board, self._feed)
+            if self._subscriber is not None:
+                drain(self._subscriber, self._events)
             if keys:
                 return
 
 
 def _has_forwarder(snapshot: Snapshot) -> bool:
-    """True once the address of the metrics is exact, which only the forwarder knows."""
+    """True once the forwarder is up: only then is the metrics endpoint exact."""
     processes = snapshot.status.get("processes", [])
     return any(entry["role"] == "forwarder" and entry["state"] == "up" for entry in processes)
 
 
-def drain(listener: Listener, board: Board, feed: Feed | None = None) -> None:
-    """Take over what has arrived, in a bounded time."""
-    for _ in range(DRAIN_MAX):
-        count = 0
-        for topic, frame in listener.frames(0):
-            count += 1
-            if topic.startswith(MARKET_KINDS):
-                board.update_frame(topic, frame, time.monotonic())
-            elif feed is not None and (payload := listener.read(topic, frame)) is not None:
-                feed.take_message(payload)
-        if not count:
-            return
+def subscribe(endpoint: str, prefixes: Iterable[str], keys: str | None) -> MetricSubscriber:
+    """Subscribe to topics by prefix; markets are conflated, so each is decoded once per refresh."""
+    subscriber = MetricSubscriber(endpoint, keys=keys, conflated=MARKET_KINDS)
+    for prefix in prefixes:
+        subscriber.subscribe_prefix(prefix)
+    return subscriber
+
+
+def drain(subscriber: MetricSubscriber, events: EventLog | None = None) -> None:
+    """Take in the messages that wait: events go to the log, the others wait for a refresh."""
+    subscriber.take_loss()
+    subscriber.retry_refused()
+    for metric in subscriber.receive(DRAIN_LIMIT):
+        if events is not None and not metric.is_repeat:
+            events.take_message(metric.payload)
+
+
+def take_markets(subscriber: MetricSubscriber, table: TableState) -> None:
+    """Take in the latest message of every market. A repeat is no sign of life."""
+    now = time.monotonic()
+    for metric in subscriber.latest():
+        if not metric.is_repeat:
+            table.take(metric.payload, now)
 
 
 def watch(endpoint: str, markets: Iterable[str], *, pid: int, keys: str | None = None) -> None:
     """
-    Show markets: live on a terminal until ``q``, else one picture of now.
+    Show markets: on a terminal until ``q``, otherwise once.
 
     Args:
         endpoint: The metrics socket.
-        markets: What to show; empty for all.
-        pid: Of the pipeline.
+        markets: Symbols, or ``category:SYMBOL``, to show; empty for all.
+        pid: Process id of the supervisor.
         keys: Directory of the keys of the metrics socket, if it has any.
 
     Raises:
-        NoPipelineError: If the pipeline stops while it is watched.
-        PipelineError: If the one picture lacks a market of which nothing was heard.
+        NoPipelineError: If the pipeline stops meanwhile.
+        PipelineError: If nothing was received for a market that should be shown once.
     """
-    board = Board(markets)
-    with Listener(endpoint, list(MARKET_KINDS), keys=keys) as listener:
-        if not has_terminal():
-            _listen(listener, board)
-            _print(board)
-            return
-        with Screen() as screen:
-            choices = Choices()
-            while not choices.is_over:
-                if not is_alive(pid):
-                    break
-                drain(listener, board)
-                board.forget(time.monotonic())
-                width, height = screen.size
-                now = time.monotonic()
-                screen.draw(watch_picture(board, choices, now, width=width, height=height))
-                for key in screen.wait(REFRESH_S):
-                    choices.press(key, choices.ordered(board, now))
-    if not choices.is_over:
+    table = TableState(markets)
+    with subscribe(endpoint, MARKET_KINDS, keys) as subscriber:
+        if has_terminal():
+            _watch_live(subscriber, table, pid)
+        else:
+            _listen(subscriber, table)
+            _print(table)
+
+
+def _watch_live(subscriber: MetricSubscriber, table: TableState, pid: int) -> None:
+    view = ViewState()
+    with Screen() as screen:
+        while not view.is_over:
+            if not is_alive(pid):
+                break
+            drain(subscriber)
+            take_markets(subscriber, table)
+            now = time.monotonic()
+            table.forget_silent(now)
+            width, height = screen.size
+            screen.draw(watch_screen(table, view, now, width=width, height=height))
+            for key in screen.wait(REFRESH_S):
+                view.press(key, view.ordered(table, now))
+    if not view.is_over:
         raise NoPipelineError("the pipeline has stopped")
 
 
-def _listen(listener: Listener, board: Board) -> None:
-    """Listen for ``LISTEN_S``, and up to ``SILENT_S`` while nothing is heard of a wanted market."""
-    began = time.monotonic()
+def _listen(subscriber: MetricSubscriber, table: TableState) -> None:
+    """Listen for ``LISTEN_S``, or up to ``SILENT_S`` while a wanted market is missing."""
+    started = time.monotonic()
 
     def left_s() -> float:
-        return began + (SILENT_S if board.unheard else LISTEN_S) - time.monotonic()
+        return started + (SILENT_S if table.missing else LISTEN_S) - time.monotonic()
 
     while (left := left_s()) > 0:
-        for _, payload in listener.receive(int(left * 1000) + 1):
-            board.update(payload, time.monotonic())
+        subscriber.wait(int(left * 1000) + 1)
+        drain(subscriber)
+        take_markets(subscriber, table)
 
 
-def _print(board: Board) -> None:
-    if len(board):
-        console = Console(width=10_000, soft_wrap=True)
-        for line in board.plain():
+def _print(table: TableState) -> None:
+    if len(table):
+        console = Console(width=PLAIN_WIDTH, soft_wrap=True)
+        for line in plain_table(table):
             console.print(line)
-    if board.unheard:
-        hint = "; bybit-pipeline watch shows what the pipeline has" if board.wanted else ""
-        raise PipelineError(f"nothing heard of {', '.join(board.unheard)}{hint}")
+    if table.missing:
+        hint = "; bybit-pipeline watch lists the markets of the pipeline" if table.wanted else ""
+        raise PipelineError(f"no data for {', '.join(table.missing)}{hint}")

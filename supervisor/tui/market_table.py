@@ -1,4 +1,4 @@
-"""The table of markets: its columns, its order, and what keys do to it. Pure."""
+"""The table of markets: its columns, its order, and its keys. Pure."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -21,80 +21,89 @@ from bybit_pipeline.supervisor.tui.formatting import (
     source_text,
     styled,
 )
-from bybit_pipeline.supervisor.tui.state import Board, Market
+from bybit_pipeline.supervisor.tui.state import TableMarket, TableState
 
 UP, DOWN = "\x1b[A", "\x1b[B"
+SORTABLE = 9
+"""Columns that a key sorts by."""
+PLAIN_WIDTH = 10_000
 
 
-class Field(NamedTuple):
-    """One column of the table: how it is shown, and what it is sorted by."""
+class TableColumn(NamedTuple):
+    """One column of the table, the text of its cells and its sort key."""
 
     column: Column
-    cell: Callable[[Market], Cell]
-    key: Callable[[Market], Any]
+    cell: Callable[[TableMarket], Cell]
+    key: Callable[[TableMarket], Any]
 
 
-def fields(board: Board, now: float) -> list[Field]:
-    """The columns, in order; the first nine can be sorted by with the keys 1 to 9."""
-    window, levels = board.window, board.levels
+def table_columns(table: TableState, now: float) -> list[TableColumn]:
+    """The columns, in order; the keys 1 to 9 sort by the first nine."""
+    window, levels = table.window, table.levels
     right = {"is_right": True}
 
-    def tpm(market: Market) -> Any:
+    def tpm(market: TableMarket) -> Any:
         return market.window(window).get("tpm")
 
-    def volume_delta(market: Market) -> Any:
+    def volume_delta(market: TableMarket) -> Any:
         return market.window(window).get("vol_delta")
 
     return [
-        Field(Column("market"), lambda m: m.name, lambda m: m.name),
-        Field(Column("book", least=4), lambda m: _state(m, now), lambda m: m.book.get("state")),
-        Field(Column("price", **right, least=9), _price, lambda m: m.trades.get("last_price")),
-        Field(
+        TableColumn(Column("market"), lambda m: m.name, lambda m: m.name),
+        TableColumn(
+            Column("book", min_width=4), lambda m: _state(m, now), lambda m: m.book.get("state")
+        ),
+        TableColumn(
+            Column("price", **right, min_width=9), _price, lambda m: m.trades.get("last_price")
+        ),
+        TableColumn(
             Column("spread bps", **right, rank=1),
             lambda m: number(m.book.get("spread_bps"), 2),
             lambda m: m.book.get("spread_bps"),
         ),
-        Field(Column("tpm", **right, least=6), lambda m: tpm_text(m, window), tpm),
-        Field(
-            Column(f"Δ {window}", **right, least=9), lambda m: delta_text(m, window), volume_delta
+        TableColumn(Column("tpm", **right, min_width=6), lambda m: tpm_text(m, window), tpm),
+        TableColumn(
+            Column(f"Δ {window}", **right, min_width=9),
+            lambda m: delta_text(m, window),
+            volume_delta,
         ),
-        Field(
-            Column(f"imb {levels}", **right, least=5),
+        TableColumn(
+            Column(f"imb {levels}", **right, min_width=5),
             lambda m: number(m.imbalance(levels), 2, is_signed=True),
             lambda m: m.imbalance(levels),
         ),
-        Field(
-            Column("bid wall", **right, rank=2, least=24),
+        TableColumn(
+            Column("bid wall", **right, rank=2, min_width=24),
             lambda m: _wall(m, "bid"),
             lambda m: _distance(m, "bid"),
         ),
-        Field(
-            Column("ask wall", **right, rank=2, least=24),
+        TableColumn(
+            Column("ask wall", **right, rank=2, min_width=24),
             lambda m: _wall(m, "ask"),
             lambda m: _distance(m, "ask"),
         ),
-        Field(
+        TableColumn(
             Column(" sell │ buy", rank=3),
             lambda m: balance(m.imbalance(levels), 5),
             lambda m: m.imbalance(levels),
         ),
-        Field(
+        TableColumn(
             Column("bid", **right, rank=4),
             lambda m: m.price(m.book.get("best_bid")),
             lambda m: m.book.get("best_bid"),
         ),
-        Field(
+        TableColumn(
             Column("ask", **right, rank=4),
             lambda m: m.price(m.book.get("best_ask")),
             lambda m: m.book.get("best_ask"),
         ),
-        Field(Column("source", rank=5), lambda m: source_text(m.source), lambda m: m.source),
-        Field(
+        TableColumn(Column("source", rank=5), lambda m: source_text(m.source), lambda m: m.source),
+        TableColumn(
             Column("trades", rank=6),
             lambda m: styled(str(m.trades.get("state", NONE))),
             lambda m: m.trades.get("state"),
         ),
-        Field(
+        TableColumn(
             Column(f"volume {window}", **right, rank=7),
             lambda m: amount(m.window(window).get("volume")),
             lambda m: m.window(window).get("volume"),
@@ -102,18 +111,15 @@ def fields(board: Board, now: float) -> list[Field]:
     ]
 
 
-SORTABLE = 9
-
-
-class Choices:
+class ViewState:
     """
-    What a person has chosen with keys.
+    What the user has selected with keys.
 
     Attributes:
-        column: Sorted by this column.
-        is_reversed: From the largest to the smallest.
-        cursor: ``category:SYMBOL`` of the row that is marked, or None.
-        opened: The market that is shown alone, or None.
+        column: Index of the column to sort by.
+        is_reversed: True for the largest first.
+        cursor: ``category:SYMBOL`` of the marked row, or None.
+        opened: ``category:SYMBOL`` of the market that is shown alone, or None.
         is_over: True after ``q``.
     """
 
@@ -124,13 +130,13 @@ class Choices:
         self.opened: str | None = None
         self.is_over = False
 
-    def press(self, key: str, shown: Sequence[Market]) -> None:
+    def press(self, key: str, shown: Sequence[TableMarket]) -> None:
         """
-        Take a key.
+        Handle a key.
 
         Args:
             key: One character, or an escape sequence.
-            shown: The markets, in the order of the table.
+            shown: The markets in the order of the table.
         """
         if key in ("q", "Q"):
             self.is_over = True
@@ -148,43 +154,43 @@ class Choices:
             self.opened = None
 
     def _sort_by(self, column: int) -> None:
-        """The first press shows the largest first, the second the smallest; names from A to Z."""
+        """Sort by a column, largest first except for text; a second time reverses the order."""
         if column == self.column:
             self.is_reversed = not self.is_reversed
         else:
             self.column, self.is_reversed = column, column > 1
 
-    def _move(self, step: int, shown: Sequence[Market]) -> None:
+    def _move(self, step: int, shown: Sequence[TableMarket]) -> None:
         names = [market.name for market in shown]
         if not names:
             return
         at = names.index(self.cursor) + step if self.cursor in names else 0
         self.cursor = names[max(0, min(len(names) - 1, at))]
 
-    def ordered(self, board: Board, now: float) -> list[Market]:
-        """The markets in the order chosen; those without a value last, either way."""
-        key = fields(board, now)[self.column].key
-        markets = board.markets
+    def ordered(self, table: TableState, now: float) -> list[TableMarket]:
+        """The markets in the selected order; markets without a value are last in any order."""
+        key = table_columns(table, now)[self.column].key
+        markets = table.markets
         known = [market for market in markets if key(market) is not None]
         unknown = [market for market in markets if key(market) is None]
         return sorted(known, key=key, reverse=self.is_reversed) + unknown
 
 
 def market_lines(
-    board: Board, choices: Choices, now: float, *, width: int, height: int
+    table: TableState, view: ViewState, now: float, *, width: int, height: int
 ) -> list[Text]:
-    """The table in at most ``height`` lines; what does not fit is counted in the last one."""
+    """The table in at most ``height`` lines; the last one counts the rows that do not fit."""
     if height < 2:
         return []
-    shown = fields(board, now)
-    columns = [_titled(at, field.column, choices) for at, field in enumerate(shown)]
-    markets = choices.ordered(board, now)
+    shown = table_columns(table, now)
+    columns = [_with_key(at, field.column, view) for at, field in enumerate(shown)]
+    markets = view.ordered(table, now)
     rows_max = height - 1
     first, more = 0, 0
     if len(markets) > rows_max:
         rows_max -= 1
         names = [market.name for market in markets]
-        at = names.index(choices.cursor) if choices.cursor in names else 0
+        at = names.index(view.cursor) if view.cursor in names else 0
         first = max(0, at - rows_max + 1)
         more = len(markets) - rows_max
     part = markets[first : first + rows_max]
@@ -192,7 +198,7 @@ def market_lines(
     for market, line in zip(part, lines[1:], strict=True):
         if market.is_silent(now):
             line.stylize("dim")
-        if market.name == choices.cursor:
+        if market.name == view.cursor:
             line.pad_right(width - line.cell_len)
             line.stylize("reverse")
     if more:
@@ -201,22 +207,22 @@ def market_lines(
     return [fitted(line, width) for line in lines]
 
 
-def _titled(at: int, column: Column, choices: Choices) -> Column:
+def _with_key(at: int, column: Column, view: ViewState) -> Column:
     title = f"{at + 1} {column.title}" if at < SORTABLE else column.title
-    if at == choices.column:
-        title += "▼" if choices.is_reversed else "▲"
+    if at == view.column:
+        title += "▼" if view.is_reversed else "▲"
     return column._replace(title=title)
 
 
-def _state(market: Market, now: float) -> Text:
+def _state(market: TableMarket, now: float) -> Text:
     if market.is_silent(now):
-        return Text(f"silent {now - market.heard:.0f}s", style="bold red")
+        return Text(f"silent {now - market.received:.0f}s", style="bold red")
     text = styled(str(market.book.get("state", NONE)))
     reason = market.book.get("reason")
     return text.append(f" {reason}") if reason else text
 
 
-def _price(market: Market) -> Text:
+def _price(market: TableMarket) -> Text:
     side = market.trades.get("last_side")
     style = {"Buy": BUY, "Sell": SELL}.get(str(side), "")
     if market.trades.get("state") == "stale":
@@ -224,16 +230,16 @@ def _price(market: Market) -> Text:
     return Text(market.price(market.trades.get("last_price")), style=style)
 
 
-def tpm_text(market: Market, window: str) -> Text:
-    """Trades a minute; of a window that is partly observed it is a lower bound."""
+def tpm_text(market: TableMarket, window: str) -> Text:
+    """Trades per minute; marked as a lower bound while the window is partly observed."""
     value = market.window(window).get("tpm")
     if value is not None and market.is_partial(window):
         return at_least(number(value, 0))
     return Text(number(value, 0), style="bold" if value else "")
 
 
-def delta_text(market: Market, window: str) -> Text:
-    """Volume delta; of a window that is partly observed it is about so much."""
+def delta_text(market: TableMarket, window: str) -> Text:
+    """Volume delta; marked as approximate while the window is partly observed."""
     value = market.window(window).get("vol_delta")
     text = delta(value)
     if value is not None and market.is_partial(window):
@@ -241,7 +247,7 @@ def delta_text(market: Market, window: str) -> Text:
     return text
 
 
-def _wall(market: Market, side: str) -> Text:
+def _wall(market: TableMarket, side: str) -> Text:
     wall = market.nearest_wall(side)
     if wall is None:
         return Text(NONE, style="dim")
@@ -249,6 +255,49 @@ def _wall(market: Market, side: str) -> Text:
     return text.append(f"{number(wall.get('distance_bps'), 1):>4}bp", style="yellow")
 
 
-def _distance(market: Market, side: str) -> float | None:
+def _distance(market: TableMarket, side: str) -> float | None:
     wall = market.nearest_wall(side)
     return None if wall is None else wall.get("distance_bps")
+
+
+def plain_table(table: TableState) -> list[Text]:
+    """The table without colours and without a limit of width, for output without a terminal."""
+    window, levels = table.window, table.levels
+    titles = (
+        "bid",
+        "ask",
+        "mid",
+        "spread bps",
+        "imbalance",
+        "last",
+        "tpm",
+        f"delta {window}",
+        "walls",
+    )
+    columns = [
+        Column("market"),
+        Column("book"),
+        *(Column(title, is_right=True) for title in titles),
+        Column("source"),
+    ]
+    rows: list[list[Cell]] = []
+    for market in table.markets:
+        book, trades, measures = market.book, market.trades, market.window(window)
+        walls = book.get("densities")
+        rows.append(
+            [
+                market.name,
+                styled(str(book.get("state", NONE))),
+                number(book.get("best_bid")),
+                number(book.get("best_ask")),
+                number(book.get("mid_price")),
+                number(book.get("spread_bps"), 2),
+                number(market.imbalance(levels), 2),
+                number(trades.get("last_price")),
+                number(measures.get("tpm"), 0),
+                number(measures.get("vol_delta"), 3),
+                NONE if walls is None else str(len(walls)),
+                source_text(market.source),
+            ]
+        )
+    return grid(columns, rows, PLAIN_WIDTH)

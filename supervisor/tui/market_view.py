@@ -1,6 +1,7 @@
-"""The picture of ``watch``: one market with ladder, windows, walls and tape, or a table. Pure."""
+"""The screen of ``watch``: a table of markets, or one market in detail. Pure."""
 
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 from rich.text import Text
@@ -25,46 +26,46 @@ from bybit_pipeline.supervisor.tui.formatting import (
     source_text,
     styled,
 )
-from bybit_pipeline.supervisor.tui.market_table import Choices, delta_text, market_lines, tpm_text
-from bybit_pipeline.supervisor.tui.state import Board, Market, Tick
+from bybit_pipeline.supervisor.tui.market_table import ViewState, delta_text, market_lines, tpm_text
+from bybit_pipeline.supervisor.tui.state import TableMarket, TableState
 
 LADDER_MIN, LADDER_MAX = 40, 76
 SIDE_MIN = 30
 BETWEEN = "   "
 
 
-def watch_picture(
-    board: Board, choices: Choices, now: float, *, width: int, height: int
+def watch_screen(
+    table: TableState, view: ViewState, now: float, *, width: int, height: int
 ) -> list[Text]:
-    """The lines of the picture, at most ``height`` of at most ``width``."""
-    market = board.get(choices.opened) if choices.opened else None
-    if market is None and len(board.wanted) == 1 and len(board) == 1:
-        market = board.markets[0]
+    """The lines of the screen: at most ``height``, each at most ``width`` cells wide."""
+    market = table.get(view.opened) if view.opened else None
+    if market is None and len(table.wanted) == 1 and len(table) == 1:
+        market = table.markets[0]
     if market is not None:
-        keys = "q quit" if choices.opened is None else "esc back  q quit"
-        return market_picture(market, now, keys=keys, width=width, height=height)
-    if not len(board):
-        names = ", ".join(board.unheard)
-        return [fitted(Text(f"nothing heard of {names} yet  q quit", style="yellow"), width)]
+        keys = "q quit" if view.opened is None else "esc back  q quit"
+        return market_screen(market, now, keys=keys, width=width, height=height)
+    if not len(table):
+        names = ", ".join(table.missing)
+        return [fitted(Text(f"no data yet for {names}  q quit", style="yellow"), width)]
     head = Text("bybit-pipeline  ", style="bold")
-    sources = sorted({market.source_lately(now) for market in board.markets})
+    sources = sorted({market.source for market in table.markets})
     for source in sources:
         head.append(source_text(source))
         if source in WARNINGS:
             head.append(f" {WARNINGS[source]} ", style="bold red")
-    head.append(f"  {len(board)} markets  ", style="dim")
-    if board.unheard:
-        head.append(f"nothing heard of {', '.join(board.unheard)} yet", style="yellow")
+    head.append(f"  {len(table)} markets  ", style="dim")
+    if table.missing:
+        head.append(f"no data yet for {', '.join(table.missing)}", style="yellow")
     hint = Text("q quit  1-9 sort  r reverse  ↑ ↓ enter one market", style="dim")
     lines = [fitted(head, width), fitted(hint, width)]
-    table = market_lines(board, choices, now, width=width, height=height - len(lines))
-    return [*lines, *table][:height]
+    rows = market_lines(table, view, now, width=width, height=height - len(lines))
+    return [*lines, *rows][:height]
 
 
-def market_picture(
-    market: Market, now: float, *, keys: str = "", width: int, height: int
+def market_screen(
+    market: TableMarket, now: float, *, keys: str = "", width: int, height: int
 ) -> list[Text]:
-    """One market: ladder to the left, windows, walls and tape to the right if there is room."""
+    """One market: the ladder, and beside it windows, walls and recent trades if there is room."""
     lines = [fitted(line, width) for line in _head(market, now, keys, width)]
     left_width = min(LADDER_MAX, max(LADDER_MIN, width * 45 // 100))
     right_width = width - left_width - len(BETWEEN)
@@ -82,13 +83,13 @@ def market_picture(
     return lines[:height]
 
 
-def _head(market: Market, now: float, keys: str, width: int) -> list[Text]:
+def _head(market: TableMarket, now: float, keys: str, width: int) -> list[Text]:
     book, source = market.book, market.source
     first = Text.assemble((market.name, "bold"), "  ", source_text(source))
     if source in WARNINGS:
         first.append(f" {WARNINGS[source]}", style="bold red")
     if market.is_silent(now):
-        first.append(f"  SILENT for {now - market.heard:.0f} s", style="bold white on red")
+        first.append(f"  SILENT for {now - market.received:.0f} s", style="bold white on red")
     first.append("  book ").append(styled(str(book.get("state", NONE))))
     if book.get("reason"):
         first.append(f" ({book['reason']})", style="red")
@@ -110,7 +111,7 @@ def _head(market: Market, now: float, keys: str, width: int) -> list[Text]:
     return [first, second]
 
 
-def _tps(market: Market) -> str | Text:
+def _tps(market: TableMarket) -> str | Text:
     value = market.trades.get("tps")
     text = rate(value)
     return at_least(text) if value is not None and market.is_tps_partial else text
@@ -119,13 +120,13 @@ def _tps(market: Market) -> str | Text:
 # -- ladder ------------------------------------------------------------------------------------
 
 
-def ladder_lines(market: Market, *, width: int, height: int) -> list[Text]:
-    """The best levels, asks above bids, sizes as bars; walls are marked with a diamond."""
+def ladder_lines(market: TableMarket, *, width: int, height: int) -> list[Text]:
+    """The best levels, asks above bids, with sizes as bars and a diamond beside walls."""
     book = market.book
     bids, asks = book.get("bids") or [], book.get("asks") or []
     if book.get("state") != "live" or not (bids or asks):
-        reason = f": {book['reason']}" if book.get("reason") else ""
-        text = f"no book to trust ({book.get('state', 'none yet')}{reason})"
+        reason = f" ({book['reason']})" if book.get("reason") else ""
+        text = f"the book is {book['state']}{reason}" if "state" in book else "no book yet"
         return [Text(), Text(text, style="bold red")][:height]
     count = max(1, (height - 2) // 2)
     asks, bids = asks[:count], bids[:count]
@@ -145,14 +146,19 @@ def ladder_lines(market: Market, *, width: int, height: int) -> list[Text]:
 
 
 class _Layout:
-    """Widths of the ladder's columns."""
+    """Widths of the columns of the ladder, and its largest size."""
 
     def __init__(self, price: int, size: int, width: int, largest: float) -> None:
         self.price, self.size, self.largest = price, size, largest
         self.bar = max(4, width - price - size - 6)
 
     def line(
-        self, market: Market, price: float, size: float, style: str, wall: Mapping[str, Any] | None
+        self,
+        market: TableMarket,
+        price: float,
+        size: float,
+        style: str,
+        wall: Mapping[str, Any] | None,
     ) -> Text:
         colour = "bold yellow" if wall else style
         line = Text("◆ " if wall else "  ", style=colour)
@@ -168,7 +174,7 @@ class _Layout:
         return line
 
 
-def _middle(market: Market, width: int) -> Text:
+def _middle(market: TableMarket, width: int) -> Text:
     spread = number(market.book.get("spread"), market.price_digits)
     text = Text(f"── spread {spread} ", style="dim")
     for levels, value in (market.book.get("imbalance") or {}).items():
@@ -180,22 +186,22 @@ def _middle(market: Market, width: int) -> Text:
     return text.append("─" * (width - text.cell_len))
 
 
-# -- the other side ----------------------------------------------------------------------------
+# -- beside the ladder ----------------------------------------------------------------------------
 
 
-def _side(market: Market, *, width: int, height: int) -> list[Text]:
+def _side(market: TableMarket, *, width: int, height: int) -> list[Text]:
     windows = _windows(market, width)
     walls = _walls(market, width)
     if height - len(windows) < len(walls) + 5:
         walls = walls[:5]
-    tape = _tape(market.tape, market, width, height - len(windows) - len(walls) - 2)
-    return [*windows, Text(), *walls, Text(), *tape][:height]
+    trades = _recent_trades(market, width, height - len(windows) - len(walls) - 2)
+    return [*windows, Text(), *walls, Text(), *trades][:height]
 
 
 _WINDOW_COLUMNS = (
     Column("window"),
-    Column("tpm", is_right=True, least=5),
-    Column("Δ", is_right=True, least=8),
+    Column("tpm", is_right=True, min_width=5),
+    Column("Δ", is_right=True, min_width=8),
     Column("buy %", is_right=True),
     Column("sell │ buy", rank=2),
     Column("vwap", is_right=True, rank=3),
@@ -203,11 +209,11 @@ _WINDOW_COLUMNS = (
     Column("low", is_right=True, rank=5),
     Column("high", is_right=True, rank=5),
     Column("turnover", is_right=True, rank=6),
-    Column("seen", is_right=True, rank=1),
+    Column("covered", is_right=True, rank=1),
 )
 
 
-def _windows(market: Market, width: int) -> list[Text]:
+def _windows(market: TableMarket, width: int) -> list[Text]:
     rows: list[Sequence[Cell]] = []
     for name, window in (market.trades.get("windows") or {}).items():
         share = window.get("buy_share")
@@ -223,14 +229,14 @@ def _windows(market: Market, width: int) -> list[Text]:
                 market.price(window.get("low")),
                 market.price(window.get("high")),
                 amount(window.get("turnover")),
-                _seen(market, name),
+                _covered(market, name),
             ]
         )
     return grid(_WINDOW_COLUMNS, rows, width)
 
 
-def _seen(market: Market, name: str) -> Text:
-    """How much of a window has been observed; yellow while that is not all."""
+def _covered(market: TableMarket, name: str) -> Text:
+    """Seconds of a window that were observed; yellow if that is not its full length."""
     seconds = market.window(name).get("coverage_s")
     if seconds is None:
         return Text(NONE)
@@ -241,7 +247,7 @@ _WALL_COLUMNS = (
     Column("wall"),
     Column("price", is_right=True),
     Column("size", is_right=True),
-    Column("away bp", is_right=True),
+    Column("bps away", is_right=True),
     Column("x median", is_right=True, rank=1),
     Column("eaten", is_right=True, rank=3),
     Column("pulled", is_right=True, rank=3),
@@ -249,7 +255,7 @@ _WALL_COLUMNS = (
 )
 
 
-def _walls(market: Market, width: int) -> list[Text]:
+def _walls(market: TableMarket, width: int) -> list[Text]:
     rows: list[Sequence[Cell]] = [
         [
             Text(wall["side"], style=BUY if wall["side"] == "bid" else SELL),
@@ -268,7 +274,7 @@ def _walls(market: Market, width: int) -> list[Text]:
     return grid(_WALL_COLUMNS, rows, width)
 
 
-def _tape(ticks: Sequence[Tick], market: Market, width: int, height: int) -> list[Text]:
+def _recent_trades(market: TableMarket, width: int, height: int) -> list[Text]:
     """The last trade of each message, newest first."""
     if height < 2:
         return []
@@ -279,14 +285,14 @@ def _tape(ticks: Sequence[Tick], market: Market, width: int, height: int) -> lis
         Column("size", is_right=True),
     ]
     rows: list[Sequence[Cell]] = []
-    for tick in list(ticks)[: height - 1]:
-        style = BUY if tick.side == "Buy" else SELL
+    for trade in islice(market.recent_trades, height - 1):
+        style = BUY if trade.side == "Buy" else SELL
         rows.append(
             [
-                Text(clock_time(tick.match_ts_ms / 1000, with_ms=True), style="dim"),
-                Text(tick.side.lower(), style=style),
-                Text(market.price(tick.price), style=style),
-                amount(tick.size),
+                Text(clock_time(trade.match_ts_ms / 1000, with_ms=True), style="dim"),
+                Text(trade.side.lower(), style=style),
+                Text(market.price(trade.price), style=style),
+                amount(trade.size),
             ]
         )
     return grid(columns, rows, width)

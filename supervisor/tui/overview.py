@@ -1,8 +1,8 @@
 """
-The picture of ``up``: the whole pipeline on one screen. Pure.
+The screen of ``up``: the whole pipeline. Pure.
 
-Decides what is left out when there is little room: the picture never is higher or wider than the
-terminal, and what is left out is counted.
+Decides what to omit when there is little room. The screen is never larger than the terminal, and
+what is omitted is counted.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.text import Text
 
-from bybit_pipeline.supervisor.tui.event_log import Feed
+from bybit_pipeline.supervisor.tui.event_log import EventLog
 from bybit_pipeline.supervisor.tui.formatting import (
     NONE,
     WARNINGS,
@@ -25,24 +25,24 @@ from bybit_pipeline.supervisor.tui.formatting import (
     source_text,
     styled,
 )
-from bybit_pipeline.supervisor.tui.market_table import Choices, market_lines
+from bybit_pipeline.supervisor.tui.market_table import ViewState, market_lines
 from bybit_pipeline.supervisor.tui.rates import Rates
-from bybit_pipeline.supervisor.tui.state import Board
+from bybit_pipeline.supervisor.tui.state import TableState
 
 BAR = 30
 REASONS_MAX = 3
-FLOORS = (5, 4, 3)
-"""Lines that processes, markets and events have before anybody has more."""
+MIN_LINES = (5, 4, 3)
+"""Lines that processes, markets and events get before any of them gets more."""
 
 Status = Mapping[str, Any]
 
 
 def overview(
     status: Status,
-    board: Board,
-    feed: Feed,
+    table: TableState,
+    events: EventLog,
     rates: Rates,
-    choices: Choices,
+    view: ViewState,
     *,
     now: float,
     wall_s: float,
@@ -51,38 +51,38 @@ def overview(
     is_stopping: bool = False,
 ) -> list[Text]:
     """
-    The lines of the picture.
+    The lines of the screen.
 
     Args:
-        status: As ``status --json``; empty before there is one.
-        board: The markets.
-        feed: The events.
-        rates: Of the processes.
-        choices: How the markets are sorted.
-        now: On the clock that the board was told.
+        status: The output of ``status --json``; empty before the first one.
+        table: The markets.
+        events: The event log.
+        rates: Rates of the processes.
+        view: How the markets are sorted.
+        now: Monotonic seconds.
         wall_s: Seconds since 1970.
-        width: Of the terminal.
-        height: Of the terminal.
-        is_stopping: True once it was asked to stop.
+        width: Width of the terminal in cells.
+        height: Height of the terminal in lines.
+        is_stopping: True once the user has asked to stop.
     """
     if not status:
         return [fitted(Text("bybit-pipeline  starting …", style="yellow"), width)][:height]
     lines = _head(status, wall_s, width, is_stopping)
     free = height - len(lines)
-    wants = (1 + len(status["processes"]), 1 + max(1, len(board)), 1 + max(1, len(feed)))
-    gaps = 3 if free >= sum(min(w, f) for w, f in zip(wants, FLOORS, strict=True)) + 3 else 0
-    processes, markets, events = shares(free - gaps, wants, FLOORS)
+    wants = (1 + len(status["processes"]), 1 + max(1, len(table)), 1 + max(1, len(events)))
+    gaps = 3 if free >= sum(min(w, f) for w, f in zip(wants, MIN_LINES, strict=True)) + 3 else 0
+    process_height, market_height, event_height = shares(free - gaps, wants, MIN_LINES)
     blank = [Text()] if gaps else []
-    lines += blank + process_lines(status, rates, wall_s, width=width, height=processes)
-    lines += blank + _markets(board, choices, now, width, markets)
-    lines += blank + feed.lines(width=width, height=events)
+    lines += blank + process_lines(status, rates, wall_s, width=width, height=process_height)
+    lines += blank + _markets(table, view, now, width, market_height)
+    lines += blank + events.lines(width=width, height=event_height)
     return [fitted(line, width) for line in lines[:height]]
 
 
-def shares(free: int, wants: Sequence[int], floors: Sequence[int]) -> list[int]:
-    """Lines for each part: its floor first, then one by one in turn until there are no more."""
+def shares(free: int, wants: Sequence[int], minimums: Sequence[int]) -> list[int]:
+    """Lines for each part: first its minimum, then one more for each in turn while any are free."""
     given = [0] * len(wants)
-    for limits in (floors, wants):
+    for limits in (minimums, wants):
         while True:
             before = free
             for at, (limit, want) in enumerate(zip(limits, wants, strict=True)):
@@ -94,10 +94,10 @@ def shares(free: int, wants: Sequence[int], floors: Sequence[int]) -> list[int]:
     return given
 
 
-def _markets(board: Board, choices: Choices, now: float, width: int, height: int) -> list[Text]:
-    if len(board):
-        return market_lines(board, choices, now, width=width, height=height)
-    return [Text("markets", style="bold dim"), Text("none heard yet", style="dim")][:height]
+def _markets(table: TableState, view: ViewState, now: float, width: int, height: int) -> list[Text]:
+    if len(table):
+        return market_lines(table, view, now, width=width, height=height)
+    return [Text("markets", style="bold dim"), Text("no data yet", style="dim")][:height]
 
 
 # -- head --------------------------------------------------------------------------------------
@@ -146,14 +146,14 @@ def _progress(status: Status) -> Text:
 
 _PROCESS_COLUMNS = (
     Column("process"),
-    Column("state", least=10),
-    Column("msg/s", is_right=True, least=7),
-    Column("lag ms", is_right=True, least=6, rank=1),
+    Column("state", min_width=10),
+    Column("msg/s", is_right=True, min_width=7),
+    Column("lag ms", is_right=True, min_width=6, rank=1),
     Column("lost", is_right=True, rank=3),
     Column("restarts", is_right=True),
-    Column("uptime", is_right=True, least=7, rank=4),
-    Column("cpu %", is_right=True, least=5, rank=5),
-    Column("MB", is_right=True, least=4, rank=6),
+    Column("uptime", is_right=True, min_width=7, rank=4),
+    Column("cpu %", is_right=True, min_width=5, rank=5),
+    Column("MB", is_right=True, min_width=4, rank=6),
     Column(""),
 )
 
@@ -161,7 +161,7 @@ _PROCESS_COLUMNS = (
 def process_lines(
     status: Status, rates: Rates, wall_s: float, *, width: int, height: int
 ) -> list[Text]:
-    """The processes in at most ``height`` lines; those with a trouble are never left out first."""
+    """The processes in at most ``height`` lines; those that are not up are shown first."""
     if height < 2:
         return []
     connectors = {entry["process"]: entry for entry in status["connectors"]}
@@ -171,7 +171,7 @@ def process_lines(
         processes = sorted(processes, key=lambda p: p["state"] == "up")[: height - 2]
         more = len(status["processes"]) - len(processes)
     rows = [
-        _process_row(process, _doing(process, connectors, status, wall_s), rates)
+        _process_row(process, _details(process, connectors, status, wall_s), rates)
         for process in processes
     ]
     lines = grid(_PROCESS_COLUMNS, rows, width)
@@ -180,7 +180,7 @@ def process_lines(
     return lines
 
 
-def _process_row(process: Mapping[str, Any], doing: Text, rates: Rates) -> list[Cell]:
+def _process_row(process: Mapping[str, Any], details: Text, rates: Rates) -> list[Cell]:
     name, counts, rss = process["process"], process["counts"], process["rss_bytes"]
     lag_s, cpu, lost = counts.get("lag_s"), rates.cpu(name), counts.get("lost")
     restarts = process["restarts"]
@@ -194,14 +194,14 @@ def _process_row(process: Mapping[str, Any], doing: Text, rates: Rates) -> list[
         duration(process["uptime_s"]),
         number(None if cpu is None else cpu * 100, 0),
         number(None if rss is None else rss / 2**20, 0),
-        doing,
+        details,
     ]
 
 
-def _doing(
+def _details(
     process: Mapping[str, Any], connectors: Mapping[str, Any], status: Status, wall_s: float
 ) -> Text:
-    """What a process does, in its own terms."""
+    """The last column: what the process works on, by its role."""
     connector = connectors.get(process["process"])
     if connector is not None:
         return _link(connector, wall_s)
@@ -211,7 +211,7 @@ def _doing(
 
 
 def _link(connector: Mapping[str, Any], wall_s: float) -> Text:
-    """What a connector does: its topics, its link."""
+    """A connector: its topics by state, and its connection."""
     states = list(connector["topics"].values())
     text = Text()
     if not connector["connected"]:
@@ -232,7 +232,7 @@ def _link(connector: Mapping[str, Any], wall_s: float) -> Text:
 
 
 def _work(counts: Mapping[str, Any]) -> Text:
-    """What a worker has: markets by state, gaps."""
+    """A worker: its markets by state, and its gaps."""
     text = Text()
     for state, count in (counts.get("books") or counts.get("states") or {}).items():
         if count:

@@ -1,15 +1,17 @@
-"""Messages a second and processor use of every process, from one status to later ones. Pure."""
+"""Message rate and processor use of every process, from successive statuses. Pure."""
 
 from collections import deque
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 SPAN_S = 10.0
-LEAST_S = 1.5
+"""Length of the window over which rates are measured."""
+MIN_SPAN_S = 1.5
+"""Shortest window for which a rate is shown."""
 
 
 class Sample(NamedTuple):
-    """What one status said of a process at a time."""
+    """The totals of a process in one status; ``at`` in monotonic seconds."""
 
     at: float
     messages: int | None
@@ -17,7 +19,7 @@ class Sample(NamedTuple):
 
 
 def messages_of(process: Mapping[str, Any]) -> int | None:
-    """How many market messages a process has handled; None of those that handle none."""
+    """Market messages that a process has handled; None for roles that handle none."""
     counts = process["counts"]
     match process["role"]:
         case "connector" if "book_messages" in counts:
@@ -30,13 +32,13 @@ def messages_of(process: Mapping[str, Any]) -> int | None:
 
 
 class Rates:
-    """Rates over the last ten seconds, by process; nothing is said across a restart."""
+    """Rates over the last ``SPAN_S`` by process; a restart begins a new window."""
 
     def __init__(self) -> None:
         self._samples: dict[str, tuple[Any, deque[Sample]]] = {}
 
     def take(self, status: Mapping[str, Any], now: float) -> None:
-        """Note a status of ``now``."""
+        """Add the totals of a status; ``now`` in monotonic seconds."""
         before, self._samples = self._samples, {}
         for process in status["processes"]:
             name, pid = process["process"], process["pid"]
@@ -49,17 +51,17 @@ class Rates:
             self._samples[name] = (pid, samples)
 
     def messages(self, process: str) -> float | None:
-        """Messages a second; None if that is not known yet."""
+        """Messages per second; None until known."""
         return self._slope(process, "messages")
 
     def cpu(self, process: str) -> float | None:
-        """The share of one processor that it uses."""
+        """Processor use; 1.0 is one processor."""
         return self._slope(process, "cpu_s")
 
     def _slope(self, process: str, field: str) -> float | None:
         _, samples = self._samples.get(process, (None, ()))
         known = [(s.at, getattr(s, field)) for s in samples if getattr(s, field) is not None]
-        if len(known) < 2 or known[-1][0] - known[0][0] < LEAST_S:
+        if len(known) < 2 or known[-1][0] - known[0][0] < MIN_SPAN_S:
             return None
         (began, first), (ended, last) = known[0], known[-1]
         return None if last < first else float(last - first) / (ended - began)

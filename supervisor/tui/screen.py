@@ -1,7 +1,7 @@
 """
-The terminal itself: a screen of its own that is drawn on, and single keys from it.
+The terminal: a full screen to draw on, and single keys from the keyboard.
 
-Whatever ends the program, the terminal is as it was before: its own picture, its echo, its cursor.
+However the program ends, the terminal is restored: its contents, its echo, its cursor.
 """
 
 import os
@@ -17,22 +17,24 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
+from bybit_pipeline.shared.runtime.wakeup import Wakeup
+
 KEY = re.compile(r"\x1b\[[0-9;]*[A-Za-z~]|\x1b|.", re.DOTALL)
 READ_BYTES = 256
 
 
 class Screen:
-    """A terminal that is drawn on; a context manager. Used by one thread, but for ``interrupt``."""
+    """A full-screen terminal; a context manager. Only ``interrupt`` is for other threads."""
 
     def __init__(self) -> None:
         self._console = Console(file=sys.stdout)
         self._cleanup = ExitStack()
-        self._reader, self._writer = os.pipe()
+        self._wakeup = Wakeup()
         self._keyboard: int | None = None
 
     def __enter__(self) -> "Screen":
         with ExitStack() as stack:
-            stack.callback(self._close_pipe)
+            stack.callback(self._wakeup.close)
             self._take_keyboard(stack)
             self._live = stack.enter_context(
                 Live(
@@ -52,33 +54,32 @@ class Screen:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Width and height as of now, in cells."""
+        """Current width and height, in cells."""
         width, height = self._console.size
         return width, height
 
     def draw(self, lines: Sequence[Text]) -> None:
-        """Replace the picture; lines must fit ``size``."""
+        """Replace the contents; the lines must fit ``size``."""
         for line in lines:
             line.no_wrap, line.overflow, line.end = True, "crop", "\n"
         self._live.update(Group(*lines), refresh=True)
 
     def wait(self, seconds: float) -> list[str]:
-        """The keys that are pressed within the time; returns with the first."""
-        sources = [self._reader, *([] if self._keyboard is None else [self._keyboard])]
-        ready, _, _ = select.select(sources, [], [], max(0.0, seconds))
-        if self._reader in ready:
-            os.read(self._reader, READ_BYTES)
+        """Wait for keys and return them; an empty list after the timeout."""
+        descriptors = [self._wakeup.fileno(), *([] if self._keyboard is None else [self._keyboard])]
+        ready, _, _ = select.select(descriptors, [], [], max(0.0, seconds))
+        self._wakeup.clear()
         return self._read_keys() if self._keyboard in ready else []
 
     def interrupt(self) -> None:
-        """End a ``wait``; from any thread, before the screen is left."""
-        os.write(self._writer, b"\0")
+        """End a ``wait``, from any thread."""
+        self._wakeup.set()
 
     def _take_keyboard(self, stack: ExitStack) -> None:
         """
-        Have keys at once and unseen. Ctrl-C still interrupts.
+        Deliver keys at once and without echo. Ctrl-C still interrupts.
 
-        Ctrl-Z and Ctrl-S are off: they would halt the pipeline, or whoever draws it.
+        Ctrl-Z and Ctrl-S are disabled, since they would stop the pipeline or the drawing thread.
         """
         if not sys.stdin.isatty():
             return
@@ -93,15 +94,11 @@ class Screen:
         self._keyboard = keyboard
 
     def _read_keys(self) -> list[str]:
-        assert self._keyboard is not None, "only a keyboard is read"
+        assert self._keyboard is not None, "no keyboard to read"
         try:
             data = os.read(self._keyboard, READ_BYTES)
         except OSError:
             data = b""
-        if not data:  # the terminal is gone; without this we would read it for ever
+        if not data:  # the terminal is closed; it would stay readable
             self._keyboard = None
         return KEY.findall(data.decode(errors="replace"))
-
-    def _close_pipe(self) -> None:
-        os.close(self._reader)
-        os.close(self._writer)

@@ -13,7 +13,7 @@ import pytest
 import typer
 
 from bybit_pipeline.supervisor.cli.main import app, main
-from bybit_pipeline.supervisor.tui.highlight import Words, message_line, show
+from bybit_pipeline.supervisor.tui.highlight import StateHighlighter, message_line, show
 
 RUN = [
     sys.executable,
@@ -283,4 +283,4 @@ def test_a_message_about_nothing_known_has_dashes_and_the_reason() -> None:
 
 @pytest.mark.parametrize("line", ["source  SIM: NOT live market data", "t  o.linear.X  REPLAY  up"])
 def test_simulated_and_recorded_data_are_loud_on_a_terminal(line: str) -> None:
-    assert "loud" in {span.style for span in Words()(line).spans}
+    assert "loud" in {span.style for span in StateHighlighter()(line).spans}

@@ -512,7 +512,7 @@ def test_watch_says_of_which_markets_nothing_is_heard(metrics: Metrics) -> None:
 
     [line] = done.stderr.splitlines()
     assert (1, "") == (done.returncode, done.stdout)
-    assert "nothing heard of NOPE; bybit-pipeline watch shows what the pipeline has" == line
+    assert "no data for NOPE; bybit-pipeline watch lists the markets of the pipeline" == line
 
 
 def test_watch_shows_the_others_all_the_same(metrics: Metrics) -> None:
@@ -521,7 +521,7 @@ def test_watch_shows_the_others_all_the_same(metrics: Metrics) -> None:
     [line] = done.stderr.splitlines()
     assert 1 == done.returncode
     assert "linear:BTCUSDT" in done.stdout
-    assert line.startswith("nothing heard of spot:BTCUSDT, NOPE;")
+    assert line.startswith("no data for spot:BTCUSDT, NOPE;")
 
 
 # -- simulate ----------------------------------------------------------------------------------

@@ -72,7 +72,7 @@ def test_a_terminal_shows_the_markets_and_the_log_goes_to_a_file(tmp_path: Path)
     os.close(ours)
 
     assert 0 == process.returncode
-    assert "made-up numbers, not the market" in text
+    assert "simulated, not real prices" in text
     assert '"event"' not in text
     assert {"supervisor", "connector-linear-0"} <= {line["process"] for line in log}
     assert not run_dir.exists()
