@@ -252,7 +252,7 @@ def _wall(market: TableMarket, side: str) -> Text:
     if wall is None:
         return Text(NONE, style="dim")
     text = Text(f"{amount(wall.get('size'))} @ {market.price(wall.get('price'))} ")
-    return text.append(f"{number(wall.get('distance_bps'), 1):>4}bp", style="yellow")
+    return text.append(f"{number(wall.get('distance_bps'), 1):>4}bps", style="yellow")
 
 
 def _distance(market: TableMarket, side: str) -> float | None:

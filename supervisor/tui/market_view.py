@@ -56,7 +56,7 @@ def watch_screen(
     head.append(f"  {len(table)} markets  ", style="dim")
     if table.missing:
         head.append(f"no data yet for {', '.join(table.missing)}", style="yellow")
-    hint = Text("q quit  1-9 sort  r reverse  ↑ ↓ enter one market", style="dim")
+    hint = Text("q quit  1-9 sort  r reverse  ↑ ↓ select  enter open", style="dim")
     lines = [fitted(head, width), fitted(hint, width)]
     rows = market_lines(table, view, now, width=width, height=height - len(lines))
     return [*lines, *rows][:height]
@@ -176,7 +176,7 @@ class _Layout:
 
 def _middle(market: TableMarket, width: int) -> Text:
     spread = number(market.book.get("spread"), market.price_digits)
-    text = Text(f"── spread {spread} ", style="dim")
+    text = Text(f"── spread {spread}  imbalance ", style="dim")
     for levels, value in (market.book.get("imbalance") or {}).items():
         more = Text(f"{levels}:").append(
             number(value, 2, is_signed=True) + " ", style=BUY if (value or 0) > 0 else SELL

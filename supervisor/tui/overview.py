@@ -222,7 +222,7 @@ def _link(connector: Mapping[str, Any], wall_s: float) -> Text:
         style="bold red" if "rejected" in counts else "yellow" if "pending" in counts else "",
     )
     if connector["reconnects"]:
-        text.append(f"  {connector['reconnects']} reconnects", style="yellow")
+        text.append(f"  reconnects {connector['reconnects']}", style="yellow")
     heard_ms = connector["last_message_ts_ms"]
     if heard_ms is not None and (silent_s := wall_s - heard_ms / 1000) >= 5.0:
         text.append(f"  silent for {silent_s:.0f} s", style="bold red")
@@ -238,7 +238,7 @@ def _work(counts: Mapping[str, Any]) -> Text:
         if count:
             text.append(" · " if text else "").append(f"{count} ").append(styled(state))
     if counts.get("gaps"):
-        text.append(f"  {counts['gaps']} gaps", style="yellow")
+        text.append(f"  gaps {counts['gaps']}", style="yellow")
     if counts.get("last_values") is not None:
         text.append(
             f"{counts['last_values']} topics, {counts['subscriptions']} subscriptions", style="dim"

@@ -69,7 +69,7 @@ def test_the_table_shows_the_nearest_wall_of_each_side() -> None:
     gone = {**WALL, "price": 83766.2, "distance_bps": 0.1, "size": 0.0}
     [_, row] = rows_of(table_of({**BOOK, "densities": [far, gone, WALL]}, TRADES))
 
-    assert "40.500 @ 83,766.0  0.4bp" in row
+    assert "40.500 @ 83,766.0  0.4bps" in row
     assert "83,700" not in row
     assert "83,766.2" not in row
 
