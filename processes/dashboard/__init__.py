@@ -1,1 +1,1 @@
-"""The dashboard: the pipeline's metrics on one page in the browser, read only."""
+"""The dashboard: a read-only page in the browser with the metrics of the pipeline."""

@@ -1,47 +1,38 @@
 """
-The dashboard: reads the metrics socket, keeps the board, serves the page.
+The dashboard process: reads the metrics socket, keeps the state of the page, serves the page.
 
-Of ``trades.*``, ``orderbook.*`` and ``process.*`` the latest message counts: those that arrive
-between two ticks are not even decoded. Of ``gap.*`` and ``density.*`` every message counts, and a
-hole in their numbers is counted as a loss.
+``trades.*``, ``orderbook.*`` and ``process.*`` are conflated: between two ticks only the newest
+message of a topic counts, and the others are not even decoded. Of ``gap.*`` and ``density.*`` every
+message counts, and missed ones are counted.
 """
 
-from pathlib import Path
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
 import structlog
-import zmq
-from zmq.utils.monitor import recv_monitor_message
 
-from bybit_pipeline.processes.dashboard.page_state import Board
+from bybit_pipeline.processes.dashboard.page_state import MetricsState, PageState
 from bybit_pipeline.processes.dashboard.server import REFUSALS, Server
-from bybit_pipeline.shared.bus.sockets import RECONNECT_MS
-from bybit_pipeline.shared.errors import CodecError
+from bybit_pipeline.shared.bus.subscriber import MetricSubscriber, SubscriberCounts
 from bybit_pipeline.shared.runtime.actor import Actor
 from bybit_pipeline.shared.runtime.clock import Clock
 from bybit_pipeline.shared.runtime.telemetry import Samples, Telemetry
-from bybit_pipeline.shared.settings.curve_keys import read_client_keys
 from bybit_pipeline.shared.settings.specs import DashboardSpec
-from bybit_pipeline.shared.wire import codec
 
 log = structlog.get_logger()
 
-QUEUE = 10_000
 RECEIVE_LIMIT = 2_000
-"""Messages taken in one turn, so that ticks and the supervisor are served under load."""
+"""Messages taken in one turn, so that ticks and the supervisor get their turn under load."""
 TICK_S = 0.25
 SAMPLE_S = 1.0
 SILENT_S = 3.0
-"""The supervisor alone is heard once a second; nothing for so long, and nothing is known."""
-EVENT_KINDS = (b"gap.", b"density.")
-STREAMS_PER_TOPIC_MAX = 4
-"""A topic with two publishers (``gap``) has two epochs at a time, and each its own numbers."""
-FEED_GONE = zmq.EVENT_DISCONNECTED
-GAPS_ASKED = "dashboard"
+"""The supervisor publishes once per second; after a longer silence nothing is current."""
+CONFLATED = ("trades.", "orderbook.", "process.")
+GAPS_REQUEST = "dashboard"
 
 
 class Dashboard(Actor):
-    """Show the metrics of the pipeline to browsers."""
+    """Show the metrics of the pipeline in browsers."""
 
     role: ClassVar[str] = "dashboard"
 
@@ -54,197 +45,154 @@ class Dashboard(Actor):
     ) -> None:
         super().__init__(spec, clock=clock, telemetry=telemetry)
         self.spec = spec
-        self.board = Board(
+        self.page = PageState(
             preferred("60s", spec.windows),
             preferred("10", [str(levels) for levels in spec.imbalance_levels]),
-            {"metrics": spec.metrics},
         )
-        self.lost = 0
-        self._waiting: dict[bytes, bytes] = {}
-        self._numbers: dict[bytes, dict[Any, int]] = {}
-        self._heard = self.clock.monotonic()
-        self._ticked = self._sampled = self._heard
-        self._socket: zmq.Socket[bytes] | None = None
-        self._monitor: zmq.Socket[bytes] | None = None
+        self.counts = SubscriberCounts()
+        self._received = self.clock.monotonic()
+        self._ticked = self._sampled = self._received
+        self._subscriber: MetricSubscriber | None = None
         self._server: Server | None = None
-        self._messages = self.telemetry.counter(
-            "dashboard_messages_total", "Metrics received.", process=self.process
-        )
-        self._invalid = self.telemetry.counter(
-            "dashboard_invalid_total", "Messages that were no metrics.", process=self.process
-        )
         self._declare_counters()
 
     # -- start and stop --------------------------------------------------------------------------
 
     def on_start(self) -> None:
         """
-        Listen to the metrics and serve the page; its address is reported as ``http``.
+        Subscribe to the metrics and serve the page; its address is reported as ``http``.
 
         Raises:
             TakenError: If the port is taken.
             ConfigError: If the keys of the metrics socket cannot be used.
         """
-        self._server = Server(self.spec.host, self.spec.port, self.board, self._now_ms)
+        self._server = Server(self.spec.host, self.spec.port, self.page, self._now_ms)
         self.endpoints["http"] = self._server.url
         log.info("dashboard", url=self._server.url)
-        socket = self._socket = self.context.socket(zmq.SUB)
-        socket.setsockopt(zmq.LINGER, 0)
-        socket.setsockopt(zmq.RCVHWM, QUEUE)
-        socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
-        self._monitor = socket.get_monitor_socket(FEED_GONE)
-        self.watch(self._monitor, self._on_gone)
-        self.watch(socket, self._on_metrics)
-        if self.spec.keys:
-            read_client_keys(Path(self.spec.keys)).apply(socket)
-        socket.subscribe(b"")
-        socket.connect(self.spec.metrics)
+        subscriber = self._subscriber = MetricSubscriber(
+            self.spec.metrics,
+            context=self.context,
+            keys=self.spec.keys,
+            conflated=CONFLATED,
+            counts=self.counts,
+        )
+        self.watch(subscriber.monitor, self._on_link)
+        self.watch(subscriber.socket, self._on_metrics)
+        subscriber.subscribe_prefix("")
         self.every(TICK_S, self._on_tick)
-        self._ask_for_gaps()
+        self._request_gaps()
 
     def on_stop(self) -> None:
-        """Hang up on the browsers and stop listening."""
+        """Close the page's connections and the subscription."""
         if self._server is not None:
             self._server.close()
-        if self._socket is not None:
-            self._socket.disable_monitor()
-            self._socket.close()
+        if self._subscriber is not None:
+            self._subscriber.close()
 
     def on_command(self, command: dict[str, Any]) -> None:
-        """Take the workers' gap ledgers, the answer to our only question."""
+        """Take the gaps that the workers remember: the reply to our only request."""
         result = command.get("result")
         if command["type"] != "reply" or not isinstance(result, dict):
-            log.warning("unusable answer", answer=command["type"], error=command.get("error"))
+            log.warning("unusable reply", type=command["type"], error=command.get("error"))
             return
         gaps = [gap for gap in result.get("gaps", ()) if isinstance(gap, dict)]
-        self._change(lambda: self.board.take_ledger(gaps, self._now_ms()))
+        self._change(lambda: self.page.take_gaps(gaps, self._now_ms()))
 
     def status(self) -> dict[str, Any]:
-        """Counts since the start; ``streams`` are the pages that are open now."""
+        """Totals since the start; ``streams`` is the number of pages that are open."""
         counts = self._server.counts if self._server is not None else None
         return {
-            "messages": int(self._messages.value),
-            "invalid": int(self._invalid.value),
-            "lost": self.lost,
+            "messages": self.counts.messages,
+            "invalid": self.counts.invalid,
+            "lost": self.counts.missed,
             "streams": counts.streams if counts else 0,
             "updates": counts.updates if counts else 0,
             "refused": sum(counts.refused.values()) if counts else 0,
         }
 
-    # -- metrics in ------------------------------------------------------------------------------
+    # -- metrics ---------------------------------------------------------------------------------
 
     def _on_metrics(self) -> None:
-        assert self._socket is not None
-        events = []
-        for _ in range(RECEIVE_LIMIT):
-            try:
-                frames = self._socket.recv_multipart(zmq.NOBLOCK)
-            except zmq.Again:
-                break
-            self._messages.value += 1
-            if len(frames) != 2:
-                self._invalid.value += 1
-            elif frames[0].startswith(EVENT_KINDS):
-                events.append(frames)
-            else:
-                self._waiting[frames[0]] = frames[1]
-        self._heard = self.clock.monotonic()
+        assert self._subscriber is not None
+        before = self.counts.messages
+        metrics = list(self._subscriber.receive(RECEIVE_LIMIT))
+        if self.counts.messages == before:
+            return
+        self._received = self.clock.monotonic()
+        events = [metric.payload for metric in metrics if not metric.is_repeat]
         if events:
-            self._change(lambda: self._take_events(events))
-        if self.board.feed != "live":
-            self._on_heard()
+            self._change(lambda: self._take(events))
+        if self.page.metrics != "live":
+            self._on_arrival()
 
-    def _take_events(self, events: list[list[bytes]]) -> None:
-        for topic, frame in events:
-            payload = self._decode(frame)
-            if payload is not None and self._is_new(topic, payload):
-                self.board.take(payload, self._now_ms())
+    def _take(self, payloads: Iterable[dict[str, Any]]) -> None:
+        for payload in payloads:
+            self.page.take(payload, self._now_ms())
 
-    def _is_new(self, topic: bytes, payload: dict[str, Any]) -> bool:
-        """False for a repeat, which the forwarder sends for somebody else; counts holes."""
-        epoch, seq = payload.get("epoch"), payload.get("seq")
-        if not isinstance(seq, int):
-            return False
-        numbers = self._numbers.setdefault(topic, {})
-        last = numbers.pop(epoch, None)
-        numbers[epoch] = seq if last is None else max(seq, last)
-        if len(numbers) > STREAMS_PER_TOPIC_MAX:
-            del numbers[next(iter(numbers))]
-        if last is not None and seq > last + 1:
-            self.lost += seq - last - 1
-        return last is None or seq > last
+    def _on_arrival(self) -> None:
+        """
+        Metrics arrive, for the first time or again.
 
-    def _decode(self, frame: bytes) -> dict[str, Any] | None:
-        try:
-            return codec.decode_map(frame)
-        except CodecError:
-            self._invalid.value += 1
-            return None
+        After a silence the last values are requested again: those that have not changed would
+        otherwise stay unknown.
+        """
+        assert self._subscriber is not None
+        log.info("metrics arrive", before=self.page.metrics)
+        if self.page.metrics == "silent":
+            self._subscriber.request_last_values()
+        if self.page.metrics != "starting":
+            self._request_gaps()
+        self._change(lambda: self.page.set_live(self._now_ms()))
 
-    # -- the board -------------------------------------------------------------------------------
+    def _on_link(self) -> None:
+        """The connection to the forwarder has changed."""
+        assert self._subscriber is not None
+        if self._subscriber.take_loss():
+            self._on_metrics()  # sent before the loss: taken first, so that it is not taken for new
+            if self.page.metrics in ("live", "silent"):
+                self._lose("lost")
+
+    def _lose(self, state: MetricsState) -> None:
+        """Drop every number: nothing is current any more."""
+        assert self._subscriber is not None
+        log.warning("no metrics", state=state)
+        for _ in self._subscriber.latest():
+            pass  # not current either
+        self._change(lambda: self.page.lose(state, self._now_ms()))
+
+    def _request_gaps(self) -> None:
+        self.send_control("request", id=GAPS_REQUEST, command="gaps", arguments={})
+
+    # -- the page --------------------------------------------------------------------------------
 
     def _on_tick(self) -> None:
-        """Bring the board up to date; once a second is enough while nobody looks."""
+        """Update the page; once per second is enough while no page is open."""
         assert self._server is not None
+        assert self._subscriber is not None
+        self._subscriber.retry_refused()
         now = self.clock.monotonic()
-        if self.board.feed == "live" and now - self._heard >= SILENT_S:
-            self._on_lost("silent")
+        if self.page.metrics == "live" and now - self._received >= SILENT_S:
+            self._lose("silent")
         if self._server.counts.streams == 0 and now - self._ticked < SAMPLE_S:
             return
         self._ticked = now
-        self._change(self._take_waiting)
+        self._change(self._update_page)
 
-    def _take_waiting(self) -> None:
-        waiting, self._waiting = self._waiting, {}
-        for frame in waiting.values():
-            payload = self._decode(frame)
-            if payload is not None:
-                self.board.take(payload, self._now_ms())
-        self.board.drop_silent(self._now_ms())
+    def _update_page(self) -> None:
+        assert self._subscriber is not None
+        self._take(metric.payload for metric in self._subscriber.latest())
+        self.page.drop_silent(self._now_ms())
         now = self.clock.monotonic()
         if now - self._sampled >= SAMPLE_S:
             self._sampled = now
-            self.board.sample(self._now_ms())
+            self.page.sample(self._now_ms())
 
-    def _on_gone(self) -> None:
-        """The forwarder is gone. What it had sent is taken first, lest it pass for new."""
-        assert self._monitor is not None
-        while self._monitor.poll(0):
-            recv_monitor_message(self._monitor)
-        self._on_metrics()
-        if self.board.feed in ("live", "silent"):
-            self._on_lost("lost")
-
-    def _on_lost(self, state: Any) -> None:
-        log.warning("metrics are gone", state=state)
-        self._waiting.clear()
-        self._change(lambda: self.board.lose(state, self._now_ms()))
-
-    def _on_heard(self) -> None:
-        """
-        Metrics come, for the first time or again.
-
-        After a silence the last values are asked for once more, as those that have not changed
-        since would not be repeated.
-        """
-        assert self._socket is not None
-        log.info("metrics arrive", before=self.board.feed)
-        if self.board.feed == "silent":
-            self._socket.unsubscribe(b"")
-            self._socket.subscribe(b"")
-        if self.board.feed != "starting":
-            self._ask_for_gaps()
-        self._change(lambda: self.board.live(self._now_ms()))
-
-    def _ask_for_gaps(self) -> None:
-        self.send_control("request", id=GAPS_ASKED, command="gaps", arguments={})
-
-    def _change(self, change: Any) -> None:
-        """Change the board under the server's lock, and wake the streams."""
+    def _change(self, change: Callable[[], None]) -> None:
+        """Change the page under the server's lock, and wake the streams."""
         assert self._server is not None
         with self._server.lock:
             change()
-            self._server.news()
+            self._server.notify()
 
     def _now_ms(self) -> int:
         return self.clock.time_ns() // 1_000_000
@@ -252,31 +200,26 @@ class Dashboard(Actor):
     # -- counters --------------------------------------------------------------------------------
 
     def _declare_counters(self) -> None:
-        telemetry = self.telemetry
-        telemetry.counters(
-            "dashboard_lost_total",
-            "Gap and wall events that did not arrive.",
-            ("process",),
-            lambda: [((self.process,), self.lost)],
+        counters = {
+            "dashboard_messages_total": ("Metrics received.", "messages"),
+            "dashboard_invalid_total": ("Messages that could not be decoded.", "invalid"),
+            "dashboard_lost_total": ("Gap and wall events missed.", "lost"),
+            "dashboard_updates_total": ("Updates sent to pages.", "updates"),
+        }
+        for name, (text, field) in counters.items():
+            self.telemetry.counters(name, text, ("process",), self._reader(field))
+        self.telemetry.gauges(
+            "dashboard_streams", "Pages that are open.", ("process",), self._reader("streams")
         )
-        telemetry.gauges(
-            "dashboard_streams",
-            "Pages that are open.",
-            ("process",),
-            lambda: [((self.process,), self.status()["streams"])],
-        )
-        telemetry.counters(
-            "dashboard_updates_total",
-            "Updates sent to pages.",
-            ("process",),
-            lambda: [((self.process,), self.status()["updates"])],
-        )
-        telemetry.counters(
+        self.telemetry.counters(
             "dashboard_refused_total",
-            "Requests refused, streams cut.",
+            "Requests refused and streams closed.",
             ("process", "reason"),
             self._refused_samples,
         )
+
+    def _reader(self, field: str) -> Callable[[], Samples]:
+        return lambda: [((self.process,), self.status()[field])]
 
     def _refused_samples(self) -> Samples:
         for reason in REFUSALS:
@@ -284,6 +227,6 @@ class Dashboard(Actor):
             yield (self.process, reason), count
 
 
-def preferred(wished: str, names: list[str] | tuple[str, ...]) -> str:
-    """The wished name if it is one of the names, else the first of them; empty if there is none."""
-    return wished if wished in names else next(iter(names), "")
+def preferred(wanted: str, names: list[str] | tuple[str, ...]) -> str:
+    """``wanted`` if it is among the names, otherwise the first of them; empty without names."""
+    return wanted if wanted in names else next(iter(names), "")

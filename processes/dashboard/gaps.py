@@ -1,8 +1,8 @@
 """
-The gap ledger of the page: intervals in which a topic could not be trusted, newest last.
+The gaps on the page: intervals in which a topic could not be trusted, newest last. Pure.
 
-Decides which messages speak of the same gap. Entries come from ``gap.*`` messages as they happen,
-and from the ledgers of the workers when the dashboard starts after them. Pure.
+Decides which messages describe the same gap. They come from ``gap.*`` as it happens, and from the
+workers' memory when the dashboard starts after them.
 """
 
 from collections import deque
@@ -28,20 +28,20 @@ FIELDS = (
 )
 
 
-class Ledger:
+class PageGaps:
     """
     The last ``GAPS_MAX`` gaps.
 
-    A topic has one open gap at most: another one that opens ends the first, whose worker must have
-    died before it could say how the gap ended.
+    A topic has at most one open gap. When another one opens, the earlier one was left open by a
+    worker that ended: it is marked as superseded.
     """
 
     def __init__(self, limit: int = GAPS_MAX) -> None:
         self._gaps: deque[dict[str, Any]] = deque(maxlen=limit)
         self._last_id = 0
 
-    def note(self, payload: Mapping[str, Any], *, version: int, now_ms: int) -> None:
-        """Take in a ``gap.*`` message or an entry of a worker's ledger."""
+    def take(self, payload: Mapping[str, Any], *, version: int, now_ms: int) -> None:
+        """Take in a ``gap.*`` message, or a gap that a worker remembers."""
         gap = {key: payload.get(key) for key in FIELDS}
         gap |= {"version": version, "is_superseded": False, "noted_ms": now_ms}
         gap["is_open"] = payload.get("event", "opened") == "opened" and _end(gap) == (None, None)
@@ -57,7 +57,7 @@ class Ledger:
         self._gaps.append({"id": self._last_id, **gap})
 
     def since(self, version: int) -> list[dict[str, Any]]:
-        """The gaps that are new or have changed after a version of the board, oldest first."""
+        """The gaps that are new or changed after a version of the page, oldest first."""
         return [dict(gap) for gap in self._gaps if gap["version"] > version]
 
 
@@ -66,12 +66,12 @@ def _topic(gap: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def _end(gap: Mapping[str, Any]) -> tuple[Any, Any]:
-    """When it ended: trades know the exchange's time alone."""
+    """When a gap ended: a gap of trades has the exchange's time only."""
     return gap["closed_ts_ns"], gap["end_ms"]
 
 
 def _is_same(known: Mapping[str, Any], gap: Mapping[str, Any]) -> bool:
-    """The same number of the same topic, and no end that contradicts it: numbers start anew."""
+    """True for the same number, topic and end; a restarted worker uses numbers again."""
     return (
         _topic(known) == _topic(gap)
         and known["gap_id"] == gap["gap_id"]

@@ -1,8 +1,7 @@
 """
-The last minutes of one market, in bounded memory: what its charts show.
+The last minutes of one market, in bounded memory, for its charts. Pure.
 
-Decides what a point is. Samples are taken about once a second; a number that was not known then is
-None and stays a hole in the line. Pure: time comes with the sample.
+One point per second. A number that was unknown then is None, and stays missing in the chart.
 """
 
 from collections import deque
@@ -15,20 +14,21 @@ TRADES_MAX = HISTORY_S
 
 
 class Point(NamedTuple):
-    """What was known of a market at one time; prices in quote currency."""
+    """The measures of a market at one time."""
 
     version: int
-    """Of the board when it was taken."""
+    """Version of the page when the point was taken."""
     ts_ms: int
     mid_price: float | None
+    """In quote currency."""
     vol_delta: float | None
-    """Buy minus sell size over the window of the page."""
+    """Buy minus sell size over the trade window of the page."""
     imbalance: float | None
-    """Of the levels of the page, in [-1, 1]."""
+    """Imbalance of the level count of the page, in [-1, 1]."""
 
 
-class Print(NamedTuple):
-    """The last trade of one update; those between two updates are in the windows only."""
+class ChartTrade(NamedTuple):
+    """The last trade of one message; trades between two messages are not in the chart."""
 
     version: int
     ts_ms: int
@@ -38,27 +38,27 @@ class Print(NamedTuple):
 
 
 class History:
-    """The points and prints of one market, oldest first."""
+    """The points and trades of one market, oldest first."""
 
     def __init__(self) -> None:
         self._points: deque[Point] = deque(maxlen=POINTS_MAX)
-        self._prints: deque[Print] = deque(maxlen=TRADES_MAX)
+        self._trades: deque[ChartTrade] = deque(maxlen=TRADES_MAX)
         self._trade_id: Any = None
 
-    def sample(self, point: Point) -> None:
-        """Add what is known now."""
+    def add_point(self, point: Point) -> None:
+        """Add a point."""
         self._points.append(point)
 
-    def trade(self, version: int, trades: Mapping[str, Any]) -> None:
-        """Add the last trade of a ``trades.*`` message, if it is another than before."""
+    def add_trade(self, version: int, trades: Mapping[str, Any]) -> None:
+        """Add the last trade of a ``trades.*`` message, unless it has been added already."""
         trade_id, price, size = (trades.get(f"last_{key}") for key in ("trade_id", "price", "size"))
         if trade_id is None or price is None or size is None or trade_id == self._trade_id:
             return
         self._trade_id = trade_id
         is_buy = trades.get("last_side") == "Buy"
-        self._prints.append(Print(version, trades["match_ts_ms"], price, size, is_buy))
+        self._trades.append(ChartTrade(version, trades["match_ts_ms"], price, size, is_buy))
 
-    def since(self, version: int) -> tuple[list[Point], list[Print]]:
-        """The points and prints that came after a version of the board."""
+    def since(self, version: int) -> tuple[list[Point], list[ChartTrade]]:
+        """The points and trades that were added after a version of the page."""
         points = [point for point in self._points if point.version > version]
-        return points, [trade for trade in self._prints if trade.version > version]
+        return points, [trade for trade in self._trades if trade.version > version]

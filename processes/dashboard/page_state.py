@@ -1,15 +1,13 @@
 """
-What the page shows: the last value of every market and process, and what happened lately.
+The state of the page: the last values of every market and process, and recent events. Pure.
 
-Decides what a row of the market table holds, which markets and processes are gone, what is an
-event, and what a browser has not seen yet. Nothing is queued for anybody: everything carries the
-version of the board at which it last changed, and a browser asks for what is newer than what it
-has. A slow one thus skips versions and costs no memory. Pure: messages and times come in.
+Decides what a row of the market table contains, which markets and processes are gone, what is an
+event, and what a browser has not seen yet. There are no queues: every item carries the version of
+the page at which it last changed, and a browser asks for the items newer than its own version. A
+slow browser skips versions and costs no memory.
 
-Whenever the metrics cannot be trusted to be current (``lose``) every number is dropped at once;
-names stay, so that the page can say of what nothing is known. A market's age is that of its
-worker's last word, not of its last change: a book in which nothing changes is published again only
-when it does, but its trades are published once a second, and its worker is reported as often.
+When the metrics cannot be current (``lose``) every number is dropped at once; the names stay. The
+age of a market is the time since its worker last published it, not since its last change.
 """
 
 from collections import deque
@@ -18,21 +16,21 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from bybit_pipeline.processes.dashboard.gaps import Ledger
+from bybit_pipeline.processes.dashboard.gaps import PageGaps
 from bybit_pipeline.processes.dashboard.history import History, Point
 from bybit_pipeline.shared.settings.config import window_seconds
 
-FeedState = Literal["starting", "live", "lost", "silent"]
-"""Of the metrics socket: ``lost`` is a broken connection, ``silent`` one on which nothing comes."""
+MetricsState = Literal["starting", "live", "lost", "silent"]
+"""State of the metrics socket. ``lost``: not connected; ``silent``: connected, but no messages."""
 
 WALLS_MAX = 200
-NOTICES_MAX = 100
+EVENTS_MAX = 100
 CHARTED_MARKETS_MAX = 1_000
-"""Markets beyond it are in the table, without a history."""
+"""Markets beyond this number are in the table, but have no charts."""
 SILENT_MS = 3_000
-"""The trades of a market are published once a second; nothing for so long, and nothing is known."""
+"""Trades are published once per second; after a longer silence they are not current."""
 ROUNDS_BEFORE_GONE = 3
-"""Rounds of ``process.*`` messages, one a second, that do not mention a market that is gone."""
+"""Rounds of ``process.*`` messages, one per second, without a market before it is removed."""
 SUPERVISOR = "supervisor"
 HEAD_FIELDS = ("state", "reason", "epoch", "seq", "process")
 ADDED_BY_SUPERVISOR = ("ready", "reasons", "version", "network", "started_ts_ms")
@@ -79,14 +77,14 @@ Payload = Mapping[str, Any]
 
 
 class Cursor(NamedTuple):
-    """How much of the board a browser has seen; all zeros is nothing."""
+    """The version of the page that a browser has; all zeros for none."""
 
     generation: int = 0
     version: int = 0
 
 
-class Market:
-    """The last messages of one market and its row."""
+class PageMarket:
+    """The last messages of one market, and its row in the table."""
 
     __slots__ = ("book", "history", "misses", "name", "row", "trades", "version")
 
@@ -100,40 +98,44 @@ class Market:
         self.misses = 0
 
 
-class Board:
+class PageState:
     """
     Everything that the page can show.
 
     Args:
         window: The trade window of the table and the charts, such as ``60s``.
         levels: The level count of their imbalance, such as ``10``.
-        links: Addresses that the page mentions, by name.
+
+    Attributes:
+        version: Grows with every change.
+        generation: Grows when something was removed; a browser then gets everything again.
+        metrics: State of the metrics socket.
+        metrics_since_ms: Time of its last change.
     """
 
-    def __init__(self, window: str, levels: str, links: Mapping[str, str] | None = None) -> None:
+    def __init__(self, window: str, levels: str) -> None:
         self.window = window
         self._window_s = window_seconds(window) if window else None
         self.levels = levels
         self.version = 1
         self.generation = 1
-        self.feed: FeedState = "starting"
-        self.feed_since_ms = 0
-        self._links = dict(links or {})
-        self._markets: dict[str, Market] = {}
+        self.metrics: MetricsState = "starting"
+        self.metrics_since_ms = 0
+        self._markets: dict[str, PageMarket] = {}
         self._processes: dict[str, dict[str, Any]] = {}
         self._topics: dict[str, frozenset[str]] = {}
-        """Markets that each connector says it has."""
+        """Markets by connector, as the connectors report them."""
         self._supervisor: dict[str, Any] = {}
         self._processes_version = 0
-        self._ledger = Ledger()
+        self._gaps = PageGaps()
         self._walls: deque[dict[str, Any]] = deque(maxlen=WALLS_MAX)
-        self._notices: deque[dict[str, Any]] = deque(maxlen=NOTICES_MAX)
+        self._events: deque[dict[str, Any]] = deque(maxlen=EVENTS_MAX)
         self._round: tuple[Any, Any] = (None, None)
 
-    # -- what comes in ---------------------------------------------------------------------------
+    # -- input -----------------------------------------------------------------------------------
 
     def take(self, payload: Payload, now_ms: int) -> None:
-        """Take over one message of the metrics socket; kinds that are not shown are left out."""
+        """Take in a message of the metrics socket; kinds that are not shown are ignored."""
         kind = payload.get("kind")
         self.version += 1
         if kind in ("trades", "orderbook"):
@@ -141,29 +143,29 @@ class Board:
         elif kind == "process":
             self._take_process(payload, now_ms)
         elif kind == "gap":
-            self._ledger.note(payload, version=self.version, now_ms=now_ms)
+            self._gaps.take(payload, version=self.version, now_ms=now_ms)
         elif kind == "density":
             wall = {key: payload.get(key) for key in WALL_FIELDS}
             self._walls.append(wall | {"version": self.version, "ts_ms": now_ms})
 
-    def take_ledger(self, gaps: Sequence[Payload], now_ms: int) -> None:
-        """Take over the gaps that the workers remember, oldest first."""
+    def take_gaps(self, gaps: Sequence[Payload], now_ms: int) -> None:
+        """Take in the gaps that the workers remember, oldest first."""
         self.version += 1
         for gap in gaps:
-            self._ledger.note(gap, version=self.version, now_ms=now_ms)
+            self._gaps.take(gap, version=self.version, now_ms=now_ms)
 
-    def live(self, now_ms: int) -> None:
+    def set_live(self, now_ms: int) -> None:
         """Metrics arrive."""
-        self._set_feed("live", now_ms)
+        self._set_metrics("live", now_ms)
 
-    def lose(self, state: FeedState, now_ms: int) -> None:
-        """Metrics no longer arrive: forget every number."""
-        if self.feed == state:
+    def lose(self, state: MetricsState, now_ms: int) -> None:
+        """Metrics no longer arrive: drop every number."""
+        if self.metrics == state:
             return
-        self._set_feed(state, now_ms)
+        self._set_metrics(state, now_ms)
         for market in self._markets.values():
             market.trades = market.book = None
-            self._renew(market)
+            self._update_row(market)
         for process in self._processes.values():
             process.update(dict.fromkeys(set(process) - {"process", "role"}), state="unknown")
         self._processes_version = self.version
@@ -171,7 +173,7 @@ class Board:
         self._topics = {}
 
     def drop_silent(self, now_ms: int) -> None:
-        """Forget the trades of markets whose worker no longer speaks of them."""
+        """Drop the trades of markets whose worker no longer publishes them."""
         for market in self._markets.values():
             trades = market.trades
             if trades is None or trades["state"] not in ("live", "warming"):
@@ -180,10 +182,10 @@ class Board:
                 self.version += 1
                 kept = {key: trades.get(key) for key in (*HEAD_FIELDS, "source", "publish_ts_ns")}
                 market.trades = {**kept, "state": "silent"}
-                self._renew(market)
+                self._update_row(market)
 
     def sample(self, now_ms: int) -> None:
-        """Add a point to the history of every market; about once a second."""
+        """Add a point to the history of every market; call about once per second."""
         self.version += 1
         for market in self._markets.values():
             if market.history is not None:
@@ -195,29 +197,29 @@ class Board:
                     self._window(trades).get("vol_delta"),
                     (book.get("imbalance") or {}).get(self.levels),
                 )
-                market.history.sample(point)
+                market.history.add_point(point)
 
     def _take_market(self, kind: str, payload: Payload) -> None:
         name = f"{payload['category']}.{payload['symbol']}"
         market = self._markets.get(name)
         if market is None:
             is_charted = len(self._markets) < CHARTED_MARKETS_MAX
-            market = self._markets[name] = Market(name, History() if is_charted else None)
+            market = self._markets[name] = PageMarket(name, History() if is_charted else None)
         market.misses = 0
         if kind == "trades":
             market.trades = payload
             if market.history is not None:
-                market.history.trade(self.version, payload)
+                market.history.add_trade(self.version, payload)
         else:
             market.book = payload
-        self._renew(market)
+        self._update_row(market)
 
-    def _renew(self, market: Market) -> None:
+    def _update_row(self, market: PageMarket) -> None:
         market.row = msgspec.Raw(msgspec.json.encode(self._row(market)))
         market.version = self.version
 
-    def _row(self, market: Market) -> dict[str, Any]:
-        """The market in the table; numbers of a book that is not live are null already."""
+    def _row(self, market: PageMarket) -> dict[str, Any]:
+        """The row of a market; the numbers of a book that is not live are null in its message."""
         category, _, symbol = market.name.partition(".")
         trades, book = market.trades or {}, market.book or {}
         window = self._window(trades)
@@ -228,8 +230,8 @@ class Board:
             "category": category,
             "symbol": symbol,
             "source": book.get("source") or trades.get("source"),
-            "book": _head(market.book, self.feed),
-            "trades": _head(market.trades, self.feed),
+            "book": _head(market.book, self.metrics),
+            "trades": _head(market.trades, self.metrics),
             "price": trades.get("last_price"),
             "side": trades.get("last_side"),
             "best_bid": book.get("best_bid"),
@@ -261,7 +263,7 @@ class Board:
         self._processes[name] = after
         self._processes_version = self.version
         for level, text in _changes(before, after):
-            self._notice(level, name, text, now_ms)
+            self._add_event(level, name, text, now_ms)
         if payload.get("role") == "connector":
             topics = payload.get("topics") or {}
             category = name.split("-")[1]
@@ -270,11 +272,11 @@ class Board:
             self._take_supervisor(payload, now_ms)
 
     def _take_supervisor(self, payload: Payload, now_ms: int) -> None:
-        """The first message of a round: whoever was not in the round before it is gone."""
+        """Begin a round of process messages; drop the processes missing from the last round."""
         source, known = payload.get("source"), self._supervisor.get("source")
         if known is not None and source != known:
             level = "info" if source == "live" else "bad"
-            self._notice(level, SUPERVISOR, f"source changed from {known} to {source}", now_ms)
+            self._add_event(level, SUPERVISOR, f"source changed from {known} to {source}", now_ms)
         self._supervisor = {key: payload.get(key) for key in (*ADDED_BY_SUPERVISOR, "source")}
         previous, self._round = self._round, (payload.get("epoch"), payload.get("seq"))
         gone = [
@@ -290,10 +292,10 @@ class Board:
 
     def _drop_markets(self) -> None:
         """
-        Drop the markets that no connector has any more.
+        Drop the markets that are no longer published and that no connector lists.
 
-        The metrics socket does not say that a topic has ended. Its worker falls silent about it,
-        and its connector no longer lists it; both together, for some rounds, mean it is gone.
+        The metrics socket does not report the end of a topic. So a market is gone after
+        ``ROUNDS_BEFORE_GONE`` rounds in which both are true.
         """
         connectors = [p for p in self._processes.values() if p["role"] == "connector"]
         if not all(p["state"] == "up" and self._topics.get(p["process"]) for p in connectors):
@@ -308,31 +310,34 @@ class Board:
                 del self._markets[market.name]
                 self.generation += 1
 
-    def _notice(self, level: str, subject: str, text: str, now_ms: int) -> None:
-        notice = {"level": level, "subject": subject, "text": text, "ts_ms": now_ms}
-        self._notices.append({**notice, "version": self.version})
+    def _add_event(self, level: str, subject: str, text: str, now_ms: int) -> None:
+        event = {"level": level, "subject": subject, "text": text, "ts_ms": now_ms}
+        self._events.append({**event, "version": self.version})
 
-    def _set_feed(self, state: FeedState, now_ms: int) -> None:
-        if self.feed == state:
+    def _set_metrics(self, state: MetricsState, now_ms: int) -> None:
+        if self.metrics == state:
             return
         self.version += 1
         if state != "live":
-            self._notice("bad", "metrics socket", f"{state}: nothing is known", now_ms)
-        elif self.feed != "starting":
-            self._notice("info", "metrics socket", "metrics arrive again", now_ms)
-        self.feed, self.feed_since_ms = state, now_ms
+            self._add_event("bad", "metrics socket", f"{state}: no current numbers", now_ms)
+        elif self.metrics != "starting":
+            self._add_event("info", "metrics socket", "metrics arrive again", now_ms)
+        self.metrics, self.metrics_since_ms = state, now_ms
 
-    # -- what goes out ---------------------------------------------------------------------------
+    # -- output ----------------------------------------------------------------------------------
 
     def update(self, cursor: Cursor, selected: str, now_ms: int) -> tuple[Cursor, dict[str, Any]]:
         """
-        What a browser has not seen, as a map for JSON, and what it has seen after that.
+        The changes that a browser has not seen.
 
         Args:
-            cursor: What it has seen. Of another generation than ours: everything is sent, and it
-                must forget what it had (``full``).
+            cursor: The version that the browser has. For another generation than the current one
+                everything is sent, and the browser discards what it has (``full``).
             selected: The market whose book, trades and history it shows; empty for none.
-            now_ms: Our clock, against which the page measures ages.
+            now_ms: Current time, from which the page measures ages.
+
+        Returns:
+            The version that the browser has then, and the changes as a map for JSON.
         """
         is_full = cursor.generation != self.generation
         seen = 0 if is_full else cursor.version
@@ -340,14 +345,14 @@ class Board:
             "full": is_full,
             "version": self.version,
             "now_ms": now_ms,
-            "feed": {"state": self.feed, "since_ms": self.feed_since_ms},
+            "metrics": {"state": self.metrics, "since_ms": self.metrics_since_ms},
             "rows": [market.row for market in self._markets.values() if market.version > seen],
-            "gaps": self._ledger.since(seen),
+            "gaps": self._gaps.since(seen),
             "walls": [wall for wall in self._walls if wall["version"] > seen],
-            "notices": [notice for notice in self._notices if notice["version"] > seen],
+            "events": [event for event in self._events if event["version"] > seen],
         }
         if is_full:
-            update |= {"window": self.window, "levels": self.levels, "links": self._links}
+            update |= {"window": self.window, "levels": self.levels}
         if is_full or self._processes_version > seen:
             update |= {
                 "pipeline": dict(self._supervisor),
@@ -361,45 +366,50 @@ class Board:
                     "trades": market.trades,
                     "orderbook": market.book,
                 }
-            points, prints = market.history.since(seen) if market.history else ([], [])
+            points, trades = market.history.since(seen) if market.history else ([], [])
             update["points"] = [point[1:] for point in points]
-            update["prints"] = [trade[1:] for trade in prints]
+            update["chart_trades"] = [trade[1:] for trade in trades]
         return Cursor(self.generation, self.version), update
 
 
-def _head(payload: Payload | None, feed: FeedState) -> dict[str, Any]:
-    """What identifies a message, says whether it can be trusted, and how old it is."""
+def _head(payload: Payload | None, metrics: MetricsState) -> dict[str, Any]:
+    """Identity, state and times of a message."""
     if payload is None:
-        state = "none" if feed in ("live", "starting") else "lost"
-        return {**dict.fromkeys(HEAD_FIELDS), "state": state, "heard_ms": None, "changed_ms": None}
+        state = "none" if metrics in ("live", "starting") else "lost"
+        return {
+            **dict.fromkeys(HEAD_FIELDS),
+            "state": state,
+            "published_ms": None,
+            "changed_ms": None,
+        }
     changed_ns = payload.get("recv_ts_ns")
     return {
         **{key: payload.get(key) for key in HEAD_FIELDS},
-        "heard_ms": payload["publish_ts_ns"] // 1_000_000,
+        "published_ms": payload["publish_ts_ns"] // 1_000_000,
         "changed_ms": None if changed_ns is None else changed_ns // 1_000_000,
     }
 
 
 def _market_of(topic: str) -> str:
-    """The symbol, or for trades of options the base coin, of an exchange topic."""
+    """The symbol of an exchange topic; for trades of options the base coin."""
     return topic.rpartition(".")[2]
 
 
 def _changes(before: Payload, after: Payload) -> list[tuple[str, str]]:
-    """What is worth telling about a process that said one thing and now says another."""
+    """Level and text of the events between two messages of a process."""
     if before.get("state") in (None, "unknown"):
         return []
-    told = []
+    events = []
     if before["state"] != after["state"]:
         level = "info" if after["state"] == "up" else "bad"
-        told.append((level, f"{before['state']} → {after['state']}"))
+        events.append((level, f"{before['state']} → {after['state']}"))
     elif before["pid"] != after["pid"] and after["pid"] is not None:
-        told.append(("bad", f"replaced: process {before['pid']} is now {after['pid']}"))
+        events.append(("bad", f"replaced: process {before['pid']} by {after['pid']}"))
     if before["connected"] is not None and after["connected"] is not None:
         if before["connected"] and not after["connected"]:
-            told.append(("bad", "disconnected from the exchange"))
+            events.append(("bad", "disconnected from the exchange"))
         elif after["connected"] and not before["connected"]:
-            told.append(("info", "connected to the exchange"))
+            events.append(("info", "connected to the exchange"))
         elif (before["reconnects"] or 0) < (after["reconnects"] or 0):
-            told.append(("bad", f"reconnected, {after['reconnects']} times so far"))
-    return told
+            events.append(("bad", f"reconnected, {after['reconnects']} times in total"))
+    return events

@@ -1,13 +1,12 @@
 """
-The dashboard's HTTP: the page's files, and a stream of updates for each browser that shows it.
+The dashboard's HTTP server: the files of the page, and a stream of updates per open page.
 
-Reading only: GET and HEAD of a fixed list of files, and of ``/events``. No request changes
-anything, none is answered unless it names this machine (``Host``: a web page elsewhere must not
-reach us under a name of its own), and whatever a browser sends beside the path is not looked at.
+Read only: GET and HEAD of a fixed list of files, and of ``/events``. No request changes anything.
+A request is refused unless its ``Host`` names this machine, so that a website cannot reach the
+dashboard through a DNS name of its own. Apart from the path, nothing a browser sends is used.
 
-Each stream has a thread that takes from the board what its browser lacks, four times a second at
-most. While a browser does not read, its thread waits in ``send`` and the board goes on; after
-``SEND_S`` it is hung up on.
+Each stream has a thread that sends what its browser lacks, at most four times per second. While a
+browser does not read, its thread waits in ``send``; after ``SEND_S`` the connection is closed.
 """
 
 import math
@@ -22,7 +21,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 
-from bybit_pipeline.processes.dashboard.page_state import Board, Cursor
+from bybit_pipeline.processes.dashboard.page_state import Cursor, PageState
 from bybit_pipeline.shared.errors import TakenError
 from bybit_pipeline.shared.runtime.webserver import (
     Answer,
@@ -35,14 +34,14 @@ STATIC = Path(__file__).parent / "static"
 STREAMS_MAX = 16
 CONNECTIONS_MAX = 64
 REQUEST_S = 5.0
-"""How long a request may take to arrive."""
+"""Time limit for a request to arrive."""
 SEND_S = 10.0
-"""How long a browser may read nothing."""
+"""Time limit for a browser that reads nothing."""
 SEND_BUFFER = 256 * 1024
 PAUSE_S = 0.25
-"""Between two updates of a stream."""
-BEAT_S = 1.0
-"""The longest pause: an update without news says that the connection lives."""
+"""Pause between two updates of a stream."""
+HEARTBEAT_S = 1.0
+"""Longest pause: an update without changes shows that the connection works."""
 
 TYPES = {
     ".html": "text/html; charset=utf-8",
@@ -63,8 +62,7 @@ HEADERS = {
     "X-Frame-Options": "DENY",
 }
 LOCAL_HOST = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])(:\d{1,5})?", re.IGNORECASE)
-"""Names of this machine, with any port: a tunnel may have another one at its end."""
-
+"""Names of this machine, with any port: a tunnel may use another one."""
 
 REFUSALS = ("busy", "host", "method", "path", "slow")
 
@@ -79,7 +77,7 @@ class File:
 
 @dataclass
 class Counts:
-    """What the server has done; each number is written by many threads under the server's lock."""
+    """Totals of the server; written by many threads, under the server's lock."""
 
     streams: int = 0
     updates: int = 0
@@ -87,7 +85,7 @@ class Counts:
 
 
 def read_files(directory: Path = STATIC) -> dict[str, File]:
-    """The files that may be asked for, by path; ``/`` is the page."""
+    """The files that are served, by path; ``/`` is the page."""
     files = {
         f"/{path.relative_to(directory).as_posix()}": File(TYPES[path.suffix], path.read_bytes())
         for path in directory.rglob("*")
@@ -100,20 +98,20 @@ class Server:
     """
     The HTTP server, in threads of its own.
 
-    The owner of the board changes it while it holds ``lock``, and then calls ``news``.
+    To change the page, hold ``lock``, and call ``notify`` before releasing it.
 
     Args:
         host: Address of this machine to listen on.
         port: Port to listen on; 0 lets the operating system choose.
-        board: What the streams show.
-        now_ms: The wall clock.
+        page: The state of the page.
+        now_ms: Returns the current time.
 
     Raises:
         TakenError: If the address cannot be bound.
     """
 
-    def __init__(self, host: str, port: int, board: Board, now_ms: Callable[[], int]) -> None:
-        self.board = board
+    def __init__(self, host: str, port: int, page: PageState, now_ms: Callable[[], int]) -> None:
+        self.page = page
         self.counts = Counts()
         self.lock = threading.Lock()
         self.files = read_files()
@@ -129,8 +127,8 @@ class Server:
         self.url = f"http://{shown}:{self._server.server_port}"
         self._thread = self._server.start("http", poll_s=0.05)
 
-    def news(self) -> None:
-        """The board has changed; the caller holds the lock."""
+    def notify(self) -> None:
+        """Wake the streams after a change of the page; the caller holds the lock."""
         self._condition.notify_all()
 
     def close(self) -> None:
@@ -143,12 +141,12 @@ class Server:
         self._thread.join()
 
     def refuse(self, reason: str) -> None:
-        """Count a request that was not answered as asked."""
+        """Count a refused request."""
         with self.lock:
             self.counts.refused[reason] += 1
 
     def open_stream(self) -> bool:
-        """Room for one more stream, taken if there is."""
+        """Register a stream; False if there are too many."""
         with self.lock:
             if self.counts.streams >= STREAMS_MAX or self._is_closed:
                 return False
@@ -156,28 +154,28 @@ class Server:
             return True
 
     def close_stream(self) -> None:
-        """Give the room back."""
+        """Unregister a stream."""
         with self.lock:
             self.counts.streams -= 1
 
     def next_update(self, cursor: Cursor, selected: str) -> tuple[Cursor, bytes] | None:
         """
-        The next update of a stream, as JSON; None when the server closes.
+        Wait for the next update of a stream and return it as JSON; None when the server closes.
 
-        Waits until there is something new, at most ``BEAT_S``.
+        Waits for a change, at most ``HEARTBEAT_S``.
         """
         with self._condition:
             self._condition.wait_for(
-                lambda: self._is_closed or self.board.version > cursor.version, BEAT_S
+                lambda: self._is_closed or self.page.version > cursor.version, HEARTBEAT_S
             )
             if self._is_closed:
                 return None
-            cursor, update = self.board.update(cursor, selected, self._now_ms())
+            cursor, update = self.page.update(cursor, selected, self._now_ms())
             self.counts.updates += 1
         return cursor, msgspec.json.encode(update)
 
     def pause(self) -> None:
-        """Let ``PAUSE_S`` pass, or less when the server closes."""
+        """Wait for ``PAUSE_S``, or until the server closes."""
         with self._condition:
             self._condition.wait_for(lambda: self._is_closed, PAUSE_S)
 
@@ -191,7 +189,7 @@ class _Http(BoundedServer):
         super().__init__(address, _Handler)
 
     def on_turned_away(self) -> None:
-        """Count it."""
+        """Count a connection that was refused because there are too many."""
         self.owner.refuse("busy")
 
 
@@ -209,11 +207,11 @@ class _Handler(ReadOnlyHandler):
             super().do_GET()
 
     def show(self) -> Answer:
-        """The file that was asked for, or why there is none."""
+        """The requested file, or an error."""
         owner, path = self.server.owner, urlsplit(self.path).path
         if not self._names_this_machine():
             owner.refuse("host")
-            return error_answer(HTTPStatus.FORBIDDEN, "ask for localhost or 127.0.0.1")
+            return error_answer(HTTPStatus.FORBIDDEN, "use the name localhost or 127.0.0.1")
         if path not in owner.files:
             owner.refuse("path")
             return error_answer(HTTPStatus.NOT_FOUND, "no such page")
@@ -221,7 +219,7 @@ class _Handler(ReadOnlyHandler):
         return HTTPStatus.OK, file.content_type, file.body
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """Answer an unreadable request or another method, which is counted."""
+        """Answer a malformed request or an unsupported method; the latter is counted."""
         if code == HTTPStatus.NOT_IMPLEMENTED:
             self.server.owner.refuse("method")
         super().send_error(code, message, explain)
@@ -230,7 +228,7 @@ class _Handler(ReadOnlyHandler):
         return LOCAL_HOST.fullmatch(self.headers.get("Host", "")) is not None
 
     def _stream(self, selected: str) -> None:
-        """Send updates until the browser goes, reads nothing any more, or we stop."""
+        """Send updates until the browser closes or stalls, or the server closes."""
         owner = self.server.owner
         if not owner.open_stream():
             owner.refuse("busy")
@@ -242,14 +240,14 @@ class _Handler(ReadOnlyHandler):
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
             self.connection.settimeout(SEND_S)
             cursor = Cursor()
-            while (following := owner.next_update(cursor, selected)) is not None:
-                cursor, update = following
+            while (step := owner.next_update(cursor, selected)) is not None:
+                cursor, update = step
                 self.wfile.write(b"data: " + update + b"\n\n")
                 owner.pause()
         except TimeoutError:
             owner.refuse("slow")
         except ConnectionError:
-            pass  # the browser has gone
+            pass  # the browser was closed
         finally:
             self.close_connection = True
             owner.close_stream()

@@ -1,4 +1,4 @@
-"""A headless Chromium, driven through its DevTools protocol; nothing but a websocket is needed."""
+"""A headless Chromium, controlled through its DevTools protocol over a websocket."""
 
 import base64
 import itertools
@@ -41,7 +41,7 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"
 
 
 def find_chromium() -> str | None:
-    """The browser's executable: in the environment's own ``bin``, or on the ``PATH``."""
+    """The browser's executable: in the ``bin`` of the virtual environment, or on the ``PATH``."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     return next((found for name in NAMES if (found := shutil.which(name, path=path))), None)
 
@@ -53,7 +53,7 @@ class Browser:
         self._ids = itertools.count(1)
         self._log = (directory / "chromium.log").open("w")
         self.problems: list[str] = []
-        """What the console reported as an error, and exceptions that nobody caught."""
+        """Errors and warnings of the console, and uncaught exceptions."""
         profile = directory / "profile"
         self.process = subprocess.Popen(
             [executable, *FLAGS, f"--user-data-dir={profile}", "about:blank"],
@@ -79,7 +79,7 @@ class Browser:
         raise AssertionError(f"chromium did not start: see {self._log.name}")
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
-        """Send a command and wait for its answer; events are looked at meanwhile."""
+        """Send a command and wait for its response; handle events meanwhile."""
         number = next(self._ids)
         self._socket.send(json.dumps({"id": number, "method": method, "params": parameters}))
         while True:
@@ -87,9 +87,9 @@ class Browser:
             if message.get("id") == number:
                 assert "error" not in message, f"{method}: {message['error']}"
                 return dict(message["result"])
-            self._note(message)
+            self._on_event(message)
 
-    def _note(self, message: dict[str, Any]) -> None:
+    def _on_event(self, message: dict[str, Any]) -> None:
         parameters = message.get("params", {})
         match message.get("method"):
             case "Runtime.exceptionThrown":
@@ -103,10 +103,10 @@ class Browser:
                 entry = parameters["entry"]
                 self.problems.append(f"{entry['source']}: {entry['text']} {entry.get('url', '')}")
 
-    # -- what a person does ----------------------------------------------------------------------
+    # -- actions of a user -----------------------------------------------------------------------
 
     def open(self, url: str) -> None:
-        """Go to an address and wait for the document."""
+        """Open an address and wait for the document."""
         self.call("Page.navigate", url=url)
         origin = url.split("#")[0].rstrip("/")
         self.until(f"location.href.startsWith('{origin}') && document.readyState === 'complete'")
@@ -120,7 +120,7 @@ class Browser:
         return answer["result"].get("value")
 
     def until(self, expression: str, timeout_s: float = 10.0) -> Any:
-        """The first true value of a JavaScript expression."""
+        """Wait until a JavaScript expression is true, and return its value."""
         return wait(lambda: self.evaluate(expression), expression, timeout_s)
 
     def press(self, key: str, code: int, text: str = "") -> None:
@@ -130,7 +130,7 @@ class Browser:
         self.call("Input.dispatchKeyEvent", type="keyUp", **fields)
 
     def resize(self, width: int, height: int, *, scale: float = 1.0, phone: bool = False) -> None:
-        """Give the page another size, as on a phone if asked for."""
+        """Set the size of the page; ``phone`` emulates a mobile device."""
         self.call(
             "Emulation.setDeviceMetricsOverride",
             width=width,
@@ -140,17 +140,17 @@ class Browser:
         )
 
     def prefer(self, scheme: str) -> None:
-        """Prefer ``light`` or ``dark``."""
+        """Set the preferred colour scheme: ``light`` or ``dark``."""
         feature = {"name": "prefers-color-scheme", "value": scheme}
         self.call("Emulation.setEmulatedMedia", features=[feature])
 
     def screenshot(self, path: Path) -> None:
-        """Write what is seen as a PNG file."""
+        """Write the visible page as a PNG file."""
         data = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=False)
         path.write_bytes(base64.b64decode(data["data"]))
 
     def close(self) -> None:
-        """End the browser."""
+        """Stop the browser."""
         try:
             self.call("Browser.close")
             self.process.wait(5)
@@ -161,5 +161,5 @@ class Browser:
 
 
 def wait(condition: Callable[[], Any], what: str, timeout_s: float = 10.0) -> Any:
-    """The first true answer of a condition."""
+    """Wait until a condition is true, and return its value."""
     return until(condition, what, timeout_s)

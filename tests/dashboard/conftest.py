@@ -1,4 +1,4 @@
-"""A browser and a pipeline with its dashboard, each started once for all tests of the page."""
+"""A browser, and a pipeline with a dashboard; each is started once per module."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +24,7 @@ symbols = ["BTCUSDT", "ETHUSDT", "SOLUSDT"]
 def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     executable = find_chromium()
     if executable is None:
-        pytest.skip("no Chromium here: install the package chromium, or run scripts/test")
+        pytest.skip("Chromium not found: install the package chromium, or run scripts/test")
     browser = Browser(executable, Path(tmp_path_factory.mktemp("chromium")))
     yield browser
     browser.close()
@@ -40,7 +40,7 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
 
 @pytest.fixture
 def page(chromium: Browser, pipeline: Pipeline) -> Iterator[Browser]:
-    """The dashboard, freshly opened on BTCUSDT; its console must stay silent."""
+    """The dashboard, newly opened on BTCUSDT; its console must stay empty."""
     chromium.problems.clear()
     chromium.resize(1440, 1000)
     chromium.open("about:blank")

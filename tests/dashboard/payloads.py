@@ -1,4 +1,4 @@
-"""Messages of the metrics socket, in the shapes that the workers and the supervisor publish."""
+"""Messages of the metrics socket, as the workers and the supervisor publish them."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The dashboard's own loop on a real metrics socket: what it takes for current, and what not."""
+"""The dashboard process on a real metrics socket: which numbers it treats as current."""
 
 import json
 import threading
@@ -21,7 +21,7 @@ from tests.dashboard.payloads import book, density, gap
 
 
 class Rig:
-    """A dashboard whose loop a thread turns, and the socket that it reads."""
+    """A dashboard whose loop runs in a thread, and the socket that it reads."""
 
     def __init__(self, directory: Path) -> None:
         self.context: zmq.Context[Any] = zmq.Context()
@@ -55,24 +55,24 @@ class Rig:
         self.dashboard.on_stop()
 
     def subscribed(self) -> None:
-        """Wait until the dashboard listens."""
+        """Wait until the dashboard has subscribed."""
         assert self.forwarder.poll(5000)
         assert b"\x01" == self.forwarder.recv()
 
     def publish(self, payload: dict[str, Any]) -> None:
-        """Say something on the metrics socket."""
+        """Publish a message."""
         topic = f"{payload['kind']}.{payload['category']}.{payload['symbol']}"
         self.forwarder.send_multipart([topic.encode(), encode_map(payload)])
 
     def update(self) -> dict[str, Any]:
-        """What a browser that has just come would be told."""
+        """The update that a new browser would get."""
         assert self.dashboard._server is not None
         with self.dashboard._server.lock:
-            return self.dashboard.board.update(Cursor(), "", 0)[1]
+            return self.dashboard.page.update(Cursor(), "", 0)[1]
 
     def until(self, state: str) -> None:
-        """Wait for a state of the feed."""
-        wait(lambda: self.update()["feed"]["state"] == state, f"feed {state}")
+        """Wait for a state of the metrics socket."""
+        wait(lambda: self.update()["metrics"]["state"] == state, f"metrics {state}")
 
     def close(self) -> None:
         self._stop.set()
@@ -87,7 +87,7 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
     rig.close()
 
 
-def test_holes_in_the_numbers_of_events_are_counted_and_repeats_left_out(rig: Rig) -> None:
+def test_missed_events_are_counted_and_repeats_skipped(rig: Rig) -> None:
     rig.subscribed()
     for seq in (1, 2, 2, 5):
         rig.publish(density(seq))
@@ -99,7 +99,7 @@ def test_holes_in_the_numbers_of_events_are_counted_and_repeats_left_out(rig: Ri
     assert 2 == rig.dashboard.status()["lost"]
 
 
-def test_a_broken_connection_drops_the_numbers_and_a_new_one_brings_them_back(rig: Rig) -> None:
+def test_a_lost_connection_drops_the_numbers_and_a_new_one_restores_them(rig: Rig) -> None:
     rig.subscribed()
     rig.publish(book())
     wait(lambda: rig.update()["rows"], "a row")
@@ -116,7 +116,7 @@ def test_a_broken_connection_drops_the_numbers_and_a_new_one_brings_them_back(ri
     wait(lambda: b'"state":"live"' in bytes(rig.update()["rows"][0]), "a live row")
 
 
-def test_a_silent_socket_is_asked_for_its_last_values_once_it_speaks_again(
+def test_last_values_are_requested_again_after_a_silence(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(actor_module, "SILENT_S", 1.0)
@@ -135,7 +135,7 @@ def test_a_silent_socket_is_asked_for_its_last_values_once_it_speaks_again(
     assert [b"\x00", b"\x01"] == [rig.forwarder.recv(), rig.forwarder.recv()]
 
 
-def test_frames_that_are_no_metrics_are_counted_and_survived(rig: Rig) -> None:
+def test_undecodable_messages_are_counted(rig: Rig) -> None:
     rig.subscribed()
     rig.forwarder.send_multipart([b"trades.linear.X", b"\xc1"])
     rig.forwarder.send_multipart([b"alone"])
@@ -147,7 +147,7 @@ def test_frames_that_are_no_metrics_are_counted_and_survived(rig: Rig) -> None:
     assert 3 == rig.dashboard.status()["invalid"]
 
 
-def test_the_gap_ledgers_of_the_workers_are_taken_over(rig: Rig) -> None:
+def test_gaps_that_the_workers_remember_are_shown(rig: Rig) -> None:
     gaps = [gap(1, 5, 9), gap(2, 11)]
     rig.dashboard.on_command({"type": "reply", "ok": True, "result": {"gaps": gaps, "silent": []}})
 
@@ -156,13 +156,13 @@ def test_the_gap_ledgers_of_the_workers_are_taken_over(rig: Rig) -> None:
     ]
 
 
-def test_the_page_is_served_at_the_address_that_is_reported(rig: Rig) -> None:
+def test_the_page_is_served_at_the_reported_address(rig: Rig) -> None:
     with urllib.request.urlopen(rig.dashboard.endpoints["http"], timeout=5) as answer:
         assert 200 == answer.status
     assert json.dumps(rig.dashboard.status())
 
 
-def test_a_taken_port_is_refused_in_one_line(rig: Rig, tmp_path: Path) -> None:
+def test_a_taken_port_is_an_error_of_one_line(rig: Rig, tmp_path: Path) -> None:
     port = int(rig.dashboard.endpoints["http"].rpartition(":")[2])
     spec = DashboardSpec(
         process="dashboard",
@@ -178,7 +178,7 @@ def test_a_taken_port_is_refused_in_one_line(rig: Rig, tmp_path: Path) -> None:
     assert EX_CANTCREAT == caught.value.exit_code
 
 
-def test_the_page_shows_a_minute_and_ten_levels_where_they_are_published() -> None:
+def test_the_page_shows_one_minute_and_ten_levels_if_they_are_published() -> None:
     assert "60s" == preferred("60s", ("10s", "60s"))
     assert "5m" == preferred("60s", ("5m", "1h"))
     assert "" == preferred("10", [])

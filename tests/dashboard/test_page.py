@@ -1,4 +1,4 @@
-"""The page in a real browser, on a real pipeline: what it shows is what the socket says."""
+"""The page in a real browser on a real pipeline: it shows what the metrics socket publishes."""
 
 import json
 import os
@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bybit_pipeline.processes.dashboard.page_state import Board
+from bybit_pipeline.processes.dashboard.page_state import PageState
 from bybit_pipeline.processes.dashboard.server import Server
 from tests.dashboard.browser import Browser, wait
 from tests.dashboard.payloads import book, process, trades, trades_gap
@@ -33,7 +33,7 @@ READ = """JSON.stringify({
 })"""
 LINES = {
     "Trades": "trades",
-    "Trades a minute": "tpm",
+    "Trades per minute": "tpm",
     "Volume": "volume",
     "Bought": "buy_volume",
     "Sold": "sell_volume",
@@ -49,7 +49,7 @@ NONE = "—"
 
 
 def assert_shows(text: str, value: float | None, *, exact: bool = False) -> None:
-    """The text is the number, rounded to the decimals that the text has."""
+    """Assert that a text is a number, rounded to the decimals of the text."""
     if value is None:
         assert NONE == text
         return
@@ -64,29 +64,29 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-class Socket:
-    """All that the metrics socket has said, by topic, epoch and seq."""
+class MetricsSocket:
+    """The messages of the metrics socket, by topic, epoch and seq."""
 
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
-        self._said: dict[tuple[str, str, int], Payload] = {}
+        self._messages: dict[tuple[str, str, int], Payload] = {}
 
-    def said(self, topic: str, epoch: str, seq: str) -> Payload:
+    def message(self, topic: str, epoch: str, seq: str) -> Payload:
         key = (topic, epoch, int(seq))
-        wait(lambda: key in self._drained(), f"{key} on the socket", 5)
-        return self._said[key]
+        wait(lambda: key in self._received(), f"{key} on the socket", 5)
+        return self._messages[key]
 
-    def _drained(self) -> dict[tuple[str, str, int], Payload]:
+    def _received(self) -> dict[tuple[str, str, int], Payload]:
         while self._pipeline.socket.poll(0):
             for message in self._pipeline.messages(timeout_s=0):
                 number = message.get("seq")
                 if isinstance(number, int):
-                    self._said[message["topic"], message["epoch"], number] = message
-        return self._said
+                    self._messages[message["topic"], message["epoch"], number] = message
+        return self._messages
 
 
-def check_ladder(socket: Socket, ladder: dict[str, Any]) -> None:
-    book = socket.said("orderbook.linear.BTCUSDT", ladder["epoch"], ladder["seq"])
+def check_ladder(socket: MetricsSocket, ladder: dict[str, Any]) -> None:
+    book = socket.message("orderbook.linear.BTCUSDT", ladder["epoch"], ladder["seq"])
     assert "live" == book["state"]
     for side, levels in (("bids", book["bids"]), ("asks", book["asks"][::-1])):
         assert len(levels) == len(ladder[side])
@@ -101,8 +101,8 @@ def check_ladder(socket: Socket, ladder: dict[str, Any]) -> None:
     assert walls == {float(text.replace(",", "")) for text in ladder["walls"]}
 
 
-def check_windows(socket: Socket, windows: dict[str, Any]) -> None:
-    trades = socket.said("trades.linear.BTCUSDT", windows["epoch"], windows["seq"])
+def check_windows(socket: MetricsSocket, windows: dict[str, Any]) -> None:
+    trades = socket.message("trades.linear.BTCUSDT", windows["epoch"], windows["seq"])
     assert_shows(windows["price"], trades["last_price"], exact=True)
     assert ["", *trades["windows"]] == windows["heads"]
     for title, *texts in windows["lines"]:
@@ -111,10 +111,10 @@ def check_windows(socket: Socket, windows: dict[str, Any]) -> None:
                 assert_shows(text, window[LINES[title]])
 
 
-def check_row(socket: Socket, row: dict[str, Any]) -> None:
+def check_row(socket: MetricsSocket, row: dict[str, Any]) -> None:
     cells = row["cells"]
-    book = socket.said(f"orderbook.{row['name']}", row["bookEpoch"], row["bookSeq"])
-    trades = socket.said(f"trades.{row['name']}", row["tradesEpoch"], row["tradesSeq"])
+    book = socket.message(f"orderbook.{row['name']}", row["bookEpoch"], row["bookSeq"])
+    trades = socket.message(f"trades.{row['name']}", row["tradesEpoch"], row["tradesSeq"])
     assert book["state"] == cells["state"]
     assert_shows(cells["price"], trades["last_price"], exact=True)
     assert_shows(cells["tpm"], trades["windows"]["60s"]["tpm"])
@@ -132,37 +132,37 @@ def check_row(socket: Socket, row: dict[str, Any]) -> None:
     assert_shows(distance, nearest["distance_bps"])
 
 
-def test_numbers_on_the_page_are_those_of_the_socket(page: Browser, pipeline: Pipeline) -> None:
-    """For the same epoch and seq, in each of several different pictures."""
-    socket = Socket(pipeline)
+def test_numbers_on_the_page_equal_those_of_the_socket(page: Browser, pipeline: Pipeline) -> None:
+    """For the same epoch and seq, in several different states of the page."""
+    socket = MetricsSocket(pipeline)
     seen = set()
 
     def look() -> bool:
-        picture = json.loads(page.evaluate(READ))
-        ladder, windows = picture["ladder"], picture["windows"]
+        shown = json.loads(page.evaluate(READ))
+        ladder, windows = shown["ladder"], shown["windows"]
         if ladder["seq"] and windows["seq"] and (ladder["seq"], windows["seq"]) not in seen:
             seen.add((ladder["seq"], windows["seq"]))
             check_ladder(socket, ladder)
             check_windows(socket, windows)
-            assert 3 == len(picture["rows"])
-            for row in picture["rows"]:
+            assert 3 == len(shown["rows"])
+            for row in shown["rows"]:
                 check_row(socket, row)
         return len(seen) >= 8
 
-    wait(look, "eight pictures", 15)
+    wait(look, "eight states of the page", 15)
 
 
-def test_simulated_data_and_readiness_are_said_in_the_head(page: Browser) -> None:
+def test_the_header_shows_simulated_data_and_readiness(page: Browser) -> None:
     assert "SIMULATED · NOT REAL PRICES" == page.evaluate(
         "document.querySelector('#source').textContent"
     )
     page.until("document.querySelector('#ready').dataset.ready === 'yes'")
     assert "SIM" in page.evaluate("document.title")
     names = page.evaluate("[...document.querySelectorAll('#processes tr')].length")
-    assert 8 == names, "a head and seven processes"
+    assert 8 == names, "a header and seven processes"
 
 
-def test_charts_show_the_minutes_before_the_page_was_opened(page: Browser) -> None:
+def test_charts_start_before_the_page_was_opened(page: Browser) -> None:
     page.until("document.querySelectorAll('.chart canvas').length === 3")
     label = page.until(
         "document.querySelector('#chart-price').ariaLabel?.includes('now 6') && "
@@ -178,7 +178,7 @@ def test_charts_show_the_minutes_before_the_page_was_opened(page: Browser) -> No
 
 
 def test_a_killed_worker_shows_within_two_seconds(page: Browser, pipeline: Pipeline) -> None:
-    """Its books have no numbers any more, in the table nor in the ladder; then they are back."""
+    """Its books lose their numbers in the table and in the order book, and get them back."""
     page.evaluate(
         "window.seen = []; new MutationObserver(() => {"
         " const state = " + STATE.format("BTCUSDT") + ";"
@@ -213,13 +213,13 @@ def test_a_killed_worker_shows_within_two_seconds(page: Browser, pipeline: Pipel
     page.until("document.querySelectorAll('#gaps tbody tr').length >= 3")
 
 
-def test_a_gap_of_trades_that_has_ended_is_not_shown_as_open(chromium: Browser) -> None:
-    server = Server("127.0.0.1", 0, Board("60s", "10"), now_ms)
+def test_a_closed_gap_of_trades_is_not_shown_as_open(chromium: Browser) -> None:
+    server = Server("127.0.0.1", 0, PageState("60s", "10"), now_ms)
     with server.lock:
-        server.board.live(now_ms())
-        server.board.take(trades_gap(1, "opened"), now_ms())
-        server.board.take(trades_gap(1, "closed", 4_000), now_ms())
-        server.news()
+        server.page.set_live(now_ms())
+        server.page.take(trades_gap(1, "opened"), now_ms())
+        server.page.take(trades_gap(1, "closed", 4_000), now_ms())
+        server.notify()
     try:
         chromium.open(server.url)
         chromium.until("document.querySelector('#gaps-count').textContent === '0 open, 1 closed'")
@@ -230,35 +230,35 @@ def test_a_gap_of_trades_that_has_ended_is_not_shown_as_open(chromium: Browser) 
         server.close()
 
 
-def test_a_quiet_book_is_old_and_yet_heard_of(chromium: Browser) -> None:
-    """That nothing changes and that nobody speaks are told apart."""
-    server, now_ns = Server("127.0.0.1", 0, Board("60s", "10"), now_ms), time.time_ns()
+def test_a_quiet_book_is_old_but_updated(chromium: Browser) -> None:
+    """The page distinguishes a market without changes from one without reports."""
+    server, now_ns = Server("127.0.0.1", 0, PageState("60s", "10"), now_ms), time.time_ns()
     minute_ago = now_ns - 60_000_000_000
     with server.lock:
-        server.board.live(now_ms())
-        server.board.take(book(publish_ts_ns=minute_ago, recv_ts_ns=minute_ago), now_ms())
-        server.board.take(trades(publish_ts_ns=now_ns, recv_ts_ns=minute_ago), now_ms())
-        server.board.take(process("orderbook-0", 1, publish_ts_ns=now_ns), now_ms())
-        server.news()
+        server.page.set_live(now_ms())
+        server.page.take(book(publish_ts_ns=minute_ago, recv_ts_ns=minute_ago), now_ms())
+        server.page.take(trades(publish_ts_ns=now_ns, recv_ts_ns=minute_ago), now_ms())
+        server.page.take(process("orderbook-0", 1, publish_ts_ns=now_ns), now_ms())
+        server.notify()
     try:
         chromium.open(f"{server.url}#linear.BTCUSDT")
         changed = chromium.until("document.querySelector('#symbol-changed').textContent")
-        heard = chromium.evaluate("document.querySelector('#symbol-heard').textContent")
-        assert re.fullmatch(r"book changed 1m 0\ds ago · traded 1m 0\ds ago", changed)
-        assert re.fullmatch(r"heard [0-2]\.\d s ago", heard)
+        updated = chromium.evaluate("document.querySelector('#symbol-updated').textContent")
+        assert re.fullmatch(r"book changed 1m 0\ds ago · last trade 1m 0\ds ago", changed)
+        assert re.fullmatch(r"updated [0-2]\.\d s ago", updated)
         assert "live" == chromium.evaluate(STATE.format("BTCUSDT"))
 
-        # Nobody speaks any more: it shows although nothing more arrives that could tell.
-        chromium.until("document.querySelector('#symbol-heard').className === 'old'")
+        # Nothing is published any more: the page shows it without any further update.
+        chromium.until("document.querySelector('#symbol-updated').className === 'old'")
         chromium.until(
-            ROW.format("BTCUSDT") + ".querySelector('[data-column=heard]').className === 'old'"
+            ROW.format("BTCUSDT") + ".querySelector('[data-column=updated]').className === 'old'"
         )
     finally:
         chromium.open("about:blank")
         server.close()
 
 
-def test_a_page_that_nobody_sees_costs_nothing_and_comes_back_whole(
+def test_a_hidden_page_has_no_stream_and_is_complete_when_visible_again(
     page: Browser, pipeline: Pipeline
 ) -> None:
     hide = (
@@ -291,8 +291,8 @@ def test_a_page_that_nobody_sees_costs_nothing_and_comes_back_whole(
     page.until("document.querySelectorAll('#gaps tbody tr').length >= 3")
 
 
-def test_a_hung_worker_shows_before_it_is_restarted(page: Browser, pipeline: Pipeline) -> None:
-    """Trades of which nothing is heard for three seconds have no numbers any more."""
+def test_a_hung_worker_is_shown_before_it_is_restarted(page: Browser, pipeline: Pipeline) -> None:
+    """Trades that were not published for three seconds lose their numbers."""
     victim = pipeline.pid("trades-0")
     os.kill(victim, signal.SIGSTOP)
 
@@ -304,12 +304,10 @@ def test_a_hung_worker_shows_before_it_is_restarted(page: Browser, pipeline: Pip
     page.until("document.querySelectorAll('#markets .state.good').length === 3")
 
 
-def test_a_killed_forwarder_takes_all_numbers_off_the_page(
-    page: Browser, pipeline: Pipeline
-) -> None:
+def test_without_the_forwarder_all_numbers_disappear(page: Browser, pipeline: Pipeline) -> None:
     page.evaluate(
-        "window.seen = []; new MutationObserver(() => { if (document.body.dataset.feed !== 'live')"
-        " seen.push({at: Date.now(), source: document.querySelector('#source').textContent,"
+        "window.seen = []; new MutationObserver(() => {"
+        " if (document.body.dataset.metrics !== 'live') seen.push({at: Date.now(), source: document.querySelector('#source').textContent,"
         " banner: document.querySelector('#banner').textContent,"
         " cells: " + CELLS.format("ETHUSDT") + "}); })"
         ".observe(document.body, {attributes: true, attributeFilter: ['data-version']}); 0"
@@ -322,20 +320,18 @@ def test_a_killed_forwarder_takes_all_numbers_off_the_page(
 
     assert first["at"] - killed_ms < 2000
     assert "STALE" == first["source"]
-    assert "metrics socket is gone" in first["banner"]
+    assert "metrics socket was lost" in first["banner"]
     assert ["lost", *[NONE] * 7] == first["cells"][1:]
-    page.until("document.body.dataset.feed === 'live'")
+    page.until("document.body.dataset.metrics === 'live'")
     page.until("document.querySelectorAll('#markets .state.good').length === 3")
 
 
-def test_a_killed_dashboard_is_said_and_comes_back_by_itself(
-    page: Browser, pipeline: Pipeline
-) -> None:
+def test_a_killed_dashboard_is_reported_and_reconnected(page: Browser, pipeline: Pipeline) -> None:
     kill(pipeline.pid("dashboard"))
 
     page.until("document.body.dataset.connection === 'lost'", 2)
     assert "STALE" == page.evaluate("document.querySelector('#source').textContent")
-    assert "connection to the dashboard is lost" in page.evaluate(
+    assert "connection to the dashboard was lost" in page.evaluate(
         "document.querySelector('#banner').textContent"
     )
     assert [NONE] * 7 == page.evaluate(CELLS.format("SOLUSDT"))[2:]
@@ -348,7 +344,7 @@ def test_a_killed_dashboard_is_said_and_comes_back_by_itself(
     page.problems[:] = [text for text in refused if "ERR_INCOMPLETE_CHUNKED" not in text]
 
 
-def test_markets_are_chosen_and_sorted_with_the_keyboard_alone(page: Browser) -> None:
+def test_markets_are_selected_and_sorted_with_the_keyboard(page: Browser) -> None:
     focused = "document.activeElement.dataset.name"
     page.press("/", 191, "/")
     assert "filter" == page.evaluate("document.activeElement.id")
@@ -382,7 +378,7 @@ def test_the_filter_narrows_the_table(page: Browser) -> None:
     page.until("document.querySelectorAll('#markets tbody tr').length === 3")
 
 
-def test_it_fits_a_phone_and_everything_has_a_name(page: Browser) -> None:
+def test_it_fits_a_phone_and_every_control_has_a_name(page: Browser) -> None:
     page.resize(390, 844, scale=2, phone=True)
 
     page.until("document.documentElement.scrollWidth <= 390")
@@ -401,7 +397,7 @@ def test_it_fits_a_phone_and_everything_has_a_name(page: Browser) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["dark", "light"])
-def test_text_can_be_read_in_both_colour_schemes(page: Browser, scheme: str) -> None:
+def test_text_is_readable_in_both_colour_schemes(page: Browser, scheme: str) -> None:
     """A contrast of 4.5 to 1 between every text colour and the panel behind it (WCAG AA)."""
     page.prefer(scheme)
     ratios = json.loads(

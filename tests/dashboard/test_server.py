@@ -1,4 +1,4 @@
-"""What a browser may and may not do, over real sockets."""
+"""The HTTP server over real sockets: what it serves and what it refuses."""
 
 import http.client
 import json
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from bybit_pipeline.processes.dashboard import server as server_module
-from bybit_pipeline.processes.dashboard.page_state import Board
+from bybit_pipeline.processes.dashboard.page_state import PageState
 from bybit_pipeline.processes.dashboard.server import STREAMS_MAX, Server
 from tests.dashboard.browser import wait
 from tests.dashboard.payloads import book
@@ -17,8 +17,8 @@ from tests.dashboard.payloads import book
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    board = Board("60s", "10")
-    server = Server("127.0.0.1", 0, board, lambda: 1)
+    page = PageState("60s", "10")
+    server = Server("127.0.0.1", 0, page, lambda: 1)
     take(server, book())
     yield server
     server.close()
@@ -26,8 +26,8 @@ def server() -> Iterator[Server]:
 
 def take(server: Server, payload: dict[str, Any]) -> None:
     with server.lock:
-        server.board.take(payload, 1)
-        server.news()
+        server.page.take(payload, 1)
+        server.notify()
 
 
 def address(server: Server) -> tuple[str, int]:
@@ -47,7 +47,7 @@ def ask(
 
 
 class Stream:
-    """A browser's end of ``/events``."""
+    """The browser's end of ``/events``."""
 
     def __init__(self, server: Server, path: str = "/events") -> None:
         self._socket = socket.create_connection(address(server), timeout=5)
@@ -71,7 +71,7 @@ class Stream:
         self._socket.close()
 
 
-def test_the_page_and_all_that_it_names_are_served(server: Server) -> None:
+def test_the_page_and_all_its_files_are_served(server: Server) -> None:
     answer, body = ask(server, "/")
 
     assert 200 == answer.status
@@ -80,7 +80,7 @@ def test_the_page_and_all_that_it_names_are_served(server: Server) -> None:
         assert 200 == ask(server, path)[0].status, path
 
 
-def test_every_answer_forbids_other_origins_and_inline_code(server: Server) -> None:
+def test_every_response_forbids_other_origins_and_inline_code(server: Server) -> None:
     for path in ("/", "/js/main.js", "/nothing"):
         headers = ask(server, path)[0].headers
         policy = headers["Content-Security-Policy"]
@@ -92,7 +92,7 @@ def test_every_answer_forbids_other_origins_and_inline_code(server: Server) -> N
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS"])
-def test_nothing_but_reading_is_allowed(server: Server, method: str) -> None:
+def test_methods_that_do_not_read_are_refused(server: Server, method: str) -> None:
     answer, _ = ask(server, "/", method)
 
     assert (405, "GET, HEAD") == (answer.status, answer.headers["Allow"])
@@ -118,19 +118,17 @@ def test_only_listed_files_are_served(server: Server, path: str) -> None:
     "host",
     ["evil.example", "evil.example:9480", "127.0.0.1.evil.example", "localhost.evil.example", ""],
 )
-def test_a_page_elsewhere_cannot_reach_it_under_a_name_of_its_own(
-    server: Server, host: str
-) -> None:
+def test_a_website_cannot_reach_it_through_a_name_of_its_own(server: Server, host: str) -> None:
     assert 403 == ask(server, "/events", Host=host)[0].status
     assert 1 == server.counts.refused["host"]
 
 
 @pytest.mark.parametrize("host", ["localhost", "localhost:8000", "127.0.0.1:9480", "[::1]:9480"])
-def test_it_is_reached_through_a_tunnel(server: Server, host: str) -> None:
+def test_names_of_this_machine_are_accepted_with_any_port(server: Server, host: str) -> None:
     assert 200 == ask(server, "/", Host=host)[0].status
 
 
-def test_a_stream_begins_with_the_last_values_and_goes_on_with_changes(server: Server) -> None:
+def test_a_stream_starts_with_the_last_values_and_continues_with_changes(server: Server) -> None:
     stream = Stream(server, "/events?market=linear.BTCUSDT")
     first = stream.next()
     take(server, book(seq=2, best_bid=99.5))
@@ -142,8 +140,8 @@ def test_a_stream_begins_with_the_last_values_and_goes_on_with_changes(server: S
     assert [(2, 99.5)] == [(row["book"]["seq"], row["best_bid"]) for row in second["rows"]]
 
 
-def test_a_quiet_stream_still_beats(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_module, "BEAT_S", 0.05)
+def test_a_quiet_stream_sends_heartbeats(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_module, "HEARTBEAT_S", 0.05)
     stream = Stream(server)
     stream.next()
 
@@ -153,7 +151,7 @@ def test_a_quiet_stream_still_beats(server: Server, monkeypatch: pytest.MonkeyPa
     assert (False, []) == (beat["full"], beat["rows"])
 
 
-def test_a_browser_that_does_not_read_skips_versions_and_is_hung_up_on(
+def test_a_browser_that_does_not_read_skips_versions_and_is_disconnected(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server_module, "SEND_S", 0.3)
@@ -169,14 +167,14 @@ def test_a_browser_that_does_not_read_skips_versions_and_is_hung_up_on(
         taken += 1
         return server.counts.refused["slow"] == 1
 
-    wait(push, "hung up on")
+    wait(push, "the slow browser is disconnected")
     slow.close()
 
     assert server.counts.updates < taken
-    wait(lambda: server.counts.streams == 0, "its room is free again")
+    wait(lambda: server.counts.streams == 0, "its place is free again")
 
 
-def test_there_is_room_for_a_bounded_number_of_pages(server: Server) -> None:
+def test_the_number_of_pages_is_limited(server: Server) -> None:
     streams = [Stream(server) for _ in range(STREAMS_MAX)]
     for stream in streams:
         stream.next()
@@ -188,11 +186,11 @@ def test_there_is_room_for_a_bounded_number_of_pages(server: Server) -> None:
     for stream in streams:
         stream.close()
     take(server, book(seq=2))
-    wait(lambda: server.counts.streams == 0, "all rooms are free again")
+    wait(lambda: server.counts.streams == 0, "all places are free again")
 
 
 def test_closing_ends_the_streams() -> None:
-    server = Server("127.0.0.1", 0, Board("60s", "10"), lambda: 1)
+    server = Server("127.0.0.1", 0, PageState("60s", "10"), lambda: 1)
     stream = Stream(server)
     stream.next()
 

@@ -1,4 +1,4 @@
-// The last minutes of the selected market: price with trades, volume delta, imbalance (uPlot).
+// Charts of the selected market: mid price with trades, volume delta, imbalance. Drawn by uPlot.
 
 import { fixed, NONE, signed } from "./format.js";
 import { decimalsFor } from "./table.js";
@@ -19,7 +19,7 @@ export class Charts {
       format: (value) => fixed(value, this.decimals.price),
       series: [{ label: "mid", stroke: () => colour("accent"), width: 1.5, points: { show: false } }],
       range: () => this.priceRange(),
-      draw: (plot) => this.drawPrints(plot),
+      draw: (plot) => this.drawTrades(plot),
     };
     const bars = uPlot.paths.bars({ size: [0.9, 100] });
     const delta = {
@@ -55,7 +55,7 @@ export class Charts {
   make(id, { format, series, range, draw }, sync, hasTime) {
     const box = document.getElementById(id);
     const axis = { stroke: () => colour("dim"), font: AXIS_FONT, grid: { stroke: () => colour("line"), width: 1 }, ticks: { show: false } };
-    const times = (plot, values) => values.map((value) => new Date(value * 1000).toLocaleTimeString("en-GB").slice(0, this.spanS < 120 ? 8 : 5));
+    const times = (plot, values, index, space, step) => values.map((value) => new Date(value * 1000).toLocaleTimeString("en-GB").slice(0, step < 60 ? 8 : 5));
     const options = {
       width: box.clientWidth || 300,
       height: box.clientHeight,
@@ -82,7 +82,7 @@ export class Charts {
     const [start] = this.timeRange();
     const values = [
       ...this.model.points.filter(([ms, mid]) => ms / 1000 >= start && mid !== null).map(([, mid]) => mid),
-      ...this.model.prints.filter(([ms]) => ms / 1000 >= start).map(([, price]) => price),
+      ...this.model.chartTrades.filter(([ms]) => ms / 1000 >= start).map(([, price]) => price),
     ];
     if (!values.length) return [0, 1];
     const low = Math.min(...values);
@@ -93,15 +93,15 @@ export class Charts {
 
   aroundZero(column) {
     const [start] = this.timeRange();
-    const most = Math.max(0, ...this.model.points.filter(([ms]) => ms / 1000 >= start).map((point) => Math.abs(point[column] ?? 0)));
-    return most ? [-most * 1.1, most * 1.1] : [-1, 1];
+    const largest = Math.max(0, ...this.model.points.filter(([ms]) => ms / 1000 >= start).map((point) => Math.abs(point[column] ?? 0)));
+    return largest ? [-largest * 1.1, largest * 1.1] : [-1, 1];
   }
 
-  drawPrints(plot) {
+  drawTrades(plot) {
     const { ctx } = plot;
     const [start] = this.timeRange();
-    const prints = this.model.prints.filter(([ms]) => ms / 1000 >= start);
-    const most = Math.max(...prints.map(([, , size]) => size), 0);
+    const trades = this.model.chartTrades.filter(([ms]) => ms / 1000 >= start);
+    const largest = Math.max(...trades.map(([, , size]) => size), 0);
     ctx.save();
     ctx.beginPath();
     ctx.rect(plot.bbox.left, plot.bbox.top, plot.bbox.width, plot.bbox.height);
@@ -109,9 +109,9 @@ export class Charts {
     ctx.globalAlpha = 0.7;
     for (const isBuy of [true, false]) {
       ctx.fillStyle = colour(isBuy ? "buy" : "sell");
-      for (const [ms, price, size, side] of prints) {
+      for (const [ms, price, size, side] of trades) {
         if (side !== isBuy) continue;
-        const radius = (1.3 + 3.2 * Math.sqrt(size / most)) * devicePixelRatio;
+        const radius = (1.3 + 3.2 * Math.sqrt(size / largest)) * devicePixelRatio;
         ctx.beginPath();
         ctx.arc(plot.valToPos(ms / 1000, "x", true), plot.valToPos(price, "y", true), radius, 0, 2 * Math.PI);
         ctx.fill();
@@ -139,22 +139,22 @@ export class Charts {
     this.describe();
   }
 
-  /** What a reader who cannot see the charts is told. */
+  /** Describe the charts in words, for screen readers. */
   describe() {
     const [start] = this.timeRange();
     const shown = this.model.points.filter(([ms]) => ms / 1000 >= start);
-    const say = (column, format) => {
+    const range = (column, format) => {
       const values = shown.map((point) => point[column]).filter((value) => value !== null);
-      if (!values.length) return "nothing known";
+      if (!values.length) return "no data";
       const now = shown.at(-1)[column];
       return `from ${format(Math.min(...values))} to ${format(Math.max(...values))}, now ${now === null ? NONE : format(now)}`;
     };
     const span = `over ${this.spanS / 60} min`;
     const { price, size } = this.decimals;
     const labels = [
-      `Mid price ${span}: ${say(1, (value) => fixed(value, price))}`,
-      `Volume delta ${span}: ${say(2, (value) => signed(value, size))}`,
-      `Imbalance ${span}: ${say(3, (value) => signed(value, 2))}`,
+      `Mid price ${span}: ${range(1, (value) => fixed(value, price))}`,
+      `Volume delta ${span}: ${range(2, (value) => signed(value, size))}`,
+      `Imbalance ${span}: ${range(3, (value) => signed(value, 2))}`,
     ];
     this.plots.forEach((plot, index) => { plot.root.parentElement.ariaLabel = labels[index]; });
   }

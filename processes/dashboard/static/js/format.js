@@ -1,10 +1,10 @@
-// Numbers and times as text. Absent numbers are a dash, never 0. Pure.
+// Numbers and times as text; an unknown number is a dash, never 0.
 
 export const NONE = "—";
 
 const formats = new Map();
 
-/** A number with exactly so many decimals, grouped by thousands; a dash if there is none. */
+/** A number with a fixed number of decimals, grouped by thousands; a dash if unknown. */
 export function fixed(value, decimals) {
   if (value === null || value === undefined) return NONE;
   let format = formats.get(decimals);
@@ -16,16 +16,16 @@ export function fixed(value, decimals) {
   return /^-[0.,]*$/.test(text) ? text.slice(1) : text;
 }
 
-/** The same with a sign, for numbers around zero. */
+/** A number with a sign. */
 export function signed(value, decimals) {
   const text = fixed(value, decimals);
   return value > 0 && /[1-9]/.test(text) ? `+${text}` : text;
 }
 
-/** Whole per cents of a ratio. */
+/** A ratio in percent, without decimals. */
 export const percent = (ratio) => (ratio === null || ratio === undefined ? NONE : `${fixed(ratio * 100, 0)}%`);
 
-/** Decimals that a number from the exchange is written with, at most 10. */
+/** The number of decimals of a parsed number, at most 10. */
 export function decimalsOf(value) {
   if (value === null || value === undefined) return 0;
   const [digits, exponent] = String(value).split("e");
@@ -33,19 +33,19 @@ export function decimalsOf(value) {
   return Math.max(0, Math.min(10, (point < 0 ? 0 : digits.length - point - 1) - Number(exponent ?? 0)));
 }
 
-/** The most decimals that any of the numbers is written with. */
+/** The largest number of decimals among some numbers. */
 export function commonDecimals(values) {
-  // More than 8 is not what the exchange wrote but the dust of a sum.
+  // The exchange uses at most 8; more are rounding errors of a sum.
   return values.map(decimalsOf).filter((count) => count <= 8).reduce((most, count) => Math.max(most, count), 0);
 }
 
-/** Time of day of a timestamp in ms, in the reader's zone. */
+/** Local time of day of a timestamp in ms. */
 export function timeOfDay(ms) {
   if (ms === null || ms === undefined) return NONE;
   return new Date(ms).toLocaleTimeString("en-GB");
 }
 
-/** A duration in seconds for people: `0.43 s`, `12 s`, `3m 05s`, `2h 10m`, `5d 3h`. */
+/** A duration in seconds as text: `0.43 s`, `12 s`, `3m 05s`, `2h 10m`, `5d 3h`. */
 export function duration(seconds) {
   if (seconds === null || seconds === undefined) return NONE;
   if (seconds < 10) return `${seconds.toFixed(seconds < 1 ? 2 : 1)} s`;
@@ -58,18 +58,18 @@ export function duration(seconds) {
   return `${Math.floor(hours / 24)}d ${hours % 24}h`;
 }
 
-/** More than this since a market was heard of is too long: once a second is the rule. */
+/** A market is published once per second; older data are marked. */
 export const SILENT_S = 3;
 
-/** The age of what is shown, as long as it is small to a tenth of a second: `0.4 s`, `12 s`. */
+/** An age in seconds as text: `0.4 s`, `12 s`. */
 export const age = (seconds) => (seconds !== null && seconds < 10 ? `${seconds.toFixed(1)} s` : duration(seconds));
 
-/** Set an element's text if it is another. */
+/** Set the text of an element if it differs. */
 export function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
-/** An element with a class and a text. */
+/** Create an element with a class and a text. */
 export function make(tag, className = "", text = "") {
   const element = document.createElement(tag);
   if (className) element.className = className;
@@ -77,7 +77,7 @@ export function make(tag, className = "", text = "") {
   return element;
 }
 
-/** The class of a state: good, bad, or neither. */
+/** The CSS classes of a state: good, bad, or neither. */
 export function stateClass(state) {
   if (state === "live" || state === "up") return "state good";
   if (["none", "paused"].includes(state) || state === "unknown" || !state) return "state none";

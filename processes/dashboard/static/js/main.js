@@ -1,4 +1,4 @@
-// Puts the page together: updates into the model, the model onto the page.
+// Entry point: applies updates to the model and renders the model.
 
 import { Charts } from "./charts.js";
 import { duration, make, setText, timeOfDay } from "./format.js";
@@ -33,7 +33,7 @@ function onLost(reason) {
   render();
 }
 
-/** Show a market; the address says which, so that it can be kept and sent. */
+/** Show a market and put its name into the address, so that it can be bookmarked. */
 function select(name) {
   if (name === model.selected) return;
   model.select(name);
@@ -54,10 +54,10 @@ function render() {
 }
 
 function renderHead() {
-  const { pipeline, feed, source, connection } = model;
+  const { pipeline, metrics, source, connection } = model;
   document.body.dataset.source = source;
   document.body.dataset.connection = connection;
-  document.body.dataset.feed = feed.state;
+  document.body.dataset.metrics = metrics.state;
   setText($("source"), connection === "connecting" ? "CONNECTING" : BADGES[source]);
   const row = model.rows.get(model.selected);
   const price = $("symbol-price").textContent;
@@ -66,30 +66,30 @@ function renderHead() {
   renderReady(pipeline);
   setText($("facts"), pipeline.version ? [`v${pipeline.version}`, source === "live" ? pipeline.network : ""].filter(Boolean).join(" · ") : "");
   const banner = $("banner");
-  const trouble = troubleText();
-  banner.hidden = !trouble;
-  setText(banner, trouble);
+  const warning = warningText();
+  banner.hidden = !warning;
+  setText(banner, warning);
 }
 
 function renderReady(pipeline) {
   const isKnown = typeof pipeline.ready === "boolean";
   $("ready").dataset.ready = isKnown ? (pipeline.ready ? "yes" : "no") : "unknown";
   setText($("ready-text"), isKnown ? (pipeline.ready ? "Ready" : `Not ready: ${pipeline.reasons.length}`) : "Readiness unknown");
-  const reasons = isKnown ? (pipeline.ready ? ["Every process is up, every topic served, every book live."] : pipeline.reasons) : ["Nothing is heard of the pipeline."];
+  const reasons = isKnown ? (pipeline.ready ? ["Every process is up, every topic is delivering and every book is live."] : pipeline.reasons) : ["No status received from the pipeline."];
   const list = $("ready-reasons");
   if (list.textContent !== reasons.join("")) list.replaceChildren(...reasons.map((reason) => make("li", "", reason)));
 }
 
-function troubleText() {
+function warningText() {
   if (model.connection === "lost") {
-    return `${model.lostReason}, since ${timeOfDay(model.lostSinceMs)}. Numbers are hidden; trying again.`;
+    return `${model.lostReason} at ${timeOfDay(model.lostSinceMs)}. Numbers are hidden. Retrying …`;
   }
-  if (model.feed.state === "lost") return `The metrics socket is gone since ${timeOfDay(model.feed.since_ms)}. Numbers are hidden until it is back.`;
-  if (model.feed.state === "silent") return `No metrics arrive since ${timeOfDay(model.feed.since_ms)}. Numbers are hidden.`;
+  if (model.metrics.state === "lost") return `The metrics socket was lost at ${timeOfDay(model.metrics.since_ms)}. Numbers are hidden until it is back.`;
+  if (model.metrics.state === "silent") return `No metrics since ${timeOfDay(model.metrics.since_ms)}. Numbers are hidden.`;
   return "";
 }
 
-/** A page that nobody sees costs the pipeline nothing, and shows nothing old when it is seen again. */
+/** A hidden page has no stream, and shows no old numbers when it becomes visible again. */
 function onVisibility() {
   if (document.hidden) {
     stream.pause();
@@ -104,8 +104,8 @@ setInterval(() => {
   setText($("time"), timeOfDay(Date.now()));
   table.renderAges();
   renderAges(model);
-  const silent = model.connection === "paused" || model.heardAt === undefined ? null : (performance.now() - model.heardAt) / 1000;
-  setText($("age"), silent === null || silent < 1.5 ? "" : `last update ${duration(silent)} ago`);
+  const silentS = model.connection === "paused" || model.receivedAt === undefined ? null : (performance.now() - model.receivedAt) / 1000;
+  setText($("age"), silentS === null || silentS < 1.5 ? "" : `last update ${duration(silentS)} ago`);
 }, CLOCK_MS);
 
 document.addEventListener("keydown", (event) => {

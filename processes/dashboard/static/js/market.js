@@ -1,4 +1,4 @@
-// The selected market: its head, the ladder, the trade windows, the walls.
+// The selected market: heading, order book, trade windows and walls.
 
 import { age, duration, fixed, make, NONE, percent, setText, signed, SILENT_S, stateClass } from "./format.js";
 import { decimalsFor } from "./table.js";
@@ -7,7 +7,7 @@ const $ = (id) => document.getElementById(id);
 
 const MEASURES = [
   ["Trades", (w) => fixed(w.trades, 0)],
-  ["Trades a minute", (w) => fixed(w.tpm, 1)],
+  ["Trades per minute", (w) => fixed(w.tpm, 1)],
   ["Volume", (w, d) => fixed(w.volume, d.size)],
   ["Bought", (w, d) => fixed(w.buy_volume, d.size), "buy"],
   ["Sold", (w, d) => fixed(w.sell_volume, d.size), "sell"],
@@ -16,7 +16,7 @@ const MEASURES = [
   ["VWAP", (w, d) => fixed(w.vwap, d.price)],
   ["High", (w, d) => fixed(w.high, d.price)],
   ["Low", (w, d) => fixed(w.low, d.price)],
-  ["Observed", (w) => duration(w.coverage_s)],
+  ["Covered", (w) => duration(w.coverage_s)],
 ];
 
 export function renderMarket(model) {
@@ -39,7 +39,7 @@ const levels = (book) => [...(book?.bids ?? []), ...(book?.asks ?? [])];
 function renderHead(model, row, d) {
   const { book, trades } = model;
   const title = $("symbol-title");
-  const name = row ? `${row.symbol} ${row.category}` : "No market yet";
+  const name = row ? `${row.symbol} ${row.category}` : "No market selected";
   if (title.dataset.name !== name) {
     title.dataset.name = name;
     title.replaceChildren(row?.symbol ?? name, make("span", "dim", row ? ` ${row.category}` : ""));
@@ -60,14 +60,14 @@ function renderHead(model, row, d) {
   ]);
 }
 
-/** When the market was last heard of, and when something last happened in it: two things. */
+/** How long ago the pipeline reported on the market, and how long ago something changed in it. */
 export function renderAges(model) {
   const row = model.rows.get(model.selected);
   const ago = (what, seconds) => (seconds === null ? "" : `${what} ${age(seconds)} ago`);
-  const heard = row ? model.heardAgo(row) : null;
-  const texts = row ? [ago("book changed", model.ago(row.book.changed_ms)), ago("traded", model.ago(row.trades.changed_ms))] : [];
-  setText($("symbol-heard"), ago("heard", heard));
-  $("symbol-heard").className = heard > SILENT_S ? "old" : "";
+  const reported = row ? model.reportedAgo(row) : null;
+  const texts = row ? [ago("book changed", model.ago(row.book.changed_ms)), ago("last trade", model.ago(row.trades.changed_ms))] : [];
+  setText($("symbol-updated"), ago("updated", reported));
+  $("symbol-updated").className = reported > SILENT_S ? "old" : "";
   setText($("symbol-changed"), texts.filter(Boolean).join(" · "));
 }
 
@@ -84,7 +84,7 @@ function facts(pairs) {
   });
 }
 
-// -- the ladder -------------------------------------------------------------------------------
+// -- the order book ---------------------------------------------------------------------------
 
 function renderLadder(model, row, d) {
   const { book } = model;
@@ -92,17 +92,17 @@ function renderLadder(model, row, d) {
   const ladder = $("ladder");
   ladder.dataset.epoch = book?.epoch ?? "";
   ladder.dataset.seq = book?.seq ?? "";
-  setText($("ladder-note"), isLive ? "" : row ? `no numbers: book is ${row.book.state}` : "");
+  setText($("ladder-note"), isLive || !row ? "" : `no numbers: the book is ${row.book.state}`);
   const bids = isLive ? book.bids : [];
   const asks = isLive ? book.asks : [];
-  const most = Math.max(...levels({ bids, asks }).map(([, size]) => size), 0);
+  const largest = Math.max(...levels({ bids, asks }).map(([, size]) => size), 0);
   const walls = new Map((book?.densities ?? []).map((wall) => [`${wall.side} ${wall.price}`, wall]));
-  fillSide($("asks"), "ask", asks, walls, most, d);
-  fillSide($("bids"), "bid", bids, walls, most, d);
+  fillSide($("asks"), "ask", asks, walls, largest, d);
+  fillSide($("bids"), "bid", bids, walls, largest, d);
   setText($("spread-row").firstChild, isLive ? `spread ${fixed(book.spread, d.price)}` : NONE);
 }
 
-function fillSide(body, side, pairs, walls, most, d) {
+function fillSide(body, side, pairs, walls, largest, d) {
   let total = 0;
   const rows = pairs.map(([price, size]) => [price, size, (total += size)]);
   if (side === "ask") rows.reverse();
@@ -110,9 +110,9 @@ function fillSide(body, side, pairs, walls, most, d) {
   rows.forEach(([price, size, sum], index) => {
     const row = body.children[index];
     const wall = walls.get(`${side} ${price}`);
-    row.style.setProperty("--w", most ? `${((100 * size) / most).toFixed(1)}%` : "0%");
+    row.style.setProperty("--fill", largest ? `${((100 * size) / largest).toFixed(1)}%` : "0%");
     row.classList.toggle("wall", Boolean(wall));
-    if (wall) row.title = `Wall: ${fixed(wall.strength, 1)} times the median level, for ${duration(wall.age_ms / 1000)}`;
+    if (wall) row.title = `Wall: ${fixed(wall.strength, 1)} times the median level size, ${duration(wall.age_ms / 1000)} old`;
     else row.removeAttribute("title");
     setText(row.children[0], fixed(price, d.price));
     setText(row.children[1], fixed(size, d.size));
@@ -120,7 +120,7 @@ function fillSide(body, side, pairs, walls, most, d) {
   });
 }
 
-/** As many rows of so many cells. */
+/** Add or remove rows until there are `rows`, each with `cells` cells. */
 function fit(body, rows, cells) {
   while (body.children.length > rows) body.lastChild.remove();
   while (body.children.length < rows) {
@@ -138,8 +138,8 @@ function renderWindows(model, row, d) {
   const table = $("windows");
   table.dataset.epoch = trades?.epoch ?? "";
   table.dataset.seq = trades?.seq ?? "";
-  const note = { warming: "observed for less than the window", live: "" }[row?.trades.state];
-  setText($("windows-note"), row ? note ?? `no numbers: trades are ${row.trades.state}` : "");
+  const note = { warming: "windows not fully observed yet", live: "" }[row?.trades.state];
+  setText($("windows-note"), row ? note ?? `no numbers: the trades are ${row.trades.state}` : "");
   const key = names.join(" ");
   if (table.dataset.windows !== key) {
     table.dataset.windows = key;
@@ -170,7 +170,7 @@ function renderWalls(model, row, d) {
   const body = $("walls").tBodies[0];
   fit(body, sorted.length, 7);
   $("walls").tHead.hidden = !sorted.length;
-  setText($("walls-note"), book?.state !== "live" ? (row ? "not known" : "") : walls.length ? "" : "none in range");
+  setText($("walls-note"), book?.state !== "live" ? (row ? "unknown" : "") : walls.length ? "" : "none in range");
   sorted.forEach((wall, index) => {
     const texts = [wall.side, fixed(wall.price, d.price), fixed(wall.size, d.size), fixed(wall.distance_bps, 1),
       fixed(wall.strength, 1), duration(wall.age_ms / 1000), percent(wall.eaten_ratio)];

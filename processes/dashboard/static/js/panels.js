@@ -1,4 +1,4 @@
-// Processes, the gap ledger, and the events.
+// The processes, the gaps and the events.
 
 import { duration, fixed, make, NONE, percent, setText, stateClass, timeOfDay } from "./format.js";
 import { decimalsFor } from "./table.js";
@@ -11,7 +11,7 @@ const PROCESS_COLUMNS = [
   ["Process", (p) => p.process, "text"],
   ["State", (p) => p.state, "text"],
   ["Restarts", (p) => fixed(p.restarts, 0)],
-  ["Up", (p) => duration(p.uptime_s)],
+  ["Uptime", (p) => duration(p.uptime_s)],
   ["CPU", (p) => (p.cpu === null || p.cpu === undefined ? NONE : `${fixed(p.cpu * 100, 1)}%`)],
   ["Memory", (p) => (p.rss_bytes === null ? NONE : `${fixed(p.rss_bytes / 1e6, 0)} MB`)],
   ["Lag", (p) => (p.lag_s === null ? "" : `${fixed(p.lag_s * 1000, 1)} ms`)],
@@ -22,34 +22,34 @@ const PROCESS_COLUMNS = [
 function linkText(process) {
   if (process.role !== "connector" || process.connected === null) return "";
   const ping = process.ping_rtt_ms === null ? "" : ` ${fixed(process.ping_rtt_ms, 0)} ms`;
-  const again = process.reconnects ? `, ${process.reconnects} reconnects` : "";
+  const again = process.reconnects ? `, reconnects ${process.reconnects}` : "";
   return `${process.connected ? "connected" : "NOT CONNECTED"}${ping}${again}`;
 }
 
 const GAP_COLUMNS = [
-  ["Began", (gap) => timeOfDay(beganMs(gap)), "text"],
+  ["Start", (gap) => timeOfDay(startMs(gap)), "text"],
   ["Market", (gap) => `${gap.symbol} ${gap.category}`, "text"],
   ["Stream", (gap) => gap.stream, "text"],
   ["Reason", (gap) => gap.reason ?? NONE, "text"],
-  ["Lasted", gapLength],
-  ["Updates", (gap) => (gap.stream === "book" ? `${gap.update_id_before ?? "…"} → ${gap.update_id_after ?? "…"}` : "")],
+  ["Duration", gapLength],
+  ["Update ids", (gap) => (gap.stream === "book" ? `${gap.update_id_before ?? "…"} → ${gap.update_id_after ?? "…"}` : "")],
 ];
 
 function gapLength(gap, model) {
-  if (gap.is_superseded) return "worker ended";
-  if (!gap.is_open) return gap.duration_s === null ? "followed no longer" : duration(gap.duration_s);
-  return `open, ${duration(Math.max(0, (model.nowMs - beganMs(gap)) / 1000))}`;
+  if (gap.is_superseded) return "unknown: worker ended";
+  if (!gap.is_open) return gap.duration_s === null ? "unsubscribed" : duration(gap.duration_s);
+  return `open, ${duration(Math.max(0, (model.nowMs - startMs(gap)) / 1000))}`;
 }
 
-/** When a gap began; one that the worker was born with is known by its end, one of trades by the exchange's time. */
-function beganMs(gap) {
+/** Start of a gap, from what is known: our opening time, our closing time and its duration, or the exchange's time. */
+function startMs(gap) {
   if (gap.opened_ts_ns !== null) return gap.opened_ts_ns / 1e6;
   if (gap.closed_ts_ns !== null && gap.duration_s !== null) return gap.closed_ts_ns / 1e6 - gap.duration_s * 1000;
   if (gap.stream === "trades" && gap.source !== "replay") return gap.start_ms;
   return gap.noted_ms;
 }
 
-/** A table whose rows are kept: cells change only where their text does. */
+/** Fill a table and reuse its rows: only cells with a new text change. */
 function fill(table, columns, items, model, onRow) {
   const head = table.tHead.rows[0];
   if (!head.children.length) {
@@ -96,7 +96,7 @@ let drawnEvents = "";
 export function renderEvents(model) {
   const only = $("only-selected").checked ? model.selected : "";
   const walls = model.walls.map((wall) => ({ ...wall, isWall: true, market: `${wall.category}.${wall.symbol}` }));
-  const events = [...walls.filter((wall) => !only || wall.market === only), ...model.notices];
+  const events = [...walls.filter((wall) => !only || wall.market === only), ...model.events];
   events.sort((a, b) => b.ts_ms - a.ts_ms || b.version - a.version);
   const shown = events.slice(0, EVENTS_SHOWN);
   const key = `${only} ${shown.length} ${shown[0]?.version} ${shown.at(-1)?.version}`;
@@ -106,11 +106,11 @@ export function renderEvents(model) {
     const item = make("li");
     const level = event.isWall ? "wall" : event.level;
     item.append(make("time", "", timeOfDay(event.ts_ms)));
-    item.append(make("span", `what ${level}`, event.isWall ? `wall ${event.event}` : event.level === "bad" ? "warning" : "notice"));
+    item.append(make("span", `what ${level}`, event.isWall ? `wall ${event.event}` : event.level === "bad" ? "warning" : "info"));
     item.append(make("span", "", event.isWall ? wallText(event) : `${event.subject}: ${event.text}`));
     return item;
   });
-  $("events").replaceChildren(...(items.length ? items : [make("li", "dim", "Nothing yet.")]));
+  $("events").replaceChildren(...(items.length ? items : [make("li", "dim", "No events yet.")]));
 }
 
 function wallText(wall) {

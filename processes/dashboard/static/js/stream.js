@@ -1,42 +1,42 @@
-// The connection to the dashboard process: one stream of updates, opened again whenever it ends.
+// The connection to the dashboard process: a stream of updates, reopened whenever it ends.
 
-const SILENT_MS = 3000; // the server speaks at least once a second
+const SILENT_MS = 3000; // the server sends an update at least once per second
 const CHECK_MS = 250;
 const RETRY_MS = 1000;
 
 export class Stream {
-  /** `onUpdate(update)` for every update, `onLost(reason)` when it ends or falls silent. */
+  /** Calls `onUpdate(update)` for every update, and `onLost(reason)` when the stream ends or stalls. */
   constructor(onUpdate, onLost) {
     this.onUpdate = onUpdate;
     this.onLost = onLost;
     this.market = "";
     this.source = null;
-    this.heard = performance.now();
+    this.receivedAt = performance.now();
     this.retryAt = Infinity;
     this.isPaused = false;
     setInterval(() => this.check(), CHECK_MS);
   }
 
-  /** Start, or start again for another market. */
+  /** Open the stream for a market; closes the previous one. */
   open(market) {
     this.market = market;
     if (this.isPaused) return;
     this.source?.close();
-    this.heard = performance.now();
+    this.receivedAt = performance.now();
     this.retryAt = Infinity;
     const source = new EventSource(`/events?market=${encodeURIComponent(market)}`);
     this.source = source;
     source.onmessage = (message) => {
       if (source !== this.source) return;
-      this.heard = performance.now();
+      this.receivedAt = performance.now();
       this.onUpdate(JSON.parse(message.data));
     };
     source.onerror = () => {
-      if (source === this.source) this.end("The connection to the dashboard is lost");
+      if (source === this.source) this.end("The connection to the dashboard was lost");
     };
   }
 
-  /** Give the stream up and try again soon. */
+  /** Close the stream and retry soon. */
   end(reason) {
     this.source.close();
     this.source = null;
@@ -44,7 +44,7 @@ export class Stream {
     this.onLost(reason);
   }
 
-  /** Nobody looks: let go of the server until `resume`. */
+  /** Close the stream while the page is hidden. */
   pause() {
     this.isPaused = true;
     this.source?.close();
@@ -52,7 +52,7 @@ export class Stream {
     this.retryAt = Infinity;
   }
 
-  /** Somebody looks again: a new stream, which begins with everything. */
+  /** Open a new stream, which starts with the complete state. */
   resume() {
     if (!this.isPaused) return;
     this.isPaused = false;
@@ -61,7 +61,7 @@ export class Stream {
 
   check() {
     const now = performance.now();
-    if (this.source && now - this.heard > SILENT_MS) this.end("The dashboard does not answer");
+    if (this.source && now - this.receivedAt > SILENT_MS) this.end("The dashboard does not respond");
     else if (!this.source && now >= this.retryAt) this.open(this.market);
   }
 }

@@ -1,10 +1,10 @@
-// The market table: one row a market, sorted, filtered, moved through with the arrow keys.
+// The table of markets: sorting, filtering, and moving with the arrow keys.
 
 import { age, commonDecimals, fixed, make, NONE, setText, signed, SILENT_S, stateClass } from "./format.js";
 
-const decimals = new Map(); // by market: what prices and sizes are written with, learnt as they come
+const decimals = new Map(); // by market: decimals of prices and sizes seen so far
 
-/** Decimals of a market's prices and sizes; they only grow, so that columns stay aligned. */
+/** Decimals of a market's prices and sizes; they only increase, so that columns stay aligned. */
 export function decimalsFor(name, prices = [], sizes = []) {
   const known = decimals.get(name) ?? { price: 0, size: 0 };
   known.price = Math.max(known.price, commonDecimals(prices));
@@ -19,11 +19,11 @@ const COLUMNS = [
   { key: "name", title: () => "Market", text: true, sort: (row) => row.name },
   { key: "state", title: () => "Book", text: true, sort: (row) => row.book.state },
   {
-    key: "heard", title: () => "Heard", hint: "How long ago the pipeline last spoke of this market: about once a second, whether or not anything changes",
-    sort: (row, model) => model.heardAgo(row), show: (row, d, model) => ageCell(model.heardAgo(row)),
+    key: "updated", title: () => "Updated", hint: "Time since the pipeline last reported on this market. It does so about once per second, even without a change",
+    sort: (row, model) => model.reportedAgo(row), show: (row, d, model) => ageCell(model.reportedAgo(row)),
   },
   {
-    key: "price", title: () => "Price", hint: "Of the last trade; green after a buy, red after a sell",
+    key: "price", title: () => "Price", hint: "Price of the last trade: green for a buy, red for a sell",
     sort: (row) => row.price,
     show: (row, d) => [fixed(row.price, d.price), { Buy: "buy", Sell: "sell" }[row.side] ?? ""],
   },
@@ -32,27 +32,27 @@ const COLUMNS = [
     sort: (row) => row.spread_bps, show: (row) => [fixed(row.spread_bps, 3), ""],
   },
   {
-    key: "tpm", title: (model) => `TPM ${model.window}`, hint: "Trades per minute; dotted while less than the window was observed",
+    key: "tpm", title: (model) => `TPM ${model.window}`, hint: "Trades per minute; underlined while the window is not fully observed yet",
     sort: (row) => row.tpm,
     show: (row) => [fixed(row.tpm, row.tpm < 100 ? 1 : 0), row.coverage_s < row.window_s ? "warming" : ""],
   },
   {
-    key: "delta", title: (model) => `Δ vol ${model.window}`, hint: "Buy minus sell size",
+    key: "delta", title: (model) => `Δ vol ${model.window}`, hint: "Buy volume minus sell volume",
     sort: (row) => row.vol_delta, show: (row, d) => [signed(row.vol_delta, d.size), sign(row.vol_delta)],
   },
   {
-    key: "imbalance", title: (model) => `Imb ${model.levels}`, hint: "(bid − ask) / (bid + ask) of the sizes of so many levels",
+    key: "imbalance", title: (model) => `Imb ${model.levels}`, hint: "(bid − ask) / (bid + ask), for the total size of the best levels",
     sort: (row) => row.imbalance, show: (row) => [signed(row.imbalance, 2), sign(row.imbalance)],
   },
   {
-    key: "wall", title: () => "Nearest wall, bps", hint: "Its price and how far it is from the mid price, in basis points",
+    key: "wall", title: () => "Nearest wall, bps", hint: "Side and price of the wall nearest to the mid price, and its distance in basis points",
     sort: (row) => row.wall?.distance_bps,
     show: (row, d) => [wallText(row, d), { bid: "buy", ask: "sell" }[row.wall?.side] ?? ""],
   },
 ];
 
 const STATE = COLUMNS.findIndex((column) => column.key === "state");
-const HEARD = COLUMNS.findIndex((column) => column.key === "heard");
+const UPDATED = COLUMNS.findIndex((column) => column.key === "updated");
 
 const ageCell = (seconds) => [age(seconds), seconds > SILENT_S ? "old" : ""];
 
@@ -127,7 +127,7 @@ export class MarketTable {
     this.onSelect(name);
   }
 
-  /** One row of the table is in the tab order: the one that was last in focus. */
+  /** Only the row that had the focus last can be reached with the Tab key. */
   moveTabStop(name) {
     this.focused = name;
     for (const [other, row] of this.rows) row.element.tabIndex = other === name ? 0 : -1;
@@ -177,16 +177,16 @@ export class MarketTable {
     row.element.scrollIntoView({ block: "nearest" });
   }
 
-  /** Ages grow between updates. */
+  /** Ages increase between updates. */
   renderAges() {
-    for (const [name, { cells }] of this.rows) setCell(cells[HEARD], ageCell(this.model.heardAgo(this.model.rows.get(name))));
+    for (const [name, { cells }] of this.rows) setCell(cells[UPDATED], ageCell(this.model.reportedAgo(this.model.rows.get(name))));
   }
 
   renderEmpty(count) {
     this.empty?.remove();
     if (count) return;
     this.empty = make("tr");
-    const cell = make("td", "empty", this.model.rows.size ? "No market matches the filter." : "No market has been published yet.");
+    const cell = make("td", "empty", this.model.rows.size ? "No market matches the filter." : "No markets yet.");
     cell.colSpan = COLUMNS.length;
     this.empty.append(cell);
     this.body.append(this.empty);
