@@ -307,7 +307,8 @@ def test_a_hung_worker_is_shown_before_it_is_restarted(page: Browser, pipeline: 
 def test_without_the_forwarder_all_numbers_disappear(page: Browser, pipeline: Pipeline) -> None:
     page.evaluate(
         "window.seen = []; new MutationObserver(() => {"
-        " if (document.body.dataset.metrics !== 'live') seen.push({at: Date.now(), source: document.querySelector('#source').textContent,"
+        " if (document.body.dataset.metrics !== 'live') seen.push({at: Date.now(),"
+        " source: document.querySelector('#source').textContent,"
         " banner: document.querySelector('#banner').textContent,"
         " cells: " + CELLS.format("ETHUSDT") + "}); })"
         ".observe(document.body, {attributes: true, attributeFilter: ['data-version']}); 0"

@@ -64,7 +64,7 @@ export class Charts {
       legend: { show: false },
       scales: { x: { time: true, range: () => this.timeRange() }, y: { range } },
       axes: [
-        { ...axis, show: true, size: hasTime ? 22 : 4, values: hasTime ? times : () => [], incrs: [10, 15, 30, 60, 120, 300] },
+        { ...axis, show: true, size: hasTime ? 22 : 4, values: hasTime ? times : () => [], incrs: [10, 15, 30, 60, 120, 300], space: 90 },
         { ...axis, side: 1, size: 68, incrs: STEPS, values: (plot, values) => values.map(format), space: box.clientHeight < 150 ? 14 : 20 },
       ],
       series: [{}, ...series],
