@@ -29,6 +29,7 @@ from bybit_pipeline.shared.runtime.webserver import (
     ReadOnlyHandler,
     error_answer,
 )
+from bybit_pipeline.shared.settings.ports import host_port
 
 STATIC = Path(__file__).parent / "static"
 STREAMS_MAX = 16
@@ -123,8 +124,7 @@ class Server:
         except OSError as error:
             text = f"dashboard.port: {host}:{port} cannot be bound: {error.strerror or error}"
             raise TakenError(text) from error
-        shown = f"[{host}]" if ":" in host else host
-        self.url = f"http://{shown}:{self._server.server_port}"
+        self.url = f"http://{host_port(host, self._server.server_port)}"
         self._thread = self._server.start("http", poll_s=0.05)
 
     def notify(self) -> None:

@@ -27,6 +27,7 @@ from bybit_pipeline.shared.runtime import logs
 from bybit_pipeline.shared.runtime.clock import Clock, SystemClock
 from bybit_pipeline.shared.runtime.loop import Loop, Pollable, Timer
 from bybit_pipeline.shared.runtime.telemetry import Telemetry
+from bybit_pipeline.shared.settings.ports import host_port
 from bybit_pipeline.shared.settings.specs import AnySpec, ProcessSpec, read_spec
 
 log = structlog.get_logger()
@@ -154,7 +155,7 @@ class Actor:
             "ready",
             pid=os.getpid(),
             role=self.role,
-            prometheus=f"{spec.prometheus_host}:{prometheus}",
+            prometheus=host_port(spec.prometheus_host, prometheus),
             endpoints=self.endpoints,
         )
         self._heartbeat()

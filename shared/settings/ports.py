@@ -51,6 +51,11 @@ def remove_socket_file(endpoint: str) -> None:
         Path(endpoint.removeprefix("ipc://")).unlink(missing_ok=True)
 
 
+def host_port(host: str, port: int) -> str:
+    """``host:port`` as in a URL; an IPv6 address is put into brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def taken(key: str, host: str, port: int, error: OSError) -> TakenError:
     """The one line about an address that cannot be bound."""
     pid = listener(port)

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from bybit_pipeline.shared.settings.ports import host_port
 from bybit_pipeline.supervisor.plan.names import (
     DASHBOARD,
     FORWARDER,
@@ -28,7 +29,7 @@ def plan_lines(plan: Plan) -> Iterator[str]:
             ["control", plan.control_endpoint],
             ["metrics", config.metrics.endpoint],
             ["keys", plan.keys or "none: for this machine only"],
-            ["http", f"http://{config.prometheus.host}:{config.prometheus.port}"],
+            ["http", _http_url(plan)],
             *([["dashboard", _dashboard_url(plan)]] if config.dashboard.enabled else []),
             *([["patterns", _patterns_text(plan)]] if plan.universe.patterns else []),
         ]
@@ -48,7 +49,7 @@ def plan_map(plan: Plan) -> dict[str, Any]:
         "run_dir": plan.run_dir,
         "control": plan.control_endpoint,
         "metrics": config.metrics.endpoint,
-        "http": f"http://{config.prometheus.host}:{config.prometheus.port}",
+        "http": _http_url(plan),
         "dashboard": _dashboard_url(plan) if config.dashboard.enabled else None,
         "patterns": [pattern.name for pattern in plan.universe.patterns],
         "instruments": plan.rest_url or None,
@@ -90,8 +91,11 @@ def _source_text(plan: Plan) -> str:
 
 
 def _dashboard_url(plan: Plan) -> str:
-    host, port = plan.config.dashboard.host, plan.config.dashboard.port
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    return f"http://{host_port(plan.config.dashboard.host, plan.config.dashboard.port)}"
+
+
+def _http_url(plan: Plan) -> str:
+    return f"http://{host_port(plan.config.prometheus.host, plan.config.prometheus.port)}"
 
 
 def _process_lines(plan: Plan, process: str) -> Iterator[str]:
@@ -121,7 +125,7 @@ def _process_facts(plan: Plan, process: str) -> Iterator[tuple[str, str]]:
         yield "serves", plan.config.replay.capture or "a made market"
     else:
         yield "listens", plan.control_endpoint
-        yield "serves", f"http://{plan.config.prometheus.host}:{plan.config.prometheus.port}"
+        yield "serves", _http_url(plan)
 
 
 def _topic_facts(topics: Sequence[str]) -> Iterator[tuple[str, str]]:
