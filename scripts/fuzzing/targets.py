@@ -109,12 +109,12 @@ def bus(data: bytes) -> None:
 
 def control(data: bytes) -> None:
     """A frame on the control plane, up to where the supervisor acts on it."""
-    letter = router._read([b"trades-0", data])
-    if not isinstance(letter, router.Envelope):
+    envelope = router._read([b"trades-0", data])
+    if not isinstance(envelope, router.Envelope):
         return
     with suppress(msgspec.ValidationError):
-        msgspec.convert(letter.message.get("status") or {}, HeartbeatStatus)
-    arguments = letter.message.get("arguments")
+        msgspec.convert(envelope.message.get("status") or {}, HeartbeatStatus)
+    arguments = envelope.message.get("arguments")
     if isinstance(arguments, dict) and isinstance(arguments.get("markets"), list):
         for word in arguments["markets"]:
             if isinstance(word, str):

@@ -1,8 +1,8 @@
 """
-The exchange's list of instruments as REST gives it: what to ask, and what the answers say. Pure.
+Bybit's instrument lists over REST: the requests to make, and what the responses contain. Pure.
 
-Decides how pages follow on each other, which instruments may be subscribed, how they rank by
-turnover, and which answers are not believed. Knows no sockets: bytes come in.
+Decides how pages follow each other, which instruments can be subscribed, how they rank by turnover,
+and which responses are rejected. Knows no sockets: bytes come in.
 
     {"retCode":0,"retMsg":"OK","result":{"category":"linear","list":[{"symbol":"BTCUSDT",
      "status":"Trading", ...}],"nextPageCursor":"first%3DBTCUSDT%26last%3DBTCUSDT"},"time":1735}
@@ -12,6 +12,7 @@ https://bybit-exchange.github.io/docs/v5/market/tickers
 """
 
 import math
+import re
 from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Literal, TypeVar, get_args
@@ -23,12 +24,14 @@ from bybit_pipeline.shared.bybit import RATE_LIMITED_CODE, SYMBOL
 from bybit_pipeline.shared.wire.messages import Category
 
 PAGE_LIMIT = 1000
+"""Instruments per page; the most that Bybit allows."""
 PAGES_MAX = 20
-"""Of one list; the longest has a few thousand instruments."""
-VANISHED_MIN = 3
+"""Pages per list; the longest list has a few thousand instruments."""
+MISSING_MAX = 3
 """
-So many instruments may vanish from a list, or half of it, before it is asked for once more; and so
-many may be without a ticker.
+Instruments, or half of a list if that is more, that a plausible response may lack.
+
+For a list compared with the one before, and for tickers compared with their list.
 """
 
 Failure = Literal[
@@ -48,7 +51,7 @@ FAILURES: tuple[Failure, ...] = get_args(Failure)
 
 
 class InstrumentListError(Exception):
-    """A list that cannot be had or not be believed: a word for counters and a text for people."""
+    """A list that cannot be fetched or is rejected; ``failure`` is the label of its counter."""
 
     def __init__(self, failure: Failure, text: str) -> None:
         self.failure = failure
@@ -57,12 +60,18 @@ class InstrumentListError(Exception):
 
 @dataclass(frozen=True)
 class InstrumentQuery:
-    """A list that is wanted."""
+    """One instrument list to fetch."""
 
     category: Category
     base_coin: str = ""
-    """Of options, whose list comes by base coin."""
+    """For options, which Bybit lists by base coin; else empty."""
     has_turnover: bool = False
+    """True to rank the symbols by turnover, for which the tickers are fetched too."""
+
+    @property
+    def key(self) -> tuple[Category, str]:
+        """Category and base coin, which identify the list."""
+        return self.category, self.base_coin
 
     def __str__(self) -> str:
         return f"{self.category} {self.base_coin}".rstrip()
@@ -70,11 +79,11 @@ class InstrumentQuery:
 
 @dataclass(frozen=True)
 class InstrumentList:
-    """The symbols that may be subscribed; if turnover was asked for, the highest first."""
+    """The symbols that can be subscribed; highest turnover first if the query asked for it."""
 
     symbols: tuple[str, ...]
     skipped: int = 0
-    """Listed under names that this pipeline cannot write."""
+    """Number of instruments whose symbols this pipeline cannot represent."""
 
 
 class _Auction(msgspec.Struct):
@@ -87,8 +96,8 @@ class _Instrument(msgspec.Struct):
     is_pre_listing: bool = msgspec.field(default=False, name="isPreListing")
     pre_listing: _Auction | None = msgspec.field(default=None, name="preListingInfo")
 
-    def may_be_subscribed(self) -> bool:
-        """Trading, and if it is not listed for good, at least continuously."""
+    def can_be_subscribed(self) -> bool:
+        """True if it trades; during pre-listing, only in the phase of continuous trading."""
         if self.status != "Trading":
             return False
         phase = self.pre_listing.phase if self.pre_listing else ""
@@ -112,64 +121,63 @@ class _Tickers(msgspec.Struct):
     list: list[_Ticker]
 
 
-class _Envelope(msgspec.Struct):
+class _Response(msgspec.Struct):
     code: int = msgspec.field(name="retCode")
     message: str = msgspec.field(default="", name="retMsg")
     result: msgspec.Raw = msgspec.Raw(b"null")
 
 
+_FIELD = re.compile(r"at `(\$.{,100}?)`$")
+"""Place of the wrong value in an error of msgspec, such as ``$.list[...].symbol``."""
 _Page = TypeVar("_Page", _Instruments, _Tickers)
 
 
-def ask(query: InstrumentQuery) -> Generator[str, bytes, InstrumentList]:
+def fetch_steps(query: InstrumentQuery) -> Generator[str, bytes, InstrumentList]:
     """
-    The dialogue that gets one list: yields paths to GET, takes the bodies, returns the instruments.
+    The steps that fetch one list: yield paths to GET, receive the bodies, return the list.
 
-        asking = ask(query)
-        path = next(asking)
-        while True: path = asking.send(get(path))     # StopIteration.value is the InstrumentList
+        steps = fetch_steps(query)
+        path = next(steps)
+        while True: path = steps.send(get(path))      # StopIteration.value is the InstrumentList
 
     Raises:
-        InstrumentListError: From ``send``, at the first answer that is no part of a list.
+        InstrumentListError: From ``send``, at the first response that is rejected.
     """
     instruments = yield from _pages(query)
-    symbols = [each.symbol for each in instruments if each.may_be_subscribed()]
+    symbols = [each.symbol for each in instruments if each.can_be_subscribed()]
     usable = [symbol for symbol in symbols if SYMBOL.fullmatch(symbol)]
     if not usable:
-        raise InstrumentListError("empty", f"the list of {query} is empty")
+        raise InstrumentListError("empty", f"the instrument list of {query} is empty")
     if query.has_turnover:
         path = f"/v5/market/tickers?category={query.category}{_base_coin(query)}"
         turnover = _turnover((yield path), query)
         if not any(turnover.get(symbol, 0) for symbol in usable):
-            raise InstrumentListError("empty", f"the tickers of {query} name no turnover")
-        unranked = sum(symbol not in turnover for symbol in usable)
-        if unranked > max(VANISHED_MIN, len(usable) // 2):
-            text = f"the tickers of {query} lack {unranked} of {len(usable)} instruments"
+            raise InstrumentListError("empty", f"the tickers of {query} have no turnover")
+        missing = sum(symbol not in turnover for symbol in usable)
+        if missing > _missing_max(len(usable)):
+            text = f"the tickers of {query} lack {missing} of {len(usable)} instruments"
             raise InstrumentListError("implausible", text)
         usable.sort(key=lambda symbol: (-turnover.get(symbol, 0), symbol))
     return InstrumentList(tuple(dict.fromkeys(usable)), skipped=len(symbols) - len(usable))
 
 
 def _pages(query: InstrumentQuery) -> Generator[str, bytes, list[_Instrument]]:
-    """All pages; a cursor that comes again is the end if it was the last one sent."""
+    """All pages; the last one has no cursor, or repeats the cursor that was sent."""
     first = f"/v5/market/instruments-info?category={query.category}&limit={PAGE_LIMIT}"
     first += _base_coin(query)
     found: dict[str, _Instrument] = {}
     seen: set[str] = set()
     cursor = ""
     for _ in range(PAGES_MAX):
-        # The cursor comes percent-encoded already; anything else in it must not end the parameter.
-        page = _decode(
-            (yield first + (f"&cursor={quote(cursor, safe='%')}" if cursor else "")),
-            _Instruments,
-            query,
-        )
+        # Bybit sends the cursor percent-encoded; other characters must not end the parameter.
+        parameter = f"&cursor={quote(cursor, safe='%')}" if cursor else ""
+        page = _decode((yield first + parameter), _Instruments, query)
         found.update((instrument.symbol, instrument) for instrument in page.list)
         if not page.cursor or page.cursor == cursor:
             return list(found.values())
         cursor = page.cursor
         if cursor in seen:
-            raise InstrumentListError("endless", f"the pages of {query} go in a circle")
+            raise InstrumentListError("endless", f"the pages of {query} repeat")
         seen.add(cursor)
     raise InstrumentListError("endless", f"the list of {query} has more than {PAGES_MAX} pages")
 
@@ -178,7 +186,7 @@ def _turnover(body: bytes, query: InstrumentQuery) -> dict[str, float]:
     """
     Turnover of 24 hours by symbol, in quote currency.
 
-    That of inverse contracts comes in the base coin: at the last price it can be compared.
+    Bybit gives the turnover of inverse contracts in the base coin; the last price converts it.
     """
     turnover = {}
     for ticker in _decode(body, _Tickers, query).list:
@@ -191,17 +199,18 @@ def _turnover(body: bytes, query: InstrumentQuery) -> dict[str, float]:
 
 def _decode(body: bytes, kind: type[_Page], query: InstrumentQuery) -> _Page:
     try:
-        envelope = msgspec.json.decode(body, type=_Envelope)
-        if envelope.code == RATE_LIMITED_CODE:
-            raise InstrumentListError("rate_limited", f"retCode {envelope.code}: too many visits")
-        if envelope.code != 0:
-            text = f"retCode {envelope.code}: {envelope.message[:100]!r}"
+        response = msgspec.json.decode(body, type=_Response)
+        if response.code == RATE_LIMITED_CODE:
+            raise InstrumentListError("rate_limited", f"retCode {response.code}: too many requests")
+        if response.code != 0:
+            text = f"retCode {response.code}: {response.message[:100]!r}"
             raise InstrumentListError("refused", text)
-        page = msgspec.json.decode(envelope.result, type=kind)
+        page = msgspec.json.decode(response.result, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InstrumentListError(
-            "unreadable", f"no list of instruments: {str(error)[:150]}"
-        ) from error
+        field = _FIELD.search(str(error))
+        place = f": wrong value at {field[1]}" if field else ""
+        text = f"the response is not an instrument list{place}"
+        raise InstrumentListError("unreadable", text) from error
     if page.category != query.category:
         text = f"asked for {query.category}, got {page.category[:20]!r}"
         raise InstrumentListError("unreadable", text)
@@ -213,7 +222,7 @@ def _base_coin(query: InstrumentQuery) -> str:
 
 
 def _number(text: str) -> float:
-    """A number in text; 0 for what is none, as of a contract that never traded."""
+    """A positive number in text; 0 for anything else, as for a contract that never traded."""
     try:
         value = float(text)
     except ValueError:
@@ -221,7 +230,11 @@ def _number(text: str) -> float:
     return value if math.isfinite(value) and value > 0 else 0.0
 
 
-def vanished(before: InstrumentList, after: InstrumentList) -> int:
-    """How many symbols are gone, if it is so many that the answer may be broken; else 0."""
+def missing_from(after: InstrumentList, before: InstrumentList) -> int:
+    """Symbols that disappeared, if there are so many that the response may be broken; else 0."""
     gone = len(set(before.symbols) - set(after.symbols))
-    return gone if gone > max(VANISHED_MIN, len(before.symbols) // 2) else 0
+    return gone if gone > _missing_max(len(before.symbols)) else 0
+
+
+def _missing_max(size: int) -> int:
+    return max(MISSING_MAX, size // 2)

@@ -1,9 +1,9 @@
 """
-``[CATEGORY:]SYMBOL`` arguments of the command line, and the plan that they ask for. Pure.
+``[CATEGORY:]SYMBOL`` arguments of ``subscribe`` and ``unsubscribe``. Pure.
 
-A pattern may stand in the place of the symbol; see ``shared.settings.patterns``. A market that
-joins a running pipeline gets the streams and the depth of the first market table of its category,
-else the defaults.
+A pattern may stand in place of the symbol; see ``shared.settings.patterns``. A market that joins a
+running pipeline gets the streams and the depth of the first market table of its category, or the
+defaults if there is none.
 """
 
 from collections.abc import Iterable
@@ -16,17 +16,17 @@ from bybit_pipeline.shared.settings.patterns import is_pattern, parse_pattern
 from bybit_pipeline.shared.settings.specs import Stream
 from bybit_pipeline.shared.wire.messages import Category
 from bybit_pipeline.supervisor.plan.plan import Plan
-from bybit_pipeline.supervisor.plan.universe import make_stream, unresolved
+from bybit_pipeline.supervisor.plan.universe import symbol_streams, unresolved_pattern
 
 
 class MarketError(PipelineError):
-    """A word that is not a market, or not one that the pipeline has."""
+    """An argument that is not a market, or a market that is not subscribed."""
 
     exit_code = EX_USAGE
 
 
-class Market(NamedTuple):
-    """What a word means."""
+class MarketArg(NamedTuple):
+    """A parsed argument."""
 
     category: Category
     name: str
@@ -34,14 +34,14 @@ class Market(NamedTuple):
 
     @property
     def is_pattern(self) -> bool:
-        """True if it stands for what the exchange lists."""
+        """True if it is a pattern."""
         return is_pattern(self.name)
 
     def __str__(self) -> str:
         return f"{self.category}:{self.name}"
 
 
-def parse_market(word: str, *, categories: Iterable[Category] = ()) -> Market:
+def parse_market(word: str, *, categories: Iterable[Category] = ()) -> MarketArg:
     """
     Return the market that ``[CATEGORY:]SYMBOL`` or ``[CATEGORY:]PATTERN`` names.
 
@@ -60,7 +60,7 @@ def parse_market(word: str, *, categories: Iterable[Category] = ()) -> Market:
     else:
         category, rest = _default_category(categories), word
     if SYMBOL.fullmatch(rest) or _is_valid_pattern(rest, category):
-        return Market(category, rest)
+        return MarketArg(category, rest)
     raise MarketError(
         f"{word!r} is not a market; use [CATEGORY:]SYMBOL such as BTCUSDT or spot:BTCUSDT, "
         f"or [CATEGORY:]PATTERN such as 'linear:*USDT', CATEGORY one of {', '.join(CATEGORIES)}"
@@ -84,34 +84,34 @@ def _is_valid_pattern(text: str, category: Category) -> bool:
 
 def subscribe(plan: Plan, words: Iterable[str]) -> Plan:
     """
-    The plan with more markets; what it has already stays as it is.
+    The plan with more markets; present ones stay as they are.
 
     Raises:
         MarketError: If a word is not a market.
     """
     universe = plan.universe
     for market in markets_of(plan, words):
-        table = _table(plan, market.category)
+        table = _market_table(plan, market.category)
         if market.is_pattern:
-            universe = universe.with_pattern(unresolved(table, market.name))
+            universe = universe.with_pattern(unresolved_pattern(table, market.name))
         else:
-            universe = universe.with_named(_streams(table, market.name))
+            universe = universe.with_named(symbol_streams(table, market.name))
     return plan.with_universe(universe)
 
 
 def unsubscribe(plan: Plan, words: Iterable[str]) -> Plan:
     """
-    The plan without some markets; a pattern leaves what is subscribed by name.
+    The plan without some markets; removing a pattern keeps symbols that are subscribed by name.
 
     Raises:
-        MarketError: If a word is not a market, or the plan does not have it.
+        MarketError: If a word is not a market, or the market is not subscribed.
     """
     universe = plan.universe
     for market in markets_of(plan, words):
-        patterns = [choice.name for choice in plan.universe.patterns]
+        patterns = [pattern.name for pattern in plan.universe.patterns]
         is_there = str(market) in patterns if market.is_pattern else streams_of(plan, market)
         if not is_there:
-            hint = f"; patterns that are: {', '.join(patterns)}" if market.is_pattern else ""
+            hint = f"; subscribed patterns: {', '.join(patterns)}" if market.is_pattern else ""
             raise MarketError(f"{market} is not subscribed{hint if patterns else ''}")
         if market.is_pattern:
             universe = universe.without_pattern(str(market))
@@ -120,9 +120,9 @@ def unsubscribe(plan: Plan, words: Iterable[str]) -> Plan:
     return plan.with_universe(universe)
 
 
-def markets_of(plan: Plan, words: Iterable[str]) -> list[Market]:
+def markets_of(plan: Plan, words: Iterable[str]) -> list[MarketArg]:
     """
-    What words mean to this pipeline.
+    The words as arguments for this pipeline.
 
     Raises:
         MarketError: If a word is not a market.
@@ -131,20 +131,15 @@ def markets_of(plan: Plan, words: Iterable[str]) -> list[Market]:
     return [parse_market(word, categories=categories) for word in words]
 
 
-def streams_of(plan: Plan, market: Market) -> list[Stream]:
-    """The streams that the plan has of one symbol."""
+def streams_of(plan: Plan, market: MarketArg) -> list[Stream]:
+    """The streams of one symbol in the plan."""
     streams = (placement.stream for placement in plan.placements)
     return [stream for stream in streams if (stream.category, stream.symbol) == market]
 
 
-def _table(plan: Plan, category: Category) -> MarketConfig:
-    fitting = (market for market in plan.config.market if market.category == category)
-    default = MarketConfig(category=category, depth=_default_depth(category))
-    return next(fitting, default)
-
-
-def _streams(table: MarketConfig, symbol: str) -> list[Stream]:
-    return [make_stream(kind, table.category, symbol, table.depth) for kind in table.streams]
+def _market_table(plan: Plan, category: Category) -> MarketConfig:
+    tables = (market for market in plan.config.market if market.category == category)
+    return next(tables, MarketConfig(category=category, depth=_default_depth(category)))
 
 
 def _default_depth(category: Category) -> int:

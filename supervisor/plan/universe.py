@@ -1,9 +1,10 @@
 """
-What the pipeline is asked to follow: symbols by name, and patterns with what they stand for. Pure.
+The universe: every symbol that the pipeline follows, by name or by pattern. Pure.
 
-Decides which streams are wanted, and what a new list of instruments changes in that. A symbol that
-was named stays whatever the list says; one that only a pattern stands for comes and goes with the
-list. Where several ask for the same topic the named one comes first, then the first pattern.
+Decides which streams are wanted, and how a new instrument list changes them. A symbol that was
+named stays even if it is not listed. A symbol that only a pattern matches joins and leaves with the
+list. If several entries want the same topic, the named symbol has precedence, then the first
+pattern.
 """
 
 import dataclasses
@@ -20,16 +21,16 @@ from bybit_pipeline.supervisor.plan.instruments import InstrumentList, Instrumen
 State = Literal["resolved", "outdated", "unresolved"]
 
 
-def make_stream(choice: StreamChoice, category: Category, symbol: str, depth: int) -> Stream:
-    """The stream for one word of ``streams`` in the configuration."""
-    if choice == "trades":
+def make_stream(kind: StreamChoice, category: Category, symbol: str, depth: int) -> Stream:
+    """The stream for one entry of ``streams`` in the configuration."""
+    if kind == "trades":
         return Stream(kind="trade", category=category, symbol=symbol)
     return Stream(kind="book", category=category, symbol=symbol, depth=depth)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ResolvedPattern:
-    """A pattern, and the symbols that it stands for."""
+    """A pattern, and the listed symbols that it matches."""
 
     category: Category
     pattern: Pattern
@@ -37,66 +38,80 @@ class ResolvedPattern:
     depth: int
     symbols: tuple[str, ...] = ()
     problem: str = ""
-    """Why ``symbols`` may not be what they should be; empty if they are, or nobody knows yet."""
+    """Why ``symbols`` may be out of date; empty if they are not, or before the first list."""
     resolved_ts_ms: int | None = None
-    """When they last were, by our clock; None if never in the source in force."""
+    """Time of the last good list by our clock; None if the source in force has sent none."""
 
     @property
     def name(self) -> str:
-        """As people write it: ``linear:*USDT``."""
+        """The pattern with its category: ``linear:*USDT``."""
         return f"{self.category}:{self.pattern.text}"
 
     @property
     def query(self) -> InstrumentQuery:
-        """The list that it queries."""
+        """The instrument list that it is matched with."""
         base_coin = self.pattern.base_coin(self.category)
         return InstrumentQuery(self.category, base_coin, has_turnover=self.pattern.top > 0)
 
     @property
     def state(self) -> State:
-        """Whether its symbols are those of the list."""
+        """``resolved`` if the symbols are up to date; see ``problem`` for ``outdated``."""
         if self.resolved_ts_ms is None:
             return "unresolved"
         return "outdated" if self.problem else "resolved"
 
-    def stream(self, kind: StreamChoice, symbol: str) -> Stream:
-        """One of its streams."""
-        return make_stream(kind, self.category, symbol, self.depth)
+    def matches(self, category: Category, symbol: str) -> bool:
+        """True if the symbol has the form of the pattern, whatever its turnover."""
+        return category == self.category and self.pattern.fits(symbol)
+
+    def resolved(
+        self, instruments: InstrumentList, *, symbols_max: int, now_ms: int
+    ) -> "ResolvedPattern":
+        """The pattern with the symbols of a new list, or with the reason why it keeps its own."""
+        symbols = tuple(chosen(self.pattern, instruments.symbols, self.symbols))
+        if len(symbols) > symbols_max:
+            problem = f"matches {len(symbols)} symbols; instruments.symbols_max is {symbols_max}"
+            return dataclasses.replace(self, problem=problem)
+        if not symbols:
+            problem = f"none of the {len(instruments.symbols)} listed symbols matches"
+            return dataclasses.replace(self, symbols=(), problem=problem, resolved_ts_ms=None)
+        return dataclasses.replace(self, symbols=symbols, problem="", resolved_ts_ms=now_ms)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Universe:
-    """Everything that is asked for."""
+    """The symbols and patterns that the pipeline follows."""
 
     named: tuple[Stream, ...] = ()
     patterns: tuple[ResolvedPattern, ...] = ()
     excluded: frozenset[tuple[Category, str]] = frozenset()
-    """Symbols that were unsubscribed by name although a pattern stands for them."""
+    """Symbols that were unsubscribed by name although a pattern matches them."""
 
     def streams(self) -> list[Stream]:
         """The wanted streams, each topic once."""
         wanted = {stream.topic: stream for stream in self.named}
-        for choice in self.patterns:
-            for symbol in choice.symbols:
-                if (choice.category, symbol) not in self.excluded:
-                    for kind in choice.streams:
-                        stream = choice.stream(kind, symbol)
+        for pattern in self.patterns:
+            for symbol in pattern.symbols:
+                if (pattern.category, symbol) not in self.excluded:
+                    for kind in pattern.streams:
+                        stream = make_stream(kind, pattern.category, symbol, pattern.depth)
                         wanted.setdefault(stream.topic, stream)
         return list(wanted.values())
 
     def queries(self) -> list[InstrumentQuery]:
-        """The lists that the patterns query, each once."""
+        """The instrument lists that the patterns are matched with, each once."""
         found: dict[tuple[Category, str], InstrumentQuery] = {}
-        for query in sorted((choice.query for choice in self.patterns), key=str):
-            key = (query.category, query.base_coin)
-            has_turnover = query.has_turnover or (key in found and found[key].has_turnover)
-            found[key] = dataclasses.replace(query, has_turnover=has_turnover)
+        for query in sorted((pattern.query for pattern in self.patterns), key=str):
+            has_turnover = query.has_turnover or (
+                query.key in found and found[query.key].has_turnover
+            )
+            found[query.key] = dataclasses.replace(query, has_turnover=has_turnover)
         return list(found.values())
 
-    # -- what people ask for ---------------------------------------------------------------------
+    # -- subscribe and unsubscribe ---------------------------------------------------------------
 
     def with_named(self, streams: Iterable[Stream]) -> "Universe":
-        """With more streams by name; a second time changes nothing."""
+        """Add streams by name; ignore those that are named already."""
         named = {stream.topic: stream for stream in self.named}
         for stream in streams:
             named.setdefault(stream.topic, stream)
@@ -104,114 +119,100 @@ class Universe:
         return dataclasses.replace(self, named=tuple(named.values()), excluded=self.excluded - back)
 
     def without_named(self, streams: Iterable[Stream]) -> "Universe":
-        """Without some of the streams by name; what a pattern stands for stays."""
-        gone = set(streams)
-        named = tuple(stream for stream in self.named if stream not in gone)
+        """Remove streams by name; those that a pattern matches stay."""
+        removed = set(streams)
+        named = tuple(stream for stream in self.named if stream not in removed)
         return dataclasses.replace(self, named=named)
 
     def without_symbol(self, category: Category, symbol: str) -> "Universe":
-        """Without a symbol, also where a pattern stands for it."""
+        """Remove a symbol, even if a pattern matches it."""
         market = (category, symbol)
         named = tuple(s for s in self.named if (s.category, s.symbol) != market)
-        is_covered = any(c.category == category and c.pattern.fits(symbol) for c in self.patterns)
-        excluded = self.excluded | ({market} if is_covered else set())
+        excluded = self.excluded | (
+            {market} if any(p.matches(category, symbol) for p in self.patterns) else set()
+        )
         return dataclasses.replace(self, named=named, excluded=excluded)
 
-    def with_pattern(self, choice: ResolvedPattern) -> "Universe":
-        """With one more pattern; a second time only brings back what was left out of it."""
-        back = {
-            (category, symbol)
-            for category, symbol in self.excluded
-            if category == choice.category and choice.pattern.fits(symbol)
-        }
-        known = choice.name in {other.name for other in self.patterns}
-        patterns = self.patterns if known else (*self.patterns, choice)
+    def with_pattern(self, pattern: ResolvedPattern) -> "Universe":
+        """Add a pattern; if it is there already, only bring back its excluded symbols."""
+        back = {market for market in self.excluded if pattern.matches(*market)}
+        is_known = pattern.name in {other.name for other in self.patterns}
+        patterns = self.patterns if is_known else (*self.patterns, pattern)
         return dataclasses.replace(self, patterns=patterns, excluded=self.excluded - back)
 
     def without_pattern(self, name: str) -> "Universe":
-        """Without a pattern; what is named, or another pattern stands for, stays."""
-        patterns = tuple(choice for choice in self.patterns if choice.name != name)
+        """Remove a pattern; symbols that are named or that another pattern matches stay."""
+        patterns = tuple(pattern for pattern in self.patterns if pattern.name != name)
         excluded = frozenset(
-            (category, symbol)
-            for category, symbol in self.excluded
-            if any(c.category == category and c.pattern.fits(symbol) for c in patterns)
+            market for market in self.excluded if any(p.matches(*market) for p in patterns)
         )
         return dataclasses.replace(self, patterns=patterns, excluded=excluded)
 
-    # -- what lists say --------------------------------------------------------------------------
+    # -- instrument lists ------------------------------------------------------------------------
 
     def with_list(
         self, query: InstrumentQuery, instruments: InstrumentList, *, symbols_max: int, now_ms: int
     ) -> "Universe":
-        """With what the patterns that query this list stand for now."""
+        """Match the patterns of a query with a new list."""
 
-        def settled(choice: ResolvedPattern) -> ResolvedPattern:
-            if choice.query.has_turnover and not query.has_turnover:  # it came after the question
-                return choice
-            return _settled(choice, instruments, symbols_max, now_ms)
+        def resolve(pattern: ResolvedPattern) -> ResolvedPattern:
+            if pattern.query.has_turnover and not query.has_turnover:
+                return pattern  # it was added after the list was requested
+            return pattern.resolved(instruments, symbols_max=symbols_max, now_ms=now_ms)
 
-        return self._each(query, settled)
+        return self._each(query, resolve)
 
     def with_problem(self, query: InstrumentQuery, problem: str) -> "Universe":
-        """With the reason why a list is not there; nothing comes or goes."""
-        return self._each(query, lambda c: dataclasses.replace(c, problem=problem))
+        """Record why a list is missing; the symbols stay as they are."""
+        return self._each(query, lambda p: dataclasses.replace(p, problem=problem))
 
-    def elsewhere(self) -> "Universe":
-        """For another source, whose lists are not there yet; nothing comes or goes until then."""
+    def unresolved(self) -> "Universe":
+        """Mark every pattern as unresolved, for a new source; its symbols stay until its list."""
         patterns = tuple(
-            dataclasses.replace(choice, problem="", resolved_ts_ms=None) for choice in self.patterns
+            dataclasses.replace(pattern, problem="", resolved_ts_ms=None)
+            for pattern in self.patterns
         )
         return dataclasses.replace(self, patterns=patterns)
 
     def _each(
         self, query: InstrumentQuery, change: Callable[[ResolvedPattern], ResolvedPattern]
     ) -> "Universe":
-        key = (query.category, query.base_coin)
         patterns = tuple(
-            change(choice) if (choice.query.category, choice.query.base_coin) == key else choice
-            for choice in self.patterns
+            change(pattern) if pattern.query.key == query.key else pattern
+            for pattern in self.patterns
         )
         return dataclasses.replace(self, patterns=patterns)
 
 
 def configured_universe(markets: Iterable[MarketConfig]) -> Universe:
-    """What the market tables ask for, in their order."""
+    """The symbols and patterns of the market tables, in their order."""
     universe = Universe()
     for market in markets:
-        for symbol in market.symbols:
-            universe = _with_word(universe, market, symbol)
+        for word in market.symbols:
+            universe = _with_word(universe, market, word)
     return universe
 
 
 def _with_word(universe: Universe, market: MarketConfig, word: str) -> Universe:
     if is_pattern(word):
-        patterns = (*universe.patterns, unresolved(market, word))
+        patterns = (*universe.patterns, unresolved_pattern(market, word))
         return dataclasses.replace(universe, patterns=patterns)
-    streams = [make_stream(k, market.category, word, market.depth) for k in market.streams]
-    return universe.with_named(streams)
+    return universe.with_named(symbol_streams(market, word))
 
 
-def unresolved(market: MarketConfig, text: str) -> ResolvedPattern:
+def symbol_streams(market: MarketConfig, symbol: str) -> list[Stream]:
+    """The streams of a symbol, with the depth and streams of a market table."""
+    return [make_stream(kind, market.category, symbol, market.depth) for kind in market.streams]
+
+
+def unresolved_pattern(market: MarketConfig, text: str) -> ResolvedPattern:
     """
-    A pattern that is followed like the symbols of a market table.
+    A pattern without symbols, with the depth and streams of a market table.
 
     Raises:
-        ValueError: If the text is no pattern.
+        ValueError: If the text is not a pattern.
     """
     pattern = parse_pattern(text, market.category)
     return ResolvedPattern(
         category=market.category, pattern=pattern, streams=market.streams, depth=market.depth
     )
-
-
-def _settled(
-    choice: ResolvedPattern, instruments: InstrumentList, symbols_max: int, now_ms: int
-) -> ResolvedPattern:
-    symbols = tuple(chosen(choice.pattern, instruments.symbols, choice.symbols))
-    if len(symbols) > symbols_max:
-        problem = f"stands for {len(symbols)} symbols; instruments.symbols_max is {symbols_max}"
-        return dataclasses.replace(choice, problem=problem)
-    if not symbols:
-        problem = f"none of the {len(instruments.symbols)} listed symbols is of this form"
-        return dataclasses.replace(choice, symbols=(), problem=problem, resolved_ts_ms=None)
-    return dataclasses.replace(choice, symbols=symbols, problem="", resolved_ts_ms=now_ms)

@@ -1,8 +1,8 @@
 """
-When ``source = "auto"`` gives up on the exchange and takes the simulator. Pure.
+The rule of ``source = "auto"``: when to replace an unreachable exchange by the simulator. Pure.
 
-Falling back happens at most once, at the start, and only if no connector has ever had a live
-message. Once one has, a lost link means reconnecting, never simulated data.
+The pipeline falls back at most once, at the start, and only if no connector has received a live
+message. After a live message, a lost connection means reconnecting, never simulated data.
 """
 
 from collections.abc import Sequence
@@ -10,24 +10,24 @@ from typing import NamedTuple
 
 
 class Link(NamedTuple):
-    """What one connector that is up has said, on the caller's monotonic clock."""
+    """The connection of one connector that is up, on the caller's monotonic clock."""
 
     last_heard: float
-    """Time of its last message."""
+    """Time of the connector's last message to the supervisor."""
     has_message: bool
-    """True if it has had a message of the exchange."""
+    """True if the connector has received a message of the exchange."""
 
 
 class FallbackRule:
     """
-    Decides once.
+    Decides when to fall back, once.
 
     Args:
-        is_auto: False if the source is fixed: then never.
-        after_s: How long the exchange may be unreachable, from the first connector's ``ready``.
+        is_auto: False if the source is fixed, so that the rule never applies.
+        after_s: Time that the exchange may be unreachable, from the first connector's ``ready``.
 
     Attributes:
-        is_armed: True as long as falling back is still possible.
+        is_armed: True while falling back is still possible.
     """
 
     def __init__(self, *, is_auto: bool, after_s: float) -> None:
@@ -39,8 +39,8 @@ class FallbackRule:
         """
         True once, when it is time to fall back.
 
-        Every connector must have been heard of after the time is up, so that a live message that
-        arrived a moment ago counts.
+        Every connector must have been heard of after the time is up, so that a live message of the
+        last moment counts.
         """
         if not self.is_armed or not links:
             return False

@@ -1,12 +1,11 @@
 """
-Getting lists of instruments over REST, in a thread of the supervisor.
+Fetches instrument lists over REST, in a thread of the supervisor.
 
-A thread and not a process of its own: it does a few requests in minutes, and only the supervisor,
-which owns the plan, queries what comes out. It shares nothing with the loop but one place for a
-request and one for its answer, so a REST that hangs costs nobody anything.
+A thread, not a process: it makes a few requests every few minutes, and only the supervisor, which
+owns the plan, needs the result. It shares nothing with the loop but one slot for a request and one
+for its response, so a REST server that hangs delays nobody.
 """
 
-import os
 import queue
 import ssl
 import threading
@@ -21,22 +20,23 @@ from urllib.parse import urlsplit
 
 import structlog
 
+from bybit_pipeline.shared.runtime.wakeup import Wakeup
 from bybit_pipeline.shared.settings.config import LOOPBACK
 from bybit_pipeline.supervisor.plan.instruments import (
     Failure,
     InstrumentList,
     InstrumentListError,
     InstrumentQuery,
-    ask,
+    fetch_steps,
 )
 from bybit_pipeline.supervisor.source.probe import is_answered
 
 log = structlog.get_logger()
 
 CONNECT_S = 10.0
-"""Longest wait for a connection, and for each piece of an answer."""
+"""Time limit of a connection, and of each piece of a response."""
 LISTS_S = 60.0
-"""Longest time for all lists of one request, all pages together."""
+"""Time limit of all lists of one request, all pages together."""
 BODY_BYTES_MAX = 16 * 1024 * 1024
 PIECE_BYTES = 64 * 1024
 CLOSE_S = 0.1
@@ -45,81 +45,79 @@ AGENT = "bybit-pipeline"
 
 @dataclass(frozen=True, kw_only=True)
 class ListRequest:
-    """Lists that are wanted."""
+    """Instrument lists to fetch."""
 
     url: str
-    """Of the REST, without a path."""
+    """REST address, without a path."""
     queries: tuple[InstrumentQuery, ...]
     websocket_url: str = ""
-    """Asked whether it answers if a list cannot be had; empty: not asked."""
+    """Websocket to probe if a list cannot be fetched; empty for none."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ListResponse:
-    """What came of a request."""
+    """The lists of a request, and the errors of those that could not be fetched."""
 
     request: ListRequest
     lists: Mapping[InstrumentQuery, InstrumentList]
     errors: Mapping[InstrumentQuery, InstrumentListError]
     is_exchange_there: bool | None = None
-    """Whether the websocket answers; None if it was not asked."""
+    """Whether the websocket answers; None if it was not probed."""
 
 
 class InstrumentsClient:
     """
-    Gets lists, one request at a time, and tells by a byte in a pipe that an answer is there.
+    Fetches lists, one request at a time, and wakes the poll loop for each response.
 
     Attributes:
-        reader: Becomes readable once for each answer.
-        is_busy: True from a request until its answer was taken.
+        wakeup: Set when a response is there; ``take`` clears it.
+        is_busy: True from a request until its response is taken.
     """
 
     def __init__(self) -> None:
-        self.reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self.wakeup = Wakeup()
         self.is_busy = False
         self._requests: queue.Queue[ListRequest | None] = queue.Queue(maxsize=2)
-        self._answers: queue.Queue[ListResponse] = queue.Queue(maxsize=1)
+        self._responses: queue.Queue[ListResponse] = queue.Queue(maxsize=1)
         self._thread: threading.Thread | None = None
 
-    def ask(self, request: ListRequest) -> None:
-        """Get these lists; only while it is not busy."""
+    def request(self, request: ListRequest) -> None:
+        """Start to fetch these lists; only while the client is not busy."""
         assert not self.is_busy, "one request at a time"
         self.is_busy = True
         self._requests.put_nowait(request)
         if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="client", daemon=True)
+            self._thread = threading.Thread(target=self._run, name="instruments", daemon=True)
             self._thread.start()
 
     def take(self) -> ListResponse:
-        """The answer; after the reader became readable."""
-        os.read(self.reader, 1)
+        """The response; only after the wakeup."""
+        self.wakeup.clear()
         self.is_busy = False
-        return self._answers.get_nowait()
+        return self._responses.get_nowait()
 
     def close(self) -> None:
-        """Stop; a request that is under way is not waited for and ends with the process."""
+        """Stop; a running request is not awaited, its thread ends with the process."""
         self._requests.put_nowait(None)
         if self._thread is not None:
             self._thread.join(CLOSE_S)
-        if self._thread is None or not self._thread.is_alive():
-            os.close(self.reader)
-            os.close(self._writer)
+        self.wakeup.close()
 
     def _run(self) -> None:
         while (request := self._requests.get()) is not None:
             try:
-                answer = get_lists(request)
+                response = get_lists(request)
             except Exception as error:
                 log.exception("bug")
                 bug = InstrumentListError("unreadable", f"bug: {error}")
                 errors = dict.fromkeys(request.queries, bug)
-                answer = ListResponse(request=request, lists={}, errors=errors)
-            self._answers.put(answer)
-            os.write(self._writer, b"x")
+                response = ListResponse(request=request, lists={}, errors=errors)
+            self._responses.put(response)
+            self.wakeup.set()
 
 
 def get_lists(request: ListRequest) -> ListResponse:
-    """The lists of a request, or why each cannot be had."""
+    """Fetch the lists of a request, and probe the websocket if one is missing."""
     deadline = time.monotonic() + LISTS_S
     lists: dict[InstrumentQuery, InstrumentList] = {}
     errors: dict[InstrumentQuery, InstrumentListError] = {}
@@ -134,39 +132,48 @@ def get_lists(request: ListRequest) -> ListResponse:
     return ListResponse(request=request, lists=lists, errors=errors, is_exchange_there=is_there)
 
 
-def get_list(url: str, query: InstrumentQuery, *, deadline: float) -> InstrumentList:
+def get_list(
+    url: str,
+    query: InstrumentQuery,
+    *,
+    deadline: float,
+    connect_s: float = CONNECT_S,
+    body_bytes_max: int = BODY_BYTES_MAX,
+) -> InstrumentList:
     """
-    One list, all pages.
+    Fetch one list, all pages.
 
     Args:
-        url: Of the REST, without a path.
-        query: The list.
-        deadline: On the monotonic clock.
+        url: REST address, without a path.
+        query: The list to fetch.
+        deadline: Time limit of the whole list, on the monotonic clock.
+        connect_s: Time limit of a connection, and of each piece of a response.
+        body_bytes_max: Largest response.
 
     Raises:
-        InstrumentListError: If it cannot be had.
+        InstrumentListError: If it cannot be fetched or is rejected.
     """
     opener = _opener(url)
-    asking = ask(query)
-    path = next(asking)
+    steps = fetch_steps(query)
+    path = next(steps)
     while True:
-        body = _get(opener, url + path, deadline)
+        body = _get(opener, url + path, deadline, connect_s, body_bytes_max)
         try:
-            path = asking.send(body)
+            path = steps.send(body)
         except StopIteration as end:
             instruments: InstrumentList = end.value
             return instruments
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """An exchange does not send us elsewhere; a captive portal does."""
+    """Rejects redirects: the exchange sends none, but a captive portal does."""
 
     def redirect_request(self, *_: Any) -> None:
         return None
 
 
 def _opener(url: str) -> urllib.request.OpenerDirector:
-    """Verified TLS; the proxy of the environment, but not to this machine itself."""
+    """Verifies TLS; uses the proxy of the environment, except for this machine."""
     is_local = (urlsplit(url).hostname or "") in LOOPBACK
     return urllib.request.build_opener(
         urllib.request.ProxyHandler({} if is_local else None),
@@ -175,41 +182,46 @@ def _opener(url: str) -> urllib.request.OpenerDirector:
     )
 
 
-def _get(opener: urllib.request.OpenerDirector, url: str, deadline: float) -> bytes:
+def _get(
+    opener: urllib.request.OpenerDirector,
+    url: str,
+    deadline: float,
+    connect_s: float,
+    body_bytes_max: int,
+) -> bytes:
     request = urllib.request.Request(url, headers={"User-Agent": AGENT})
     try:
-        with opener.open(request, timeout=CONNECT_S) as answer:
-            return _body(answer, deadline)
+        with opener.open(request, timeout=connect_s) as response:
+            return _body(response, deadline, body_bytes_max)
     except urllib.error.HTTPError as error:
         with error:
             known: dict[int, Failure] = {403: "forbidden", 429: "rate_limited"}
             failure = known.get(error.code, "status")
-            raise InstrumentListError(
-                failure, f"HTTP {error.code} {error.reason}".rstrip()
-            ) from error
+            text = f"HTTP {error.code} {error.reason}".rstrip()
+            raise InstrumentListError(failure, text) from error
     except TimeoutError as error:
-        raise InstrumentListError("timeout", "no answer in time") from error
+        raise InstrumentListError("timeout", "no response in time") from error
     except urllib.error.URLError as error:
         if isinstance(error.reason, TimeoutError):
-            raise InstrumentListError("timeout", "no answer in time") from error
+            raise InstrumentListError("timeout", "no response in time") from error
         raise InstrumentListError("unreachable", _line(error.reason)) from error
     except (OSError, HTTPException, ValueError) as error:
         raise InstrumentListError("unreachable", _line(error)) from error
 
 
-def _body(answer: Any, deadline: float) -> bytes:
-    """The whole body, as long as it is neither too large nor too slow."""
+def _body(response: Any, deadline: float, bytes_max: int) -> bytes:
+    """The whole body, unless it is too large or too slow."""
     pieces = bytearray()
-    while piece := answer.read1(PIECE_BYTES):
+    while piece := response.read1(PIECE_BYTES):
         pieces += piece
-        if len(pieces) > BODY_BYTES_MAX:
-            raise InstrumentListError(
-                "too_large", f"an answer of more than {BODY_BYTES_MAX >> 20} MB"
-            )
+        if len(pieces) > bytes_max:
+            text = f"the response is larger than {bytes_max >> 20} MB"
+            raise InstrumentListError("too_large", text)
         if time.monotonic() > deadline:
-            raise InstrumentListError("timeout", f"lists not complete within {LISTS_S:g} s")
-    if answer.length:  # of the bytes that were announced some are missing
-        raise InstrumentListError("unreadable", "the answer breaks off")
+            text = f"the lists were not complete within {LISTS_S:g} s"
+            raise InstrumentListError("timeout", text)
+    if response.length:  # bytes of the announced length that are missing
+        raise InstrumentListError("unreadable", "the response ends early")
     return bytes(pieces)
 
 

@@ -1,11 +1,10 @@
 """
-Asking whether the exchange answers, while simulated data stand in for it.
+The probe: asks an unreachable exchange whether it answers again.
 
-A thread that opens a websocket, sends Bybit's JSON ping and waits for the pong, again and again
-with growing pauses, until it is answered once or told to stop.
+A thread opens a websocket, sends Bybit's JSON ping and waits for the pong. It repeats this with
+growing pauses until the exchange answers once, or until it is stopped.
 """
 
-import os
 import threading
 import time
 from collections.abc import Iterator
@@ -14,67 +13,64 @@ import msgspec
 import structlog
 import websocket
 
+from bybit_pipeline.shared.runtime.wakeup import Wakeup
+
 log = structlog.get_logger()
 
 ANSWER_S = 5.0
-"""How long the handshake, and then the pong, may take."""
+"""Time limit of the handshake, and again of the pong."""
 CLOSE_S = 0.1
 GROWTH = 1.25
 """
-Each pause is this much longer than the last: often at first, so that a short outage at start costs
-little, and seldom in the end, so that nobody is pestered.
+Growth of the pauses.
+
+Short ones at first, so that a short outage at the start costs little; long ones later, to save the
+exchange useless requests.
 """
 
 
 class Prober:
     """
-    Tells by a byte in a pipe that the exchange answers.
+    Probes one address and wakes the poll loop when it answers.
 
     Args:
-        url: What connectors would connect to, category filled in.
         pause_initial_s: First pause between attempts.
         pause_max_s: Longest pause.
 
     Attributes:
-        reader: Becomes readable once, when the exchange answered.
+        wakeup: Set once, when the exchange has answered.
         attempts: Attempts so far.
     """
 
-    def __init__(self, url: str, *, pause_initial_s: float, pause_max_s: float) -> None:
-        self.reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    def __init__(self, *, pause_initial_s: float, pause_max_s: float) -> None:
+        self.wakeup = Wakeup()
         self.attempts = 0
-        self._url = url
         self._pauses = growing_pauses(pause_initial_s, pause_max_s)
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="probe", daemon=True)
+        self._thread: threading.Thread | None = None
 
-    def start(self) -> None:
-        """Begin; the first attempt comes after the first pause."""
+    def start(self, url: str) -> None:
+        """Start probing a websocket URL; the first attempt follows the first pause."""
+        self._thread = threading.Thread(target=self._run, args=(url,), name="probe", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """
-        Stop.
-
-        An attempt that is under way is not waited for: its thread ends by itself or with the
-        process, and until then keeps the pipe.
-        """
+        """Stop; a running attempt is not awaited, its thread ends by itself."""
         self._stopping.set()
-        self._thread.join(CLOSE_S)
-        if not self._thread.is_alive():
-            os.close(self.reader)
-            os.close(self._writer)
+        if self._thread is not None:
+            self._thread.join(CLOSE_S)
+        self.wakeup.close()
 
-    def _run(self) -> None:
+    def _run(self, url: str) -> None:
         while not self._stopping.wait(next(self._pauses)):
             self.attempts += 1
-            if is_answered(self._url):
-                os.write(self._writer, b"x")
+            if is_answered(url):
+                self.wakeup.set()
                 return
 
 
 def growing_pauses(initial_s: float, maximum_s: float) -> Iterator[float]:
-    """Pauses in seconds from the first to the longest, which repeats for ever."""
+    """Pauses in seconds, growing to the longest one, which repeats without end."""
     pause = initial_s
     while True:
         yield pause

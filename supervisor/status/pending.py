@@ -1,10 +1,9 @@
 """
-Streams that a command has asked for, until the exchange has answered. Pure.
+Pending subscriptions: streams that were subscribed at runtime, until the exchange answers. Pure.
 
-A symbol of the configuration that the exchange refuses is a mistake that stays until somebody
-corrects it: it is named, and the pipeline is not ready. One that a running pipeline is asked for is
-refused to whoever asked, and leaves again. Only the exchange's own word counts: who got no answer,
-or lost it with the connection, stays, and is asked for again.
+A configured symbol that the exchange rejects is a mistake in the configuration: it stays, and the
+pipeline is not ready until somebody corrects it. A symbol that was subscribed at runtime is removed
+again. Only an explicit rejection by the exchange removes it; an unanswered subscription is retried.
 """
 
 from collections.abc import Iterable, Mapping
@@ -15,67 +14,67 @@ from bybit_pipeline.supervisor.plan.names import exchange_topic
 from bybit_pipeline.supervisor.plan.plan import Plan
 
 ACCEPTED = ("confirmed", "delivering")
-REFUSALS_MAX = 1_000
-"""Refusals that are remembered for who asks; the oldest go first."""
+REJECTIONS_MAX = 1_000
+"""Rejections that are remembered; the oldest is forgotten first."""
 
 
-class Answer(NamedTuple):
-    """What is known of a topic: its state, and why it is rejected."""
+class TopicState(NamedTuple):
+    """State of a topic, as in the status, and the exchange's reason if it is rejected."""
 
     state: str
     reason: str = ""
 
 
 class PendingSubscriptions:
-    """The streams that are on trial, and the last ones that were refused; all by bus topic."""
+    """The pending streams, and the last rejected ones, by bus topic."""
 
-    def __init__(self) -> None:
-        self._open: dict[str, Stream] = {}
-        self._refused: dict[str, Answer] = {}
-        self._answers: dict[str, Answer] = {}
-        """Of those that are open, as far as any has come."""
+    def __init__(self, *, rejections_max: int = REJECTIONS_MAX) -> None:
+        self._rejections_max = rejections_max
+        self._streams: dict[str, Stream] = {}
+        self._states: dict[str, TopicState] = {}
+        """Last known state of every pending stream."""
+        self._rejections: dict[str, TopicState] = {}
 
     def start(self, streams: Iterable[Stream]) -> None:
-        """Put streams on trial that were not asked for by name before."""
+        """Add streams that were not subscribed by name before."""
         for stream in streams:
-            self._open[stream.topic] = stream
-            self._answers[stream.topic] = Answer("pending")
-            self._refused.pop(stream.topic, None)
+            self._streams[stream.topic] = stream
+            self._states[stream.topic] = TopicState("pending")
+            self._rejections.pop(stream.topic, None)
 
-    def take(self, plan: Plan, connector: str, status: Mapping[str, Any]) -> list[Stream]:
+    def update(self, plan: Plan, connector: str, status: Mapping[str, Any]) -> list[Stream]:
         """
-        Take in what a connector's heartbeat says; the streams that the exchange refuses.
+        Take the status in a connector's heartbeat; return the newly rejected streams.
 
-        Each is given once, and is not on trial any longer; nor is one that the exchange accepts,
-        or that nobody asks for by name any longer.
+        A stream is no longer pending once it is rejected, accepted or unsubscribed.
         """
-        if not self._open:
+        if not self._streams:
             return []
         named = set(plan.universe.named)
-        for stream in [stream for stream in self._open.values() if stream not in named]:
+        for stream in [stream for stream in self._streams.values() if stream not in named]:
             self._end(stream)
         states, reasons = status.get("topics", {}), status.get("rejected", {})
-        refused = []
-        for stream in [s for s in plan.streams_of(connector) if self._open.get(s.topic) == s]:
+        rejected = []
+        for stream in [s for s in plan.streams_of(connector) if self._streams.get(s.topic) == s]:
             topic = exchange_topic(stream)
-            answer = Answer(states.get(topic, "pending"), reasons.get(topic, ""))
-            self._answers[stream.topic] = answer
+            state = TopicState(states.get(topic, "pending"), reasons.get(topic, ""))
+            self._states[stream.topic] = state
             if topic in status.get("refused_topics", ()):
-                refused.append(stream)
+                rejected.append(stream)
                 self._end(stream)
-                self._remember(stream.topic, answer)
-            elif answer.state in ACCEPTED:
+                self._remember(stream.topic, state)
+            elif state.state in ACCEPTED:
                 self._end(stream)
-        return refused
+        return rejected
 
-    def answer(self, topic: str) -> Answer | None:
-        """What is known of a bus topic that is on trial or was refused; None of all others."""
-        return self._answers.get(topic) or self._refused.get(topic)
+    def state_of(self, topic: str) -> TopicState | None:
+        """State of a bus topic that is pending or was rejected; None for all others."""
+        return self._states.get(topic) or self._rejections.get(topic)
 
     def _end(self, stream: Stream) -> None:
-        del self._open[stream.topic], self._answers[stream.topic]
+        del self._streams[stream.topic], self._states[stream.topic]
 
-    def _remember(self, topic: str, answer: Answer) -> None:
-        self._refused[topic] = answer
-        if len(self._refused) > REFUSALS_MAX:
-            del self._refused[next(iter(self._refused))]
+    def _remember(self, topic: str, state: TopicState) -> None:
+        self._rejections[topic] = state
+        if len(self._rejections) > self._rejections_max:
+            del self._rejections[next(iter(self._rejections))]

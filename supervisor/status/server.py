@@ -1,12 +1,12 @@
 """
-The supervisor's HTTP: counters, scrape targets, status, health and readiness.
+The supervisor's HTTP server: counters, scrape targets, status, health and readiness.
 
-Serves what the supervisor's loop left in a ``Snapshot``; never waits for the loop. Reading only
-(see ``bybit_pipeline.shared.runtime.webserver``).
+Serves the latest ``Snapshot`` of the supervisor's loop and never waits for the loop. Read-only; see
+``bybit_pipeline.shared.runtime.webserver``.
 """
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
@@ -14,26 +14,16 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from bybit_pipeline.shared.runtime.webserver import BoundedServer, ReadOnlyHandler
-from bybit_pipeline.shared.settings.ports import taken
+from bybit_pipeline.shared.settings.ports import host_port, taken
+from bybit_pipeline.supervisor.status.snapshot import Snapshot
 
 JSON = "application/json"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Snapshot:
-    """What the pages show."""
-
-    status: dict[str, Any] = field(default_factory=dict)
-    """As ``status --json``."""
-    targets: list[dict[str, Any]] = field(default_factory=list)
-    """As Prometheus' HTTP service discovery wants them."""
-    is_ready: bool = False
-    reasons: list[str] = field(default_factory=list)
+PAGES = ("/metrics", "/targets", "/status", "/healthz", "/readyz")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Page:
-    """One answer."""
+    """One response."""
 
     status: HTTPStatus
     content_type: str
@@ -44,12 +34,16 @@ class StatusServer:
     """
     The HTTP server, in threads of its own.
 
-    The loop replaces ``snapshot``; requests read whatever is there.
+    The loop replaces ``snapshot``; requests read the current one.
 
     Args:
         host: Address to listen on.
         port: Port to listen on; 0 lets the operating system choose.
         registry: The counters.
+
+    Attributes:
+        snapshot: The snapshot to serve.
+        address: ``host:port`` of the server, with the bound port.
 
     Raises:
         TakenError: If the address cannot be bound.
@@ -62,12 +56,16 @@ class StatusServer:
             self._server = _Server((host, port), self)
         except OSError as error:
             raise taken("prometheus.port", host, port, error) from error
-        self.address = f"{_bracketed(host)}:{self._server.server_port}"
-        """``host:port`` as a client would write it."""
+        self.address = host_port(host, self._server.server_port)
         self._thread = self._server.start("http", poll_s=0.05)
 
+    @property
+    def url(self) -> str:
+        """URL of the server, without a path."""
+        return f"http://{self.address}"
+
     def page(self, path: str) -> Page:
-        """The answer for a path, without its query."""
+        """The response for a path without its query."""
         snapshot = self.snapshot
         if path == "/metrics":
             return Page(
@@ -84,8 +82,7 @@ class StatusServer:
         if path == "/readyz":
             ready = HTTPStatus.OK if snapshot.is_ready else HTTPStatus.SERVICE_UNAVAILABLE
             return _json(ready, {"ready": snapshot.is_ready, "reasons": snapshot.reasons})
-        pages = ["/metrics", "/targets", "/status", "/healthz", "/readyz"]
-        return _json(HTTPStatus.NOT_FOUND, {"error": "no such page", "pages": pages})
+        return _json(HTTPStatus.NOT_FOUND, {"error": "no such page", "pages": PAGES})
 
     def close(self) -> None:
         """Stop serving."""
@@ -111,7 +108,3 @@ class _Handler(ReadOnlyHandler):
 
 def _json(status: HTTPStatus, value: Any) -> Page:
     return Page(status=status, content_type=JSON, body=json.dumps(value).encode() + b"\n")
-
-
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host

@@ -1,12 +1,13 @@
 """
-What the supervisor says about the pipeline: status, scrape targets, ``process.NAME``, counters.
+Snapshots of the pipeline: status, scrape targets, ``process.NAME`` messages and counters.
 
-Looks at the plan and the children and makes the ``Snapshot`` that everything else is served from.
-What *ready* means is decided in ``status``.
+Combines the plan and the children into one ``Snapshot``, from which everything else is served.
+``status`` decides the meaning of *ready*.
 """
 
 import os
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Any, get_args
 
@@ -14,10 +15,9 @@ from bybit_pipeline.shared.runtime.clock import Clock
 from bybit_pipeline.shared.runtime.telemetry import Samples, Telemetry
 from bybit_pipeline.shared.wire.messages import SCHEMA_VERSION, Source
 from bybit_pipeline.supervisor.children.child import Child
+from bybit_pipeline.supervisor.children.children import Children
 from bybit_pipeline.supervisor.children.process import usage
 from bybit_pipeline.supervisor.children.restart import ExitReason
-from bybit_pipeline.supervisor.plan.plan import Plan
-from bybit_pipeline.supervisor.status.server import Snapshot
 from bybit_pipeline.supervisor.status.status import (
     ProcessView,
     book_counts,
@@ -28,8 +28,22 @@ from bybit_pipeline.supervisor.status.status import (
 
 SUPERVISOR = "supervisor"
 PIPELINE_FIELDS = ("ready", "reasons", "version", "network", "started_ts_ms")
+"""Fields of the status that the supervisor's own ``process.NAME`` message repeats."""
 SOURCES: tuple[Source, ...] = get_args(Source)
 EXIT_REASONS: tuple[ExitReason, ...] = get_args(ExitReason)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """The state of a pipeline at one moment."""
+
+    status: dict[str, Any] = field(default_factory=dict)
+    """As ``status --json`` prints it."""
+    targets: list[dict[str, Any]] = field(default_factory=list)
+    """The scrape targets, in the form of Prometheus' HTTP service discovery."""
+    is_ready: bool = False
+    reasons: list[str] = field(default_factory=list)
+    """Why the pipeline is not ready."""
 
 
 class Reporter:
@@ -38,12 +52,12 @@ class Reporter:
 
     Args:
         clock: For uptimes and timestamps.
-        telemetry: Where the counters about processes, source and readiness are declared.
-        address: ``host:port`` of the supervisor's HTTP.
+        telemetry: Registry of the counters about processes, source and readiness.
+        address: ``host:port`` of the supervisor's HTTP server.
 
     Attributes:
-        snapshot: The latest one; any thread may read it.
-        views: The processes as of then, the supervisor first.
+        snapshot: The latest snapshot; any thread may read it.
+        views: The processes of the latest snapshot, the supervisor first.
     """
 
     def __init__(self, clock: Clock, telemetry: Telemetry, *, address: str) -> None:
@@ -58,20 +72,11 @@ class Reporter:
         self._version = metadata.version("bybit-pipeline")
         self._declare_counters(telemetry)
 
-    def look(
-        self, plan: Plan, children: Iterable[Child], *, metrics: str, dashboard: str = ""
-    ) -> Snapshot:
-        """
-        Make the snapshot of now.
-
-        Args:
-            plan: The plan in force.
-            children: Of its children.
-            metrics: Where subscribers connect.
-            dashboard: Address of the page, if there is one.
-        """
+    def refresh(self, children: Children) -> Snapshot:
+        """Make a new snapshot of the children and their plan."""
+        plan = children.plan
         self._source = plan.source
-        self.views = (self._own_view(), *map(self._view, children))
+        self.views = (self._own_view(), *map(self._view, children.by_name.values()))
         connectors = connector_entries(plan, self.views)
         reasons = unready_reasons(plan, self.views, connectors, _not_live_s(self.views))
         status = {
@@ -81,9 +86,9 @@ class Reporter:
             "network": plan.config.network,
             "started_ts_ms": self._started_ts_ms,
             "run_dir": plan.run_dir,
-            "metrics": metrics,
+            "metrics": children.metrics,
             "http": self._address,
-            "dashboard": dashboard or None,
+            "dashboard": children.dashboard or None,
             "ready": not reasons,
             "reasons": reasons,
             "processes": [{**view.summary(), "counts": dict(view.status)} for view in self.views],
@@ -98,18 +103,18 @@ class Reporter:
 
     def messages(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """
-        Process name and ``process.NAME`` payload of every process, as of the latest look.
+        Name and ``process.NAME`` payload of every process in the latest snapshot.
 
-        That of the supervisor, the first of each round, also says how the pipeline is.
+        The supervisor's payload comes first and also has ``PIPELINE_FIELDS``.
         """
         self._sequence += 1
         status = self.snapshot.status
-        whole = {key: status[key] for key in PIPELINE_FIELDS if key in status}
+        pipeline = {key: status[key] for key in PIPELINE_FIELDS if key in status}
         for view in self.views:
             yield (
                 view.process,
                 {
-                    **(whole if view.process == SUPERVISOR else view.status),
+                    **(pipeline if view.process == SUPERVISOR else view.status),
                     **view.summary(),
                     "v": SCHEMA_VERSION,
                     "kind": "process",
@@ -121,7 +126,7 @@ class Reporter:
             )
 
     def addresses(self) -> dict[str, str]:
-        """``host:port`` to scrape by process, of those that are up."""
+        """``host:port`` to scrape, by process, of those that are up."""
         return {view.process: view.prometheus for view in self.views if view.prometheus}
 
     def _own_view(self) -> ProcessView:
@@ -174,7 +179,7 @@ class Reporter:
         )
         telemetry.gauges(
             "process_flapping",
-            "1 from too many failures until it is stable.",
+            "1 while a process fails too often.",
             ("process",),
             lambda: [((view.process,), view.is_flapping) for view in self.views],
         )
@@ -189,7 +194,7 @@ class Reporter:
         )
         telemetry.gauges(
             "pipeline_ready",
-            "1 while /readyz says so.",
+            "1 while the pipeline is ready, as in /readyz.",
             (),
             lambda: [((), self.snapshot.is_ready)],
         )
@@ -201,7 +206,7 @@ class Reporter:
 
 
 def _not_live_s(views: Iterable[ProcessView]) -> dict[str, float]:
-    """Seconds since each book that is not ``live`` was, by bus topic; the workers know."""
+    """Seconds since each book that is not ``live`` was, by bus topic, as the workers report."""
     found: dict[str, float] = {}
     for view in views:
         if view.role == "orderbook":

@@ -1,12 +1,14 @@
 """
-The status of a pipeline, and whether it is ready: from what children said to what users read.
+The status of a pipeline, and whether it is ready, from the plan and the heartbeats. Pure.
 
-Decides the shape of ``status --json`` (contract section 2) and what *ready* means. Pure.
+Decides the entries of ``status --json`` and the meaning of *ready*:
 
-Ready means: every process is up and none is flapping; every topic is confirmed and, if it is a
-book, delivering; no book has been out of ``live`` for longer than ``NOT_LIVE_S``. A trades topic
-counts as served once it is confirmed, because nothing comes until somebody trades, and a market
-where nobody does must not make the pipeline unready for ever.
+- every process is up and none is flapping;
+- every topic is confirmed, and book topics deliver;
+- no book has been out of ``live`` for longer than ``NOT_LIVE_S``.
+
+A trades topic need not deliver, because a market without trades would keep the pipeline from being
+ready.
 """
 
 from collections import Counter
@@ -22,17 +24,17 @@ from bybit_pipeline.supervisor.plan.names import exchange_topic
 from bybit_pipeline.supervisor.plan.plan import Plan
 
 NOT_LIVE_S = 10.0
+"""Time that a book may be out of ``live``, in seconds."""
 REASON_NAMES_MAX = 5
-"""How many names one reason lists before it only counts."""
+"""Names that one reason lists; further ones are only counted."""
 
 
 class HeartbeatStatus(msgspec.Struct, frozen=True):
     """
-    What the supervisor relies on in a heartbeat's status, whatever else it holds.
+    The fields that the supervisor uses in the status of a heartbeat; others are passed on.
 
-    ``topics``, ``rejected`` and ``refused_topics`` are a connector's, by the exchange's topic;
-    ``books`` and ``not_live`` an orderbook worker's, by state and by bus topic. Whoever says one
-    of these means this by it.
+    Connectors send ``topics``, ``rejected`` and ``refused_topics``, by the exchange's topic.
+    Orderbook workers send ``books``, by state, and ``not_live``, by bus topic.
     """
 
     connected: bool = False
@@ -46,9 +48,18 @@ class HeartbeatStatus(msgspec.Struct, frozen=True):
     lag_s: float | None = None
 
 
+def status_error(status: object) -> str | None:
+    """Why the status of a heartbeat does not fit ``HeartbeatStatus``; None if it does."""
+    try:
+        msgspec.convert(status, HeartbeatStatus)
+    except msgspec.ValidationError as error:
+        return str(error)[:200]
+    return None
+
+
 @dataclass(frozen=True, kw_only=True)
 class ProcessView:
-    """One process, the supervisor included, as the status shows it."""
+    """One process as the status shows it; the supervisor is one too."""
 
     process: str
     role: str
@@ -57,7 +68,7 @@ class ProcessView:
     is_up: bool
     is_flapping: bool
     restarts: Mapping[ExitReason, int]
-    """By reason."""
+    """Restarts by reason."""
     uptime_s: float | None
     cpu_seconds: float | None
     rss_bytes: int | None
@@ -65,10 +76,10 @@ class ProcessView:
     """``host:port``, empty while it is not up."""
     exit_code: int | None
     status: Mapping[str, Any]
-    """What its last heartbeat said."""
+    """Status in its last heartbeat."""
 
     def summary(self) -> dict[str, Any]:
-        """Its entry in ``processes``, and the common part of its ``process.NAME`` message."""
+        """The entry in ``processes``, which is also part of the ``process.NAME`` message."""
         return {
             "process": self.process,
             "role": self.role,
@@ -86,20 +97,20 @@ class ProcessView:
 
 def connector_entries(plan: Plan, views: Iterable[ProcessView]) -> list[dict[str, Any]]:
     """
-    The connectors: what they say, laid over what the plan expects of them.
+    The entries in ``connectors``: the status of each, completed and limited by the plan.
 
-    A topic that its connector does not mention yet is ``pending``; one that it still mentions and
-    that the plan has no longer is left out.
+    A planned topic that the connector has not reported yet is ``pending``. Topics that are no
+    longer planned are left out.
     """
     entries = []
     for view in views:
         if view.role != "connector":
             continue
         planned = [exchange_topic(stream) for stream in plan.streams_of(view.process)]
-        said = dict(view.status)
-        states = said.get("topics", {})
+        status = view.status
+        states = status.get("topics", {})
         topics = {topic: states.get(topic, "pending") for topic in planned}
-        rejected = {t: why for t, why in said.get("rejected", {}).items() if t in topics}
+        rejected = {t: why for t, why in status.get("rejected", {}).items() if t in topics}
         entries.append(
             {
                 "process": view.process,
@@ -109,10 +120,10 @@ def connector_entries(plan: Plan, views: Iterable[ProcessView]) -> list[dict[str
                 "reconnects": 0,
                 "ping_rtt_ms": None,
                 "last_message_ts_ms": None,
-                **said,
+                **status,
                 "topics": topics,
                 "rejected": rejected,
-                "refused_topics": [t for t in said.get("refused_topics", ()) if t in topics],
+                "refused_topics": [t for t in status.get("refused_topics", ()) if t in topics],
             }
         )
     return entries
@@ -120,25 +131,25 @@ def connector_entries(plan: Plan, views: Iterable[ProcessView]) -> list[dict[str
 
 def pattern_entries(plan: Plan) -> list[dict[str, Any]]:
     """
-    The patterns: what they stand for, and why that may not be what it should be.
+    The entries in ``patterns``: the symbols of each, and the reason if they may be out of date.
 
-    An ``unresolved`` one has not been compared with a list of the source in force, an ``outdated``
-    one not lately.
+    ``unresolved``: not matched yet with an instrument list of the source in force. ``outdated``:
+    the last list could not be used.
     """
     return [
         {
-            "pattern": choice.name,
-            "state": choice.state,
-            "reason": choice.problem or None,
-            "resolved_ts_ms": choice.resolved_ts_ms,
-            "symbols": list(choice.symbols),
+            "pattern": pattern.name,
+            "state": pattern.state,
+            "reason": pattern.problem or None,
+            "resolved_ts_ms": pattern.resolved_ts_ms,
+            "symbols": list(pattern.symbols),
         }
-        for choice in plan.universe.patterns
+        for pattern in plan.universe.patterns
     ]
 
 
 def book_counts(plan: Plan, views: Iterable[ProcessView]) -> dict[str, int]:
-    """Books by state; those of a worker that is not up are ``syncing``."""
+    """Number of books by state; the books of a worker that is not up count as ``syncing``."""
     counts: Counter[str] = Counter(syncing=0, live=0, stale=0)
     for view in views:
         if view.role != "orderbook":
@@ -158,19 +169,19 @@ def unready_reasons(
     not_live_s: Mapping[str, float],
 ) -> list[str]:
     """
-    Why the pipeline is not ready, for people; empty when it is.
+    The reasons why the pipeline is not ready, for people; empty if it is.
 
     Args:
         plan: The plan in force.
         views: All processes.
-        connectors: As ``connector_entries`` gives them.
-        not_live_s: Books that are not ``live``, by bus topic, and for how many seconds.
+        connectors: Result of ``connector_entries``.
+        not_live_s: Seconds since each book that is not ``live`` was, by bus topic.
     """
     return [
         *_process_reasons(views),
         *(reason for entry in connectors for reason in _topic_reasons(entry)),
         *_book_reasons(not_live_s),
-        *([] if plan.url else ["simulator: has no address yet"]),
+        *([] if plan.url else ["simulator: no address yet"]),
         *_pattern_reasons(plan),
     ]
 
@@ -205,9 +216,9 @@ def _book_reasons(not_live_s: Mapping[str, float]) -> Iterator[str]:
 
 
 def _pattern_reasons(plan: Plan) -> Iterator[str]:
-    for choice in plan.universe.patterns:
-        if choice.state == "unresolved":
-            yield f"{choice.name}: {choice.problem or 'the list of instruments is not there yet'}"
+    for pattern in plan.universe.patterns:
+        if pattern.state == "unresolved":
+            yield f"{pattern.name}: {pattern.problem or 'waiting for the instrument list'}"
 
 
 def _names(names: list[str]) -> str:

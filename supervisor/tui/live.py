@@ -16,7 +16,7 @@ from rich.console import Console
 from bybit_pipeline.shared.bus.subscriber import MetricSubscriber
 from bybit_pipeline.shared.errors import NoPipelineError, PipelineError
 from bybit_pipeline.supervisor.run_dir import is_alive
-from bybit_pipeline.supervisor.status.server import Snapshot
+from bybit_pipeline.supervisor.status.snapshot import Snapshot
 from bybit_pipeline.supervisor.tui import has_terminal
 from bybit_pipeline.supervisor.tui.event_log import EventLog
 from bybit_pipeline.supervisor.tui.market_table import PLAIN_WIDTH, ViewState, plain_table

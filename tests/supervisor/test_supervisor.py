@@ -326,7 +326,7 @@ def test_a_child_that_was_away_is_told_what_changed(start_pipeline: Start) -> No
     [
         ("subscribe", ["linear"], "'linear' is not a market"),
         ("subscribe", ["margin:BTCUSDT"], "is not a market"),
-        ("subscribe", "linear:BTCUSDT", "Expected `array`"),
+        ("subscribe", "linear:BTCUSDT", "subscribe has a list of markets"),
         ("unsubscribe", ["linear:DOGEUSDT"], "linear:DOGEUSDT is not subscribed"),
         ("explode", [], "unknown command 'explode'"),
     ],

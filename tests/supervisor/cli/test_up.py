@@ -139,7 +139,7 @@ def test_without_a_terminal_there_are_json_lines_on_stderr(tmp_path: Path) -> No
         lines = []
         for line in process.stderr:
             lines.append(line)
-            if "everything is up" in line:
+            if "pipeline up" in line:
                 process.send_signal(signal.SIGTERM)
         assert "" == process.stdout.read()
 

@@ -1,4 +1,4 @@
-"""``CATEGORY:SYMBOL`` words and the plan they ask for."""
+"""Market arguments of ``subscribe`` and ``unsubscribe``, and the plans they lead to."""
 
 from typing import Any
 
@@ -30,7 +30,7 @@ def topics(plan: Plan) -> set[str]:
     return {f"{p.stream.category} {exchange_topic(p.stream)}" for p in plan.placements}
 
 
-def test_a_market_joins_like_the_first_table_of_its_category(plan: Plan) -> None:
+def test_a_new_market_is_like_the_first_table_of_its_category(plan: Plan) -> None:
     new = topics(subscribe(plan, ["linear:ETHUSDT", "spot:ETHUSDT"])) - topics(plan)
 
     assert {
@@ -40,7 +40,7 @@ def test_a_market_joins_like_the_first_table_of_its_category(plan: Plan) -> None
     } == new
 
 
-def test_a_market_of_a_new_category_joins_with_the_defaults(plan: Plan) -> None:
+def test_a_market_of_a_new_category_has_the_defaults(plan: Plan) -> None:
     new = topics(subscribe(plan, ["option:BTC-26MAR27-90000-C", "inverse:BTCUSD"])) - topics(plan)
 
     assert {
@@ -51,11 +51,11 @@ def test_a_market_of_a_new_category_joins_with_the_defaults(plan: Plan) -> None:
     } == new
 
 
-def test_a_market_leaves_with_all_its_streams_and_alone(plan: Plan) -> None:
+def test_a_market_is_removed_with_all_its_streams_and_no_others(plan: Plan) -> None:
     assert {"linear orderbook.200.BTCUSDT"} == topics(unsubscribe(plan, ["spot:BTCUSDT"]))
 
 
-def test_a_market_that_is_not_there_cannot_leave(plan: Plan) -> None:
+def test_a_market_that_is_not_subscribed_cannot_be_removed(plan: Plan) -> None:
     with pytest.raises(MarketError, match=r"^linear:ETHUSDT is not subscribed$"):
         unsubscribe(plan, ["spot:BTCUSDT", "linear:ETHUSDT"])
 
@@ -118,33 +118,32 @@ def test_a_wrong_pattern_is_rejected_with_its_fault(word: str, says: str) -> Non
 
 
 def resolved(plan: Plan, *symbols: str) -> Plan:
-    """The plan after a list of linear instruments."""
-    instruments = InstrumentList(symbols)
+    """The plan after an instrument list."""
     universe = plan.universe
     for query in universe.queries():
-        universe = universe.with_list(query, instruments, symbols_max=10, now_ms=1)
+        universe = universe.with_list(query, InstrumentList(symbols), symbols_max=10, now_ms=1)
     return plan.with_universe(universe)
 
 
-def test_a_pattern_joins_like_the_first_table_and_leaves_what_is_named(plan: Plan) -> None:
+def test_a_pattern_is_like_the_first_table_and_its_removal_keeps_named_symbols(plan: Plan) -> None:
     after = resolved(subscribe(plan, ["linear:*USDT"]), "BTCUSDT", "ETHUSDT", "BTCPERP")
     assert {"linear orderbook.200.ETHUSDT"} == topics(after) - topics(plan)
 
     assert topics(plan) == topics(unsubscribe(after, ["linear:*USDT"]))
 
 
-def test_a_symbol_that_is_unsubscribed_stays_away_until_it_is_asked_for_again(plan: Plan) -> None:
+def test_an_unsubscribed_symbol_stays_away_until_it_is_subscribed_again(plan: Plan) -> None:
     listed = ("BTCUSDT", "ETHUSDT", "XRPUSDT")
     following = resolved(subscribe(plan, ["linear:*USDT"]), *listed)
 
     without = resolved(unsubscribe(following, ["linear:ETHUSDT"]), *listed)
-    assert topics(following) - topics(without) == {"linear orderbook.200.ETHUSDT"}
+    assert {"linear orderbook.200.ETHUSDT"} == topics(following) - topics(without)
     for word in ("linear:ETHUSDT", "linear:*USDT"):
-        assert topics(resolved(subscribe(without, [word]), *listed)) == topics(following)
+        assert topics(following) == topics(resolved(subscribe(without, [word]), *listed))
 
 
-def test_a_pattern_that_is_not_there_cannot_leave(plan: Plan) -> None:
+def test_a_pattern_that_is_not_subscribed_cannot_be_removed(plan: Plan) -> None:
     with pytest.raises(MarketError, match=r"^linear:\*USDT is not subscribed$"):
         unsubscribe(plan, ["linear:*USDT"])
-    with pytest.raises(MarketError, match="patterns that are: spot:top:5:turnover"):
+    with pytest.raises(MarketError, match="subscribed patterns: spot:top:5:turnover"):
         unsubscribe(subscribe(plan, ["spot:top:5:turnover"]), ["linear:*USDT"])

@@ -1,4 +1,4 @@
-"""When lists are asked for, and which answers are believed."""
+"""When instrument lists are requested, and which responses are accepted."""
 
 import dataclasses
 from typing import Any
@@ -30,25 +30,25 @@ MANY = [f"S{number}USDT" for number in range(10)]
 
 
 class FakeClient(InstrumentsClient):
-    """Gives what the test says."""
+    """A client whose responses come from the test."""
 
     def __init__(self) -> None:
         self.is_busy = False
         self.requests: list[ListRequest] = []
-        self.answer: ListResponse | None = None
+        self.response: ListResponse | None = None
 
-    def ask(self, request: ListRequest) -> None:
+    def request(self, request: ListRequest) -> None:
         assert not self.is_busy
         self.is_busy = True
         self.requests.append(request)
 
     def take(self) -> ListResponse:
-        assert self.answer is not None
+        assert self.response is not None
         self.is_busy = False
-        return self.answer
+        return self.response
 
 
-class Rig:
+class World:
     """A discovery, a plan and a clock."""
 
     def __init__(self, *symbols: str, **tables: Any) -> None:
@@ -60,18 +60,20 @@ class Rig:
         self.now = 1000.0
 
     @property
-    def asked(self) -> int:
-        """How many questions there were."""
+    def requests(self) -> int:
+        """Number of requests so far."""
         return len(self.client.requests)
 
-    def look(self, after_s: float = 0.0, plan: Plan | None = None) -> int:
-        """Look after a while; how many questions there were by then."""
+    def request(self, after_s: float = 0.0, plan: Plan | None = None) -> int:
+        """Request lists after a while, if they are due; the number of requests so far."""
         self.now += after_s
-        self.plan = self.discovery.look(plan or self.plan, self.now, asks_exchange=False)
-        return self.asked
+        self.plan = self.discovery.request_if_due(
+            plan or self.plan, self.now, probes_exchange=False
+        )
+        return self.requests
 
     def take(self, *symbols: str, failure: Failure | None = None) -> set[str]:
-        """Answer the question; the symbols that are followed then."""
+        """Respond to the last request; the followed symbols after that."""
         request = self.client.requests[-1]
         lists = {} if failure else {query: InstrumentList(symbols) for query in request.queries}
         errors = (
@@ -79,7 +81,7 @@ class Rig:
             if failure
             else {}
         )
-        self.client.answer = ListResponse(request=request, lists=lists, errors=errors)
+        self.client.response = ListResponse(request=request, lists=lists, errors=errors)
         universe = self.discovery.take(self.plan, self.now, 1)
         self.plan = self.plan.with_universe(universe)
         return {placement.stream.symbol for placement in self.plan.placements}
@@ -89,19 +91,19 @@ class Rig:
         return self.telemetry.registry.get_sample_value(f"bybit_pipeline_{name}", labels)
 
 
-def test_without_patterns_nobody_is_asked() -> None:
-    assert Rig("BTCUSDT").look(1e6) == 0
+def test_without_patterns_there_are_no_requests() -> None:
+    assert 0 == World("BTCUSDT").request(1e6)
 
 
-def test_the_list_of_the_network_is_asked_for_at_once_and_then_now_and_again() -> None:
-    rig = Rig("*USDT")
-    assert rig.look() == 1
-    assert rig.client.requests[0].url == "https://api.bybit.com"
-    assert rig.client.requests[0].queries == (LINEAR,)
-    assert rig.look(1000) == 1, "one question at a time"
-    assert rig.take("AUSDT") == {"AUSDT"}
-    assert rig.look(299) == 1
-    assert rig.look(2) == 2
+def test_a_list_is_requested_at_once_and_then_at_the_refresh_interval() -> None:
+    world = World("*USDT")
+    assert 1 == world.request()
+    assert "https://api.bybit.com" == world.client.requests[0].url
+    assert (LINEAR,) == world.client.requests[0].queries
+    assert 1 == world.request(1000), "one request at a time"
+    assert {"AUSDT"} == world.take("AUSDT")
+    assert 1 == world.request(299)
+    assert 2 == world.request(2)
 
 
 @pytest.mark.parametrize(
@@ -115,119 +117,118 @@ def test_the_list_of_the_network_is_asked_for_at_once_and_then_now_and_again() -
         ({"instruments": {"url": "https://api.bytick.com/"}}, "https://api.bytick.com"),
     ],
 )
-def test_the_list_is_where_the_websocket_is_or_where_the_file_says(
+def test_the_list_is_on_the_host_of_the_websocket_or_on_the_configured_one(
     tables: dict[str, Any], url: str
 ) -> None:
-    rig = Rig("*USDT", **tables)
-    rig.look()
+    world = World("*USDT", **tables)
+    world.request()
 
-    assert rig.client.requests[0].url == url
+    assert url == world.client.requests[0].url
 
 
-def test_a_failure_changes_nothing_is_said_once_and_tried_again_with_growing_pauses() -> None:
-    rig = Rig("NAMEDUSDT", "*USDT")
-    rig.look()
-    rig.take("AUSDT")
-    rig.look(301)
+def test_a_failure_keeps_the_symbols_is_logged_once_and_retried_with_growing_pauses() -> None:
+    world = World("NAMEDUSDT", "*USDT")
+    world.request()
+    world.take("AUSDT")
+    world.request(301)
     pauses = []
     with structlog.testing.capture_logs() as logs:
         for _ in range(5):
-            assert rig.take(failure="timeout") == {"NAMEDUSDT", "AUSDT"}
-            before, asked = rig.now, rig.asked
-            while rig.look(1) == asked:
+            assert {"NAMEDUSDT", "AUSDT"} == world.take(failure="timeout")
+            before, requests = world.now, world.requests
+            while world.request(1) == requests:
                 pass
-            pauses.append(rig.now - before)
-        rig.take("BUSDT")
+            pauses.append(world.now - before)
+        world.take("BUSDT")
 
-    assert pauses == [5, 10, 20, 40, 60]
-    events = [(entry["event"], entry.get("reason")) for entry in logs]
-    assert events == [
-        ("no list of instruments, symbols stay as they are", "timeout"),
-        ("list of instruments is back", None),
+    assert [5, 10, 20, 40, 60] == pauses
+    assert [
+        ("instrument list unavailable, symbols unchanged", "timeout"),
+        ("instrument list available again", None),
         ("symbols changed", None),
-    ]
-    assert rig.count("instrument_lists_total", result="timeout") == 5
-    assert rig.count("instrument_lists_total", result="ok") == 2
-    assert rig.look(299) == rig.asked
+    ] == [(entry["event"], entry.get("reason")) for entry in logs]
+    assert 5 == world.count("instrument_lists_total", result="timeout")
+    assert 2 == world.count("instrument_lists_total", result="ok")
+    assert world.requests == world.request(299)
 
 
 @pytest.mark.parametrize("failure", ["forbidden", "rate_limited"])
-def test_who_is_not_welcome_waits_long_at_once(failure: Failure) -> None:
-    rig = Rig("*USDT")
-    rig.look()
-    rig.take(failure=failure)
+def test_a_refusing_server_is_retried_after_the_longest_pause(failure: Failure) -> None:
+    world = World("*USDT")
+    world.request()
+    world.take(failure=failure)
 
-    assert rig.look(59) == 1
-    assert rig.look(2) == 2
+    assert 1 == world.request(59)
+    assert 2 == world.request(2)
 
 
-def test_a_list_that_lost_most_is_believed_only_when_the_next_one_agrees() -> None:
-    rig = Rig("*USDT")
-    rig.look()
-    assert rig.take(*MANY) == set(MANY)
+def test_a_list_that_lost_most_symbols_is_accepted_once_the_next_one_agrees() -> None:
+    world = World("*USDT")
+    world.request()
+    assert set(MANY) == world.take(*MANY)
 
-    rig.look(301)
-    assert rig.take(*MANY[:3]) == set(MANY)
-    assert "instruments are missing" in rig.plan.universe.patterns[0].problem
-    assert rig.count("instrument_lists_total", result="implausible") == 1
-    rig.look(301)
-    assert rig.take(*MANY) == set(MANY)
+    world.request(301)
+    assert set(MANY) == world.take(*MANY[:3])
+    assert "lacks 7 instruments" in world.plan.universe.patterns[0].problem
+    assert 1 == world.count("instrument_lists_total", result="implausible")
+    world.request(301)
+    assert set(MANY) == world.take(*MANY)
 
     for expected in (MANY, MANY[:3]):
-        rig.look(301)
-        assert rig.take(*MANY[:3]) == set(expected)
+        world.request(301)
+        assert set(expected) == world.take(*MANY[:3])
 
 
-def test_a_new_pattern_is_resolved_at_once_also_when_it_comes_back() -> None:
-    rig = Rig("*USDT")
-    rig.look()
-    rig.take("AUSDT")
+def test_a_new_pattern_is_resolved_at_once_even_if_it_was_there_before() -> None:
+    world = World("*USDT")
+    world.request()
+    world.take("AUSDT")
     with_pattern, without = (
-        rig.plan,
-        rig.plan.with_universe(rig.plan.universe.without_pattern("linear:*USDT")),
+        world.plan,
+        world.plan.with_universe(world.plan.universe.without_pattern("linear:*USDT")),
     )
-    assert rig.look(1, plan=without) == 1
-    assert rig.look(1, plan=with_pattern) == 2
+    assert 1 == world.request(1, plan=without)
+    assert 2 == world.request(1, plan=with_pattern)
 
 
-def test_another_source_is_asked_at_once_and_an_answer_of_the_old_one_is_dropped() -> None:
-    rig = Rig("*USDT")
-    rig.look()
-    rig.take("AUSDT")
-    rig.look(301)
-    rig.plan = dataclasses.replace(
-        rig.plan, url="ws://127.0.0.1:5/v5/public/{category}", source="sim", has_simulator=True
+def test_a_new_source_is_asked_at_once_and_a_response_of_the_old_one_is_dropped() -> None:
+    world = World("*USDT")
+    world.request()
+    world.take("AUSDT")
+    world.request(301)
+    world.plan = dataclasses.replace(
+        world.plan, url="ws://127.0.0.1:5/v5/public/{category}", source="sim", has_simulator=True
     )
-    assert rig.look() == 2, "still busy"
-    assert rig.plan.universe.patterns[0].state == "unresolved"
-    assert rig.take("OLDUSDT") == {"AUSDT"}
-    assert rig.look() == 3
-    assert rig.client.requests[-1].url == "http://127.0.0.1:5"
-    assert rig.take("SIMUSDT") == {"SIMUSDT"}
+    assert 2 == world.request(), "still busy"
+    assert "unresolved" == world.plan.universe.patterns[0].state
+    assert {"AUSDT"} == world.take("OLDUSDT")
+    assert 3 == world.request()
+    assert "http://127.0.0.1:5" == world.client.requests[-1].url
+    assert {"SIMUSDT"} == world.take("SIMUSDT")
 
 
-def test_what_comes_and_goes_is_counted_and_said() -> None:
-    rig = Rig("*USDT")
-    rig.look()
-    rig.take("AUSDT", "BUSDT")
-    rig.look(301)
+def test_symbols_that_join_and_leave_are_counted_and_logged() -> None:
+    world = World("*USDT")
+    world.request()
+    world.take("AUSDT", "BUSDT")
+    world.request(301)
     with structlog.testing.capture_logs() as logs:
-        rig.take("BUSDT", "CUSDT")
+        world.take("BUSDT", "CUSDT")
 
     [entry] = logs
-    assert (entry["joined"], entry["left"]) == ("CUSDT", "AUSDT")
-    assert rig.count("symbol_changes_total", change="joined") == 3
-    assert rig.count("symbol_changes_total", change="left") == 1
-    assert rig.count("pattern_symbols", pattern="linear:*USDT") == 2
-    assert rig.count("pattern_resolved", pattern="linear:*USDT") == 1
+    assert ("CUSDT", "AUSDT") == (entry["joined"], entry["left"])
+    assert 3 == world.count("symbol_changes_total", change="joined")
+    assert 1 == world.count("symbol_changes_total", change="left")
+    assert 2 == world.count("pattern_symbols", pattern="linear:*USDT")
+    assert 1 == world.count("pattern_resolved", pattern="linear:*USDT")
 
 
-def test_a_pattern_that_comes_back_is_not_compared_with_the_list_of_long_ago() -> None:
-    """As of options, which expire: of last week's list hardly any is left."""
-    rig = Rig("*USDT")
-    rig.look()
-    rig.take(*MANY)
-    rig.look(plan=unsubscribe(rig.plan, ["linear:*USDT"]))
-    rig.look(1e6, plan=subscribe(rig.plan, ["linear:*USDT"]))
+def test_the_list_of_a_pattern_that_comes_back_is_not_compared_with_an_old_one() -> None:
+    """Options expire: hardly one of last week's list is left."""
+    world = World("*USDT")
+    world.request()
+    world.take(*MANY)
+    world.request(plan=unsubscribe(world.plan, ["linear:*USDT"]))
+    world.request(1e6, plan=subscribe(world.plan, ["linear:*USDT"]))
 
-    assert rig.take("NEWUSDT") == {"NEWUSDT"}
+    assert {"NEWUSDT"} == world.take("NEWUSDT")

@@ -1,11 +1,11 @@
-"""When ``auto`` takes the simulator: once, at the start, and never after a live message."""
+"""The rule of ``source = "auto"``: once, at the start, never after a live message."""
 
 import pytest
 
 from bybit_pipeline.supervisor.source.fallback import FallbackRule, Link
 
 
-def test_it_is_due_when_the_exchange_was_out_of_reach_for_long_enough() -> None:
+def test_it_is_due_once_the_exchange_has_been_unreachable_for_the_configured_time() -> None:
     rule = FallbackRule(is_auto=True, after_s=5.0)
 
     assert not rule.is_due(100.0, [Link(100.0, False)])
@@ -21,8 +21,8 @@ def test_the_time_starts_when_a_connector_is_up() -> None:
     assert rule.is_due(206.0, [Link(206.0, False)])
 
 
-def test_a_connector_that_has_not_been_heard_of_since_is_waited_for() -> None:
-    """It may have had a live message since its last heartbeat."""
+def test_a_connector_that_has_not_been_heard_of_since_is_awaited() -> None:
+    """It may have received a live message after its last heartbeat."""
     rule = FallbackRule(is_auto=True, after_s=5.0)
     rule.is_due(100.0, [Link(100.0, False), Link(100.0, False)])
 
@@ -30,14 +30,14 @@ def test_a_connector_that_has_not_been_heard_of_since_is_waited_for() -> None:
     assert rule.is_due(105.9, [Link(105.2, False), Link(105.8, False)])
 
 
-def test_it_happens_once() -> None:
+def test_it_is_due_only_once() -> None:
     rule = FallbackRule(is_auto=True, after_s=0.0)
 
     assert rule.is_due(1.0, [Link(1.0, False)])
     assert not rule.is_due(100.0, [Link(100.0, False)])
 
 
-def test_one_live_message_on_any_connector_rules_it_out_for_ever() -> None:
+def test_it_is_never_due_after_a_live_message_on_any_connector() -> None:
     rule = FallbackRule(is_auto=True, after_s=5.0)
 
     assert not rule.is_due(100.0, [Link(100.0, False), Link(100.0, True)])

@@ -1,4 +1,4 @@
-"""Getting lists over real sockets: from the simulated exchange, and from broken servers."""
+"""Fetching lists over real sockets, from the simulated exchange and from broken servers."""
 
 import select
 import socket
@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 import pytest
 
@@ -26,8 +27,8 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n"
 
 
 @contextmanager
-def server(answer: Callable[[socket.socket], None]) -> Iterator[str]:
-    """An address where every connection gets this treatment, after its request."""
+def server(handle: Callable[[socket.socket], None]) -> Iterator[str]:
+    """The URL of a server that handles every connection like this, after its request."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def serve() -> None:
@@ -38,8 +39,8 @@ def server(answer: Callable[[socket.socket], None]) -> Iterator[str]:
                     return
                 with connection:
                     connection.recv(65_536)
-                    with suppress(OSError):  # the client has had enough
-                        answer(connection)
+                    with suppress(OSError):  # the client has closed the connection
+                        handle(connection)
 
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
@@ -48,13 +49,13 @@ def server(answer: Callable[[socket.socket], None]) -> Iterator[str]:
         thread.join(5)
 
 
-def says(data: bytes) -> Callable[[socket.socket], None]:
-    """Send this and close."""
+def sends(data: bytes) -> Callable[[socket.socket], None]:
+    """Send the data, then close."""
     return lambda connection: connection.sendall(data)
 
 
 def waits_for(event: threading.Event) -> Callable[[socket.socket], None]:
-    """Say nothing until then."""
+    """Send nothing until the event."""
 
     def wait(_: socket.socket) -> None:
         event.wait(5)
@@ -62,15 +63,15 @@ def waits_for(event: threading.Event) -> Callable[[socket.socket], None]:
     return wait
 
 
-def failure_at(url: str, *, deadline_s: float = 20.0) -> InstrumentListError:
-    """Why the list cannot be had there."""
+def failure_at(url: str, *, deadline_s: float = 20.0, **limits: Any) -> str:
+    """Why the list cannot be fetched from that URL."""
     with pytest.raises(InstrumentListError) as error:
-        get_list(url, LINEAR, deadline=time.monotonic() + deadline_s)
+        get_list(url, LINEAR, deadline=time.monotonic() + deadline_s, **limits)
     assert "\n" not in str(error.value)
-    return error.value
+    return error.value.failure
 
 
-def test_lists_come_from_the_simulated_exchange_whatever_proxy_is_set(
+def test_lists_of_a_local_exchange_are_fetched_without_the_proxy(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
@@ -80,14 +81,14 @@ def test_lists_come_from_the_simulated_exchange_whatever_proxy_is_set(
         InstrumentQuery("option", "ETH"),
     )
     with running() as exchange:
-        answer = get_lists(
+        response = get_lists(
             ListRequest(url=f"http://127.0.0.1:{exchange.server.port}", queries=queries)
         )
 
-    assert not answer.errors
-    assert {"BTCUSDT", "ETHUSDT"} == set(answer.lists[queries[0]].symbols[:2])
-    assert "MNTUSDT" in answer.lists[queries[1]].symbols
-    assert all(symbol.startswith("ETH-") for symbol in answer.lists[queries[2]].symbols)
+    assert not response.errors
+    assert {"BTCUSDT", "ETHUSDT"} == set(response.lists[queries[0]].symbols[:2])
+    assert "MNTUSDT" in response.lists[queries[1]].symbols
+    assert all(symbol.startswith("ETH-") for symbol in response.lists[queries[2]].symbols)
 
 
 @pytest.mark.parametrize(
@@ -103,32 +104,31 @@ def test_lists_come_from_the_simulated_exchange_whatever_proxy_is_set(
         (b"", "unreachable"),
     ],
 )
-def test_answers_that_are_no_list_have_a_word_each(data: bytes, failure: str) -> None:
-    with server(says(data)) as url:
-        assert failure_at(url).failure == failure
+def test_every_kind_of_failure_has_its_reason(data: bytes, failure: str) -> None:
+    with server(sends(data)) as url:
+        assert failure == failure_at(url)
 
 
-def test_nobody_there_is_unreachable() -> None:
+def test_a_closed_port_and_an_unknown_host_are_unreachable() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-    assert failure_at(f"http://127.0.0.1:{port}").failure == "unreachable"
-    assert failure_at("http://no-such-host.invalid").failure == "unreachable"
+    assert "unreachable" == failure_at(f"http://127.0.0.1:{port}")
+    assert "unreachable" == failure_at("http://no-such-host.invalid")
 
 
-def test_plain_text_where_tls_should_be_is_unreachable() -> None:
-    with server(says(b"HTTP/1.1 200 OK\r\n\r\n")) as url:
-        assert failure_at(url.replace("http:", "https:")).failure == "unreachable"
+def test_a_server_without_tls_is_unreachable_over_https() -> None:
+    with server(sends(b"HTTP/1.1 200 OK\r\n\r\n")) as url:
+        assert "unreachable" == failure_at(url.replace("http:", "https:"))
 
 
-def test_an_answer_that_never_begins_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(instruments_client, "CONNECT_S", 0.2)
+def test_a_response_that_never_starts_times_out() -> None:
     done = threading.Event()
     with server(waits_for(done)) as url:
-        assert failure_at(url).failure == "timeout"
+        assert "timeout" == failure_at(url, connect_s=0.2)
         done.set()
 
 
-def test_an_answer_that_comes_by_drops_is_given_up_at_the_deadline() -> None:
+def test_a_response_that_trickles_in_times_out_at_the_deadline() -> None:
     def drip(connection: socket.socket) -> None:
         connection.sendall(OK % 10_000)
         for _ in range(400):
@@ -137,12 +137,11 @@ def test_an_answer_that_comes_by_drops_is_given_up_at_the_deadline() -> None:
 
     began = time.monotonic()
     with server(drip) as url:
-        assert failure_at(url, deadline_s=0.3).failure == "timeout"
+        assert "timeout" == failure_at(url, deadline_s=0.3)
         assert time.monotonic() - began < 3
 
 
-def test_an_answer_without_end_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(instruments_client, "BODY_BYTES_MAX", 1 << 20)
+def test_an_endless_response_is_cut_off() -> None:
 
     def flood(connection: socket.socket) -> None:
         connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
@@ -150,51 +149,51 @@ def test_an_answer_without_end_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> No
             connection.sendall(b" " * 65_536)
 
     with server(flood) as url:
-        assert failure_at(url).failure == "too_large"
+        assert "too_large" == failure_at(url, body_bytes_max=1 << 20)
 
 
 # -- the thread --------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def thread() -> Iterator[InstrumentsClient]:
-    """A client that is closed in the end."""
+def client() -> Iterator[InstrumentsClient]:
+    """A client that is closed after the test."""
     client = InstrumentsClient()
     yield client
     client.close()
 
 
-def taken(thread: InstrumentsClient) -> ListResponse:
-    """The next answer."""
-    assert select.select([thread.reader], [], [], 10)[0]
-    return thread.take()
+def taken(client: InstrumentsClient) -> ListResponse:
+    """The next response."""
+    assert select.select([client.wakeup], [], [], 10)[0]
+    return client.take()
 
 
-def test_answers_come_one_by_one_by_a_pipe(thread: InstrumentsClient) -> None:
+def test_requests_are_answered_one_by_one(client: InstrumentsClient) -> None:
     with running() as exchange:
         url = f"http://127.0.0.1:{exchange.server.port}"
         for query in (LINEAR, InstrumentQuery("spot")):
-            thread.ask(ListRequest(url=url, queries=(query,)))
-            assert thread.is_busy
-            answer = taken(thread)
-            assert not thread.is_busy
-            assert set(answer.lists) == {query}
+            client.request(ListRequest(url=url, queries=(query,)))
+            assert client.is_busy
+            response = taken(client)
+            assert not client.is_busy
+            assert {query} == set(response.lists)
 
 
-def test_one_list_that_fails_does_not_spoil_the_other(thread: InstrumentsClient) -> None:
+def test_a_failed_list_does_not_affect_the_others(client: InstrumentsClient) -> None:
     with running() as exchange:
         url = f"http://127.0.0.1:{exchange.server.port}"
         exchange.server.faults.set("rest", times=1)
-        thread.ask(ListRequest(url=url, queries=(LINEAR, InstrumentQuery("spot"))))
-        answer = taken(thread)
+        client.request(ListRequest(url=url, queries=(LINEAR, InstrumentQuery("spot"))))
+        response = taken(client)
 
-    assert (set(answer.errors), set(answer.lists)) == ({LINEAR}, {InstrumentQuery("spot")})
-    assert answer.is_exchange_there is None
+    assert ({LINEAR}, {InstrumentQuery("spot")}) == (set(response.errors), set(response.lists))
+    assert response.is_exchange_there is None
 
 
 @pytest.mark.parametrize("is_there", [True, False])
-def test_after_a_failure_the_exchange_itself_is_asked_if_it_matters(
-    thread: InstrumentsClient, is_there: bool
+def test_the_websocket_is_probed_after_a_failure_if_it_was_given(
+    client: InstrumentsClient, is_there: bool
 ) -> None:
     with running() as exchange:
         exchange.server.faults.set("rest")
@@ -202,33 +201,33 @@ def test_after_a_failure_the_exchange_itself_is_asked_if_it_matters(
             exchange.server.faults.set("refuse")
         port = exchange.server.port
         websocket_url = f"ws://127.0.0.1:{port}/v5/public/linear"
-        thread.ask(
+        client.request(
             ListRequest(
                 url=f"http://127.0.0.1:{port}", queries=(LINEAR,), websocket_url=websocket_url
             )
         )
 
-        assert taken(thread).is_exchange_there is is_there
+        assert is_there is taken(client).is_exchange_there
 
 
-def test_a_bug_is_said_and_does_not_end_the_thread(
-    thread: InstrumentsClient, monkeypatch: pytest.MonkeyPatch
+def test_a_bug_is_reported_and_does_not_end_the_thread(
+    client: InstrumentsClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for answer in ("errors", "lists"):
         with running() as exchange, monkeypatch.context() as patch:
             if answer == "errors":
                 patch.setattr(instruments_client, "get_list", None)
             url = f"http://127.0.0.1:{exchange.server.port}"
-            thread.ask(ListRequest(url=url, queries=(LINEAR,)))
-            assert set(getattr(taken(thread), answer)) == {LINEAR}
+            client.request(ListRequest(url=url, queries=(LINEAR,)))
+            assert {LINEAR} == set(getattr(taken(client), answer))
 
 
-def test_closing_waits_for_nobody() -> None:
+def test_closing_does_not_wait_for_a_running_request() -> None:
     done = threading.Event()
     with server(waits_for(done)) as url:
-        thread = InstrumentsClient()
-        thread.ask(ListRequest(url=url, queries=(LINEAR,)))
+        client = InstrumentsClient()
+        client.request(ListRequest(url=url, queries=(LINEAR,)))
         began = time.monotonic()
-        thread.close()
+        client.close()
         assert time.monotonic() - began < 3
         done.set()

@@ -1,4 +1,4 @@
-"""Whether the exchange answers, asked over real websockets."""
+"""Probing the exchange, over real websockets."""
 
 import itertools
 import select
@@ -20,7 +20,7 @@ OPTION = '{"args":["1672916271846"],"op":"pong"}'
 
 @contextmanager
 def exchange(*answers: str, tls: ssl.SSLContext | None = None) -> Iterator[str]:
-    """A websocket server that answers the first message with some others; its address."""
+    """The URL of a websocket server that answers the first message with these."""
 
     def handle(connection: ServerConnection) -> None:
         assert '{"op":"ping"}' == connection.recv()
@@ -53,7 +53,7 @@ def test_an_open_socket_without_a_pong_is_no_answer() -> None:
         assert not is_answered(url, timeout_s=0.2)
 
 
-def test_an_exchange_whose_certificate_nobody_vouches_for_is_no_answer(
+def test_an_exchange_with_an_untrusted_certificate_is_no_answer(
     certificate: tuple[Path, Path],
 ) -> None:
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -66,10 +66,10 @@ def test_an_exchange_whose_certificate_nobody_vouches_for_is_no_answer(
     assert is_trusted(False)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SSL_CERT_FILE", str(certificate[0]))
-        assert is_trusted(True)  # so the certificate is all that was wrong
+        assert is_trusted(True)  # so only the certificate was wrong
 
 
-def test_a_port_that_does_not_speak_websocket_is_no_answer() -> None:
+def test_a_server_without_websocket_is_no_answer() -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
@@ -78,24 +78,24 @@ def test_a_port_that_does_not_speak_websocket_is_no_answer() -> None:
 
 
 @pytest.mark.parametrize("url", ["ws://127.0.0.1:1/", "ws://no.such.host.invalid/", "nonsense"])
-def test_nobody_there_is_no_answer(url: str) -> None:
+def test_an_unreachable_address_is_no_answer(url: str) -> None:
     assert not is_answered(url, timeout_s=0.5)
 
 
-def test_a_prober_tries_until_it_is_answered_and_says_so_once() -> None:
+def test_the_prober_sets_its_wakeup_when_the_exchange_answers() -> None:
     with exchange(SPOT) as url:
-        prober = Prober(url, pause_initial_s=0.01, pause_max_s=0.01)
-        prober.start()
-        readable, _, _ = select.select([prober.reader], [], [], 5.0)
+        prober = Prober(pause_initial_s=0.01, pause_max_s=0.01)
+        prober.start(url)
+        readable, _, _ = select.select([prober.wakeup], [], [], 5.0)
         prober.close()
 
-    assert [prober.reader] == readable
+    assert [prober.wakeup] == readable
     assert 1 == prober.attempts
 
 
-def test_a_prober_stops_when_told() -> None:
-    prober = Prober("ws://127.0.0.1:1/", pause_initial_s=60.0, pause_max_s=60.0)
-    prober.start()
+def test_the_prober_stops_at_once() -> None:
+    prober = Prober(pause_initial_s=60.0, pause_max_s=60.0)
+    prober.start("ws://127.0.0.1:1/")
 
     _timed(prober.close)
 
@@ -109,7 +109,7 @@ def _timed(call: Callable[[], None]) -> None:
     assert not thread.is_alive()
 
 
-def test_pauses_grow_to_the_longest_and_stay_there() -> None:
+def test_pauses_grow_to_the_longest_one() -> None:
     pauses = list(itertools.islice(growing_pauses(5.0, 60.0), 30))
 
     assert 5.0 == pauses[0]

@@ -1,4 +1,4 @@
-"""What was subscribed at runtime stays wanted until the exchange itself refuses it."""
+"""Runtime subscriptions stay in the plan until the exchange rejects them."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -10,11 +10,11 @@ from bybit_pipeline.shared.settings.specs import Stream
 from bybit_pipeline.supervisor.plan.market_args import subscribe, unsubscribe
 from bybit_pipeline.supervisor.plan.names import exchange_topic
 from bybit_pipeline.supervisor.plan.plan import Plan, make_plan
-from bybit_pipeline.supervisor.status.pending import Answer, PendingSubscriptions
+from bybit_pipeline.supervisor.status.pending import PendingSubscriptions, TopicState
 
 LINEAR, SPOT = "connector-linear-0", "connector-spot-0"
 BOOK, TRADES = "orderbook.50.NOPEUSDT", "publicTrade.NOPEUSDT"
-WORDS = "error:handler not found"
+REASON = "error:handler not found"
 
 
 @pytest.fixture
@@ -23,17 +23,19 @@ def before() -> Plan:
     return make_plan(make_config({"market": [{"symbols": ["BTCUSDT"]}]}), run_dir="/run/x")
 
 
-def asked(before: Plan, *words: str) -> tuple[PendingSubscriptions, Plan]:
-    """PendingSubscriptions, and the plan in force, after a command has asked for more markets."""
-    pending, after = PendingSubscriptions(), subscribe(before, words)
+def subscribed(
+    before: Plan, *words: str, rejections_max: int = 10
+) -> tuple[PendingSubscriptions, Plan]:
+    """The pending subscriptions and the plan after more markets were subscribed."""
+    pending, after = PendingSubscriptions(rejections_max=rejections_max), subscribe(before, words)
     pending.start(s for s in after.universe.named if s not in before.universe.named)
     return pending, after
 
 
-def says(refused: Iterable[str] = (), **states: str) -> dict[str, Any]:
-    """A heartbeat's status: NOPEUSDT's topics by kind, and which the exchange refused."""
+def status(refused: Iterable[str] = (), **states: str) -> dict[str, Any]:
+    """A connector's status: states of NOPEUSDT's topics by kind, and the refused topics."""
     topics = {{"book": BOOK, "trades": TRADES}[kind]: state for kind, state in states.items()}
-    rejected = {topic: WORDS for topic, state in topics.items() if state == "rejected"}
+    rejected = {topic: REASON for topic, state in topics.items() if state == "rejected"}
     return {
         "connected": True,
         "topics": topics,
@@ -42,97 +44,96 @@ def says(refused: Iterable[str] = (), **states: str) -> dict[str, Any]:
     }
 
 
-REFUSED = says([BOOK, TRADES], book="rejected", trades="rejected")
+REJECTED = status([BOOK, TRADES], book="rejected", trades="rejected")
 
 
 def names(streams: Iterable[Stream]) -> list[str]:
     return [exchange_topic(stream) for stream in streams]
 
 
-def test_what_the_exchange_refuses_is_given_once_and_remembered(before: Plan) -> None:
-    pending, plan = asked(before, "linear:NOPEUSDT")
+def test_rejected_streams_are_returned_once_and_remembered(before: Plan) -> None:
+    pending, plan = subscribed(before, "linear:NOPEUSDT")
 
-    refused = pending.take(plan, LINEAR, REFUSED)
+    rejected = pending.update(plan, LINEAR, REJECTED)
 
-    assert [TRADES, BOOK] == names(refused)
-    assert Answer("rejected", WORDS) == pending.answer("book.linear.NOPEUSDT")
-    assert [] == pending.take(plan, LINEAR, REFUSED)
+    assert [TRADES, BOOK] == names(rejected)
+    assert TopicState("rejected", REASON) == pending.state_of("book.linear.NOPEUSDT")
+    assert [] == pending.update(plan, LINEAR, REJECTED)
 
 
-def test_the_plan_without_them_is_the_one_before(before: Plan) -> None:
-    pending, plan = asked(before, "linear:NOPEUSDT", "spot:NOPEUSDT")
-    refused = pending.take(plan, LINEAR, REFUSED) + pending.take(plan, SPOT, REFUSED)
+def test_the_plan_without_rejected_streams_is_the_plan_before(before: Plan) -> None:
+    pending, plan = subscribed(before, "linear:NOPEUSDT", "spot:NOPEUSDT")
+    rejected = pending.update(plan, LINEAR, REJECTED) + pending.update(plan, SPOT, REJECTED)
 
-    after = plan.with_universe(plan.universe.without_named(refused))
+    after = plan.with_universe(plan.universe.without_named(rejected))
 
     assert before == after
 
 
-def test_of_a_market_only_what_is_refused_leaves(before: Plan) -> None:
-    pending, plan = asked(before, "linear:NOPEUSDT")
+def test_only_the_rejected_stream_of_a_market_is_returned(before: Plan) -> None:
+    pending, plan = subscribed(before, "linear:NOPEUSDT")
 
-    refused = pending.take(plan, LINEAR, says([BOOK], book="rejected", trades="confirmed"))
+    rejected = pending.update(plan, LINEAR, status([BOOK], book="rejected", trades="confirmed"))
 
-    assert [BOOK] == names(refused)
-    assert pending.answer("trade.linear.NOPEUSDT") is None, "the connector's status says it"
+    assert [BOOK] == names(rejected)
+    assert pending.state_of("trade.linear.NOPEUSDT") is None, "the connector's status has it"
 
 
-def test_without_an_answer_of_the_exchange_it_stays_until_there_is_one(before: Plan) -> None:
-    """The link went down, or no ack or no data came: nothing is known of the symbol."""
-    pending, plan = asked(before, "linear:NOPEUSDT")
+def test_without_an_answer_of_the_exchange_a_stream_stays_pending(before: Plan) -> None:
+    """The connection was lost, or no acknowledgement or no data came."""
+    pending, plan = subscribed(before, "linear:NOPEUSDT")
 
-    assert Answer("pending") == pending.answer("book.linear.NOPEUSDT")
-    assert [] == pending.take(plan, LINEAR, {"connected": False})
-    assert [] == pending.take(plan, LINEAR, says(book="pending", trades="rejected"))
-    assert Answer("pending") == pending.answer("book.linear.NOPEUSDT")
-    assert Answer("rejected", WORDS) == pending.answer("trade.linear.NOPEUSDT")
-    assert [TRADES, BOOK] == names(pending.take(plan, LINEAR, REFUSED))
+    assert TopicState("pending") == pending.state_of("book.linear.NOPEUSDT")
+    assert [] == pending.update(plan, LINEAR, {"connected": False})
+    assert [] == pending.update(plan, LINEAR, status(book="pending", trades="rejected"))
+    assert TopicState("pending") == pending.state_of("book.linear.NOPEUSDT")
+    assert TopicState("rejected", REASON) == pending.state_of("trade.linear.NOPEUSDT")
+    assert [TRADES, BOOK] == names(pending.update(plan, LINEAR, REJECTED))
 
 
 @pytest.mark.parametrize("state", ["confirmed", "delivering"])
-def test_what_was_accepted_once_is_never_dropped(before: Plan, state: str) -> None:
-    pending, plan = asked(before, "linear:NOPEUSDT")
-    pending.take(plan, LINEAR, says(book=state, trades=state))
+def test_an_accepted_stream_is_never_returned(before: Plan, state: str) -> None:
+    pending, plan = subscribed(before, "linear:NOPEUSDT")
+    pending.update(plan, LINEAR, status(book=state, trades=state))
 
-    assert [] == pending.take(plan, LINEAR, REFUSED)
+    assert [] == pending.update(plan, LINEAR, REJECTED)
 
 
-def test_what_is_configured_is_not_on_trial() -> None:
+def test_configured_streams_are_not_pending() -> None:
     configured = make_config({"market": [{"symbols": ["BTCUSDT", "NOPEUSDT"]}]})
-    pending, plan = asked(make_plan(configured, run_dir="/run/x"), "linear:NOPEUSDT")
+    pending, plan = subscribed(make_plan(configured, run_dir="/run/x"), "linear:NOPEUSDT")
 
-    assert [] == pending.take(plan, LINEAR, REFUSED)
-
-
-def test_what_nobody_asks_for_any_longer_is_not_on_trial(before: Plan) -> None:
-    pending, plan = asked(before, "linear:NOPEUSDT")
-
-    assert [] == pending.take(unsubscribe(plan, ["linear:NOPEUSDT"]), LINEAR, REFUSED)
-
-    assert pending.answer("book.linear.NOPEUSDT") is None
+    assert [] == pending.update(plan, LINEAR, REJECTED)
 
 
-def test_another_connector_says_nothing_about_it(before: Plan) -> None:
-    pending, plan = asked(before, "linear:NOPEUSDT", "spot:NOPEUSDT")
+def test_unsubscribed_streams_are_not_pending(before: Plan) -> None:
+    pending, plan = subscribed(before, "linear:NOPEUSDT")
 
-    refused = pending.take(plan, SPOT, REFUSED)
+    assert [] == pending.update(unsubscribe(plan, ["linear:NOPEUSDT"]), LINEAR, REJECTED)
 
-    assert {"spot"} == {stream.category for stream in refused}
-    assert Answer("pending") == pending.answer("book.linear.NOPEUSDT")
-
-
-def test_asked_again_it_is_pending_again(before: Plan) -> None:
-    pending, plan = asked(before, "linear:NOPEUSDT")
-    pending.start(pending.take(plan, LINEAR, REFUSED))
-
-    assert Answer("pending") == pending.answer("book.linear.NOPEUSDT")
-    assert [TRADES, BOOK] == names(pending.take(plan, LINEAR, REFUSED))
+    assert pending.state_of("book.linear.NOPEUSDT") is None
 
 
-def test_refusals_are_forgotten_in_the_end(before: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bybit_pipeline.supervisor.status.pending.REFUSALS_MAX", 1)
-    pending, plan = asked(before, "linear:NOPEUSDT")
-    pending.take(plan, LINEAR, REFUSED)
+def test_the_status_of_another_connector_does_not_count(before: Plan) -> None:
+    pending, plan = subscribed(before, "linear:NOPEUSDT", "spot:NOPEUSDT")
 
-    assert pending.answer("trade.linear.NOPEUSDT") is None
-    assert Answer("rejected", WORDS) == pending.answer("book.linear.NOPEUSDT")
+    rejected = pending.update(plan, SPOT, REJECTED)
+
+    assert {"spot"} == {stream.category for stream in rejected}
+    assert TopicState("pending") == pending.state_of("book.linear.NOPEUSDT")
+
+
+def test_a_rejected_stream_that_is_subscribed_again_is_pending_again(before: Plan) -> None:
+    pending, plan = subscribed(before, "linear:NOPEUSDT")
+    pending.start(pending.update(plan, LINEAR, REJECTED))
+
+    assert TopicState("pending") == pending.state_of("book.linear.NOPEUSDT")
+    assert [TRADES, BOOK] == names(pending.update(plan, LINEAR, REJECTED))
+
+
+def test_the_oldest_rejections_are_forgotten(before: Plan) -> None:
+    pending, plan = subscribed(before, "linear:NOPEUSDT", rejections_max=1)
+    pending.update(plan, LINEAR, REJECTED)
+
+    assert pending.state_of("trade.linear.NOPEUSDT") is None
+    assert TopicState("rejected", REASON) == pending.state_of("book.linear.NOPEUSDT")

@@ -1,4 +1,4 @@
-"""The supervisor's pages, over a real socket."""
+"""The pages of the supervisor's HTTP server, over a real socket."""
 
 import contextlib
 import http.client
@@ -14,12 +14,13 @@ from prometheus_client import CollectorRegistry
 from bybit_pipeline.shared.errors import TakenError
 from bybit_pipeline.shared.runtime.telemetry import Telemetry
 from bybit_pipeline.shared.runtime.webserver import CONNECTIONS_MAX
-from bybit_pipeline.supervisor.status.server import Snapshot, StatusServer
+from bybit_pipeline.supervisor.status.server import StatusServer
+from bybit_pipeline.supervisor.status.snapshot import Snapshot
 
 
 @pytest.fixture
 def server() -> Iterator[StatusServer]:
-    """A server on a port that the operating system chose."""
+    """A server on a free port."""
     telemetry = Telemetry()
     telemetry.gauge("process_up", "Up.", process="trades-0").value = 1
     server = StatusServer("127.0.0.1", 0, telemetry.registry)
@@ -38,7 +39,7 @@ def ask(server: StatusServer, path: str, method: str = "GET") -> tuple[int, str,
         connection.close()
 
 
-def test_metrics_are_served_as_prometheus_wants_them(server: StatusServer) -> None:
+def test_metrics_are_served_in_the_format_of_prometheus(server: StatusServer) -> None:
     code, content_type, body = ask(server, "/metrics")
 
     assert 200 == code
@@ -55,7 +56,7 @@ def test_status_and_targets_show_the_latest_snapshot(server: StatusServer) -> No
     assert (200, "application/json", targets) == (code, content_type, json.loads(body))
 
 
-def test_readiness_is_the_status_code_and_its_reasons_the_body(server: StatusServer) -> None:
+def test_readiness_is_the_status_code_and_the_reasons_are_in_the_body(server: StatusServer) -> None:
     server.snapshot = Snapshot(is_ready=False, reasons=["trades-0: restarting"])
     code, _, body = ask(server, "/readyz")
     assert (503, ["trades-0: restarting"]) == (code, json.loads(body)["reasons"])
@@ -68,23 +69,23 @@ def test_health_does_not_depend_on_readiness(server: StatusServer) -> None:
     assert 200 == ask(server, "/healthz")[0]
 
 
-def test_head_has_the_headers_and_no_body(server: StatusServer) -> None:
+def test_head_has_headers_and_no_body(server: StatusServer) -> None:
     assert (200, "application/json", b"") == ask(server, "/healthz", "HEAD")
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS"])
-def test_other_methods_are_refused(server: StatusServer, method: str) -> None:
+def test_other_methods_are_rejected(server: StatusServer, method: str) -> None:
     assert 405 == ask(server, "/status", method)[0]
 
 
-def test_an_unknown_page_is_not_found_and_the_known_ones_are_named(server: StatusServer) -> None:
+def test_an_unknown_page_is_not_found_and_the_pages_are_listed(server: StatusServer) -> None:
     code, _, body = ask(server, "/admin")
 
     assert 404 == code
     assert "/readyz" in json.loads(body)["pages"]
 
 
-def test_garbage_does_not_end_it(server: StatusServer) -> None:
+def test_the_server_survives_garbage(server: StatusServer) -> None:
     host, _, port = server.address.rpartition(":")
     for garbage in (b"\x00\xff\r\n\r\n", b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b""):
         with socket.create_connection((host, int(port)), timeout=5) as connection:
@@ -93,8 +94,8 @@ def test_garbage_does_not_end_it(server: StatusServer) -> None:
     assert 200 == ask(server, "/healthz")[0]
 
 
-def test_idle_connections_take_only_so_many_threads(server: StatusServer) -> None:
-    """One more than allowed is closed at once; when one leaves, there is room again."""
+def test_idle_connections_are_bounded(server: StatusServer) -> None:
+    """A further connection is closed at once; after one has left, there is room again."""
     host, _, port = server.address.rpartition(":")
     idle = [socket.create_connection((host, int(port))) for _ in range(CONNECTIONS_MAX)]
     try:
@@ -120,10 +121,10 @@ def _eventually(server: StatusServer) -> int:
     [b"", b"G", b"GET / HTTP/1.1\r\nA: ", b"GET / HTTP/1.1\r\n"],
     ids=["nothing", "method", "header", "headers"],
 )
-def test_a_request_that_trickles_in_is_cut_off(
+def test_a_slow_request_is_cut_off(
     server: StatusServer, monkeypatch: pytest.MonkeyPatch, start: bytes
 ) -> None:
-    """A byte just before each time limit must not hold a thread for ever."""
+    """A byte just before every timeout of the socket must not occupy a thread without limit."""
     monkeypatch.setattr("bybit_pipeline.shared.runtime.webserver.BoundedServer.connection_s", 0.3)
     began = time.monotonic()
     with connect(server) as slow:
@@ -151,7 +152,7 @@ def is_closed(connection: socket.socket) -> bool:
 
 
 def raw(server: StatusServer, request: bytes) -> bytes:
-    """Whatever comes back for these bytes; empty when the connection was just closed."""
+    """The response to these bytes; empty if the connection was closed."""
     answer = b""
     with connect(server) as connection, contextlib.suppress(ConnectionError):
         connection.sendall(request)
@@ -169,12 +170,12 @@ def raw(server: StatusServer, request: bytes) -> bytes:
     ],
     ids=["path", "header", "headers"],
 )
-def test_a_request_without_measure_is_refused(
+def test_an_oversized_request_is_rejected(
     server: StatusServer, request_bytes: bytes, code: bytes
 ) -> None:
     answer = raw(server, request_bytes)
 
-    # What is left unread makes the system reset the connection, perhaps before the answer.
+    # Unread bytes make the system reset the connection, perhaps before the response arrives.
     assert not answer or code == answer.split(b" ")[1]
     assert 200 == ask(server, "/healthz")[0]
 
@@ -193,7 +194,7 @@ def test_a_request_without_measure_is_refused(
         "*",
     ],
 )
-def test_nothing_but_the_pages_is_found(server: StatusServer, path: str) -> None:
+def test_only_the_pages_are_found(server: StatusServer, path: str) -> None:
     answer = raw(server, f"GET {path} HTTP/1.1\r\n\r\n".encode())
 
     assert b"404" == answer.split(b" ")[1]
@@ -201,7 +202,7 @@ def test_nothing_but_the_pages_is_found(server: StatusServer, path: str) -> None
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "TRACE", "CONNECT", "get"])
-def test_no_request_changes_anything(server: StatusServer, method: str) -> None:
+def test_no_request_changes_the_pages(server: StatusServer, method: str) -> None:
     before = [ask(server, path) for path in ("/status", "/targets", "/healthz", "/readyz")]
 
     for path in ("/status", "/stop", "/subscribe?symbol=BTCUSDT", "/healthz"):
@@ -212,17 +213,17 @@ def test_no_request_changes_anything(server: StatusServer, method: str) -> None:
     assert before == after
 
 
-def test_a_taken_port_is_refused_with_its_holder(server: StatusServer) -> None:
+def test_a_taken_port_is_rejected_with_its_holder(server: StatusServer) -> None:
     port = int(server.address.rpartition(":")[2])
 
-    with pytest.raises(TakenError) as refused:
+    with pytest.raises(TakenError) as error:
         StatusServer("127.0.0.1", port, CollectorRegistry())
 
     assert f"prometheus.port: 127.0.0.1:{port} is taken by process {os.getpid()} (" in str(
-        refused.value
+        error.value
     )
 
 
-def test_an_address_that_is_not_ours_is_refused() -> None:
+def test_an_address_of_another_host_is_rejected() -> None:
     with pytest.raises(TakenError, match=r"^prometheus\.port: 192\.0\.2\.1:0 cannot be bound"):
         StatusServer("192.0.2.1", 0, CollectorRegistry())

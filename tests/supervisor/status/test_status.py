@@ -1,4 +1,4 @@
-"""What the status says, and what ready means."""
+"""The entries of the status, and the meaning of ready."""
 
 from typing import Any
 
@@ -51,28 +51,28 @@ def reasons(plan: Plan, *views: ProcessView, **not_live_s: float) -> list[str]:
     return unready_reasons(plan, views, connector_entries(plan, views), not_live_s)
 
 
-def test_ready_when_all_is_up_and_delivering(plan: Plan) -> None:
+def test_a_pipeline_is_ready_when_everything_is_up_and_delivers(plan: Plan) -> None:
     assert [] == reasons(plan, view("trades-0"), connector(trade="delivering", book="delivering"))
 
 
-def test_a_market_without_trades_does_not_hold_readiness_up(plan: Plan) -> None:
+def test_a_market_without_trades_does_not_prevent_readiness(plan: Plan) -> None:
     assert [] == reasons(plan, connector(trade="confirmed", book="delivering"))
 
 
-def test_a_book_that_delivers_nothing_does(plan: Plan) -> None:
+def test_a_book_that_does_not_deliver_prevents_readiness(plan: Plan) -> None:
     assert ["connector-linear-0: confirmed but not delivering: orderbook.50.BTCUSDT"] == reasons(
         plan, connector(trade="delivering", book="confirmed")
     )
 
 
 @pytest.mark.parametrize("state", ["pending", "rejected"])
-def test_a_topic_that_is_not_confirmed_does(plan: Plan, state: str) -> None:
+def test_a_topic_that_is_not_confirmed_prevents_readiness(plan: Plan, state: str) -> None:
     assert [f"connector-linear-0: {state}: publicTrade.BTCUSDT"] == reasons(
         plan, connector(trade=state, book="delivering")
     )
 
 
-def test_a_connector_that_has_said_nothing_yet_has_pending_topics_and_no_link(plan: Plan) -> None:
+def test_a_connector_without_a_heartbeat_has_pending_topics_and_no_connection(plan: Plan) -> None:
     views = [view("connector-linear-0", state="starting", is_up=False)]
     [entry] = connector_entries(plan, views)
 
@@ -85,12 +85,17 @@ def test_a_connector_that_has_said_nothing_yet_has_pending_topics_and_no_link(pl
     ] == reasons(plan, *views)
 
 
-def test_a_topic_that_the_plan_has_no_longer_is_not_shown(plan: Plan) -> None:
-    """Until its next heartbeat a connector still speaks of it."""
+def test_a_topic_that_is_no_longer_planned_is_not_shown(plan: Plan) -> None:
+    """The connector still reports it until its next heartbeat."""
     left = "publicTrade.NOPEUSDT"
     states = {**dict.fromkeys(TOPICS, "delivering"), left: "rejected"}
-    said = {"connected": True, "topics": states, "rejected": {left: "no"}, "refused_topics": [left]}
-    gone = view("connector-linear-0", said)
+    status = {
+        "connected": True,
+        "topics": states,
+        "rejected": {left: "no"},
+        "refused_topics": [left],
+    }
+    gone = view("connector-linear-0", status)
 
     [entry] = connector_entries(plan, [gone])
 
@@ -98,7 +103,7 @@ def test_a_topic_that_the_plan_has_no_longer_is_not_shown(plan: Plan) -> None:
     assert [] == reasons(plan, gone)
 
 
-def test_a_process_that_is_down_or_flapping_is_named(plan: Plan) -> None:
+def test_processes_that_are_down_or_flapping_are_named(plan: Plan) -> None:
     views = [
         view("trades-0", state="restarting", is_up=False),
         view("orderbook-0", state="flapping", is_flapping=True),
@@ -107,27 +112,27 @@ def test_a_process_that_is_down_or_flapping_is_named(plan: Plan) -> None:
     assert ["trades-0: restarting", "orderbook-0: flapping"] == reasons(plan, *views)
 
 
-def test_books_may_be_out_of_live_for_a_moment_only(plan: Plan) -> None:
+def test_a_book_out_of_live_for_too_long_prevents_readiness(plan: Plan) -> None:
     assert [] == reasons(plan, **{"book.linear.BTCUSDT": NOT_LIVE_S - 0.1})
     assert ["books not live for 12 s: book.linear.BTCUSDT"] == reasons(
         plan, **{"book.linear.BTCUSDT": 12.0}
     )
 
 
-def test_many_names_are_counted_not_listed(plan: Plan) -> None:
+def test_further_names_are_only_counted(plan: Plan) -> None:
     late = {f"book.linear.{envelope}USDT": 11.0 for envelope in "ABCDEFGH"}
 
     [reason] = reasons(plan, **late)
     assert reason.endswith("book.linear.EUSDT and 3 more")
 
 
-def test_books_are_counted_over_workers_and_unknown_ones_are_syncing(plan: Plan) -> None:
+def test_books_are_counted_by_state_and_unknown_ones_are_syncing(plan: Plan) -> None:
     other = view("orderbook-1", {"books": {"live": 2, "stale": 1}})
 
     assert {"syncing": 1, "live": 2, "stale": 1} == book_counts(plan, [view("orderbook-0"), other])
 
 
-def test_the_summary_of_a_process_has_the_keys_of_the_contract() -> None:
+def test_the_summary_of_a_process_has_the_documented_keys() -> None:
     summary = view("trades-0", restarts={"exit": 2, "hung": 1}).summary()
 
     assert {
