@@ -1,1 +1,1 @@
-"""Benchmarks: a load server, the rivals, our pipeline, and the table that compares them."""
+"""Benchmarks: a load server, the rivals, this pipeline, and the tables that compare them."""

@@ -1,4 +1,4 @@
-"""What processes cost, from /proc, and what machine this is."""
+"""CPU time and memory of processes, from /proc, and a description of the machine."""
 
 import os
 import platform
@@ -7,24 +7,24 @@ from pathlib import Path
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
-def tree(root: int) -> list[int]:
-    """A process and all its descendants that are alive, whatever session they are in."""
-    parents: dict[int, list[int]] = {}
+def descendants(root: int) -> list[int]:
+    """Return a process and all its living descendants, in any session."""
+    children: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
-                parents.setdefault(int(_stat(int(entry.name))[1]), []).append(int(entry.name))
+                children.setdefault(int(_stat(int(entry.name))[1]), []).append(int(entry.name))
             except (OSError, IndexError):
                 continue
     found, waiting = [], [root]
     while waiting:
         found.append(pid := waiting.pop())
-        waiting += parents.get(pid, [])
+        waiting += children.get(pid, [])
     return found
 
 
 def cpu_seconds(pids: list[int]) -> dict[int, float]:
-    """User and system time of each process since it started; the dead are left out."""
+    """Return user plus system time of each living process since its start."""
     seconds = {}
     for pid in pids:
         try:
@@ -36,7 +36,7 @@ def cpu_seconds(pids: list[int]) -> dict[int, float]:
 
 
 def rss_bytes(pid: int) -> int | None:
-    """Resident memory; None if the process is gone."""
+    """Return the resident memory of a process; None if it has ended."""
     try:
         pages = Path(f"/proc/{pid}/statm").read_text().split()[1]
     except OSError:
@@ -45,7 +45,7 @@ def rss_bytes(pid: int) -> int | None:
 
 
 def command_line(pid: int) -> str:
-    """The command of a process, shortened."""
+    """Return the command line of a process, shortened."""
     try:
         words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     except OSError:
@@ -54,7 +54,7 @@ def command_line(pid: int) -> str:
 
 
 def describe() -> dict[str, str | int]:
-    """The machine, for the report."""
+    """Return a description of the machine, for the report."""
     info = Path("/proc/cpuinfo").read_text()
     models = [line.split(":", 1)[1].strip() for line in info.splitlines() if "model name" in line]
     return {
@@ -66,10 +66,10 @@ def describe() -> dict[str, str | int]:
 
 
 def load_average() -> float:
-    """Of the last minute: a busy machine measures nothing."""
+    """Return the load average of the last minute; figures of a busy machine are worthless."""
     return os.getloadavg()[0]
 
 
 def _stat(pid: int) -> list[str]:
-    """The fields of /proc/PID/stat from the state on; the name before may hold spaces."""
+    """Return the fields of /proc/PID/stat from the state on; the name before may have spaces."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

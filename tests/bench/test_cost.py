@@ -1,8 +1,8 @@
 """
-What a message costs in instructions of Python: a guard that does not flicker as seconds would.
+The cost of a message in Python instructions: a stable guard, unlike CPU time.
 
-The limits are what was measured plus a tenth. Who makes the hot path dearer on purpose raises them
-in the same commit and says why; ``docs/explanation/performance.md`` has the figures.
+The limits are the measured figures plus a tenth. A commit that makes the hot path more expensive on
+purpose raises them and explains why.
 """
 
 import sys
@@ -26,8 +26,7 @@ from bybit_pipeline.shared.settings.specs import (
     Stream,
     TradesSpec,
 )
-from scripts.benchmarks.frames import LoadSpec, make_load
-from scripts.benchmarks.records import frame_payload
+from scripts.benchmarks.load import LoadSpec, frame_payload, make_load
 
 LOAD = make_load(LoadSpec(symbols=4, messages=1_000))
 NAME = "connector-linear-0"
@@ -38,11 +37,11 @@ STREAMS = [
 ]
 DEADLINE_S = 10.0
 OTHER_PYTHON = 1.0 if sys.version_info[:2] == (3, 11) else 1.3
-"""The limits were measured with Python 3.11; other versions cut instructions differently."""
+"""The limits were measured with Python 3.11; other versions have other instructions."""
 
 
 def instructions(work: Callable[[], object]) -> int:
-    """How many instructions of Python ``work`` takes, its C code left out."""
+    """Return the Python instructions that ``work`` executes, without C code."""
     count = 0
 
     def trace(frame: FrameType, event: str, _argument: object) -> Any:
@@ -62,12 +61,12 @@ def instructions(work: Callable[[], object]) -> int:
     return count
 
 
-class Line:
-    """A connector that was given everything but its socket, and its end of the bus."""
+class ConnectorOnBus:
+    """A connector without a websocket, and its end of the bus."""
 
     def __init__(self, context: "zmq.Context[zmq.Socket[bytes]]", directory: Path) -> None:
         self.endpoint = f"ipc://{directory}/feed"
-        self.connector = ConnectorActor(
+        self.actor = ConnectorActor(
             ConnectorSpec(
                 process=NAME,
                 role="connector",
@@ -81,51 +80,51 @@ class Line:
             )
         )
         self.publisher = MarketPublisher(context, f"ipc://{directory}/bus", self.endpoint)
-        self.connector._publisher = self.publisher
+        self.actor._publisher = self.publisher
         self.read([frame_payload(frame) for frame in LOAD.snapshots.values()])
-        flowing = self.connector.client._subscriptions.flowing
+        flowing = self.actor.client._subscriptions.flowing
         for symbol in LOAD.symbols:
             flowing |= {f"publicTrade.{symbol}", f"orderbook.50.{symbol}"}
 
     def read(self, messages: list[bytes]) -> None:
         """Let the connector handle messages as if they had been read from its socket."""
-        self.connector.client._dispatcher.on_read(messages, (), time.time_ns())
+        self.actor.client._dispatcher.on_read(messages, (), time.time_ns())
 
     def read_load(self) -> None:
-        """First the snapshots, then everything."""
+        """Let the connector handle the snapshots and then all frames."""
         self.read([frame_payload(frame) for frame in LOAD.snapshots.values()])
         self.read([frame_payload(frame.data) for frame in LOAD.frames])
 
 
 @pytest.fixture
-def line(tmp_path: Path) -> Iterator[Line]:
-    """A connector on a bus of its own."""
+def connector(tmp_path: Path) -> Iterator[ConnectorOnBus]:
+    """Return a connector on its own bus."""
     context = zmq.Context()
-    found = Line(context, tmp_path)
+    found = ConnectorOnBus(context, tmp_path)
     yield found
     found.publisher.close()
     context.destroy(linger=0)
 
 
-def assignments(line: Line, *kinds: str) -> list[Assignment]:
-    """What a worker is told."""
+def assignments(connector: ConnectorOnBus, *kinds: str) -> list[Assignment]:
+    """Return the assignments of a worker."""
     return [
-        Assignment(stream=stream, connector=NAME, endpoint=line.endpoint)
+        Assignment(stream=stream, connector=NAME, endpoint=connector.endpoint)
         for stream in STREAMS
         if stream.kind in kinds
     ]
 
 
-def cost(line: Line, worker: OrderbookWorker | TradesWorker, messages: int) -> float:
-    """Instructions a message, from the bus to the worker's state."""
+def cost(connector: ConnectorOnBus, worker: OrderbookWorker | TradesWorker, messages: int) -> float:
+    """Return the instructions per message, from the bus to the worker's state."""
     context = zmq.Context()
     subscriber = MarketSubscriber(context, worker.process)
-    subscriber.connect(NAME, line.endpoint)
+    subscriber.connect(NAME, connector.endpoint)
     topics = [assignment.stream.topic_bytes for assignment in worker.spec.assignments]
     for topic in topics:
         subscriber.subscribe(topic, NAME)
-    assert not line.publisher.wait_for_workers(topics, DEADLINE_S)
-    line.read_load()
+    assert not connector.publisher.wait_for_workers(topics, DEADLINE_S)
+    connector.read_load()
     left, spent, deadline = messages, 0, time.monotonic() + DEADLINE_S
     while left > 0 and time.monotonic() < deadline:
         assert subscriber.socket.poll(int(DEADLINE_S * 1000))
@@ -145,37 +144,41 @@ def cost(line: Line, worker: OrderbookWorker | TradesWorker, messages: int) -> f
     return spent / messages
 
 
-def test_the_connector_takes_few_instructions_from_frame_to_bus(line: Line) -> None:
-    spent = instructions(line.read_load) / (len(LOAD.frames) + len(LOAD.symbols))
-    assert not any(line.connector.client.counts.invalid.values())
+def test_the_connector_takes_few_instructions_from_frame_to_bus(connector: ConnectorOnBus) -> None:
+    spent = instructions(connector.read_load) / (len(LOAD.frames) + len(LOAD.symbols))
+    assert not any(connector.actor.client.counts.invalid.values())
     assert spent < 395 * OTHER_PYTHON
 
 
-def test_the_orderbook_worker_takes_few_instructions_from_bus_to_book(line: Line) -> None:
+def test_the_orderbook_worker_takes_few_instructions_from_bus_to_book(
+    connector: ConnectorOnBus,
+) -> None:
     worker = OrderbookWorker(
         OrderbookSpec(
             process="orderbook-0",
             role="orderbook",
             run_dir="",
             metrics_in="",
-            assignments=assignments(line, "book", "trade"),
+            assignments=assignments(connector, "book", "trade"),
         )
     )
-    spent = cost(line, worker, len(LOAD.frames) + len(LOAD.symbols))
+    spent = cost(connector, worker, len(LOAD.frames) + len(LOAD.symbols))
     assert worker.manager.states()["live"] == len(LOAD.symbols)
     assert spent < 600 * OTHER_PYTHON
 
 
-def test_the_trades_worker_takes_few_instructions_from_bus_to_windows(line: Line) -> None:
+def test_the_trades_worker_takes_few_instructions_from_bus_to_windows(
+    connector: ConnectorOnBus,
+) -> None:
     worker = TradesWorker(
         TradesSpec(
             process="trades-0",
             role="trades",
             run_dir="",
             metrics_in="",
-            assignments=assignments(line, "trade"),
+            assignments=assignments(connector, "trade"),
         )
     )
-    spent = cost(line, worker, LOAD.trade_messages)
+    spent = cost(connector, worker, LOAD.trade_messages)
     assert worker.aggregator.counts.taken == LOAD.trades
     assert spent < 1_065 * OTHER_PYTHON

@@ -1,1 +1,1 @@
-"""One module a rival: its fastest documented form, driven through its public API."""
+"""One driver per rival: its fastest documented form, through its public API."""

@@ -1,10 +1,10 @@
 """
 ccxt.pro: one process, ``watch_order_book_for_symbols`` and ``watch_trades_for_symbols``.
 
-With orjson and coincurve as its manual advises, on uvloop. Its two watch calls return when
-something has changed and may skip what arrived in between, so messages are counted where ccxt
-hands them to its own handlers; the two user coroutines run as its examples write them. Markets are
-set from a list instead of its REST call.
+With orjson and coincurve as its manual recommends, on uvloop. Its two watch calls return after a
+change and may skip messages that arrived in between. Messages are therefore counted in ccxt's own
+handlers, and the two user coroutines run as in its examples. Markets come from a list instead of
+its REST call.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from scripts.benchmarks.rivals.tally import Tally, arguments
 
 
 def market(name: str) -> dict[str, Any]:
-    """A linear perpetual as ccxt describes it."""
+    """Return the description of a linear perpetual in the form of ccxt."""
     base = name.removesuffix("USDT")
     return {
         "id": name,
@@ -46,31 +46,31 @@ def market(name: str) -> dict[str, Any]:
 
 
 class Counting(ccxt.pro.bybit):  # type: ignore[misc]
-    """The exchange, with its two handlers counted."""
+    """The exchange, with two handlers that count."""
 
     tally: Tally
     first: str
 
     def handle_order_book(self, client: Any, message: Any) -> None:
-        """As the parent, and counted."""
+        """Handle the message and count it."""
         super().handle_order_book(client, message)
         if self.tally.add_book():
             self.finish()
 
     def handle_trades(self, client: Any, message: Any) -> None:
-        """As the parent, and counted."""
+        """Handle the message and count it."""
         super().handle_trades(client, message)
         if self.tally.add_trades(len(message["data"])):
             self.finish()
 
     def finish(self) -> None:
-        """Everything has arrived."""
+        """Report that everything has arrived."""
         book = self.orderbooks[self.first]
         self.tally.done((book["bids"][0][0], book["asks"][0][0]))
 
 
 async def run(options: Any) -> None:
-    """Watch for ever."""
+    """Watch until the process is killed."""
     exchange = Counting({"newUpdates": True})
     exchange.tally = Tally(options.books, options.trades)
     exchange.urls["api"]["ws"]["public"]["linear"] = options.url

@@ -2,10 +2,10 @@
 cryptofeed: one process on uvloop (its default), books and trades to callbacks.
 
 ``--variant callbacks`` counts in the callbacks. ``--variant zmq`` adds its ZeroMQ backend for both
-channels and one consumer process that binds, receives every message and counts it without decoding
-anything: less than any real consumer does. The consumer's limits on waiting messages are lifted;
-cryptofeed's own are its defaults. cryptofeed always asks for depth 200; it gets the same frames.
-Instruments are set from a list instead of its REST call.
+channels, and one consumer process that receives and counts every message without decoding it: less
+than any real consumer does. The queue of the consumer is unlimited; those of cryptofeed have its
+defaults. cryptofeed always subscribes depth 200 and gets the same frames. Instruments come from a
+list instead of its REST call.
 """
 
 import json
@@ -26,7 +26,7 @@ from scripts.benchmarks.rivals.tally import Tally, arguments
 
 
 class PlainConnection(WSAsyncConn):
-    """cryptofeed refuses an address that is not wss; this is the one check it skips."""
+    """A connection that skips one check: cryptofeed rejects addresses that are not wss."""
 
     def __init__(self, address: str, conn_id: str, **options: Any) -> None:
         super().__init__(address.replace("ws:", "wss:", 1), conn_id, **options)
@@ -34,7 +34,7 @@ class PlainConnection(WSAsyncConn):
 
 
 def point_at(url: str, names: list[str]) -> list[str]:
-    """Give cryptofeed its instruments and our address; its names of the symbols."""
+    """Set the instruments and the address of cryptofeed; return its names of the symbols."""
     ours = {f"{name.removesuffix('USDT')}-USDT-PERP": name for name in names}
     kinds = {"instrument_type": dict.fromkeys(ours, PERPETUAL), "tick_size": {}}
     Symbols.set(BYBIT, ours, kinds)
@@ -44,7 +44,7 @@ def point_at(url: str, names: list[str]) -> list[str]:
 
 
 def consume(port: Any, deltas: int, trades: int) -> None:
-    """The consumer process: counts what the backend publishes, by its first letters."""
+    """Run the consumer process: count the messages of the backend by their first letters."""
     socket = zmq.Context().socket(zmq.SUB)
     socket.setsockopt(zmq.RCVHWM, 0)
     socket.subscribe(b"")
@@ -55,14 +55,14 @@ def consume(port: Any, deltas: int, trades: int) -> None:
         if not message.startswith(b"BYBIT-book"):
             finished = tally.add_trades()
         else:
-            # Snapshots, of which the backend adds one every 1000 deltas of a book, hold no delta.
+            # The backend adds a snapshot after every 1000 deltas of a book; it contains no delta.
             finished = b'"delta"' in message and tally.add_book()
         if finished:
             tally.done()
 
 
 def main() -> None:
-    """Subscribe, count, say so."""
+    """Subscribe, count, and report the end."""
     options = arguments(__doc__)
     names = point_at(options.url, options.symbols)
     tally = Tally(options.books, options.trades)

@@ -1,12 +1,12 @@
 """
-The floor: two processes, every step in C as far as Python packages go, no metrics, no checks.
+The floor: two processes, every step in C as far as Python packages allow, no metrics, no checks.
 
-picows on uvloop reads; msgspec decodes into typed records and packs them; libzmq (through pyzmq)
-carries one frame a message to a second process, which unpacks and applies. A side of a book is a
-plain ``dict``, which is as cheap as a book can be that nobody reads. ``--variant c-book`` uses the
-C ``order_book`` package instead where it is installed (cryptofeed brings it; its licence is the
-GPL, so nothing here depends on it). It counts no losses, restarts nothing, publishes nothing: what
-a pipeline costs above it is the price of everything that makes it one.
+picows on uvloop reads. msgspec decodes into typed records and packs them. libzmq (through pyzmq)
+carries one frame per message to a second process, which unpacks and applies it. A side of a book is
+a plain ``dict``, the cheapest book as long as nothing reads it. ``--variant c-book`` uses the C
+package ``order_book`` instead, which cryptofeed installs; its licence is the GPL, so nothing here
+depends on it. The floor counts no losses, restarts nothing and publishes nothing: the additional
+cost of a pipeline is the price of these features.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ class Book(msgspec.Struct, gc=False, rename={"symbol": "s", "bids": "b", "asks":
 
 
 class Trade(msgspec.Struct, gc=False):
-    """The fields of a trade that are used."""
+    """The used fields of a trade."""
 
     T: int
     s: str
@@ -56,7 +56,7 @@ class Frame(msgspec.Struct, gc=False):
 
 
 class Record(msgspec.Struct, gc=False, array_like=True):
-    """What crosses to the second process: a book message or trades."""
+    """A message to the second process: a book message or trades."""
 
     is_snapshot: bool
     symbol: str
@@ -67,7 +67,7 @@ class Record(msgspec.Struct, gc=False, array_like=True):
 
 
 class Reader(picows.WSListener):  # type: ignore[misc]
-    """The first process: decode and pass on."""
+    """The first process: decode messages and send them on."""
 
     def __init__(self, symbols: list[str], socket: "zmq.Socket[bytes]") -> None:
         self._symbols = symbols
@@ -83,7 +83,7 @@ class Reader(picows.WSListener):  # type: ignore[misc]
             transport.send(picows.WSMsgType.TEXT, msgspec.json.encode(request))
 
     def on_ws_frame(self, _transport: Any, frame: Any) -> None:
-        """One message."""
+        """Decode and send one message."""
         message = self._decode(frame.get_payload_as_memoryview())
         data = message.data
         if data is None:
@@ -108,7 +108,7 @@ def apply_side(side: dict[float, float], levels: tuple[tuple[float, float], ...]
 
 
 def consume(endpoint: str, options: Any) -> None:
-    """The second process: one loop that receives, unpacks and applies."""
+    """Run the second process: receive, unpack and apply messages."""
     socket = zmq.Context().socket(zmq.PULL)
     socket.setsockopt(zmq.RCVHWM, 0)
     socket.bind(endpoint)
@@ -137,7 +137,7 @@ def consume(endpoint: str, options: Any) -> None:
 
 
 def _maker(variant: str) -> Any:
-    """Makes the two sides of a book."""
+    """Return a function that makes the two sides of a book."""
     if variant != "c-book":
         return lambda: ({}, {})
     from order_book import OrderBook
@@ -152,7 +152,7 @@ def _maker(variant: str) -> Any:
 
 
 async def read(options: Any, endpoint: str) -> None:
-    """The first process' loop."""
+    """Run the loop of the first process."""
     socket = zmq.Context().socket(zmq.PUSH)
     socket.setsockopt(zmq.SNDHWM, 0)
     socket.connect(endpoint)
@@ -162,7 +162,7 @@ async def read(options: Any, endpoint: str) -> None:
 
 
 def main() -> None:
-    """Start the second process, then read for ever."""
+    """Start the second process, then read until killed."""
     options = arguments(__doc__)
     with tempfile.TemporaryDirectory() as directory:
         endpoint = f"ipc://{os.path.join(directory, 'floor')}"

@@ -1,9 +1,8 @@
 """
-pybit: one process, ``unified_trading.WebSocket``, books merged by pybit itself.
+pybit: one process with ``unified_trading.WebSocket``; pybit merges the books itself.
 
-``--variant plain`` hides wsaccel, which pip does not bring with pybit; ``wsaccel`` leaves it.
-The address is pybit's own template, filled with the local one. Symbols are subscribed in requests
-of 100, like a user of its list form would.
+``--variant plain`` hides wsaccel, which is not a dependency of pybit; ``wsaccel`` uses it. Symbols
+are subscribed in requests of 100, as with pybit's list form.
 """
 
 import threading
@@ -15,7 +14,7 @@ BATCH = 100
 
 
 def main() -> None:
-    """Subscribe, count, say so."""
+    """Subscribe, count, and report the end."""
     options = arguments(__doc__)
     if options.variant == "plain":
         hide_wsaccel()

@@ -1,4 +1,4 @@
-"""What every rival's driver shares: its arguments, counting, and the one line at the end."""
+"""The common part of all drivers: options, counting, and the final report."""
 
 import argparse
 import json
@@ -8,33 +8,32 @@ import time
 
 class Tally:
     """
-    Counts books and trades; prints ``done`` once both have reached what was asked for.
+    Counts books and trades up to the expected numbers.
 
-    A driver adds to ``books`` and ``trades`` in its callbacks and calls ``check``, so that counting
-    costs a rival two additions and a comparison. Nothing else is done with the data, except that
-    ``touch`` is what the driver's book of the first symbol says, to compare with the truth.
+    A driver calls ``add_book`` and ``add_trades`` in its callbacks, and ``done`` after the last
+    message. Counting costs a rival two additions and a comparison, and nothing else is done with
+    the data.
     """
 
     def __init__(self, books: int, trades: int) -> None:
         self.books = 0
         self.trades = 0
         self._left = books + trades
-        self.touch: tuple[float, float] | None = None
 
     def add_book(self) -> bool:
-        """One book message more; whether everything has arrived."""
+        """Count a book message; return True if everything has arrived."""
         self.books += 1
         self._left -= 1
         return not self._left
 
     def add_trades(self, count: int = 1) -> bool:
-        """Some trades more; whether everything has arrived."""
+        """Count trades; return True if everything has arrived."""
         self.trades += count
         self._left -= count
         return not self._left
 
     def done(self, touch: tuple[float, float] | None = None) -> None:
-        """Say that everything arrived."""
+        """Report the end, with the best bid and ask of the first symbol for verification."""
         line = {
             "event": "done",
             "books": self.books,
@@ -47,9 +46,9 @@ class Tally:
 
 def arguments(description: str | None) -> argparse.Namespace:
     """
-    ``--url``, ``--symbols A,B`` and how many books and trades to expect.
+    Parse ``--url``, ``--symbols A,B`` and the expected numbers of books and trades.
 
-    A book message is a snapshot or a delta; trades are counted, not their messages.
+    Every snapshot and delta counts as a book. Trades are counted, and not their messages.
     """
     parser = argparse.ArgumentParser(description=(description or "").strip().splitlines()[0])
     parser.add_argument("--url", required=True)
@@ -61,7 +60,7 @@ def arguments(description: str | None) -> argparse.Namespace:
 
 
 def hide_wsaccel() -> None:
-    """Make ``import wsaccel`` fail: websocket-client uses it unasked when it is installed."""
+    """Make ``import wsaccel`` fail, because websocket-client uses it if it is installed."""
     sys.modules["wsaccel"] = None  # type: ignore[assignment]
     sys.modules["wsaccel.utf8validator"] = None  # type: ignore[assignment]
     sys.modules["wsaccel.xormask"] = None  # type: ignore[assignment]

@@ -1,9 +1,10 @@
 """
-Our own side: the whole pipeline through the user's command, read through what users can read.
+A running pipeline, started by its command and read through what users can read.
 
-Default configuration: connector, both workers, forwarder and supervisor, all measures published,
-all counters on. ``BENCH_PIPELINE`` names the command, so that it can run from an environment that
-holds nothing but the product (wsaccel, which the rivals' environment holds, would change it).
+It runs with the default configuration: connector, both workers, forwarder and supervisor, all
+measures published, all counters on. ``BENCH_PIPELINE`` names the command, so that it can run in an
+environment with nothing but the product: wsaccel, which is installed beside the rivals, would speed
+it up.
 """
 
 import json
@@ -20,7 +21,7 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from scripts.benchmarks.pipes import ROOT, Failed, end
+from scripts.benchmarks.child import RunFailed, end
 
 PREFIX = "bybit_pipeline_"
 STOP_S = 6.0
@@ -31,78 +32,72 @@ LOSSES = (
     "connector_reconnects_total",
     "process_restarts_total",
 )
-"""Every one of these makes a run invalid."""
+"""Counters that make a run invalid if they are not zero."""
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
+"""Prometheus samples by name without prefix and sorted labels."""
 
 
-def command() -> str:
-    """The ``bybit-pipeline`` to measure."""
+def default_command() -> str:
+    """Return the path of the ``bybit-pipeline`` to measure."""
     return os.environ.get("BENCH_PIPELINE") or str(Path(sys.executable).with_name("bybit-pipeline"))
 
 
 class Pipeline:
-    """A running pipeline with a run directory of its own."""
+    """A running pipeline with its own run directory."""
 
-    def __init__(self, url: str, symbols: list[str], settings: str = "") -> None:
+    def __init__(
+        self, url: str, symbols: list[str], *, settings: str = "", command: str = ""
+    ) -> None:
         self._directory = tempfile.TemporaryDirectory(prefix="bench-")
         here = Path(self._directory.name)
         self.run_dir, self.log = here / "run", here / "log"
         self.metrics = f"ipc://{here}/metrics"
-        options = ["--config", settings] if settings else []
-        self.started_s = time.monotonic()
+        options = {
+            "--source": "live",
+            "--url": url,
+            "--symbols": ",".join(symbols),
+            "--run-dir": str(self.run_dir),
+            "--metrics": self.metrics,
+            "--port": "0",
+            "--log-format": "json",
+        }
+        if settings:
+            options["--config"] = str(Path(settings).resolve())
+        words = [word for option in options.items() for word in option]
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
-                [
-                    command(),
-                    "up",
-                    "--source",
-                    "live",
-                    "--url",
-                    url,
-                    "--symbols",
-                    ",".join(symbols),
-                    "--run-dir",
-                    str(self.run_dir),
-                    "--metrics",
-                    self.metrics,
-                    "--port",
-                    "0",
-                    "--log-format",
-                    "json",
-                    *options,
-                ],
+                [command or default_command(), "up", *words],
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,
-                cwd=ROOT,
+                cwd=here,  # not a checkout, whose modules its children would import
             )
 
     @property
     def pid(self) -> int:
-        """Of the supervisor."""
+        """Process id of the supervisor."""
         return self.process.pid
 
     def wait_live(self, books: int, timeout_s: float) -> None:
-        """Wait until so many books are live."""
+        """Wait until this number of books is live."""
         self._until(lambda: self.status()["books"].get("live") == books, "live books", timeout_s)
 
     def endpoints(self) -> dict[str, Any]:
-        """``endpoints.json``, once it is there."""
+        """Wait for ``endpoints.json`` and return it."""
         path = self.run_dir / "endpoints.json"
         self._until(path.exists, "endpoints.json", 20)
         return dict(json.loads(path.read_text()))
 
     def status(self) -> dict[str, Any]:
-        """The answer of ``/status``."""
+        """Return the answer of ``/status``."""
         return dict(json.loads(_get(self.endpoints()["http"], "/status")))
 
-    def samples(self, *roles: str) -> Samples:
-        """Every counter of every process, or of those whose names begin so."""
+    def samples(self, *prefixes: str) -> Samples:
+        """Return the samples of all processes, or of those whose names have one of the prefixes."""
         samples: Samples = {}
-        targets = self.endpoints()["prometheus"]
-        for process, address in targets.items():
-            if not process.startswith(roles or ("",)):
+        for process, address in self.endpoints()["prometheus"].items():
+            if not process.startswith(prefixes or ("",)):
                 continue
             for family in text_string_to_metric_families(_get(address, "/metrics")):
                 for sample in family.samples:
@@ -111,27 +106,26 @@ class Pipeline:
         return samples
 
     def handled(self) -> int:
-        """Messages that every worker they are for has handled, by the workers' counters."""
+        """Return the messages handled by all workers that receive them."""
         return handled_by_all(self.samples("trades-"), self.samples("orderbook-"))
 
     def wait_handled(self, messages: int, timeout_s: float) -> None:
-        """Wait until the workers have handled so many messages in all."""
+        """Wait until the workers have handled this number of messages."""
         self._until(lambda: self.handled() >= messages, f"{messages} messages", timeout_s, 0.1)
 
-    def stop(self) -> int:
-        """Stop it in order; the exit code."""
+    def stop(self) -> None:
+        """Stop the pipeline as a user would; kill it if that takes longer than ``STOP_S``."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         try:
-            return self.process.wait(STOP_S)
+            self.process.wait(STOP_S)
         except subprocess.TimeoutExpired:
             end(self.process)
-            return -1
         finally:
             self._directory.cleanup()
 
     def log_tail(self) -> str:
-        """The last lines of its log."""
+        """Return the last lines of the log."""
         return "\n".join(self.log.read_text().splitlines()[-15:])
 
     def _until(
@@ -140,12 +134,14 @@ class Pipeline:
         deadline = time.monotonic() + timeout_s
         while not condition():
             if self.process.poll() is not None or time.monotonic() > deadline:
-                raise Failed(f"bybit-pipeline: no {what} within {timeout_s:g} s\n{self.log_tail()}")
+                raise RunFailed(
+                    f"bybit-pipeline: no {what} within {timeout_s:g} s\n{self.log_tail()}"
+                )
             time.sleep(every_s)
 
 
 def total(samples: Samples, name: str, **labels: str) -> float:
-    """The sum of a family over all label values but the given ones."""
+    """Return the sum of the samples of a name that have the given labels."""
     wanted = set(labels.items())
     return sum(
         value for (found, has), value in samples.items() if found == name and wanted <= set(has)
@@ -153,14 +149,18 @@ def total(samples: Samples, name: str, **labels: str) -> float:
 
 
 def handled_by_all(trades_workers: Samples, orderbook_workers: Samples) -> int:
-    """Trades go to both kinds of worker, so those of the slower kind count; books go to one."""
+    """
+    Return the messages handled by every worker that receives them.
+
+    Trades go to both kinds of worker, so the slower kind counts; books go to one.
+    """
     name = "worker_messages_total"
     trades = min(total(trades_workers, name), total(orderbook_workers, name, stream="trade"))
     return int(trades + total(orderbook_workers, name, stream="book"))
 
 
 def losses(samples: Samples) -> dict[str, float]:
-    """What must be zero and is not."""
+    """Return the counters of ``LOSSES`` that are not zero."""
     counts = {name: total(samples, name) for name in LOSSES}
     return {name: count for name, count in counts.items() if count}
 

@@ -1,15 +1,15 @@
 """
-The load: symbols, their books, and ready-made websocket frames in Bybit's v5 shapes.
+The load: symbols, their books, and complete websocket frames in the shapes of Bybit's v5 API.
 
-Pure and repeatable: the same ``LoadSpec`` gives the same bytes. Seven messages in ten are deltas of
-``orderbook.50``, three are ``publicTrade``; a frame is some 370 bytes. A book keeps exactly 50
-levels a side as Bybit's does (what is inserted pushes the last level out, what is deleted lets the
-next one in), its ``update_id`` grows by one, and it is never crossed.
+Pure and repeatable: the same ``LoadSpec`` gives the same bytes. Seven of ten messages are deltas of
+``orderbook.50``, three are ``publicTrade``; a frame has about 370 bytes. A book always has exactly
+50 levels per side, like Bybit's: an inserted level pushes the last one out, a deleted one lets the
+next one in. Its ``update_id`` grows by one, and it is never crossed.
 
-Every number that changes from one sending to the next has a fixed width and a known place, so that
-the server only overwrites digits: times always, ``u``, ``seq`` and trade ids when the frames are
-sent again. The last deltas of a round lead every book back to its first snapshot, so that the
-rounds join without a gap.
+Every number that differs between two sendings has a fixed width and a known place, so that the load
+server only overwrites digits: always the times, and when frames are sent again also ``u``, ``seq``
+and trade ids. The last deltas of a round restore the first snapshot of every book, so that rounds
+join without a gap.
 """
 
 import random
@@ -25,32 +25,34 @@ FIRST_UPDATE = 1_000_000_000
 FIRST_SEQUENCE = 100_000_000_000
 TIME_DIGITS = 13
 KNOWN = ("BTC", "ETH", "SOL", "XRP", "DOGE", "ADA", "LINK", "AVAX", "LTC", "DOT")
-CHANGES_A_SIDE = (4, 5)
-"""Levels changed a side and delta, at least and at most; together with the deletions that an
-insertion brings this makes frames of some 370 bytes."""
+CHANGES_PER_SIDE = (4, 5)
+"""
+Smallest and largest number of changed levels per side of a delta. With the deletions that
+insertions cause, frames have about 370 bytes.
+"""
 
 
 def symbol_names(count: int) -> list[str]:
-    """``count`` linear symbols: well-known coins first, then numbered ones."""
+    """Return ``count`` linear symbols: well-known coins first, then numbered ones."""
     coins = [*KNOWN, *(f"C{number:03d}" for number in range(len(KNOWN), count))]
     return [f"{coin}USDT" for coin in coins[:count]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoadSpec:
-    """What to send: how many symbols, of which depth, how many messages a round, which seed."""
+    """Specification of a load: symbols, depth of the books, messages per round, random seed."""
 
     symbols: int = 10
     depth: int = DEPTH
     messages: int = 20_000
     seed: int = 1
     is_round: bool = False
-    """End with deltas that lead every book back to its snapshot, so that it can be sent again."""
+    """End with deltas that restore every snapshot, so that the round can be sent again."""
 
 
 @dataclass
 class Counter:
-    """A decimal in a frame that grows by ``step`` with every round."""
+    """A decimal number in a frame that grows by ``step`` with every round."""
 
     offset: int
     value: int
@@ -60,11 +62,12 @@ class Counter:
 @dataclass
 class Frame:
     """
-    One websocket frame, header included.
+    One websocket frame with its header.
 
-    ``stamps`` are the places of 13-digit times, ``counters`` the numbers that go on growing from
-    round to round, ``marks`` the places where eight hexadecimal digits of a trade id hold the
-    number of the round.
+    Attributes:
+        stamps: Offsets of 13-digit times.
+        counters: Numbers that grow from round to round.
+        marks: Offsets of eight hexadecimal digits of a trade id that contain the round number.
     """
 
     symbol: str
@@ -78,29 +81,29 @@ class Frame:
 
 @dataclass
 class Load:
-    """The frames of one round in the order of sending, and the snapshots that come before."""
+    """The frames of one round in sending order, and the snapshots sent before them."""
 
     spec: LoadSpec
     symbols: list[str]
     snapshots: dict[str, bytes]
-    """Websocket frames by symbol, sent on subscribing."""
+    """Websocket frames by symbol, sent when a book is subscribed."""
     frames: list[Frame]
     touches: dict[str, tuple[float, float]]
-    """Best bid and ask of every book after the last frame, to check what a client holds."""
+    """Best bid and ask of every book after the last frame, to verify the book of a client."""
 
     @property
     def books(self) -> int:
-        """Deltas in a round."""
+        """Number of deltas in a round."""
         return sum(frame.is_book for frame in self.frames)
 
     @property
     def trade_messages(self) -> int:
-        """``publicTrade`` messages in a round."""
+        """Number of ``publicTrade`` messages in a round."""
         return len(self.frames) - self.books
 
     @property
     def trades(self) -> int:
-        """Trades in a round."""
+        """Number of trades in a round."""
         return sum(frame.trades for frame in self.frames)
 
     @property
@@ -110,18 +113,18 @@ class Load:
 
 
 def make_load(spec: LoadSpec) -> Load:
-    """The load of ``spec``; about 25 us a message."""
+    """Return the load of a specification."""
     draw = random.Random(spec.seed)
-    markets = [_Market(name, draw, spec.depth) for name in symbol_names(spec.symbols)]
+    markets = [_LoadMarket(name, draw, spec.depth) for name in symbol_names(spec.symbols)]
     snapshots = {market.symbol: websocket_frame(market.snapshot()) for market in markets}
     closing = markets if spec.is_round else []
     if spec.messages <= len(closing):
-        raise ValueError(f"{spec.messages} messages cannot close {len(closing)} books")
+        raise ValueError(f"{spec.messages} messages cannot restore {len(closing)} books")
     frames = []
     for _ in range(spec.messages - len(closing)):
         market = markets[draw.randrange(len(markets))]
         frames.append(market.delta() if draw.random() < BOOK_SHARE else market.trade_message())
-    frames += [market.return_delta() for market in closing]
+    frames += [market.restoring_delta() for market in closing]
     for market in markets:
         market.close_round()
     touches = {market.symbol: market.touch() for market in markets}
@@ -129,7 +132,7 @@ def make_load(spec: LoadSpec) -> Load:
 
 
 def websocket_frame(payload: bytes) -> bytes:
-    """An unmasked, unfragmented text frame, as a server sends it (RFC 6455, section 5.2)."""
+    """Return an unmasked, unfragmented text frame of a server (RFC 6455, section 5.2)."""
     length = len(payload)
     if length < 126:
         return bytes((0x81, length)) + payload
@@ -138,8 +141,13 @@ def websocket_frame(payload: bytes) -> bytes:
     return b"\x81\x7f" + length.to_bytes(8, "big") + payload
 
 
-class _Market:
-    """One symbol: a book of exactly ``depth`` levels a side on a grid of ticks, and its trades."""
+def frame_payload(frame: bytes) -> bytes:
+    """Return the payload of a frame of ``websocket_frame``."""
+    return frame[{126: 4, 127: 10}.get(frame[1], 2) :]
+
+
+class _LoadMarket:
+    """One symbol: its trades, and a book with exactly ``depth`` levels per side."""
 
     def __init__(self, symbol: str, draw: random.Random, depth: int) -> None:
         self.symbol = symbol
@@ -151,34 +159,34 @@ class _Market:
         self._sequence = FIRST_SEQUENCE
         self._counters: list[tuple[Counter, Counter | None]] = []
         middle = draw.randrange(200_000, 9_000_000)
-        self._bids = _Side(-1, self._ladder(middle, -1))
-        self._asks = _Side(1, self._ladder(middle + 1, 1))
+        self._bids = _LoadSide(-1, self._levels(middle, -1))
+        self._asks = _LoadSide(1, self._levels(middle + 1, 1))
         self._first = (dict(self._bids.sizes), dict(self._asks.sizes))
 
     def touch(self) -> tuple[float, float]:
-        """Best bid and best ask."""
+        """Return best bid and best ask."""
         return float(self._price(self._bids.best)), float(self._price(self._asks.best))
 
     def snapshot(self) -> bytes:
-        """The first message of the book."""
+        """Return the first message of the book."""
         bids = [(tick, self._bids.sizes[tick]) for tick in self._bids.best_first()]
         asks = [(tick, self._asks.sizes[tick]) for tick in self._asks.best_first()]
         text, _, _ = self._book_text("snapshot", bids, asks, self._update, self._sequence)
         return text.encode()
 
     def delta(self) -> Frame:
-        """Some sizes, now and then a new level, a vanished one, a better or worse best price."""
+        """Return a delta: mostly new sizes, sometimes a new or deleted level or best price."""
         changes: tuple[dict[int, int], dict[int, int]] = ({}, {})
         for side, changed in zip((self._bids, self._asks), changes, strict=True):
             held = set(side.sizes)
-            for _ in range(self._draw.randint(*CHANGES_A_SIDE)):
+            for _ in range(self._draw.randint(*CHANGES_PER_SIDE)):
                 self._change(side, changed)
             for tick in [tick for tick, size in changed.items() if not size and tick not in held]:
-                del changed[tick]  # came and went within this delta
+                del changed[tick]  # added and deleted within this delta
         return self._delta_frame(*changes)
 
-    def return_delta(self) -> Frame:
-        """Everything that leads back to the first snapshot."""
+    def restoring_delta(self) -> Frame:
+        """Return the delta that restores the first snapshot."""
         changes: list[dict[int, int]] = []
         for side, first in zip((self._bids, self._asks), self._first, strict=True):
             changed = {tick: 0 for tick in side.sizes if tick not in first}
@@ -188,7 +196,7 @@ class _Market:
         return self._delta_frame(changes[0], changes[1])
 
     def trade_message(self) -> Frame:
-        """One trade, sometimes two or three, at the touch."""
+        """Return a message with one to three trades at the touch."""
         draw, rows, count = self._draw, [], self._draw.choices((1, 2, 3), (4, 4, 2))[0]
         for _ in range(count):
             is_buy = draw.random() < 0.5
@@ -206,16 +214,16 @@ class _Market:
             f'"data":[{",".join(rows)}]}}'
         )
         data = websocket_frame(text.encode())
-        frame = Frame(self.symbol, False, data, _places(data, str(START_MS)), trades=count)
-        frame.marks = tuple(at + 5 for at in _places(data, '"i":"00000000-'))
+        frame = Frame(self.symbol, False, data, _offsets(data, str(START_MS)), trades=count)
+        frame.marks = tuple(at + 5 for at in _offsets(data, '"i":"00000000-'))
         frame.counters = [
-            Counter(at + 6, int(data[at + 6 : at + 6 + 12])) for at in _places(data, '"seq":')
+            Counter(at + 6, int(data[at + 6 : at + 6 + 12])) for at in _offsets(data, '"seq":')
         ]
         self._counters += [(counter, None) for counter in frame.counters]
         return frame
 
     def close_round(self) -> None:
-        """Tell every counter by how much it grows with a round."""
+        """Set the growth per round of every counter."""
         updates, sequences = self._update - FIRST_UPDATE, self._sequence - FIRST_SEQUENCE
         for sequence, update in self._counters:
             sequence.step = sequences
@@ -233,7 +241,7 @@ class _Market:
         update = Counter(at_update + header, self._update)
         sequence = Counter(at_sequence + header, self._sequence)
         self._counters.append((sequence, update))
-        return Frame(self.symbol, True, data, _places(data, str(START_MS)), [update, sequence])
+        return Frame(self.symbol, True, data, _offsets(data, str(START_MS)), [update, sequence])
 
     def _book_text(
         self,
@@ -256,8 +264,8 @@ class _Market:
             for tick, size in levels
         )
 
-    def _change(self, side: "_Side", changed: dict[int, int]) -> None:
-        """One change of one side, with what it brings at the far end of the book."""
+    def _change(self, side: "_LoadSide", changed: dict[int, int]) -> None:
+        """Change one level of a side, and with it the last level of the book where needed."""
         chance = self._draw.random()
         index = min(int(self._draw.expovariate(1 / 8)), self._depth - 1)
         if chance < 0.8:
@@ -275,15 +283,15 @@ class _Market:
                 changed[free] = side.set(free, self._draw_size())
                 changed[worst] = side.remove(worst)
 
-    def _free_tick(self, side: "_Side", index: int) -> int | None:
-        """A tick without a level: inside the spread at index 0, else behind that level."""
+    def _free_tick(self, side: "_LoadSide", index: int) -> int | None:
+        """Return a tick without a level: inside the spread at index 0, else behind that level."""
         if index == 0:
             tick = side.best - side.sign
             return tick if self._bids.best < tick < self._asks.best else None
         tick = side.at(index) + side.sign
         return tick if tick not in side.sizes and index < self._depth - 1 else None
 
-    def _ladder(self, start: int, sign: int) -> dict[int, int]:
+    def _levels(self, start: int, sign: int) -> dict[int, int]:
         levels, tick = {}, start
         for _ in range(self._depth):
             levels[tick] = self._draw_size()
@@ -291,7 +299,7 @@ class _Market:
         return levels
 
     def _draw_size(self) -> int:
-        """In the symbol's smallest units; one in a few hundred is a wall."""
+        """Draw a size in the smallest units of the symbol; one in a few hundred is a wall."""
         return 1 + int(self._draw.lognormvariate(7, 1))
 
     def _price(self, tick: int) -> str:
@@ -301,8 +309,8 @@ class _Market:
         return f"{units / 10**self._size_decimals:.{self._size_decimals}f}"
 
 
-class _Side:
-    """Sizes by tick, and the ticks in order; ``sign`` is -1 for bids, 1 for asks."""
+class _LoadSide:
+    """Sizes by tick, and the ticks in order; ``sign`` is -1 for bids and 1 for asks."""
 
     def __init__(self, sign: int, sizes: dict[int, int]) -> None:
         self.sign = sign
@@ -338,12 +346,12 @@ class _Side:
         return 0
 
 
-def _places(data: bytes, text: str) -> tuple[int, ...]:
-    """Every place of ``text`` in ``data``."""
+def _offsets(data: bytes, text: str) -> tuple[int, ...]:
+    """Return all offsets of ``text`` in ``data``."""
     parts = data.split(text.encode())
-    place, places = 0, []
+    offset, offsets = 0, []
     for part, _ in pairwise(parts):
-        place += len(part)
-        places.append(place)
-        place += len(text)
-    return tuple(places)
+        offset += len(part)
+        offsets.append(offset)
+        offset += len(text)
+    return tuple(offsets)

@@ -1,4 +1,4 @@
-"""The load server over real sockets: Bybit's handshake, acks and pings, and every frame once."""
+"""The load server over real sockets: handshake, acks, pings, and every frame once."""
 
 import json
 import socket
@@ -8,24 +8,24 @@ from typing import Any
 import pytest
 from websockets.sync.client import ClientConnection, connect
 
-from scripts.benchmarks.frames import LoadSpec, make_load
-from scripts.benchmarks.venue import Venue
+from scripts.benchmarks.load import LoadSpec, make_load
+from scripts.benchmarks.load_server import LoadServer
 
 MESSAGES = 500
 TIMEOUT_S = 10
 
 
 @pytest.fixture
-def venue() -> Venue:
-    """A server with three symbols at full speed; its threads are daemons."""
+def server() -> LoadServer:
+    """Return a server with three symbols at full speed; its threads are daemons."""
     load = make_load(LoadSpec(symbols=3, messages=MESSAGES))
-    server = Venue(load, rate=0.0, total=MESSAGES)
-    threading.Thread(target=server.accept_forever, daemon=True).start()
-    return server
+    made = LoadServer(load, rate=0.0, total=MESSAGES)
+    threading.Thread(target=made.accept_forever, daemon=True).start()
+    return made
 
 
-def open_client(venue: Venue) -> ClientConnection:
-    url = f"ws://127.0.0.1:{venue.port}/v5/public/linear"
+def open_client(server: LoadServer) -> ClientConnection:
+    url = f"ws://127.0.0.1:{server.port}/v5/public/linear"
     return connect(url, compression=None, close_timeout=0.1)
 
 
@@ -34,7 +34,7 @@ def receive(client: ClientConnection) -> dict[str, Any]:
 
 
 def subscribe(client: ClientConnection, topics: list[str]) -> list[dict[str, Any]]:
-    """The ack and the snapshots that come with it."""
+    """Subscribe; return the ack and the snapshots that follow."""
     client.send(json.dumps({"req_id": "r1", "op": "subscribe", "args": topics}))
     snapshots = sum(topic.startswith("orderbook") for topic in topics)
     return [receive(client) for _ in range(1 + snapshots)]
@@ -44,31 +44,31 @@ def topics(symbol: str, depth: int = 50) -> list[str]:
     return [f"orderbook.{depth}.{symbol}", f"publicTrade.{symbol}"]
 
 
-def test_a_subscription_is_acknowledged_and_brings_a_snapshot(venue: Venue) -> None:
-    with open_client(venue) as client:
+def test_a_subscription_is_acked_and_followed_by_a_snapshot(server: LoadServer) -> None:
+    with open_client(server) as client:
         ack, snapshot = subscribe(client, topics("BTCUSDT"))
         assert (True, "subscribe", "r1") == (ack["success"], ack["op"], ack["req_id"])
         assert ("snapshot", 50) == (snapshot["type"], len(snapshot["data"]["b"]))
 
 
-def test_a_ping_is_answered_as_linear_does(venue: Venue) -> None:
-    with open_client(venue) as client:
+def test_a_ping_gets_the_pong_of_linear(server: LoadServer) -> None:
+    with open_client(server) as client:
         client.send('{"req_id":"7","op":"ping"}')
         pong = receive(client)
         assert ("pong", "ping", "7") == (pong["ret_msg"], pong["op"], pong["req_id"])
 
 
-def test_every_message_reaches_the_connection_that_subscribed_it(venue: Venue) -> None:
-    with open_client(venue) as one, open_client(venue) as other:
+def test_every_message_reaches_the_connection_that_has_subscribed_it(server: LoadServer) -> None:
+    with open_client(server) as one, open_client(server) as other:
         subscribe(one, topics("BTCUSDT"))
         subscribe(other, topics("ETHUSDT") + topics("SOLUSDT", depth=200))
         report: dict[str, Any] = {}
-        assert venue.complete.wait(TIMEOUT_S)
-        venue.lay_out()
-        player = threading.Thread(target=lambda: report.update(venue.play()))
+        assert server.complete.wait(TIMEOUT_S)
+        server.prepare()
+        player = threading.Thread(target=lambda: report.update(server.send_load()))
         player.start()
         counts = {"BTCUSDT": 0, "ETHUSDT": 0, "SOLUSDT": 0}
-        for frame in venue.load.frames:
+        for frame in server.load.frames:
             counts[frame.symbol] += 1
         mine = [receive(one) for _ in range(counts["BTCUSDT"])]
         theirs = [receive(other) for _ in range(counts["ETHUSDT"] + counts["SOLUSDT"])]
@@ -78,12 +78,12 @@ def test_every_message_reaches_the_connection_that_subscribed_it(venue: Venue) -
         assert (MESSAGES, 0) == (report["sent"], report["disconnected"])
 
 
-def test_a_lost_connection_is_in_the_report(venue: Venue) -> None:
-    with open_client(venue) as one, open_client(venue) as other:
+def test_the_report_counts_lost_connections(server: LoadServer) -> None:
+    with open_client(server) as one, open_client(server) as other:
         subscribe(one, topics("BTCUSDT"))
         subscribe(other, topics("ETHUSDT") + topics("SOLUSDT"))
         one.socket.shutdown(socket.SHUT_RDWR)
-        assert venue.ended.acquire(timeout=TIMEOUT_S)
-        assert venue.complete.wait(TIMEOUT_S)
-        venue.lay_out()
-        assert venue.play()["disconnected"] == 1
+        assert server.ended.acquire(timeout=TIMEOUT_S)
+        assert server.complete.wait(TIMEOUT_S)
+        server.prepare()
+        assert server.send_load()["disconnected"] == 1

@@ -1,4 +1,4 @@
-"""The load: every frame decodes, every book is followed without a gap, rounds join."""
+"""The load: every frame decodes, no book has a gap, and rounds join."""
 
 from collections.abc import Iterator
 
@@ -7,14 +7,14 @@ import pytest
 from bybit_pipeline.processes.connector.protocol import BookUpdate, TradeBatch, decode
 from bybit_pipeline.processes.orderbook.book import OrderBook
 from bybit_pipeline.shared.wire.messages import BookMessage
-from scripts.benchmarks.frames import DEPTH, Frame, Load, LoadSpec, make_load
-from scripts.benchmarks.venue import Round, load_spec
+from scripts.benchmarks.load import DEPTH, Frame, Load, LoadSpec, make_load
+from scripts.benchmarks.load_server import FrameBuffer, load_spec
 
 NOW_MS = b"1791365008335"
 
 
 def payload(frame: bytes) -> bytes:
-    """What a websocket frame carries, by the length that its header announces."""
+    """Return the payload of a websocket frame, and check the length in its header."""
     short = frame[1]
     assert frame[0] == 0x81
     size, start = (short, 2) if short < 126 else (int.from_bytes(frame[2:4], "big"), 4)
@@ -23,7 +23,7 @@ def payload(frame: bytes) -> bytes:
 
 
 def books(load: Load) -> dict[str, OrderBook]:
-    """The books of a load after their snapshots."""
+    """Return the books of a load after their snapshots."""
     held = {symbol: OrderBook(DEPTH) for symbol in load.symbols}
     for symbol, frame in load.snapshots.items():
         held[symbol].apply(message(payload(frame)))
@@ -31,28 +31,28 @@ def books(load: Load) -> dict[str, OrderBook]:
 
 
 def message(text: bytes) -> BookMessage:
-    """A book message as the orderbook worker sees it."""
+    """Return a book message as the orderbook worker receives it."""
     update = decode(text, "linear", 0)
     assert isinstance(update, BookUpdate)
     return update.record("live", 1, 1)
 
 
 def sent(load: Load, turn: int) -> Iterator[tuple[Frame, bytes]]:
-    """The frames of one round as the venue sends them."""
-    laid = Round.of(list(enumerate(load.frames)))
-    laid.number(turn, 0, len(load.frames))
-    laid.stamp(0, len(load.frames), NOW_MS)
+    """Yield the frames of one round as the load server sends them."""
+    laid = FrameBuffer.of(list(enumerate(load.frames)))
+    laid.write_round(turn, 0, len(load.frames))
+    laid.write_time(0, len(load.frames), NOW_MS)
     for frame, start, end in zip(load.frames, laid.starts, laid.ends, strict=True):
         yield frame, payload(bytes(laid.buffer[start:end]))
 
 
-def test_seven_messages_in_ten_are_book_deltas_of_some_370_bytes() -> None:
+def test_seven_of_ten_messages_are_book_deltas_and_frames_have_about_370_bytes() -> None:
     load = make_load(LoadSpec(symbols=10, messages=5_000))
     assert 0.67 < load.books / len(load.frames) < 0.73
     assert 330 < load.mean_bytes < 410
 
 
-def test_every_book_is_followed_without_a_gap_and_ends_at_the_announced_touch() -> None:
+def test_every_book_is_without_a_gap_and_ends_at_the_expected_touch() -> None:
     load = make_load(LoadSpec(symbols=10, messages=5_000))
     held = books(load)
     for frame, text in sent(load, 0):
@@ -92,7 +92,7 @@ def test_rounds_join_without_a_gap() -> None:
     assert all(book.is_live for book in held.values())
 
 
-def test_no_trade_id_comes_twice_and_sequences_only_grow() -> None:
+def test_trade_ids_are_unique_and_sequences_grow() -> None:
     load = make_load(LoadSpec(symbols=2, messages=400, is_round=True))
     ids: list[str] = []
     last = dict.fromkeys(load.symbols, 0)
@@ -111,7 +111,7 @@ def test_no_trade_id_comes_twice_and_sequences_only_grow() -> None:
     assert len(set(ids)) == len(ids) == load.trades * 3
 
 
-def test_all_times_of_a_frame_are_the_time_it_is_sent() -> None:
+def test_all_times_of_a_frame_are_its_sending_time() -> None:
     load = make_load(LoadSpec(symbols=2, messages=200))
     for frame, text in sent(load, 0):
         decoded = decode(text, "linear", 0)
@@ -130,8 +130,8 @@ def test_the_same_specification_gives_the_same_bytes() -> None:
     assert [frame.data for frame in one.frames] == [frame.data for frame in other.frames]
 
 
-def test_a_round_too_short_to_close_its_books_is_refused() -> None:
-    with pytest.raises(ValueError, match="cannot close"):
+def test_a_round_needs_a_message_for_every_book() -> None:
+    with pytest.raises(ValueError, match="cannot restore"):
         make_load(LoadSpec(symbols=10, messages=10, is_round=True))
 
 
@@ -142,5 +142,5 @@ def test_a_round_too_short_to_close_its_books_is_refused() -> None:
         (900, LoadSpec(symbols=3, messages=400, seed=7, is_round=True)),
     ],
 )
-def test_a_load_longer_than_a_round_is_rounds(messages: int, spec: LoadSpec) -> None:
+def test_a_load_longer_than_a_round_repeats_rounds(messages: int, spec: LoadSpec) -> None:
     assert load_spec(3, messages, 400, 7) == spec

@@ -1,16 +1,16 @@
 """
-The load server: Bybit's handshake, subscriptions and pings, then ready-made frames at a set rate.
+The load server: Bybit's handshake, subscriptions and pings, then prepared frames at a given rate.
 
-``python -m scripts.benchmarks.venue --symbols 10 --messages 20000 --rate 3000`` prints one JSON
-object a line: ``listening`` (with the port), ``subscribed`` (whenever every stream has a
-subscriber), after ``lay out`` on its standard input ``ready``, and after ``go`` ``done`` (sent,
-when it began and ended, how late it was). It serves any number of connections; a frame goes to the
-connection that subscribed its topic last.
+``python -m scripts.benchmarks.load_server --symbols 10 --messages 20000 --rate 3000`` prints one
+JSON object per line: ``listening`` (with the port), ``subscribed`` (whenever every stream has a
+subscriber), ``ready`` after the command ``prepare`` on its standard input, and ``done`` after the
+command ``start`` (messages sent, start and end time, lateness). It serves any number of
+connections. A frame is sent to the connection that has subscribed its topic last.
 
-It must not be what is measured: frames are laid out in one buffer a connection before the start,
-and sending is overwriting a few digits and one ``send`` for everything that is due. What it costs
-is in the report of every run. A client that cannot keep up makes it late, never lossy: TCP does not
-lose, so a lost message was lost by the client.
+The server must not influence what is measured. Before the start it lays out the frames in one
+buffer per connection; sending then only overwrites a few digits and makes one ``send`` call for all
+frames that are due. Its own cost is in the report of every run. A slow client makes it late but
+causes no loss, because TCP does not lose data: a missing message was lost by the client.
 """
 
 import argparse
@@ -28,7 +28,8 @@ from websockets.frames import Opcode
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
 
-from scripts.benchmarks.frames import (
+from scripts.benchmarks.child import report_event
+from scripts.benchmarks.load import (
     START_MS,
     TIME_DIGITS,
     Frame,
@@ -39,32 +40,27 @@ from scripts.benchmarks.frames import (
 )
 
 BURST = 256
-"""Frames in one go at full speed."""
+"""Frames per send at full speed."""
 TICK_S = 0.0002
-"""The finest pace: frames that fall due within it are sent together."""
+"""Frames that are due within this time are sent together."""
 MARK_DIGITS = 8
 
 
-def say(event: str, **fields: Any) -> None:
-    """One line of the report on standard output."""
-    print(json.dumps({"event": event, **fields}), flush=True)
-
-
 @dataclass
-class Round:
-    """One connection's frames, laid out in a buffer whose digits are overwritten in place."""
+class FrameBuffer:
+    """The frames of one connection, laid out in a buffer whose digits are overwritten."""
 
     buffer: bytearray
     order: list[int]
-    """Place of each frame in the order of sending over all connections."""
+    """Position of each frame in the sending order over all connections."""
     ends: list[int]
     stamps: list[tuple[int, ...]]
     frames: list[Frame]
     starts: list[int]
 
     @classmethod
-    def of(cls, numbered: list[tuple[int, Frame]]) -> "Round":
-        """Lay out frames that are numbered by their place in the order of sending."""
+    def of(cls, numbered: list[tuple[int, Frame]]) -> "FrameBuffer":
+        """Lay out frames that are numbered by their position in the sending order."""
         frames = [frame for _, frame in numbered]
         starts, ends, stamps, at = [], [], [], 0
         for frame in frames:
@@ -75,8 +71,8 @@ class Round:
         buffer = bytearray().join(frame.data for frame in frames)
         return cls(buffer, [number for number, _ in numbered], ends, stamps, frames, starts)
 
-    def number(self, turn: int, first: int, last: int) -> None:
-        """Write ``u``, ``seq`` and trade ids of the ``turn``-th round, from 0, into some frames."""
+    def write_round(self, turn: int, first: int, last: int) -> None:
+        """Write ``u``, ``seq`` and trade ids of a round into the frames ``first`` to ``last``."""
         buffer, mark = self.buffer, f"{turn:0{MARK_DIGITS}x}".encode()
         for start, frame in zip(self.starts[first:last], self.frames[first:last], strict=True):
             for counter in frame.counters:
@@ -86,51 +82,51 @@ class Round:
             for offset in frame.marks:
                 buffer[start + offset : start + offset + MARK_DIGITS] = mark
 
-    def stamp(self, first: int, last: int, now_ms: bytes) -> None:
-        """Write the time into the frames from ``first`` up to ``last``."""
+    def write_time(self, first: int, last: int, now_ms: bytes) -> None:
+        """Write the time into the frames ``first`` to ``last``."""
         buffer = self.buffer
-        for places in self.stamps[first:last]:
-            for at in places:
+        for offsets in self.stamps[first:last]:
+            for at in offsets:
                 buffer[at : at + TIME_DIGITS] = now_ms
 
 
 @dataclass
-class Client:
-    """A connection: its socket, what it subscribed, and what it is being sent."""
+class LoadConnection:
+    """A connection: its socket and its frames."""
 
     sock: socket.socket
-    topics: set[str] = field(default_factory=set)
     lock: threading.Lock = field(default_factory=threading.Lock)
-    round: Round | None = None
+    buffer: FrameBuffer | None = None
     sent: int = 0
+    """Frames of the current round that have been sent."""
     lost: bool = False
 
     def send(self, data: bytes | memoryview) -> None:
-        """Send everything, between two frames."""
+        """Send data completely, never inside another frame."""
         with self.lock:
             self.sock.sendall(data)
 
     def send_due(self, turn: int, due: int, now_ms: bytes | None) -> None:
-        """Send the frames of a round that come before place ``due`` in the order of sending."""
-        assert self.round is not None
-        last = bisect_right(self.round.order, due - 1, self.sent)
+        """Send the frames of a round with positions below ``due`` in the sending order."""
+        assert self.buffer is not None
+        last = bisect_right(self.buffer.order, due - 1, self.sent)
         if last == self.sent or self.lost:
             return
         if turn:
-            self.round.number(turn, self.sent, last)
+            self.buffer.write_round(turn, self.sent, last)
         if now_ms is not None:
-            self.round.stamp(self.sent, last, now_ms)
-        start = self.round.ends[self.sent - 1] if self.sent else 0
+            self.buffer.write_time(self.sent, last, now_ms)
+        start = self.buffer.ends[self.sent - 1] if self.sent else 0
         try:
-            with memoryview(self.round.buffer) as view:
-                self.send(view[start : self.round.ends[last - 1]])
+            with memoryview(self.buffer.buffer) as view:
+                self.send(view[start : self.buffer.ends[last - 1]])
         except OSError:
             self.lost = True
         self.sent = last
 
 
-class Venue:
-    """The server: accepts, answers, and sends the load once told to."""
+class LoadServer:
+    """Accepts connections, answers requests, and sends the load on request."""
 
     def __init__(self, load: Load, *, rate: float, total: int, port: int = 0) -> None:
         self.load = load
@@ -140,9 +136,9 @@ class Venue:
         self.ended = threading.Semaphore(0)
         """Released once for every connection that ends."""
         self.complete = threading.Event()
-        """Set once every stream has been subscribed: there is nothing to lay out before."""
-        self._owner: dict[str, Client] = {}
-        self._clients: list[Client] = []
+        """Set when every stream has a subscriber; ``prepare`` needs that."""
+        self._owner: dict[str, LoadConnection] = {}
+        self._clients: list[LoadConnection] = []
         self._lock = threading.Lock()
         self._started = False
         self._wanted = {("book", s) for s in load.symbols} | {("trade", s) for s in load.symbols}
@@ -150,29 +146,29 @@ class Venue:
         self.port: int = self._listener.getsockname()[1]
 
     def accept_forever(self) -> None:
-        """One thread a connection: they read little."""
+        """Accept connections for ever, with one thread per connection."""
         while True:
             sock, _ = self._listener.accept()
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            client = Client(sock)
+            client = LoadConnection(sock)
             threading.Thread(target=self._serve, args=(client,), daemon=True).start()
 
-    def lay_out(self) -> None:
-        """Put what each connection will be sent into one buffer, which takes a while."""
-        shares: dict[int, list[tuple[int, Frame]]] = {}
-        owners: dict[int, Client] = {}
+    def prepare(self) -> None:
+        """Lay out the frames of each connection in one buffer, which takes a while."""
+        frames: dict[int, list[tuple[int, Frame]]] = {}
+        owners: dict[int, LoadConnection] = {}
         for number, frame in enumerate(self.load.frames):
             owner = self._owner[f"{'book' if frame.is_book else 'trade'}.{frame.symbol}"]
             owners[id(owner)] = owner
-            shares.setdefault(id(owner), []).append((number, frame))
+            frames.setdefault(id(owner), []).append((number, frame))
         now_ms = b"%d" % (time.time_ns() // 1_000_000)
         for key, client in owners.items():
-            client.round, client.sent = Round.of(shares[key]), 0
-            client.round.stamp(0, len(shares[key]), now_ms)
+            client.buffer, client.sent = FrameBuffer.of(frames[key]), 0
+            client.buffer.write_time(0, len(frames[key]), now_ms)
         self._clients = list(owners.values())
 
-    def play(self) -> dict[str, Any]:
-        """Send the load, which has been laid out, and report on it."""
+    def send_load(self) -> dict[str, Any]:
+        """Send the prepared load and return a report."""
         clients, self._started = self._clients, True
         began, cpu = time.monotonic(), time.process_time()
         sent, late_max, late = 0, 0.0, 0.0
@@ -202,7 +198,7 @@ class Venue:
         }
 
     def _due(self, sent: int, until: int, began: float) -> int:
-        """How far to send next; at a set rate, once it is time."""
+        """Return the position up to which to send; at a given rate, wait until it is due."""
         if not self.rate:
             return min(until, sent + BURST)
         while True:
@@ -212,9 +208,9 @@ class Venue:
                 return due
             time.sleep(max(TICK_S, sent / self.rate - elapsed))
 
-    # -- what a client says ------------------------------------------------------------------------
+    # -- requests ----------------------------------------------------------------------------------
 
-    def _serve(self, client: Client) -> None:
+    def _serve(self, client: LoadConnection) -> None:
         protocol = ServerProtocol()
         try:
             while data := client.sock.recv(65_536):
@@ -233,14 +229,14 @@ class Venue:
             client.sock.close()
             self.ended.release()
 
-    def _flush(self, client: Client, protocol: ServerProtocol) -> None:
+    def _flush(self, client: LoadConnection, protocol: ServerProtocol) -> None:
         for data in protocol.data_to_send():
             if data:
                 client.send(data)
             else:  # the closing handshake is over
                 client.sock.shutdown(socket.SHUT_WR)
 
-    def _answer(self, client: Client, request: dict[str, Any]) -> None:
+    def _answer(self, client: LoadConnection, request: dict[str, Any]) -> None:
         op = request.get("op")
         reply: dict[str, Any] = {"success": True, "ret_msg": "", "conn_id": "bench"}
         reply |= {"req_id": str(request.get("req_id", "")), "op": op}
@@ -256,7 +252,7 @@ class Venue:
                     self._owner.pop(_stream(topic), None)
                     self.resubscribed += self._started
 
-    def _subscribe(self, client: Client, topic: str) -> None:
+    def _subscribe(self, client: LoadConnection, topic: str) -> None:
         stream = _stream(topic)
         kind, _, symbol = stream.partition(".")
         if kind == "book":
@@ -266,44 +262,44 @@ class Venue:
             complete = len(self._owner) == len(self._wanted)
         if complete:
             self.complete.set()
-            say("subscribed", streams=len(self._wanted))
+            report_event("subscribed", streams=len(self._wanted))
 
     def _snapshot(self, symbol: str) -> bytes:
-        """The book before the first delta; a new one during the run is not served (a failure)."""
+        """Return the book before the first delta. Asking for it during the run is a failure."""
         now_ms = str(time.time_ns() // 1_000_000)
         return self.load.snapshots[symbol].replace(str(START_MS).encode(), now_ms.encode())
 
 
 def _stream(topic: str) -> str:
-    """``book.SYMBOL`` of an order book of any depth (cryptofeed asks for 200), ``trade.SYMBOL``."""
+    """Return ``trade.SYMBOL``, or ``book.SYMBOL`` for any depth (cryptofeed asks for 200)."""
     kind, _, rest = topic.partition(".")
     return f"book.{rest.partition('.')[2]}" if kind == "orderbook" else f"trade.{rest}"
 
 
 def main() -> None:
-    """Serve one run."""
+    """Serve the connections of one run."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[1] if __doc__ else None)
     parser.add_argument("--symbols", type=int, default=10)
-    parser.add_argument("--messages", type=int, default=20_000, help="in all")
-    parser.add_argument("--round", type=int, default=100_000, help="at most, before repeating")
-    parser.add_argument("--rate", type=float, default=0.0, help="messages/s; 0: full speed")
+    parser.add_argument("--messages", type=int, default=20_000, help="messages in total")
+    parser.add_argument("--round", type=int, default=100_000, help="messages before they repeat")
+    parser.add_argument("--rate", type=float, default=0.0, help="per second; 0 is full speed")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--port", type=int, default=0)
     options = parser.parse_args()
     load = make_load(load_spec(options.symbols, options.messages, options.round, options.seed))
-    venue = Venue(load, rate=options.rate, total=options.messages, port=options.port)
-    threading.Thread(target=venue.accept_forever, daemon=True).start()
-    say("listening", port=venue.port, mean_bytes=load.mean_bytes, spec=asdict(load.spec))
+    server = LoadServer(load, rate=options.rate, total=options.messages, port=options.port)
+    threading.Thread(target=server.accept_forever, daemon=True).start()
+    report_event("listening", port=server.port, mean_bytes=load.mean_bytes, spec=asdict(load.spec))
     for line in sys.stdin:
-        if line.strip() == "lay out":
-            venue.lay_out()
-            say("ready")
-        elif line.strip() == "go":
-            say("done", **venue.play())
+        if line.strip() == "prepare":
+            server.prepare()
+            report_event("ready")
+        elif line.strip() == "start":
+            report_event("done", **server.send_load())
 
 
 def load_spec(symbols: int, messages: int, round_size: int, seed: int) -> LoadSpec:
-    """One round if the messages fit into it, else rounds that join."""
+    """Return one round if the messages fit into it, else a round that can be repeated."""
     if messages <= round_size:
         return LoadSpec(symbols=symbols, messages=messages, seed=seed)
     return LoadSpec(symbols=symbols, messages=round_size, seed=seed, is_round=True)
