@@ -1,22 +1,22 @@
 """
-One symbol with the Python client: price, spread, imbalance, trades a minute, walls.
+One symbol with the Python client: prices, imbalance, depth, trades per minute, walls.
 
     python scripts/examples/client_basic.py BTCUSDT
     python scripts/examples/client_basic.py --count 5
 
-Run it with the environment that the pipeline is installed in.
+Run it in the virtual environment of the pipeline.
 """
 
 import argparse
 import sys
 import time
 
-from bybit_pipeline.shared.client import PipelineClient
+from bybit_pipeline import PipelineClient
 from bybit_pipeline.shared.errors import NoPipelineError
 
 
 def rounded(value: float | None) -> str:
-    """A number for people; what is not known is no number."""
+    """A number with two decimals; an unknown one is never shown as a number."""
     return "unknown" if value is None else f"{value:.2f}"
 
 
@@ -26,7 +26,7 @@ def report(client: PipelineClient, symbol: str) -> str:
     if book is None:
         return f"{symbol}: nothing received yet"
     if book.state != "live":
-        return f"{symbol}: no trusted book ({book.reason})"
+        return f"{symbol}: the book is {book.state} ({book.reason})"
     return (
         f"{book.source} {symbol} {book.best_bid} / {book.best_ask}"
         f" spread_bps={rounded(book.spread_bps)}"
@@ -39,13 +39,13 @@ def report(client: PipelineClient, symbol: str) -> str:
 
 
 def main() -> None:
-    """Print a line a second."""
+    """Print one line per second."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
     parser.add_argument("symbol", nargs="?", type=str.upper, default="BTCUSDT")
-    parser.add_argument("--endpoint", help="of the metrics socket; else found in the run directory")
-    parser.add_argument("--run-dir")
-    parser.add_argument("--count", type=int, help="stop after so many lines")
-    parser.add_argument("--seconds", type=float, default=1.0, help="between lines")
+    parser.add_argument("--endpoint", help="metrics socket; by default from the run directory")
+    parser.add_argument("--run-dir", help="run directory of the pipeline")
+    parser.add_argument("--count", type=int, help="number of lines; by default without end")
+    parser.add_argument("--seconds", type=float, default=1.0, help="interval between lines")
     options = parser.parse_args()
     with PipelineClient(options.endpoint, options.run_dir) as client:
         client.subscribe(options.symbol)
@@ -60,7 +60,7 @@ if __name__ == "__main__":
     try:
         main()
     except NoPipelineError as error:
-        print(f"{error}; scripts/up starts one", file=sys.stderr)
+        print(f"{error}; start one with scripts/up", file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        pass  # the way to end it
+        pass  # stopped by the user

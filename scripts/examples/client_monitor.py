@@ -1,5 +1,5 @@
 """
-Production monitoring: is the data there, fresh, complete and real? One line whenever that changes.
+Are the data present, recent, complete and real? Prints one line whenever the answer changes.
 
     python scripts/examples/client_monitor.py BTCUSDT ETHUSDT
     python scripts/examples/client_monitor.py --accept sim --seconds 10
@@ -14,15 +14,15 @@ import sys
 import time
 from collections.abc import Iterator
 
-from bybit_pipeline.shared.client import PipelineClient
+from bybit_pipeline import PipelineClient
 from bybit_pipeline.shared.errors import NoPipelineError
 
 MAX_AGE_S = 5.0
-"""A market is published at least once a second; older than this, something hangs."""
+"""A market is published at least once per second; if it is older, a process is hung."""
 
 
 def problems(client: PipelineClient, symbols: list[str], accepted: list[str]) -> Iterator[str]:
-    """Everything that speaks against trading on the numbers now; nothing if all is well."""
+    """The reasons not to trade on the numbers now; none if all is well."""
     if not client.connected:
         yield "not connected to the pipeline"
         return
@@ -40,7 +40,7 @@ def problems(client: PipelineClient, symbols: list[str], accepted: list[str]) ->
         elif trades["state"] == "stale":
             yield f"{symbol}: trades stale ({trades['reason']})"
         elif time.time() - trades["publish_ts_ns"] / 1e9 > MAX_AGE_S:
-            yield f"{symbol}: trades not published any more"
+            yield f"{symbol}: trades no longer published"
     for topic in client.topics("process."):
         status = client.get_message(topic)
         if status is None:
@@ -52,25 +52,25 @@ def problems(client: PipelineClient, symbols: list[str], accepted: list[str]) ->
 
 
 def main() -> None:
-    """Print a line whenever the state or the loss count changes."""
+    """Print a line whenever the problems change."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
     parser.add_argument("symbols", nargs="*", type=str.upper, default=["BTCUSDT", "ETHUSDT"])
-    parser.add_argument("--endpoint", help="of the metrics socket; else found in the run directory")
-    parser.add_argument("--run-dir")
-    parser.add_argument("--accept", nargs="+", default=["live"], help="sources to trust")
-    parser.add_argument("--count", type=int, help="stop after so many lines")
-    parser.add_argument("--seconds", type=float, help="stop after so many seconds")
+    parser.add_argument("--endpoint", help="metrics socket; by default from the run directory")
+    parser.add_argument("--run-dir", help="run directory of the pipeline")
+    parser.add_argument("--accept", nargs="+", default=["live"], help="sources to accept")
+    parser.add_argument("--count", type=int, help="stop after this many lines")
+    parser.add_argument("--seconds", type=float, help="stop after this time")
     options = parser.parse_args()
     deadline = None if options.seconds is None else time.monotonic() + options.seconds
-    told, lines = "", 0
-    # No subscribe: that would narrow it to symbols, and the processes are wanted as well.
+    printed, lines = "", 0
+    # No subscribe: it would exclude the status of the processes.
     with PipelineClient(options.endpoint, options.run_dir) as client:
         while lines != options.count and (deadline is None or time.monotonic() < deadline):
             time.sleep(1.0)
             state = "; ".join(problems(client, options.symbols, options.accept)) or "all well"
-            if state != told:
+            if state != printed:
                 print(f"{state} (source={client.source} lost={client.lost})", flush=True)
-                told = state
+                printed = state
                 lines += 1
 
 
@@ -78,7 +78,7 @@ if __name__ == "__main__":
     try:
         main()
     except NoPipelineError as error:
-        print(f"{error}; scripts/up starts one", file=sys.stderr)
+        print(f"{error}; start one with scripts/up", file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        pass  # the way to end it
+        pass  # stopped by the user

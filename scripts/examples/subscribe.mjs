@@ -1,12 +1,12 @@
-// Best prices and trades a minute in JavaScript (Node 18 or newer).
+// Best prices and trades per minute in JavaScript (Node 18 or newer).
 //
 //     cd scripts/examples && npm install
 //     node subscribe.mjs BTCUSDT ETHUSDT
 //     node subscribe.mjs --endpoint tcp://127.0.0.1:5556 --count 20
 //
-// Two frames a message: topic and msgpack map. Unless a book is live its numbers are null. A hole in
-// seq is a loss on the way here; the same seq again is a repeat for a new subscriber. Times in
-// nanoseconds exceed 2^53: decode with { useBigInt64: true } if you need them to the last digit.
+// A message has two frames: topic and msgpack map. The numbers of a book are null unless it is live. A
+// jump in seq means missed messages; the same seq again is a repeat for a new subscriber. Times in
+// nanoseconds exceed 2^53: decode with { useBigInt64: true } if you need them exactly.
 
 import { readFileSync } from "node:fs";
 import { parseArgs } from "node:util";
@@ -30,7 +30,7 @@ function findEndpoint(runDir) {
     return JSON.parse(readFileSync(`${runDir ?? usual}/endpoints.json`, "utf8")).metrics;
   } catch (error) {
     if (error.code !== "ENOENT") throw error;
-    console.error(`no pipeline runs in ${runDir ?? usual}; scripts/up starts one`);
+    console.error(`no pipeline runs in ${runDir ?? usual}; start one with scripts/up`);
     process.exit(69);
   }
 }
@@ -48,7 +48,7 @@ let count = 0;
 let lost = 0;
 for await (const [frame, payload] of socket) {
   const topic = frame.toString();
-  if (!wanted.has(topic)) continue; // prefixes: BTCUSDT catches BTCUSDT-27NOV26 as well
+  if (!wanted.has(topic)) continue; // subscriptions are prefixes: BTCUSDT matches BTCUSDT-27NOV26 too
   const message = decode(payload);
   const key = `${topic} ${message.epoch}`;
   const before = last.get(key) ?? message.seq - 1;
@@ -57,7 +57,7 @@ for await (const [frame, payload] of socket) {
   last.set(key, message.seq);
   let text = `bid=${message.best_bid} ask=${message.best_ask}`;
   if (message.state === "stale") {
-    text = `not to be trusted: ${message.reason}`;
+    text = `stale: ${message.reason}`;
   } else if (message.kind === "trades") {
     const window = message.windows["60s"];
     text = `tpm=${window.tpm} vol_delta=${window.vol_delta}`;
@@ -66,4 +66,4 @@ for await (const [frame, payload] of socket) {
   count += 1;
   if (count === Number(options.count)) break;
 }
-process.exit(0); // the socket's threads would keep the process alive
+process.exit(0); // otherwise the threads of the socket keep the process alive

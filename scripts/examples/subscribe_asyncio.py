@@ -1,10 +1,10 @@
 """
-Walls as they appear and end, in asyncio; needs pyzmq and msgpack only.
+Walls as they appear and end, with asyncio; needs only pyzmq and msgpack.
 
     python scripts/examples/subscribe_asyncio.py BTCUSDT
     python scripts/examples/subscribe_asyncio.py --seconds 60
 
-Messages go through a queue to a second task, so that slow work does not hold up reading.
+Messages pass through a queue to a second task, so that slow work does not delay reading.
 """
 
 import argparse
@@ -25,19 +25,19 @@ QUEUE = 1_000
 
 
 def find_endpoint(run_dir: str | None) -> str:
-    """Where a pipeline of this machine says that it publishes."""
+    """The metrics socket of the pipeline on this machine."""
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     usual = f"{runtime}/bybit-pipeline" if runtime else f"/tmp/bybit-pipeline-{os.getuid()}"
     path = Path(run_dir or usual) / "endpoints.json"
     try:
         return str(json.loads(path.read_text())["metrics"])
     except FileNotFoundError:
-        print(f"no pipeline runs in {path.parent}; scripts/up starts one", file=sys.stderr)
+        print(f"no pipeline runs in {path.parent}; start one with scripts/up", file=sys.stderr)
         sys.exit(os.EX_UNAVAILABLE)
 
 
 async def read(endpoint: str, topics: list[str], queue: asyncio.Queue[Message]) -> None:
-    """Put every message into the queue; waits when that is full, and ZeroMQ then drops."""
+    """Put every message into the queue; while it is full, ZeroMQ drops messages."""
     socket = zmq.asyncio.Context.instance().socket(zmq.SUB)
     try:
         socket.connect(endpoint)
@@ -52,7 +52,7 @@ async def read(endpoint: str, topics: list[str], queue: asyncio.Queue[Message]) 
 
 
 async def show(queue: asyncio.Queue[Message], count: int | None) -> None:
-    """Print the walls' events; the work that may take its time."""
+    """Print the events of walls; this stands for slow work."""
     shown = 0
     while shown != count:
         wall = await queue.get()
@@ -66,13 +66,13 @@ async def show(queue: asyncio.Queue[Message], count: int | None) -> None:
 
 
 async def main() -> None:
-    """Read and show until there was enough."""
+    """Read and show messages until one of the limits is reached."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
     parser.add_argument("symbols", nargs="*", type=str.upper, default=["BTCUSDT", "ETHUSDT"])
-    parser.add_argument("--endpoint", help="of the metrics socket; else found in the run directory")
-    parser.add_argument("--run-dir")
-    parser.add_argument("--count", type=int, help="stop after so many messages")
-    parser.add_argument("--seconds", type=float, help="stop after so many seconds")
+    parser.add_argument("--endpoint", help="metrics socket; by default from the run directory")
+    parser.add_argument("--run-dir", help="run directory of the pipeline")
+    parser.add_argument("--count", type=int, help="stop after this many messages")
+    parser.add_argument("--seconds", type=float, help="stop after this time")
     options = parser.parse_args()
     queue: asyncio.Queue[Message] = asyncio.Queue(QUEUE)
     topics = [f"density.linear.{symbol}" for symbol in options.symbols]

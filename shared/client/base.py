@@ -207,7 +207,7 @@ class BaseClient:
         return None if depth is None else depth.get(side)
 
     def get_densities(self, symbol: str, category: Category = "linear") -> list[Wall] | None:
-        """The tracked walls; None without a live book."""
+        """The tracked walls, nearest to the mid price first; None without a live book."""
         book = self._last("orderbook", symbol, category)
         return None if book is None or book["state"] != "live" else walls_of(book)
 

@@ -81,8 +81,13 @@ def snapshot_of(book: Mapping[str, Any], symbol: str, category: Category) -> Sna
 
 
 def walls_of(book: Mapping[str, Any]) -> list[Wall]:
-    """The walls in an ``orderbook.*`` message; fields of a newer pipeline are ignored."""
-    return [
+    """
+    The walls in an ``orderbook.*`` message, nearest to the mid price first.
+
+    Fields that a newer pipeline has added are ignored.
+    """
+    walls = [
         Wall(**{name: value for name, value in wall.items() if name in _WALL_FIELDS})
         for wall in book.get("densities") or ()
     ]
+    return sorted(walls, key=lambda wall: wall.distance_bps)

@@ -1,4 +1,4 @@
-"""One simulated pipeline for all examples, and what the JavaScript one needs."""
+"""One simulated pipeline for all examples, and the packages of the JavaScript example."""
 
 import os
 import shutil
@@ -17,7 +17,7 @@ NPM_S = 60
 
 @pytest.fixture(scope="session")
 def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
-    """``bybit-pipeline up`` on the simulated exchange, with a threshold that finds walls often."""
+    """``bybit-pipeline up`` on the simulated exchange, with a low threshold for walls."""
     pipeline = Pipeline(
         tmp_path_factory.mktemp("examples"), "--source", "sim", config="[density]\nk = 3.0\n"
     )
@@ -31,14 +31,14 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
 @pytest.fixture(scope="session")
 def javascript(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """
-    The command that runs the JavaScript example, its packages installed beside a copy.
+    The command that runs the JavaScript example; its packages are installed beside a copy.
 
-    They are fetched once and kept in the virtual environment.
+    They are downloaded once and kept in the virtual environment.
     """
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     node, npm = shutil.which("node", path=path), shutil.which("npm", path=path)
     if node is None or npm is None:
-        pytest.skip("no Node and npm here; scripts/test fetches them where pip can")
+        pytest.skip("Node and npm not found; scripts/test installs them where pip can")
     wanted = (EXAMPLES / "package.json").read_text()
     place = Path(sys.prefix) / ".javascript-examples"
     stamp = place / "installed.json"
@@ -58,7 +58,7 @@ def javascript(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
         try:
             subprocess.run(install, cwd=place, capture_output=True, check=True, timeout=NPM_S)
         except (subprocess.SubprocessError, OSError) as error:
-            pytest.skip(f"the packages of the JavaScript example cannot be had: {error}")
+            pytest.skip(f"cannot install the packages of the JavaScript example: {error}")
         stamp.write_text(wanted)
     shutil.copy(EXAMPLES / "subscribe.mjs", place)
     return [node, str(place / "subscribe.mjs")]

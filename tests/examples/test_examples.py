@@ -1,4 +1,4 @@
-"""Every example, run for real against a simulated pipeline as its docstring says."""
+"""Every example, run against a simulated pipeline as its docstring says."""
 
 import ast
 import os
@@ -17,7 +17,7 @@ DEADLINE_S = 40
 
 
 def run(*command: str | Path) -> list[str]:
-    """The lines that an example prints; it must end by itself, with nothing on stderr."""
+    """The lines that an example prints; it must exit on its own, with an empty stderr."""
     done = subprocess.run(
         [str(part) for part in command],
         capture_output=True,
@@ -25,12 +25,12 @@ def run(*command: str | Path) -> list[str]:
         check=False,
         timeout=DEADLINE_S,
     )
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (0, "") == (done.returncode, done.stderr)
     return done.stdout.splitlines()
 
 
 def python(example: str, pipeline: Pipeline, *arguments: str) -> list[str]:
-    """Run one of the Python examples against a pipeline found by its run directory."""
+    """Run a Python example; it finds the pipeline through its run directory."""
     return run(sys.executable, EXAMPLES / example, *arguments, "--run-dir", pipeline.run_dir)
 
 
@@ -41,7 +41,7 @@ TRADES_LINE = re.compile(
 
 
 def check_lines(lines: list[str], count: int) -> None:
-    """Prices and trades of two symbols, nothing lost."""
+    """Assert prices and trades of two symbols, and no missed messages."""
     assert len(lines) == count
     assert all(BOOK_LINE.fullmatch(line) or TRADES_LINE.fullmatch(line) for line in lines), lines
     assert {
@@ -53,12 +53,12 @@ def check_lines(lines: list[str], count: int) -> None:
 
 
 def test_plain_subscriber(pipeline: Pipeline) -> None:
-    """Pyzmq and msgpack, endpoint from the run directory."""
+    """With pyzmq and msgpack only, and the endpoint from the run directory."""
     check_lines(python("subscribe.py", pipeline, "--count", "40"), 40)
 
 
 def test_plain_subscriber_with_an_endpoint(pipeline: Pipeline) -> None:
-    """No run directory needed, as on another machine's end of a tunnel."""
+    """Without a run directory, as on another machine."""
     lines = run(
         sys.executable,
         EXAMPLES / "subscribe.py",
@@ -68,10 +68,10 @@ def test_plain_subscriber_with_an_endpoint(pipeline: Pipeline) -> None:
         "--endpoint",
         pipeline.metrics,
     )
-    assert {line.split()[1] for line in lines} == {
+    assert {
         "orderbook.linear.BTCUSDT",
         "trades.linear.BTCUSDT",
-    }
+    } == {line.split()[1] for line in lines}
 
 
 @pytest.mark.parametrize("example", ["subscribe.py", "subscribe_asyncio.py"])
@@ -88,13 +88,13 @@ def test_plain_subscribers_import_nothing_of_this_project(example: str) -> None:
             else [alias.name for alias in node.names]
         )
     }
-    assert imported - sys.stdlib_module_names == {"zmq", "msgpack"}
+    assert {"zmq", "msgpack"} == imported - sys.stdlib_module_names
 
 
-def test_asyncio_subscriber_tells_the_walls(pipeline: Pipeline) -> None:
-    """Events of walls, as many as asked for."""
+def test_asyncio_subscriber_prints_walls(pipeline: Pipeline) -> None:
+    """The given number of events."""
     lines = python("subscribe_asyncio.py", pipeline, "btcusdt", "ethusdt", "--count", "3")
-    assert len(lines) == 3
+    assert 3 == len(lines)
     pattern = re.compile(
         r"sim (BTC|ETH)USDT (detected|grown|eaten|pulled|removed) (bid|ask) [\d.]+"
         r" size=[\d.]+ of [\d.]+ eaten=\d+% pulled=\d+%"
@@ -103,8 +103,8 @@ def test_asyncio_subscriber_tells_the_walls(pipeline: Pipeline) -> None:
 
 
 def test_asyncio_subscriber_ends_in_time_without_events(pipeline: Pipeline) -> None:
-    """Nothing is published about a symbol that nobody follows."""
-    assert python("subscribe_asyncio.py", pipeline, "NOSUCHUSDT", "--seconds", "0.5") == []
+    """Nothing is published about a symbol that the pipeline does not follow."""
+    assert [] == python("subscribe_asyncio.py", pipeline, "NOSUCHUSDT", "--seconds", "0.5")
 
 
 def test_javascript_subscriber(pipeline: Pipeline, javascript: list[str]) -> None:
@@ -115,14 +115,14 @@ def test_javascript_subscriber(pipeline: Pipeline, javascript: list[str]) -> Non
 
 
 def test_javascript_subscriber_ends_in_time(pipeline: Pipeline, javascript: list[str]) -> None:
-    """With an endpoint, for some seconds."""
+    """With an endpoint and a time limit."""
     assert run(*javascript, "--seconds", "1.5", "--endpoint", pipeline.metrics)
 
 
 def test_client_basic(pipeline: Pipeline) -> None:
-    """A line about one symbol with every number."""
+    """One line per interval with every number of a symbol."""
     lines = python("client_basic.py", pipeline, "btcusdt", "--count", "3", "--seconds", "0.5")
-    assert len(lines) == 3
+    assert 3 == len(lines)
     assert re.fullmatch(
         r"sim BTCUSDT [\d.]+ / [\d.]+ spread_bps=\d+\.\d\d imbalance=-?\d\.\d\d"
         r" bid_depth=\d+\.\d\d tpm=\d+\.\d\d vol_delta=-?\d+\.\d\d walls=\d+",
@@ -130,14 +130,24 @@ def test_client_basic(pipeline: Pipeline) -> None:
     ), lines
 
 
-def test_client_basic_says_when_there_is_nothing(pipeline: Pipeline) -> None:
+def test_client_basic_without_data(pipeline: Pipeline) -> None:
     """An unknown symbol gives no number."""
     lines = python("client_basic.py", pipeline, "NOSUCHUSDT", "--count", "1", "--seconds", "0.2")
-    assert lines == ["NOSUCHUSDT: nothing received yet"]
+    assert ["NOSUCHUSDT: nothing received yet"] == lines
 
 
-def test_client_alert_says_who_is_active_and_one_sided(pipeline: Pipeline) -> None:
-    """With a low bar it soon alerts; the numbers are over the bar."""
+def test_client_asyncio_prints_prices_and_walls(pipeline: Pipeline) -> None:
+    """Two tasks with one client; it ends after the given number of price lines."""
+    lines = python("client_asyncio.py", pipeline, "btcusdt", "nosuchusdt", "--count", "3")
+    prices = [line for line in lines if " wall " not in line]
+    assert 3 == len(prices)
+    assert re.fullmatch(r"sim BTCUSDT=[\d.]+ NOSUCHUSDT=- lost=0", prices[-1]), prices
+    pattern = r"sim BTCUSDT wall (detected|grown|eaten|pulled|removed) (bid|ask) [\d.]+ size=[\d.]+"
+    assert all(re.fullmatch(pattern, line) for line in set(lines) - set(prices)), lines
+
+
+def test_client_alert_names_active_and_one_sided_symbols(pipeline: Pipeline) -> None:
+    """With low limits it soon alerts; the numbers exceed the limits."""
     lines = python(
         "client_alert.py",
         pipeline,
@@ -150,7 +160,7 @@ def test_client_alert_says_who_is_active_and_one_sided(pipeline: Pipeline) -> No
         "--count",
         "2",
     )
-    assert len(lines) == 2
+    assert 2 == len(lines)
     for line in lines:
         match = re.fullmatch(
             r"ALERT sim (BTC|ETH)USDT tpm=(\d+) imbalance=([+-][\d.]+) \((bids|asks) outweigh\)",
@@ -162,27 +172,27 @@ def test_client_alert_says_who_is_active_and_one_sided(pipeline: Pipeline) -> No
         assert (float(match[3]) > 0) == (match[4] == "bids")
 
 
-def test_client_alert_is_silent_below_the_bar(pipeline: Pipeline) -> None:
-    """Nobody trades a million times a minute."""
-    assert python("client_alert.py", pipeline, "--tpm", "1e6", "--seconds", "1.5") == []
+def test_client_alert_is_silent_below_its_limits(pipeline: Pipeline) -> None:
+    """No symbol trades a million times per minute."""
+    assert [] == python("client_alert.py", pipeline, "--tpm", "1e6", "--seconds", "1.5")
 
 
-def test_client_monitor_is_well_with_what_it_accepts(pipeline: Pipeline) -> None:
+def test_client_monitor_accepts_the_given_sources(pipeline: Pipeline) -> None:
     """All books live, all processes up."""
     lines = python("client_monitor.py", pipeline, "btcusdt", "--accept", "sim", "--count", "1")
-    assert lines == ["all well (source=sim lost=0)"]
+    assert ["all well (source=sim lost=0)"] == lines
 
 
-def test_client_monitor_does_not_take_simulated_data_for_real(pipeline: Pipeline) -> None:
-    """By default only live data is well."""
+def test_client_monitor_rejects_simulated_data_by_default(pipeline: Pipeline) -> None:
+    """Only live data are accepted."""
     lines = python("client_monitor.py", pipeline, "--count", "1")
-    assert lines == ["source is sim, not live (source=sim lost=0)"]
+    assert ["source is sim, not live (source=sim lost=0)"] == lines
 
 
-def test_client_monitor_tells_of_a_dead_worker_and_of_its_return(
+def test_client_monitor_reports_a_killed_connector_and_its_recovery(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    """The book of a killed worker is stale, then the worker is back."""
+    """The books of a killed connector are stale until it is back."""
     pipeline = Pipeline(tmp_path_factory.mktemp("monitor"), "--source", "sim")
     monitor = None
     try:
@@ -216,7 +226,7 @@ def test_client_monitor_tells_of_a_dead_worker_and_of_its_return(
 
 
 def check_refusal(*command: str | Path) -> None:
-    """One line that says what to start, and the exit code for nothing to talk to."""
+    """Assert one line that says what to start, and the exit code for a missing pipeline."""
     done = subprocess.run(
         [str(part) for part in command],
         capture_output=True,
@@ -224,27 +234,29 @@ def check_refusal(*command: str | Path) -> None:
         check=False,
         timeout=DEADLINE_S,
     )
-    assert (done.returncode, done.stdout) == (os.EX_UNAVAILABLE, "")
-    assert re.fullmatch(r"no pipeline runs in /nowhere\b.*; scripts/up starts one\n", done.stderr)
+    assert (os.EX_UNAVAILABLE, "") == (done.returncode, done.stdout)
+    assert re.fullmatch(
+        r"no pipeline runs in /nowhere\b.*; start one with scripts/up\n", done.stderr
+    )
 
 
 PYTHON_EXAMPLES = sorted(path.name for path in EXAMPLES.glob("*.py"))
 
 
 @pytest.mark.parametrize("example", PYTHON_EXAMPLES)
-def test_without_a_pipeline_it_says_what_to_start(example: str) -> None:
-    """A reader who tries an example first is not met by a traceback."""
+def test_without_a_pipeline_the_error_says_what_to_start(example: str) -> None:
+    """There is no traceback for a reader who tries an example first."""
     check_refusal(sys.executable, EXAMPLES / example, "--run-dir", "/nowhere")
 
 
-def test_javascript_subscriber_says_what_to_start(javascript: list[str]) -> None:
+def test_without_a_pipeline_the_javascript_error_says_what_to_start(javascript: list[str]) -> None:
     """The same in JavaScript."""
     check_refusal(*javascript, "--run-dir", "/nowhere")
 
 
 @pytest.mark.parametrize("example", PYTHON_EXAMPLES)
-def test_ctrl_c_ends_it_without_a_traceback(example: str, pipeline: Pipeline) -> None:
-    """The way in which every reader ends it."""
+def test_ctrl_c_ends_an_example_without_a_traceback(example: str, pipeline: Pipeline) -> None:
+    """Every reader stops it like this."""
     command = [sys.executable, str(EXAMPLES / example), "--run-dir", str(pipeline.run_dir)]
     options = {
         "client_alert.py": ["--tpm", "1", "--imbalance", "0.01"],
@@ -257,12 +269,12 @@ def test_ctrl_c_ends_it_without_a_traceback(example: str, pipeline: Pipeline) ->
     assert process.stdout.readline()
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=DEADLINE_S)
-    assert (process.returncode, errors) == (0, b"")
+    assert (0, b"") == (process.returncode, errors)
 
 
 @pytest.mark.parametrize("example", PYTHON_EXAMPLES)
-def test_docstring_says_how_to_run_it(example: str) -> None:
-    """And ``--help`` names the options that tell it where and for how long."""
+def test_the_docstring_says_how_to_run_an_example(example: str) -> None:
+    """And ``--help`` lists the options for the pipeline and for the limits."""
     text = (EXAMPLES / example).read_text()
     assert f"python scripts/examples/{example}" in (ast.get_docstring(ast.parse(text)) or "")
     usage = "\n".join(run(sys.executable, EXAMPLES / example, "--help"))
