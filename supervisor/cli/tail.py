@@ -1,32 +1,34 @@
 """``tail``: metric messages of a running pipeline on stdout."""
 
-import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing
 from typing import Any
 
 import msgspec
 
 from bybit_pipeline.shared.bus.subscriber import MetricSubscriber
 from bybit_pipeline.shared.errors import EX_FAILED, EX_OK, NoPipelineError
-from bybit_pipeline.shared.runtime.wakeup import Wakeup
 from bybit_pipeline.supervisor.cli.control_client import read_endpoints
+from bybit_pipeline.supervisor.interrupts import Interrupts
 from bybit_pipeline.supervisor.run_dir import holder, is_alive
 
-UP_S = 10.0
-"""How long to wait for a pipeline that has just been started."""
-CHECK_MS = 1_000
-"""Longest wait before checking that the pipeline still runs."""
+STARTING_S = 10.0
+"""Maximum wait for a pipeline that is still starting, in seconds."""
+STARTING_POLL_S = 0.1
+CHECK_S = 1.0
+"""Longest wait before checking that the pipeline still runs, in seconds."""
 
 
-def wait_for_endpoints(run_dir: str, *, within_s: float = UP_S) -> dict[str, Any]:
+def wait_for_endpoints(
+    run_dir: str, interrupts: Interrupts, *, within_s: float = STARTING_S
+) -> dict[str, Any]:
     """
-    Wait until a pipeline has started, and return its ``endpoints.json``.
+    Return ``endpoints.json`` of a running pipeline; wait for a pipeline that is still starting.
 
     Raises:
-        NoPipelineError: If no pipeline runs, or it does not start in time.
+        NoPipelineError: If no pipeline runs, or not every process is up within ``within_s``.
+        KeyboardInterrupt: If a signal arrives.
     """
     deadline = time.monotonic() + within_s
     while True:
@@ -36,40 +38,39 @@ def wait_for_endpoints(run_dir: str, *, within_s: float = UP_S) -> dict[str, Any
             holder(run_dir)
             if time.monotonic() >= deadline:
                 raise
-        time.sleep(0.1)
+        interrupts.sleep(STARTING_POLL_S)
 
 
 def tail(
-    run_dir: str, prefix: str, *, timeout_s: float | None
+    run_dir: str, prefix: str, interrupts: Interrupts, *, timeout_s: float | None
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """
-    Topic and payload of the messages of a running pipeline, without repeats, until the timeout.
+    Yield topic and payload of the messages of a running pipeline, without repeats.
 
-    For the main thread: a signal interrupts the wait for the next message at once.
+    Args:
+        run_dir: Directory of the running pipeline.
+        prefix: Start of the topics.
+        interrupts: Signals that end the wait for the next message.
+        timeout_s: When to stop; None for no limit.
 
     Raises:
         NoPipelineError: If no pipeline runs, or it stops.
         ConfigError: If the keys of the metrics socket cannot be used.
+        KeyboardInterrupt: If a signal arrives.
     """
-    deadline = None if timeout_s is None else time.monotonic() + timeout_s
-    endpoints = wait_for_endpoints(run_dir, within_s=UP_S if timeout_s is None else timeout_s)
-    with (
-        closing(Wakeup()) as wakeup,
-        MetricSubscriber(endpoints["metrics"], keys=endpoints.get("keys")) as subscriber,
-    ):
-        wakeup.catch_signals()
+    deadline = float("inf") if timeout_s is None else time.monotonic() + timeout_s
+    within_s = STARTING_S if timeout_s is None else timeout_s
+    endpoints = wait_for_endpoints(run_dir, interrupts, within_s=within_s)
+    with MetricSubscriber(endpoints["metrics"], keys=endpoints.get("keys")) as subscriber:
         subscriber.subscribe_prefix(prefix)
-        while (left := _left_ms(deadline)) > 0:
-            subscriber.wait(min(left, CHECK_MS), wakeup.fileno())
+        while (left_s := deadline - time.monotonic()) > 0:
+            subscriber.follow_connection()
+            interrupts.wait(min(left_s, CHECK_S), subscriber.socket, subscriber.monitor)
             for metric in subscriber.receive():
                 if not metric.is_repeat:
                     yield metric.topic, metric.payload
             if not is_alive(endpoints["pid"]):
                 raise NoPipelineError(f"run_dir {run_dir}: the pipeline has stopped")
-
-
-def _left_ms(deadline: float | None) -> int:
-    return CHECK_MS if deadline is None else int((deadline - time.monotonic()) * 1000 + 0.999)
 
 
 def print_tail(
@@ -90,12 +91,12 @@ def print_tail(
 
     Raises:
         NoPipelineError: If no pipeline runs, or it stops.
+        KeyboardInterrupt: If a signal arrives.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     is_for_people = sys.stdout.isatty() and not as_json
     printed = 0
-    try:
-        for topic, payload in tail(run_dir, prefix, timeout_s=timeout_s):
+    with Interrupts() as interrupts:
+        for topic, payload in tail(run_dir, prefix, interrupts, timeout_s=timeout_s):
             if is_for_people:
                 _show(topic, payload)
             else:
@@ -105,8 +106,6 @@ def print_tail(
             printed += 1
             if printed == count:
                 return EX_OK
-    except KeyboardInterrupt:
-        return EX_OK
     if count is None:
         return EX_OK
     print(f"tail: {printed} of {count} messages in {timeout_s:g} s", file=sys.stderr)

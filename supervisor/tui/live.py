@@ -15,6 +15,7 @@ from rich.console import Console
 
 from bybit_pipeline.shared.bus.subscriber import MetricSubscriber
 from bybit_pipeline.shared.errors import NoPipelineError, PipelineError
+from bybit_pipeline.supervisor.interrupts import Interrupts
 from bybit_pipeline.supervisor.run_dir import is_alive
 from bybit_pipeline.supervisor.status.snapshot import Snapshot
 from bybit_pipeline.supervisor.tui import has_terminal
@@ -148,7 +149,7 @@ def subscribe(endpoint: str, prefixes: Iterable[str], keys: str | None) -> Metri
 
 def drain(subscriber: MetricSubscriber, events: EventLog | None = None) -> None:
     """Take in the messages that wait: events go to the log, the others wait for a refresh."""
-    subscriber.follow_connection()
+    subscriber.take_loss()
     subscriber.retry_refused()
     for metric in subscriber.receive(DRAIN_LIMIT):
         if events is not None and not metric.is_repeat:
@@ -163,13 +164,21 @@ def take_markets(subscriber: MetricSubscriber, table: TableState) -> None:
             table.take(metric.payload, now)
 
 
-def watch(endpoint: str, markets: Iterable[str], *, pid: int, keys: str | None = None) -> None:
+def watch(
+    endpoint: str,
+    markets: Iterable[str],
+    interrupts: Interrupts,
+    *,
+    pid: int,
+    keys: str | None = None,
+) -> None:
     """
     Show markets: on a terminal until ``q``, otherwise once.
 
     Args:
         endpoint: The metrics socket.
         markets: Symbols, or ``category:SYMBOL``, to show; empty for all.
+        interrupts: Signals that end every wait.
         pid: Process id of the supervisor.
         keys: Directory of the keys of the metrics socket, if it has any.
 
@@ -180,13 +189,15 @@ def watch(endpoint: str, markets: Iterable[str], *, pid: int, keys: str | None =
     table = TableState(markets)
     with subscribe(endpoint, MARKET_KINDS, keys) as subscriber:
         if has_terminal():
-            _watch_live(subscriber, table, pid)
+            _watch_live(subscriber, table, interrupts, pid)
         else:
-            _listen(subscriber, table)
+            _listen(subscriber, table, interrupts)
             _print(table)
 
 
-def _watch_live(subscriber: MetricSubscriber, table: TableState, pid: int) -> None:
+def _watch_live(
+    subscriber: MetricSubscriber, table: TableState, interrupts: Interrupts, pid: int
+) -> None:
     view = ViewState()
     with Screen() as screen:
         while not view.is_over:
@@ -198,13 +209,14 @@ def _watch_live(subscriber: MetricSubscriber, table: TableState, pid: int) -> No
             table.forget_silent(now)
             width, height = screen.size
             screen.draw(watch_screen(table, view, now, width=width, height=height))
-            for key in screen.wait(REFRESH_S):
+            interrupts.wait(REFRESH_S, *screen.sources)
+            for key in screen.wait(0):
                 view.press(key, view.ordered(table, now))
     if not view.is_over:
         raise NoPipelineError("the pipeline has stopped")
 
 
-def _listen(subscriber: MetricSubscriber, table: TableState) -> None:
+def _listen(subscriber: MetricSubscriber, table: TableState, interrupts: Interrupts) -> None:
     """Listen for ``LISTEN_S``, or up to ``SILENT_S`` while a wanted market is missing."""
     started = time.monotonic()
 
@@ -212,7 +224,7 @@ def _listen(subscriber: MetricSubscriber, table: TableState) -> None:
         return started + (SILENT_S if table.missing else LISTEN_S) - time.monotonic()
 
     while (left := left_s()) > 0:
-        subscriber.wait(int(left * 1000) + 1)
+        interrupts.wait(left, subscriber.socket, subscriber.monitor)
         drain(subscriber)
         take_markets(subscriber, table)
 

@@ -58,6 +58,11 @@ class Screen:
         width, height = self._console.size
         return width, height
 
+    @property
+    def sources(self) -> list[int]:
+        """File descriptors that end a ``wait`` when they are readable."""
+        return [self._wakeup.fileno(), *([] if self._keyboard is None else [self._keyboard])]
+
     def draw(self, lines: Sequence[Text]) -> None:
         """Replace the contents; the lines must fit ``size``."""
         for line in lines:
@@ -66,8 +71,7 @@ class Screen:
 
     def wait(self, seconds: float) -> list[str]:
         """Wait for keys and return them; an empty list after the timeout."""
-        descriptors = [self._wakeup.fileno(), *([] if self._keyboard is None else [self._keyboard])]
-        ready, _, _ = select.select(descriptors, [], [], max(0.0, seconds))
+        ready, _, _ = select.select(self.sources, [], [], max(0.0, seconds))
         self._wakeup.clear()
         return self._read_keys() if self._keyboard in ready else []
 

@@ -12,6 +12,7 @@ import zmq
 from bybit_pipeline.shared.errors import NoPipelineError
 from bybit_pipeline.shared.wire import codec
 from bybit_pipeline.supervisor.cli.tail import tail, wait_for_endpoints
+from bybit_pipeline.supervisor.interrupts import Interrupts
 
 DEADLINE_S = 5.0
 
@@ -43,7 +44,9 @@ def test_messages_with_the_prefix_arrive_without_repeats(tmp_path: Path) -> None
     thread = threading.Thread(target=publish, args=(socket, messages))
     thread.start()
 
-    received = list(islice(tail(run_dir, "trades.", timeout_s=DEADLINE_S), 3))
+    with Interrupts() as interrupts:
+        found = tail(run_dir, "trades.", interrupts, timeout_s=DEADLINE_S)
+        received = list(islice(found, 3))
 
     thread.join()
     context.destroy(linger=0)
@@ -55,11 +58,13 @@ def test_messages_with_the_prefix_arrive_without_repeats(tmp_path: Path) -> None
 def test_endpoints_of_a_killed_pipeline_are_ignored(tmp_path: Path) -> None:
     run_dir = make_run_dir(tmp_path, 1, "tcp://old")
 
-    with pytest.raises(NoPipelineError, match="not up yet"):
-        wait_for_endpoints(run_dir, within_s=0.0)
+    with Interrupts() as interrupts, pytest.raises(NoPipelineError, match="not up yet"):
+        wait_for_endpoints(run_dir, interrupts, within_s=0.0)
 
 
 def test_endpoints_of_a_running_pipeline_are_found(tmp_path: Path) -> None:
     run_dir = make_run_dir(tmp_path, os.getpid(), "tcp://x")
 
-    assert "tcp://x" == wait_for_endpoints(run_dir, within_s=0.0)["metrics"]
+    with Interrupts() as interrupts:
+        endpoints = wait_for_endpoints(run_dir, interrupts, within_s=0.0)
+    assert "tcp://x" == endpoints["metrics"]
