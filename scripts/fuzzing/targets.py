@@ -24,7 +24,7 @@ from bybit_pipeline.processes.connector.protocol import (
 )
 from bybit_pipeline.processes.forwarder.last_value_cache import parse_message
 from bybit_pipeline.shared.errors import CodecError, ConfigError, PipelineError
-from bybit_pipeline.shared.settings.config import make_config
+from bybit_pipeline.shared.settings.validation import make_config
 from bybit_pipeline.shared.wire import codec
 from bybit_pipeline.shared.wire.messages import Category
 from bybit_pipeline.supervisor.plan.market_args import parse_market

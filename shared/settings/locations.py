@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from bybit_pipeline.shared.errors import NoPipelineError
+from bybit_pipeline.shared.errors import ConfigError, NoPipelineError
 from bybit_pipeline.shared.settings.permissions import directory_fault
 
 RUN_DIR_BYTES_MAX = 80
@@ -32,6 +32,21 @@ def own_run_dir() -> str:
     if fault is not None:
         raise NoPipelineError(f"run_dir {path}: {fault}")
     return str(path)
+
+
+def absolute_run_dir(run_dir: str | os.PathLike[str] | None) -> str:
+    """
+    Return the run directory as an absolute path; the default one for None.
+
+    Raises:
+        ConfigError: If the path is too long for the sockets in it.
+    """
+    path = os.path.abspath(run_dir or default_run_dir())
+    if len(os.fsencode(path)) > RUN_DIR_BYTES_MAX:
+        raise ConfigError(
+            "run_dir", f"{path} is too long for sockets", f"at most {RUN_DIR_BYTES_MAX} bytes"
+        )
+    return path
 
 
 def default_keys_dir() -> str:

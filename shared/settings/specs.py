@@ -17,7 +17,6 @@ from bybit_pipeline.shared.settings.config import (
     OrderbookConfig,
     TradesConfig,
 )
-from bybit_pipeline.shared.settings.files import replace_file
 from bybit_pipeline.shared.wire.messages import Category, Source
 from bybit_pipeline.shared.wire.topics import market_topic
 
@@ -146,9 +145,10 @@ AnySpec = TypeVar("AnySpec", bound=ProcessSpec)
 
 
 def write_spec(spec: ProcessSpec, path: Path) -> None:
-    """Write a spec file, completely or not at all."""
-    text = msgspec.json.format(msgspec.json.encode(spec).decode(), indent=2)
-    replace_file(path, text)
+    """Write a spec file, complete or not at all."""
+    partial = path.with_suffix(".partial")
+    partial.write_bytes(msgspec.json.format(msgspec.json.encode(spec), indent=2))
+    partial.replace(path)
 
 
 def read_spec(path: str | Path, kind: type[AnySpec]) -> AnySpec:

@@ -5,12 +5,13 @@ A market bus frame is ``topic + \x00 + msgpack array``: one ZeroMQ frame costs h
 get many records in a frame, and the forwarder many metrics: a bundle. Records are unpacked by
 msgspec, which checks every field on the way. A metric payload and a control message are msgpack
 maps with named keys, because people read those. Whatever cannot be read raises ``CodecError``;
-msgspec allocates no more than the frame has bytes for.
+neither library allocates more than the frame has bytes for.
 """
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import msgpack
 from msgspec import DecodeError
 from msgspec.msgpack import Decoder, Encoder
 
@@ -35,7 +36,6 @@ _DECODERS: dict[bytes, Callable[[bytes], MarketMessage]] = {
 }
 
 _unpack_parts = Decoder(list[bytes]).decode
-_unpack_map = Decoder(dict[str, Any]).decode
 
 
 def encode_record(message: MarketMessage) -> bytes:
@@ -116,6 +116,9 @@ def decode_map(frame: bytes) -> dict[str, Any]:
     if len(frame) > MAX_FRAME_BYTES:
         raise CodecError(f"frame of {len(frame)} bytes; at most {MAX_FRAME_BYTES}")
     try:
-        return _unpack_map(frame)
-    except (*UNREADABLE, RecursionError, TypeError) as error:
+        payload = msgpack.unpackb(frame, use_list=True)
+    except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:
         raise CodecError(f"unreadable map: {type(error).__name__}") from error
+    if not isinstance(payload, dict) or not all(isinstance(key, str) for key in payload):
+        raise CodecError("not a map with text keys")
+    return payload

@@ -81,4 +81,5 @@ class Metric(NamedTuple):
     """One message for the metrics socket."""
 
     topic: bytes
-    payload: MarketMetric
+    payload: Any
+    """A ``MarketMetric``."""

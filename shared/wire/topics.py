@@ -10,6 +10,8 @@ symbol exactly and ``BTCUSDT`` never catches ``BTCUSDTPERP``.
 from typing import NamedTuple
 
 TERMINATOR = b"\x00"
+METRIC_KINDS = ("trades", "orderbook", "density", "gap", "process")
+"""Kinds of topics on the metrics socket."""
 
 
 class Topic(NamedTuple):

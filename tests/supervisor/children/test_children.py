@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bybit_pipeline.shared.settings.config import make_config
+from bybit_pipeline.shared.settings.validation import make_config
 from bybit_pipeline.supervisor.children.children import Children
 from bybit_pipeline.supervisor.children.process import ChildProcess, Lifeline
 from bybit_pipeline.supervisor.children.timing import Timing

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from bybit_pipeline.processes.trades.aggregator import TradesAggregator
-from bybit_pipeline.shared.settings.config import make_config
+from bybit_pipeline.shared.settings.validation import make_config
 from bybit_pipeline.shared.wire.codec import decode_map, encode_map
 from bybit_pipeline.supervisor.children.last_will import FIRST_REPEAT_S, REPEAT_S, LastWill
 from bybit_pipeline.supervisor.plan.plan import Plan, make_plan

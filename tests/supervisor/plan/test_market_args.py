@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from bybit_pipeline.shared.settings.config import make_config
+from bybit_pipeline.shared.settings.validation import make_config
 from bybit_pipeline.supervisor.plan.instruments import InstrumentList
 from bybit_pipeline.supervisor.plan.market_args import (
     MarketError,
@@ -104,7 +104,7 @@ def test_a_word_without_a_category_belongs_to_the_only_one_else_to_linear(
 
 
 @pytest.mark.parametrize(
-    ("word", "error"),
+    ("word", "says"),
     [
         ("margin:*USDT", "is not a pattern"),
         ("linear:*usdt", "is not a pattern; use "),
@@ -112,8 +112,8 @@ def test_a_word_without_a_category_belongs_to_the_only_one_else_to_linear(
         ("option:*", r"has no base coin; use BTC-\*"),
     ],
 )
-def test_a_wrong_pattern_is_rejected_with_its_fault(word: str, error: str) -> None:
-    with pytest.raises(MarketError, match=error):
+def test_a_wrong_pattern_is_rejected_with_its_fault(word: str, says: str) -> None:
+    with pytest.raises(MarketError, match=says):
         parse_market(word, categories=["spot", "linear"])
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from bybit_pipeline.shared.settings.config import make_config
+from bybit_pipeline.shared.settings.validation import make_config
 from bybit_pipeline.supervisor.plan.change import change
 from bybit_pipeline.supervisor.plan.instruments import InstrumentList, InstrumentQuery
 from bybit_pipeline.supervisor.plan.plan import make_plan

@@ -1,4 +1,4 @@
-"""Requests for instrument lists, and the responses that are accepted."""
+"""When instrument lists are requested, and which responses are accepted."""
 
 import dataclasses
 from typing import Any
@@ -7,7 +7,8 @@ import pytest
 import structlog.testing
 
 from bybit_pipeline.shared.runtime.telemetry import Telemetry
-from bybit_pipeline.shared.settings.config import ConnectorConfig, InstrumentsConfig, make_config
+from bybit_pipeline.shared.settings.config import ConnectorConfig, InstrumentsConfig
+from bybit_pipeline.shared.settings.validation import make_config
 from bybit_pipeline.supervisor.plan.instruments import (
     Failure,
     InstrumentList,

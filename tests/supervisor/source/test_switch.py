@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from bybit_pipeline.shared.runtime.telemetry import Telemetry
-from bybit_pipeline.shared.settings.config import make_config
+from bybit_pipeline.shared.settings.validation import make_config
 from bybit_pipeline.supervisor.plan.plan import Plan, make_plan
 from bybit_pipeline.supervisor.source.fallback import Link
 from bybit_pipeline.supervisor.source.switch import SourceSwitch

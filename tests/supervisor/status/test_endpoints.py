@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import structlog.testing
 
-from bybit_pipeline.shared.settings.config import make_config
+from bybit_pipeline.shared.settings.validation import make_config
 from bybit_pipeline.supervisor.plan.plan import make_plan
 from bybit_pipeline.supervisor.run_dir import RunDir
 from bybit_pipeline.supervisor.status.endpoints import EndpointsFile

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from bybit_pipeline.shared.settings.config import make_config
 from bybit_pipeline.shared.settings.specs import Stream
+from bybit_pipeline.shared.settings.validation import make_config
 from bybit_pipeline.supervisor.plan.market_args import subscribe, unsubscribe
 from bybit_pipeline.supervisor.plan.names import exchange_topic
 from bybit_pipeline.supervisor.plan.plan import Plan, make_plan

@@ -7,7 +7,7 @@ from typing import Any, cast
 import pytest
 
 from bybit_pipeline.shared.runtime.telemetry import Telemetry
-from bybit_pipeline.shared.settings.config import make_config
+from bybit_pipeline.shared.settings.validation import make_config
 from bybit_pipeline.supervisor.plan.plan import Plan, make_plan
 from bybit_pipeline.supervisor.status.gather import OPEN_MAX
 from bybit_pipeline.supervisor.status.requests import RequestHandler

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from bybit_pipeline.shared.settings.config import make_config
+from bybit_pipeline.shared.settings.validation import make_config
 from bybit_pipeline.supervisor.plan.plan import Plan, make_plan
 from bybit_pipeline.supervisor.status.status import (
     NOT_LIVE_S,
