@@ -1,5 +1,5 @@
 """
-The supervisor: the loop that starts, watches, restarts and stops the children and answers requests.
+The supervisor: the loop that starts, watches, restarts and stops the children, and answers users.
 
 Decisions are made in the rooms beside this file: ``plan`` (which process handles what),
 ``children`` (which processes run), ``source`` (live or simulated data, instrument lists) and
@@ -122,6 +122,10 @@ class Supervisor:
     def up_workers(self) -> list[str]:
         """Workers that are up."""
         return self._children.up_workers
+
+    def every(self, interval_s: float, callback: Callable[[], None]) -> None:
+        """Call back every ``interval_s`` seconds while the pipeline runs and while it stops."""
+        self._loop.every(interval_s, callback)
 
     def run(self) -> int:
         """

@@ -18,11 +18,15 @@ Errors are named after what happened to the book, without the suffix ``Error``.
 
 from collections.abc import Callable, Iterable
 from math import inf, isfinite
-from typing import ClassVar
+from typing import ClassVar, Literal
 
-from bybit_pipeline.shared.wire.gaps import BookGapReason
 from bybit_pipeline.shared.wire.messages import BookMessage, Level
-from bybit_pipeline.shared.wire.orderbook import SideName
+
+SideName = Literal["bid", "ask"]
+
+InvalidReason = Literal[
+    "gap", "duplicate", "desync", "crossed", "too_deep", "bad_levels", "wrong_depth"
+]
 
 
 class BookError(Exception):
@@ -32,7 +36,7 @@ class BookError(Exception):
 class BookInvalid(BookError):
     """A message that invalidates the book."""
 
-    reason: ClassVar[BookGapReason]
+    reason: ClassVar[InvalidReason]
 
 
 class NoSnapshot(BookError):

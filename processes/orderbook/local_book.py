@@ -5,23 +5,20 @@ Decides how every message and link event changes the state, and when to request 
 other books. The caller passes the time: ``now`` is in seconds of the monotonic clock.
 """
 
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from math import inf
-from typing import NamedTuple, get_args
-
-from msgspec.structs import replace
+from typing import Literal
 
 from bybit_pipeline.processes.orderbook.book import BookInvalid, OrderBook
+from bybit_pipeline.processes.orderbook.ledger import REASONS, Gap, GapLedger, Reason
 from bybit_pipeline.processes.orderbook.measures import OrderFlow
 from bybit_pipeline.processes.orderbook.staleness import StalenessDetector
 from bybit_pipeline.processes.orderbook.walls.tracker import WallTracker
-from bybit_pipeline.shared.wire.gaps import BookGap, BookGapEventName, BookGapReason, GapLedger
 from bybit_pipeline.shared.wire.messages import BookMessage, Category, Source, TradesMessage
-from bybit_pipeline.shared.wire.orderbook import BookState
 
-STATES: tuple[BookState, ...] = get_args(BookState)
+BookState = Literal["syncing", "live", "stale"]
+STATES: tuple[BookState, ...] = ("syncing", "live", "stale")
 
 START_DELAY_S = 0.5
 """Time for the first snapshot to arrive by itself before it is requested."""
@@ -37,15 +34,6 @@ MAX_AHEAD_MS = 60_000
 """Largest plausible step of exchange time between two messages, beyond the time that passed."""
 MAX_BEHIND_MS = 3_600_000
 """Largest plausible step back of exchange time between two messages."""
-GAP_NOTES_MAX = 16
-"""Upper limit of the gap notes of a book; a message adds up to two."""
-
-
-class GapNote(NamedTuple):
-    """An event in the life of a gap, to be published."""
-
-    event: BookGapEventName
-    gap: BookGap
 
 
 @dataclass
@@ -60,11 +48,7 @@ class Counts:
     """Resyncs: books for which a snapshot was requested, once per outage however often."""
     recovered: int = 0
     """Those of them that are live again, or for the first time."""
-    invalidated: dict[BookGapReason, int] = field(
-        default_factory=lambda: {
-            reason: 0 for reason in get_args(BookGapReason) if reason != "starting"
-        }
-    )
+    invalidated: dict[Reason, int] = field(default_factory=lambda: dict.fromkeys(REASONS[1:], 0))
     """Times that a live book was invalidated, by the first reason."""
 
 
@@ -96,7 +80,6 @@ class LocalBook:
     """
 
     __slots__ = (
-        "_gap_notes",
         "_generations",
         "_is_requested",
         "_ledger",
@@ -133,7 +116,7 @@ class LocalBook:
         depth: int,
         connector: str,
         *,
-        ledger: GapLedger[BookGap],
+        ledger: GapLedger,
         counts: Counts,
         generations: Iterator[int],
         now: float,
@@ -150,7 +133,7 @@ class LocalBook:
         self.flow = flow
         self.walls = walls
         self.state: BookState = "syncing"
-        self.reason: BookGapReason | None = "starting"
+        self.reason: Reason | None = "starting"
         self.generation = next(generations)
         self.source: Source | None = None
         self.session: int | None = None
@@ -159,8 +142,7 @@ class LocalBook:
         self.walls_due = inf
         self.is_changed = False
         self.counts = counts
-        self.gap: BookGap | None = None
-        self._gap_notes: deque[GapNote] = deque(maxlen=GAP_NOTES_MAX)
+        self.gap: Gap | None = None
         self._generations = generations
         self._ledger = ledger
         self._staleness = StalenessDetector(now)
@@ -255,7 +237,7 @@ class LocalBook:
 
     def invalidate(
         self,
-        reason: BookGapReason,
+        reason: Reason,
         now: float,
         recv_ts_ns: int | None = None,
         received_update_id: int | None = None,
@@ -348,17 +330,8 @@ class LocalBook:
         self.walls.drop()
         self.walls_due = inf
         if self.gap is not None:
-            self._ledger.forget(self.gap)
-            ended = replace(self.gap, duration_s=self.not_live_s(now))
-            self._gap_notes.append(GapNote("closed", ended))
+            self._ledger.forget(self.gap._replace(duration_s=self.not_live_s(now)))
             self.gap = None
-
-    def take_gap_notes(self, event: BookGapEventName | None = None) -> list[GapNote]:
-        """Return the gap events since the last call, in order: all, or those of one kind."""
-        taken = [note for note in self._gap_notes if event in (None, note.event)]
-        for note in taken:
-            self._gap_notes.remove(note)
-        return taken
 
     # -- out of sync -----------------------------------------------------------------------------
 
@@ -394,16 +367,14 @@ class LocalBook:
         assert gap is not None, "a book that is not live has an open gap"
         since = now if self._untrusted_since is None else self._untrusted_since
         duration = max(0.0, now - since)
-        closed = replace(
-            gap,
+        closed = gap._replace(
             closed_ts_ns=message.recv_ts_ns,
             end_ms=message.exchange_ts_ms,
             update_id_after=message.update_id,
             sequence_after=message.sequence,
             duration_s=duration,
         )
-        self._ledger.put(closed)
-        self._gap_notes.append(GapNote("closed", closed))
+        self._ledger.closed(closed)
         hid_nothing = gap.update_id_before in (message.update_id, message.update_id - 1)
         if gap.reason == "silent" and hid_nothing:
             self._staleness.learn_pause(now)
@@ -424,10 +395,10 @@ class LocalBook:
             self.flow.add(*best_bid, *best_ask)
 
     def _open_gap(
-        self, reason: BookGapReason, recv_ts_ns: int | None, received_update_id: int | None
+        self, reason: Reason, recv_ts_ns: int | None, received_update_id: int | None
     ) -> None:
         last = self.book.last
-        self.gap = BookGap(
+        self.gap = Gap(
             gap_id=self._ledger.new_id(),
             category=self.category,
             symbol=self.symbol,
@@ -438,5 +409,4 @@ class LocalBook:
             sequence_before=None if last is None else last.sequence,
             received_update_id=received_update_id,
         )
-        self._ledger.put(self.gap)
-        self._gap_notes.append(GapNote("opened", self.gap))
+        self._ledger.opened(self.gap)

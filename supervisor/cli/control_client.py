@@ -14,8 +14,10 @@ import zmq
 
 from bybit_pipeline.shared.bus.sockets import ipc_endpoint
 from bybit_pipeline.shared.errors import CodecError, NoPipelineError, PipelineError
+from bybit_pipeline.shared.settings.locations import absolute_run_dir, own_run_dir
 from bybit_pipeline.shared.wire import codec
 from bybit_pipeline.shared.wire.topics import parse_topic
+from bybit_pipeline.supervisor.interrupts import Interrupts
 from bybit_pipeline.supervisor.run_dir import ENDPOINTS, holder
 
 ANSWER_S = 3.0
@@ -38,13 +40,18 @@ class ControlClient:
     """
     A connection to the pipeline in a run directory; a context manager.
 
+    Args:
+        run_dir: The run directory.
+        interrupts: Signals that end a wait; without them, ``KeyboardInterrupt`` may come late.
+
     Raises:
         NoPipelineError: If no pipeline runs there.
     """
 
-    def __init__(self, run_dir: str) -> None:
+    def __init__(self, run_dir: str, interrupts: Interrupts | None = None) -> None:
         self.run_dir = run_dir
         self.pid = holder(run_dir)
+        self._interrupts = interrupts
         self._last_id = 0
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._socket = self._context.socket(zmq.DEALER)
@@ -82,7 +89,7 @@ class ControlClient:
     def _reply(self, number: int) -> Mapping[str, Any]:
         deadline = time.monotonic() + ANSWER_S
         while (left := deadline - time.monotonic()) > 0:
-            if not self._socket.poll(int(left * 1000) + 1):
+            if not self._wait(left):
                 break
             try:
                 reply = codec.decode_map(self._socket.recv())
@@ -93,6 +100,18 @@ class ControlClient:
         raise NoPipelineError(
             f"run_dir {self.run_dir}: the pipeline with pid {self.pid} does not answer"
         )
+
+    def _wait(self, timeout_s: float) -> bool:
+        if self._interrupts is not None:
+            return self._interrupts.wait(timeout_s, self._socket)
+        return bool(self._socket.poll(int(timeout_s * 1000) + 1))
+
+    def sleep(self, seconds: float) -> None:
+        """Wait before the next request."""
+        if self._interrupts is not None:
+            self._interrupts.sleep(seconds)
+        else:
+            time.sleep(seconds)
 
 
 class TopicAnswer(NamedTuple):
@@ -121,7 +140,7 @@ def wait_for_answers(
         states = {answer["state"] for answer in answers.values()}
         if "pending" not in states or time.monotonic() >= deadline:
             break
-        time.sleep(POLL_S)
+        pipeline.sleep(POLL_S)
     # The contracts on one coin share the topic of their trades.
     yield from dict.fromkeys(
         TopicAnswer(
@@ -148,7 +167,18 @@ def wait_for_patterns(pipeline: ControlClient, names: Iterable[str]) -> Iterator
         if is_known or time.monotonic() >= deadline:
             yield from found
             return
-        time.sleep(POLL_S)
+        pipeline.sleep(POLL_S)
+
+
+def chosen_run_dir(given: Path | None) -> str:
+    """
+    Return the absolute run directory that a command is about.
+
+    Raises:
+        ConfigError: If the path is too long for the sockets in it.
+        NoPipelineError: If it is the default one and other users have access to it.
+    """
+    return absolute_run_dir(given or own_run_dir())
 
 
 def read_endpoints(run_dir: str) -> dict[str, Any]:

@@ -1,1 +1,1 @@
-"""The plan: the processes, the streams that each one handles, and the followed symbols."""
+"""Which process does what, and which markets are followed."""

@@ -21,7 +21,7 @@ class Placement:
     stream: Stream
     connector: str
     workers: tuple[str, ...]
-    """The first one publishes the metrics of the stream; the others only read it."""
+    """The worker that publishes the metrics first."""
 
 
 def add_streams(

@@ -140,7 +140,7 @@ class Plan:
         return None
 
     def assignment(self, placement: Placement) -> Assignment:
-        """The assignment of a placed stream to its workers."""
+        """What a worker needs to read the stream."""
         return Assignment(
             stream=placement.stream,
             connector=placement.connector,

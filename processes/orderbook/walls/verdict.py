@@ -20,10 +20,12 @@ milliseconds.
 
 from decimal import Decimal
 from math import inf
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from bybit_pipeline.processes.orderbook.walls.account import WallAccount
-from bybit_pipeline.shared.wire.orderbook import WallEventName
+
+WallEventName = Literal["detected", "grown", "eaten", "pulled", "removed"]
+EVENTS: tuple[WallEventName, ...] = ("detected", "grown", "eaten", "pulled", "removed")
 
 KEEP = Decimal("0.7")
 GROWN = Decimal("1.25")

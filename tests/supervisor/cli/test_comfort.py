@@ -1,8 +1,9 @@
-"""What makes the command line pleasant: examples, completion, JSON, lines for people."""
+"""Help with examples, completion, JSON, and lines for people."""
 
 import json
 import os
 import pty
+import re
 import shlex
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 import typer
 
+from bybit_pipeline.processes.simulator.cli import make_parser
 from bybit_pipeline.supervisor.cli.main import app, main
 from bybit_pipeline.supervisor.tui.highlight import StateHighlighter, message_line, show
 
@@ -21,19 +23,22 @@ RUN = [
     "import sys; from bybit_pipeline.supervisor.cli.main import main; sys.exit(main())",
 ]
 COMMANDS = sorted(typer.main.get_group(app).commands)
+OWN_PARSER = "simulate"
+"""The command that another program parses."""
 
 
 def help_of(capsys: pytest.CaptureFixture[str], *command: str) -> str:
+    if OWN_PARSER in command:
+        done = subprocess.run(
+            [*RUN, *command, "--help"], capture_output=True, text=True, check=True
+        )
+        return done.stdout
     assert 0 == main([*command, "--help"])
     return capsys.readouterr().out
 
 
 def parse(words: list[str]) -> dict[str, Any]:
-    """
-    What a command would be given by a command line, which is not run.
-
-    Raises what a person would be told.
-    """
+    """Parse a command line without running it; return the parameters of its command."""
     name, *rest = words
     return typer.main.get_group(app).commands[name].make_context(name, rest).params
 
@@ -43,14 +48,17 @@ def test_every_help_has_examples_that_parse(
     capsys: pytest.CaptureFixture[str], command: str
 ) -> None:
     _, _, examples = help_of(capsys, *command.split()).partition("Examples:\n")
-    lines = [line.partition("|")[0].strip() for line in examples.splitlines() if line.strip()]
+    lines = [re.split("[|>]", line)[0].strip() for line in examples.splitlines() if line.strip()]
 
     assert lines
     for line in lines:
         program, *words = shlex.split(line)
         assert "bybit-pipeline" == program
         assert command in ("", words[0])
-        parse(words)
+        if words[0] == OWN_PARSER:
+            make_parser().parse_args(words[1:])
+        else:
+            parse(words)
 
 
 @pytest.mark.parametrize(
@@ -62,12 +70,15 @@ def test_every_help_has_examples_that_parse(
             "symbols",
             "ETHUSDT,top:5:turnover:*USDT",
         ),
-        ("simulate --symbols btcusdt", "symbols", "BTCUSDT"),
         ("subscribe spot:btcusdt top:5:turnover", "markets", ["spot:BTCUSDT", "top:5:turnover"]),
         ("unsubscribe linear:*usdt", "markets", ["linear:*USDT"]),
         ("watch btcusdt spot:ethusdt", "symbols", ["BTCUSDT", "spot:ETHUSDT"]),
         ("tail trades.linear.btc", "topic_prefix", "trades.linear.BTC"),
-        ("tail book.option.btc-1jan27-0.4-p", "topic_prefix", "book.option.BTC-1JAN27-0.4-P"),
+        (
+            "tail orderbook.option.btc-1jan27-0.4-p",
+            "topic_prefix",
+            "orderbook.option.BTC-1JAN27-0.4-P",
+        ),
         ("tail process.trades-0", "topic_prefix", "process.trades-0"),
     ],
 )
@@ -81,7 +92,7 @@ def test_symbols_that_are_not_given_stay_so() -> None:
     assert "" == parse(["tail"])["topic_prefix"]
 
 
-def test_what_every_command_does_is_said_in_full(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_summary_of_every_command_fits_in_its_line(capsys: pytest.CaptureFixture[str]) -> None:
     lines = help_of(capsys).partition("Commands:\n")[2].partition("\n\n")[0].splitlines()
 
     assert COMMANDS == sorted(line.split()[0] for line in lines)

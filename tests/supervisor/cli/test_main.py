@@ -54,18 +54,29 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, s
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ([], "a command is missing; see --help"),
-        (["explode"], "No such command 'explode'"),
-        (["up", "--bogus"], "No such option: --bogus"),
-        (["check", "--depth", "deep"], "--depth"),
-        (["check", "--log-format", "xml"], "allowed: auto, console, json"),
-        (["status", "--log-level", "loud"], "allowed: debug, info, warning, error"),
-        (["status", "extra"], "extra"),
-        (["subscribe"], "Missing argument"),
+        (["explode"], "unknown command 'explode'; see --help"),
+        (["up", "--bogus"], "unknown option --bogus; see --help"),
+        (["up", "--depht", "5"], "unknown option --depht; did you mean --depth?"),
+        (["check", "--depth", "deep"], "--depth: 'deep' is not a whole number"),
+        (["check", "--depth"], "--depth needs a value; see --help"),
+        (["check", "--speed", "fast"], "--speed: 'fast' is not a number"),
+        (
+            ["check", "--log-format", "xml"],
+            "--log-format: 'xml' is unknown; use auto, console or json",
+        ),
+        (["status", "--log-level", "loud"], "use debug, info, warning or error"),
+        (["status", "extra"], "unexpected argument extra; see --help"),
+        (["subscribe"], "MARKET is missing; see --help"),
         (["subscribe", "BTC USDT"], "use [CATEGORY:]SYMBOL such as BTCUSDT or spot:BTCUSDT"),
         (["unsubscribe", "margin:BTCUSDT"], "one of spot, linear, inverse, option"),
-        (["tail", "--count", "0"], "--count"),
-        (["simulate", "--port", "x"], "--port"),
+        (["tail", "--count", "0"], "--count: 0 is too small; use 1 or more"),
+        (["tail", "--timeout", "-1"], "--timeout: -1.0 is too small; use 0 or more"),
+        (
+            ["tail", "book.linear."],
+            "no topic starts with 'book.linear.'; use trades., orderbook., ",
+        ),
+        (["tail", "trades.margin."], "no topic starts with 'trades.margin.'"),
+        (["simulate", "x"], "unexpected argument 'x'"),
     ],
 )
 def test_wrong_usage_is_one_line_and_64(
@@ -78,11 +89,18 @@ def test_wrong_usage_is_one_line_and_64(
     assert "Invalid value: " not in line
 
 
-def test_the_process_ends_with_the_code_of_the_contract() -> None:
+def test_wrong_usage_ends_the_process_with_64() -> None:
     wrong = run("up", "--bogus")
 
     assert (64, "") == (wrong.returncode, wrong.stdout)
     assert 1 == len(wrong.stderr.splitlines())
+
+
+def test_without_a_command_the_help_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    assert 64 == main([])
+    out, err = capsys.readouterr()
+    assert out.startswith("Usage: bybit-pipeline")
+    assert "a command is missing\n" == err
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["up", "-h"], ["tail", "--help"]])
@@ -99,38 +117,26 @@ def test_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:
 # -- configuration -----------------------------------------------------------------------------
 
 BAD = {
-    "unknown key": ("sauce = 'live'", "sauce: unknown key (did you mean source?); allowed: source"),
-    "unknown key in a table": ("[connector]\nping = 1", "connector.ping: unknown key"),
-    "unknown key in a market": ("[[market]]\ndeep = 1", "market[0].deep: unknown key"),
-    "wrong type": ("[workers]\ntrades = 'two'", "workers.trades: "),
-    "table for a value": ("source = {}", "source: "),
-    "unknown word": ("source = 'real'", "source: 'real' is not known; allowed: auto, live, sim"),
-    "depth": ("[[market]]\ndepth = 25", "market[0].depth: 25 is not served for linear; allowed: 1"),
-    "option depth": (
-        "[[market]]\ncategory='option'\nsymbols=['BTC-1-2-C']\ndepth=50",
-        "market[0].depth: 50 is not served for option; allowed: 25, 100",
+    "unknown key": ("sauce = 'live'", "1: sauce: unknown key; did you mean source?"),
+    "wrong type": ("[workers]\ntrades = 'two'", "2: workers.trades: 'two' is not a whole number"),
+    "depth": (
+        "[[market]]\ndepth = 25",
+        "2: market[0].depth: 25 is not offered for linear; use 1, 50, 200 or 1000",
     ),
-    "duplicate symbol": ("[[market]]\nsymbols=['A','A']", "market[0].symbols[1]: A trades is alre"),
-    "symbol": ("[[market]]\nsymbols=['btc']", "market[0].symbols[0]: 'btc' is not a symbol"),
-    "empty list": ("[[market]]\nsymbols=[]", "market[0].symbols: is empty; allowed: at least one"),
-    "no market": ("market = []", "market: is empty"),
-    "window": ("[trades]\nwindows=['1y']", "trades.windows[0]: '1y' is not a window; allowed: "),
-    "range": ("[workers]\norderbook = 0", "workers.orderbook: 0; allowed: from 1 to 64"),
-    "url": ("url = 'http://x'", "url: 'http://x' is not a websocket address; allowed: ws://"),
+    "no market": ("market = []", "1: market: is empty; use at least one [[market]] table"),
     "url for two": (
         "url='ws://x/spot'\n[[market]]\ncategory='spot'\n[[market]]\ncategory='linear'",
-        "url: one address cannot serve linear and spot; allowed: an address with {category}",
+        "1: url: one address cannot serve linear and spot; ",
     ),
-    "metrics": ("[metrics]\nendpoint='tcp://0.0.0.0:1'", "metrics.endpoint: 0.0.0.0 is beyond"),
-    "port": ("[prometheus]\nport=70000", "prometheus.port: 70000; allowed: from 0 to 65535"),
-    "run_dir": (f"run_dir='/{'x' * 90}'", "run_dir: "),
-    "replay without capture": ("source='replay'", "replay.capture: missing"),
     "capture with live": (
         "source='live'\n[replay]\ncapture='x'",
-        "source: 'live' does not play a capture; allowed: replay",
+        "1: source: 'live' does not play a capture; use replay",
     ),
-    "capture that is not there": ("[replay]\ncapture='/none.jsonl'", "replay.capture: /none.jsonl"),
-    "not toml": ("source = ", "not TOML"),
+    "capture that is not there": (
+        "[replay]\ncapture='/none.jsonl'",
+        "2: replay.capture: /none.jsonl: No such file",
+    ),
+    "not toml": ("source = ", "1: not TOML: "),
 }
 
 
@@ -144,7 +150,24 @@ def test_a_bad_configuration_is_one_line_and_78(
     code, line = refused(capsys, "check", "--config", str(file))
 
     assert 78 == code
-    assert says in line
+    assert line.startswith(f"{file}:{says}")
+
+
+def test_all_mistakes_are_reported_at_once_each_in_a_line(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "pipeline.toml"
+    file.write_text("sauce = 1\n[workers]\ntrades = 0\norderbook = 'x'\n")
+
+    assert 78 == main(["check", "--config", str(file), "--port", "70000"])
+    out, err = capsys.readouterr()
+    assert "" == out
+    assert [
+        "--port: prometheus.port",
+        f"{file}:1: sauce",
+        f"{file}:3: workers.trades",
+        f"{file}:4: workers.orderbook",
+    ] == [": ".join(line.split(": ")[:2]) for line in err.splitlines()]
 
 
 def test_a_file_that_is_not_there_is_bad_configuration(capsys: pytest.CaptureFixture[str]) -> None:
@@ -158,17 +181,17 @@ def test_up_refuses_what_check_refuses_and_makes_nothing(tmp_path: Path) -> None
 
     assert 78 == done.returncode
     assert [
-        "market[0].depth: 7 is not served for linear; allowed: 1, 50, 200, 1000"
+        "--depth: market[0].depth: 7 is not offered for linear; use 1, 50, 200 or 1000"
     ] == done.stderr.splitlines()
     assert [] == list(tmp_path.iterdir())
 
 
-def test_the_traceback_is_there_for_who_asks(capsys: pytest.CaptureFixture[str]) -> None:
+def test_log_level_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:
     assert 78 == main(["check", "--depth", "7", "--log-level", "debug"])
 
     err = capsys.readouterr().err
     assert "Traceback" in err
-    assert err.splitlines()[-1].startswith("market[0].depth")
+    assert err.splitlines()[-1].startswith("--depth: market[0].depth")
 
 
 def test_a_bug_is_one_line_and_70(
@@ -460,14 +483,14 @@ def test_tail_prints_a_json_object_a_line_and_stops_after_the_count(metrics: Met
 def test_tail_stops_when_its_time_is_over(metrics: Metrics) -> None:
     began = time.monotonic()
 
-    done = run("tail", "nothing.", "--timeout", "0.5", "--run-dir", metrics.run_dir)
+    done = run("tail", "density.", "--timeout", "0.5", "--run-dir", metrics.run_dir)
 
     assert (0, "") == (done.returncode, done.stdout)
     assert time.monotonic() - began < 5.0
 
 
 def test_tail_that_gets_too_little_in_its_time_has_failed(metrics: Metrics) -> None:
-    done = run("tail", "no.", "--count", "2", "--timeout", "0.3", "--run-dir", metrics.run_dir)
+    done = run("tail", "gap.", "--count", "2", "--timeout", "0.3", "--run-dir", metrics.run_dir)
 
     assert (1, ["tail: 0 of 2 messages in 0.3 s"]) == (done.returncode, done.stderr.splitlines())
 

@@ -1,23 +1,18 @@
-"""What becomes of a file, options and a capture."""
+"""Configurations from a file, options and a capture."""
 
 import json
 import re
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
 from bybit_pipeline.shared.errors import ConfigError
 from bybit_pipeline.shared.settings.captures import CaptureInfo
-from bybit_pipeline.shared.settings.config import Config, MarketConfig, make_config, read_config
+from bybit_pipeline.shared.settings.config import Config, MarketConfig
 from bybit_pipeline.shared.settings.curve_keys import make_server_keys
-from bybit_pipeline.supervisor.cli.options import (
-    Options,
-    absolute_run_dir,
-    recorded_markets,
-    resolve,
-)
+from bybit_pipeline.shared.settings.validation import make_config
+from bybit_pipeline.supervisor.cli.options import Options, recorded_markets, resolve
 from bybit_pipeline.supervisor.plan.plan import make_plan
 from bybit_pipeline.supervisor.plan.process_specs import make_spec
 
@@ -78,12 +73,12 @@ def config(**options: Any) -> Config:
     return resolve(Options(**options))[0]
 
 
-def test_without_a_file_and_options_there_are_two_linear_books() -> None:
+def test_the_default_is_two_linear_books() -> None:
     assert Config() == config()
 
 
-def test_options_win_over_the_file(file: Path) -> None:
-    made, run_dir = resolve(
+def test_options_override_the_file(file: Path) -> None:
+    made, run_dir, _ = resolve(
         Options(
             config=file,
             source="sim",
@@ -105,7 +100,7 @@ def test_options_win_over_the_file(file: Path) -> None:
     assert "/run/x" == run_dir
 
 
-def test_the_dashboard_is_off_unless_it_is_asked_for() -> None:
+def test_the_dashboard_is_off_by_default() -> None:
     assert not resolve(Options())[0].dashboard.enabled
     assert (True, 9480) == (
         (made := resolve(Options(dashboard=True))[0].dashboard).enabled,
@@ -113,19 +108,19 @@ def test_the_dashboard_is_off_unless_it_is_asked_for() -> None:
     )
 
 
-def test_port_0_lets_the_os_choose_the_dashboard_s_as_well() -> None:
+def test_port_0_applies_to_the_dashboard_too() -> None:
     assert config(port=0, dashboard=True).dashboard.port == 0
     assert config(port=9500, dashboard=True).dashboard.port == Config().dashboard.port
 
 
-def test_what_no_option_names_comes_from_the_file(file: Path) -> None:
-    made, run_dir = resolve(Options(config=file))
+def test_the_file_applies_where_no_option_is_given(file: Path) -> None:
+    made, run_dir, _ = resolve(Options(config=file))
 
     assert ("live", 1234, 2) == (made.source, made.prometheus.port, len(made.market))
     assert "/run/from-file" == run_dir
 
 
-def test_a_market_option_replaces_all_tables_by_the_first_with_the_option(file: Path) -> None:
+def test_a_market_option_replaces_all_tables_by_the_first_one_with_the_option(file: Path) -> None:
     made = config(config=file, symbols="CUSDT, DUSDT")
 
     assert (
@@ -144,7 +139,7 @@ def test_a_market_option_replaces_all_tables_by_the_first_with_the_option(file: 
         ({"category": "option", "symbols": "BTC-1-2-C"}, "option", ("BTC-1-2-C",), 25),
     ],
 )
-def test_what_nobody_says_suits_the_category(
+def test_defaults_suit_the_category(
     options: dict[str, Any], category: str, symbols: tuple[str, ...], depth: int
 ) -> None:
     [market] = config(**options).market
@@ -155,6 +150,65 @@ def test_what_nobody_says_suits_the_category(
 def test_options_have_no_default_contracts() -> None:
     with pytest.raises(ConfigError, match=r"^market\[0\]\.symbols: missing"):
         config(category="option")
+
+
+# -- origins of mistakes -----------------------------------------------------------------------
+
+
+def lines_of(**options: Any) -> list[str]:
+    """The lines about the mistakes of a configuration."""
+    with pytest.raises(ConfigError) as rejection:
+        resolve(Options(**options))
+    return str(rejection.value).splitlines()
+
+
+def test_every_mistake_of_a_file_is_reported_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "pipeline.toml"
+    path.write_text(
+        """\
+sauce = "live"
+[[market]]
+symbols = [
+    "BTCUSDT",
+    "btc",
+]
+depth = 51
+[workers]
+trades = "two"
+"""
+    )
+    assert [
+        f"{path}:1: sauce: unknown key; did you mean source?",
+        f"{path}:5: market[0].symbols[1]: 'btc' is not a symbol; "
+        "use capitals and digits, such as BTCUSDT, or a pattern such as *USDT",
+        f"{path}:7: market[0].depth: 51 is not offered for linear; use 1, 50, 200 or 1000",
+        f"{path}:9: workers.trades: 'two' is not a whole number; use 1 to 64",
+    ] == lines_of(config=path)
+
+
+def test_a_mistake_in_an_option_names_the_option(file: Path) -> None:
+    [line] = lines_of(config=file, depth=51)
+    assert "--depth: market[0].depth: 51 is not offered for spot; use 1, 50, 200 or 1000" == line
+
+    [line] = lines_of(symbols="BTCUSDT,btc")
+    assert line.startswith("--symbols: market[0].symbols[1]: 'btc' is not a symbol")
+
+    assert ["--network: 'devnet' is unknown; use mainnet or testnet"] == lines_of(network="devnet")
+
+
+def test_options_and_the_file_may_both_be_wrong(file: Path) -> None:
+    file.write_text("[[market]]\ndepth = 51\n")
+    assert [
+        "--port: prometheus.port: 70000 is out of range; use 0 to 65535",
+        f"{file}:2: market[0].depth: 51 is not offered for linear; use 1, 50, 200 or 1000",
+    ] == lines_of(config=file, port=70000)
+
+
+def test_a_single_bracket_market_is_explained(file: Path) -> None:
+    file.write_text("[market]\ndepth = 50\n")
+    assert [
+        f"{file}:1: market: [market] is a single table; use two pairs of brackets: [[market]]"
+    ] == lines_of(config=file)
 
 
 # -- captures ----------------------------------------------------------------------------------
@@ -179,7 +233,7 @@ def test_a_capture_alone_means_replay_of_everything_in_it(
 
 @pytest.mark.parametrize("source", ["live", "auto", "sim"])
 def test_a_capture_is_only_played_by_replay(capture: Path, source: str) -> None:
-    with pytest.raises(ConfigError, match=f"^source: '{source}' does not play .*allowed: replay$"):
+    with pytest.raises(ConfigError, match=f"^--source: '{source}' does not play .*use replay$"):
         config(capture=capture, source=source)
 
 
@@ -192,28 +246,31 @@ def test_symbols_restrict_a_capture_and_keep_its_depth(capture: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"symbols": "BTCUSDT,ETHUSDT"}, r"market\[0\]\.symbols\[1\]: ETHUSDT.*BTCUSDT, SOLUSDT"),
-        ({"depth": 1}, r"market\[0\]\.depth: 1 is not.*allowed: 50, 200"),
-        ({"category": "spot"}, r"market\[0\]\.category: spot is not.*allowed: linear"),
+        (
+            {"symbols": "BTCUSDT,ETHUSDT"},
+            r"market\[0\]\.symbols\[1\]: ETHUSDT.*use BTCUSDT or SOLUSDT",
+        ),
+        ({"depth": 1}, r"market\[0\]\.depth: 1 is not.*use 50 or 200"),
+        ({"category": "spot"}, r"market\[0\]\.category: spot is not.*use linear"),
     ],
 )
-def test_what_a_capture_lacks_is_refused_with_what_it_has(
+def test_a_market_that_was_not_recorded_is_rejected_with_what_was(
     capture: Path, options: dict[str, Any], says: str
 ) -> None:
     with pytest.raises(ConfigError, match=says):
         config(capture=capture, **options)
 
 
-def test_patterns_stand_for_what_a_capture_holds(capture: Path) -> None:
+def test_patterns_match_the_symbols_of_a_capture(capture: Path) -> None:
     markets = config(capture=capture, symbols="B*,SOLUSDT").market
     assert {"BTCUSDT", "SOLUSDT"} == {symbol for market in markets for symbol in market.symbols}
 
-    for word, says in (("X*", "X* stands for nothing"), ("top:2:turnover", "needs turnover")):
+    for word, says in (("X*", "X* matches nothing"), ("top:2:turnover", "needs turnover")):
         with pytest.raises(ConfigError, match=re.escape(says)):
             config(capture=capture, symbols=word)
 
 
-def test_a_pattern_in_a_capture_of_options_needs_no_base_coin(tmp_path: Path) -> None:
+def test_a_pattern_for_recorded_options_needs_no_base_coin(tmp_path: Path) -> None:
     name = "BTC-30OCT26-65000-C-USDT"
     path = tmp_path / "options.jsonl"
     path.write_text(json.dumps({"id": f"orderbook.25.{name}-1", **_book(f"orderbook.25.{name}")}))
@@ -223,23 +280,23 @@ def test_a_pattern_in_a_capture_of_options_needs_no_base_coin(tmp_path: Path) ->
     assert ("option", (name,)) == (market.category, market.symbols)
 
 
-def test_patterns_may_be_options(tmp_path: Path) -> None:
+def test_patterns_are_accepted_in_options(tmp_path: Path) -> None:
     assert config(symbols="*USDT,top:50:turnover").market[0].symbols == ("*USDT", "top:50:turnover")
 
 
-def test_a_capture_that_is_not_there_is_a_configuration_error(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"^replay\.capture: .*No such file"):
+def test_a_missing_capture_is_a_configuration_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^--capture: replay\.capture: .*No such file"):
         config(capture=tmp_path / "none.jsonl")
 
 
-def test_a_capture_of_nothing_we_use_is_refused() -> None:
+def test_a_capture_without_trades_and_books_is_rejected() -> None:
     info = CaptureInfo(Path("t"), "linear", {}, (), {"tickers.BTCUSDT": 1}, 1, 0, 0, 1, 1)
 
-    with pytest.raises(ConfigError, match="allowed: a capture of trades or order books"):
+    with pytest.raises(ConfigError, match="use a capture of trades or order books"):
         recorded_markets(info, None)
 
 
-def test_of_several_recorded_depths_the_deepest_is_taken_unless_one_is_wanted() -> None:
+def test_the_deepest_recorded_book_is_taken_unless_another_is_wanted() -> None:
     info = CaptureInfo(Path("t"), "linear", {"AUSDT": (1, 50)}, (), {}, 2, 0, 0, 1, 1)
 
     assert [50] == [table["depth"] for table in recorded_markets(info, None)]
@@ -275,47 +332,10 @@ def test_the_run_directory_is_made_absolute(
     assert f"{tmp_path}/here" == resolve(Options(run_dir=Path("here")))[1]
 
 
-@pytest.mark.parametrize(
-    ("runtime", "expected"),
-    [("/run/user/7", "/run/user/7/bybit-pipeline"), (None, "/tmp/bybit-pipeline-{uid}")],
-)
-def test_the_default_run_directory(
-    monkeypatch: pytest.MonkeyPatch, runtime: str | None, expected: str
-) -> None:
-    monkeypatch.setattr("os.getuid", lambda: 7)
-    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
-    if runtime:
-        monkeypatch.setenv("XDG_RUNTIME_DIR", runtime)
-
-    assert expected.format(uid=7) == absolute_run_dir(None)
-
-
-def test_a_run_directory_too_long_for_sockets_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"^run_dir: .*allowed: at most 80 bytes"):
-        absolute_run_dir("/" + "x" * 80)
-
-
-def test_the_example_file_holds_every_key_at_its_default() -> None:
-    example = Path(__file__).parents[3] / "pipeline.toml"
-    tables = read_config(example)
-
-    assert Config() == make_config(tables)
-    assert keys(msgspec.to_builtins(Config())) == keys(tables)
-
-
-def keys(value: Any) -> Any:
-    """The keys of tables within tables."""
-    if isinstance(value, dict):
-        return {key: keys(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [keys(inner) for inner in value if isinstance(inner, dict)]
-    return None
-
-
 # -- keys --------------------------------------------------------------------------------------
 
 
-def test_keys_are_found_from_the_current_directory_and_told_to_the_forwarder(
+def test_the_directory_of_keys_is_made_absolute_for_the_forwarder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_server_keys(tmp_path / "keys")
@@ -329,15 +349,17 @@ def test_keys_are_found_from_the_current_directory_and_told_to_the_forwarder(
 
 
 @pytest.mark.parametrize("missing", ["server.key", "client.key", "server.pub"])
-def test_missing_keys_are_refused_before_anything_starts(tmp_path: Path, missing: str) -> None:
+def test_missing_keys_are_rejected_before_anything_starts(tmp_path: Path, missing: str) -> None:
     make_server_keys(tmp_path / "keys")
     (tmp_path / "keys" / missing).unlink()
     path = tmp_path / "pipeline.toml"
     path.write_text(f'security = {{curve = true, keys = "{tmp_path}/keys"}}')
 
-    with pytest.raises(ConfigError, match=rf"^security\.keys: .*{missing}.*bybit-pipeline keys"):
+    with pytest.raises(
+        ConfigError, match=rf"pipeline\.toml:1: security\.keys: .*{missing}.*bybit-pipeline keys"
+    ):
         config(config=path)
 
 
-def test_without_curve_no_keys_are_looked_for(tmp_path: Path) -> None:
+def test_without_curve_no_keys_are_read(tmp_path: Path) -> None:
     assert make_plan(make_config({"security": {"keys": "/nowhere"}}), run_dir="/run/x").keys is None

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from bybit_pipeline.shared.settings.config import make_config
+from bybit_pipeline.shared.settings.validation import make_config
 from bybit_pipeline.supervisor.cli.render import duration_text, plan_lines, status_lines
 from bybit_pipeline.supervisor.plan.plan import make_plan
 

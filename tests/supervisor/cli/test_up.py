@@ -1,9 +1,10 @@
-"""``up`` as a person sees it: real children, on a terminal and without one."""
+"""``up`` with real children, on a terminal and without one."""
 
 import fcntl
 import json
 import os
 import pty
+import re
 import select
 import signal
 import struct
@@ -15,6 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from bybit_pipeline.supervisor.cli.up import Totals
+from bybit_pipeline.supervisor.tui import has_terminal
 
 RUN = [
     sys.executable,
@@ -42,6 +46,30 @@ def up(run_dir: Path) -> list[str]:
     ]
 
 
+def process_entry(name: str, pid: int, **counts: int) -> dict[str, Any]:
+    """A process in the status of a pipeline."""
+    return {"process": name, "role": name.split("-")[0], "pid": pid, "counts": counts}
+
+
+def test_the_totals_of_a_run_include_processes_that_were_restarted() -> None:
+    totals = Totals()
+    for connector, worker in (
+        (process_entry("connector-linear-0", 1), process_entry("orderbook-0", 2)),
+        (
+            process_entry("connector-linear-0", 1, trade_messages=5, book_messages=10),
+            process_entry("orderbook-0", 2, messages=10, gaps=1),
+        ),
+        (
+            process_entry("connector-linear-0", 1, trade_messages=10, book_messages=20),
+            process_entry("orderbook-0", 3, messages=2, gaps=2),
+        ),
+        (process_entry("connector-linear-0", 1), process_entry("orderbook-0", 3)),  # ended
+    ):
+        totals.take({"processes": [connector, worker]})
+
+    assert (30, 3) == (totals.messages, totals.gaps)
+
+
 def read_until(terminal: int, expected: str) -> str:
     """Read a terminal until some text has appeared."""
     text, deadline = "", time.monotonic() + DEADLINE_S
@@ -65,9 +93,7 @@ def test_a_terminal_shows_the_markets_and_the_log_goes_to_a_file(tmp_path: Path)
         text = read_until(ours, "linear:BTCUSDT")
         log = [json.loads(line) for line in (run_dir / "pipeline.log").read_text().splitlines()]
         process.send_signal(signal.SIGINT)
-        while process.poll() is None:
-            if select.select([ours], [], [], 0.1)[0]:
-                os.read(ours, 65536)
+        end = read_rest(ours, process)
     os.close(theirs)
     os.close(ours)
 
@@ -75,6 +101,48 @@ def test_a_terminal_shows_the_markets_and_the_log_goes_to_a_file(tmp_path: Path)
     assert "simulated, not real prices" in text
     assert '"event"' not in text
     assert {"supervisor", "connector-linear-0"} <= {line["process"] for line in log}
+    summary = re.search(r"ran for 0:00:\d\d: ([\d,]+) messages, (\d+) gaps?; log: (.*)\r\n", end)
+    assert summary is not None, end
+    assert f"{run_dir}/pipeline.log" == summary[3]
+    assert ["pipeline.log"] == [path.name for path in run_dir.iterdir()]
+    assert '"stopped"' in (run_dir / "pipeline.log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("term", "is_drawn_on"), [("xterm", True), ("dumb", False), ("", False), (None, False)]
+)
+def test_a_view_needs_a_terminal_that_can_move_its_cursor(
+    monkeypatch: pytest.MonkeyPatch, term: str | None, is_drawn_on: bool
+) -> None:
+    ours, theirs = pty.openpty()
+    monkeypatch.delenv("TERM", raising=False)
+    if term is not None:
+        monkeypatch.setenv("TERM", term)
+    with os.fdopen(theirs, "w") as stdout:
+        monkeypatch.setattr("sys.stdout", stdout)
+        assert is_drawn_on == has_terminal()
+    os.close(ours)
+
+
+def test_a_terminal_that_cannot_be_drawn_on_shows_the_log(tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        up(run_dir),
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env={**os.environ, "TERM": "dumb"},
+    ) as process:
+        text = read_until(ours, "pipeline up")
+        process.send_signal(signal.SIGINT)
+        text += read_rest(ours, process)
+    os.close(theirs)
+    os.close(ours)
+
+    assert 0 == process.returncode
+    assert "\x1b[?1049h" not in text  # no screen of its own
+    assert re.search(r"ran for 0:00:\d\d: [\d,]+ messages, \d+ gaps?\r\n$", text)
     assert not run_dir.exists()
 
 
@@ -89,7 +157,7 @@ def read_rest(terminal: int, process: "subprocess.Popen[bytes]") -> str:
 
 
 def set_size(terminal: int, rows: int, columns: int) -> None:
-    """Make a terminal as large as this."""
+    """Set the size of a terminal."""
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
 
@@ -125,8 +193,9 @@ def test_q_quits_and_the_terminal_is_as_it_was(tmp_path: Path) -> None:
     assert (0, 0) == (watching.returncode, process.returncode)
     assert before == after
     assert text.rindex("\x1b[?1049l") > text.rindex("bybit-pipeline")
-    assert text.rindex("\x1b[?25h") > text.rfind("\x1b[?25l")  # the cursor is to be seen
-    assert not run_dir.exists()
+    assert text.rindex("\x1b[?25h") > text.rfind("\x1b[?25l")  # the cursor is visible
+    assert text.rindex("ran for") > text.rindex("\x1b[?1049l")
+    assert ["pipeline.log"] == [path.name for path in run_dir.iterdir()]
 
 
 def test_without_a_terminal_there_are_json_lines_on_stderr(tmp_path: Path) -> None:
