@@ -1,1 +1,1 @@
-"""Fuzzing of everything that reads untrusted input."""
+"""Fuzzing of all code that reads untrusted input."""

@@ -1,4 +1,4 @@
-"""``python -m scripts.fuzzing TARGET SECONDS`` (``scripts/fuzz``): atheris on one target."""
+"""``python -m scripts.fuzzing TARGET SECONDS``: run atheris on one target."""
 
 import sys
 from pathlib import Path
@@ -11,7 +11,7 @@ with atheris.instrument_imports(include=["bybit_pipeline"]):
 
 
 def main() -> None:
-    """Run; what is found is printed, and written to ``crash-*`` in the working directory."""
+    """Run; a crash is printed, and its input written to ``crash-*`` in the working directory."""
     name, seconds = sys.argv[1], sys.argv[2]
     with TemporaryDirectory() as corpus:
         for number, seed in enumerate(SEEDS[name]):

@@ -1,8 +1,8 @@
 """
-What anybody may send us, given to the code that reads it: nothing but the expected errors may rise.
+The fuzz targets: untrusted input for the code that reads it, which may raise only expected errors.
 
-Each target takes bytes and returns nothing. Hypothesis runs them in the suite, ``scripts/fuzz``
-runs them for as long as one likes with a fuzzer that follows the branches.
+Each target takes bytes and returns nothing. Hypothesis runs them in the test suite, and
+``scripts/fuzz`` runs them longer, with a fuzzer that is guided by branch coverage.
 """
 
 import math
@@ -37,7 +37,7 @@ CATEGORIES: tuple[Category, ...] = ("linear", "spot", "inverse", "option")
 
 
 class Chunks(BufferedWebSocket):
-    """A websocket whose socket is a byte string, read in pieces."""
+    """A websocket that reads a byte string in pieces."""
 
     def __init__(self, data: bytes, piece: int) -> None:
         super().__init__(time_ns=lambda: 1)
@@ -59,7 +59,7 @@ class Chunks(BufferedWebSocket):
 
 
 def frames(data: bytes) -> None:
-    """A stream of websocket frames, in pieces of any size, and the messages in it."""
+    """Read a stream of websocket frames in pieces of different sizes."""
     found = []
     for piece in (1 + (data[0] if data else 0) % 17, 1 << 16):
         stream, messages = Chunks(data, piece), []
@@ -68,11 +68,11 @@ def frames(data: bytes) -> None:
                 messages.extend(stream.receive())
         except (OSError, websocket.WebSocketException):
             found.append(messages)
-    assert found[0] == found[1], "the same stream in other pieces is the same messages"
+    assert found[0] == found[1], "the pieces must not change the messages"
 
 
 def venue(data: bytes) -> None:
-    """One message of the exchange: numbers that are numbers, or refused; as text and as binary."""
+    """Decode one message of the exchange: all numbers are valid, or it is rejected."""
     assert set(trades_in(data[1:], TOPICS)) <= set(TOPICS)
     category = CATEGORIES[data[0] % 4] if data else "linear"
     try:
@@ -92,7 +92,7 @@ def venue(data: bytes) -> None:
 
 
 def bus(data: bytes) -> None:
-    """A frame of the market bus, and a metric at the forwarder's door."""
+    """Decode a frame of the market bus and a metric for the forwarder."""
     for topic in (b"", b"book.linear.A\x00", b"trade.linear.A\x00", b"link.connector-linear-0\x00"):
         try:
             name, message = codec.decode_market(topic + data)
@@ -108,7 +108,7 @@ def bus(data: bytes) -> None:
 
 
 def control(data: bytes) -> None:
-    """A frame on the control plane, up to where the supervisor acts on it."""
+    """Read a control message, up to the point where the supervisor acts on it."""
     envelope = router._read([b"trades-0", data])
     if not isinstance(envelope, router.Envelope):
         return
@@ -123,7 +123,7 @@ def control(data: bytes) -> None:
 
 
 def configuration(data: bytes) -> None:
-    """A configuration file: a plan, or one line that says what is wrong."""
+    """Read a configuration file: it gives a plan or one expected error."""
     try:
         tables: dict[str, Any] = tomllib.loads(data.decode())
     except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError):

@@ -1,8 +1,8 @@
 """
-A child that crashes at every start: the forwarder, whose port somebody else has taken.
+A child that crashes at every start: the forwarder, whose port another socket has taken.
 
-``scripts/soak crashes`` goes on until it is flapping, gives the port back, and waits until it is
-not any more: some two minutes. The suite stops after a few crashes.
+``scripts/soak crashes`` continues until the forwarder is flapping, releases the port, and waits
+until it is no longer flapping, which takes about two minutes. The test stops after a few crashes.
 """
 
 import argparse
@@ -25,29 +25,29 @@ OTHERS = ("trades-0", "orderbook-0", "simulator", CONNECTOR)
 
 @contextmanager
 def taken_port(pipeline: Pipeline) -> Iterator[None]:
-    """Kill the forwarder and listen at its port before its successor does."""
+    """Kill the forwarder, and take its port before the restarted one does."""
     address = urlsplit(pipeline.endpoints()["metrics"])
     with socket.socket() as thief:
         thief.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         kill(pipeline.pid("forwarder"))
 
-        def is_ours() -> bool:
+        def is_bound() -> bool:
             try:
                 thief.bind((address.hostname, address.port))
             except OSError:
                 return False
             return True
 
-        until(is_ours, "the port", 2)
+        until(is_bound, "the port", 2)
         thief.listen()
         yield
 
 
 def crash(pipeline: Pipeline, *, until_reason: str, crashes: int) -> None:
     """
-    Let the forwarder crash until it is called so and has crashed so often; then let it work.
+    Let the forwarder crash until it has crashed ``crashes`` times and readiness names the reason.
 
-    Everybody else must go on meanwhile, and subscribers at the old address get messages again.
+    The other children must continue, and subscribers of the old address must get messages again.
     """
     pipeline.wait_ready()
     before = {name: pipeline.pid(name) for name in OTHERS}
@@ -56,23 +56,23 @@ def crash(pipeline: Pipeline, *, until_reason: str, crashes: int) -> None:
         until(lambda: until_reason in pipeline.http("/readyz")[1], until_reason, 60)
         assert pipeline.http("/readyz")[0] == 503
         handled = books_handled(pipeline)
-        until(lambda: books_handled(pipeline) > handled + 10, "books go on", 5)
+        until(lambda: books_handled(pipeline) > handled + 10, "more books", 5)
     until(lambda: pipeline.pid("forwarder") and is_served(pipeline), "messages again", 45)
     assert before == {name: pipeline.pid(name) for name in OTHERS}
 
 
 def restarts(pipeline: Pipeline) -> int:
-    """How often the forwarder was restarted since it crashed by itself."""
+    """Return the restarts of the forwarder after it has exited by itself."""
     return int(pipeline.total("supervisor", "process_restarts_total", '"forwarder"', '"exit"'))
 
 
 def books_handled(pipeline: Pipeline) -> float:
-    """Messages that the orderbook worker has taken in."""
+    """Return the book messages that the orderbook worker has handled."""
     return pipeline.total("orderbook-0", "worker_messages_total", 'stream="book"')
 
 
 def is_served(pipeline: Pipeline) -> bool:
-    """Whether a subscriber gets a message within a second."""
+    """Return True if a new subscriber gets a message within a second."""
     context = zmq.Context()
     try:
         subscriber = context.socket(zmq.SUB)
@@ -84,8 +84,10 @@ def is_served(pipeline: Pipeline) -> bool:
 
 
 def main() -> int:
-    """Run and print; an assertion if anything is not as it must be."""
-    parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
+    """Run and print the figures; an assertion fails if the pipeline does not recover."""
+    parser = argparse.ArgumentParser(
+        prog="scripts/soak crashes", description="Let the forwarder crash at every start."
+    )
     parser.parse_args()
     with TemporaryDirectory() as directory:
         pipeline = Pipeline(Path(directory), *ARGUMENTS)
@@ -97,7 +99,7 @@ def main() -> int:
                 f"flapping after {restarts(pipeline)} crashes; works again after "
                 f"{time.monotonic() - began:.0f} s"
             )
-            until(lambda: pipeline.http("/readyz")[0] == 200, "not flapping any more", 75)
+            until(lambda: pipeline.http("/readyz")[0] == 200, "no longer flapping", 75)
             print(f"ready again after {time.monotonic() - began:.0f} s")
             pipeline.stop()
         finally:

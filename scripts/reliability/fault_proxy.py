@@ -1,9 +1,9 @@
 """
-A bad line: a TCP proxy in front of a websocket server, with everything a network does to one.
+A TCP proxy in front of a websocket server that injects the faults of a network and of a server.
 
-It knows where frames begin and end in what the server sends, so that it can count, leave out,
-insert and cut them, and nothing else about them but a few words of Bybit's messages. The server is
-reached untouched as long as no fault is on.
+It parses the frames that the server sends, so that it can count, drop, replace, insert and cut
+them. Apart from frames it knows only a few words of Bybit's messages. Without a fault every byte
+passes unchanged.
 """
 
 import asyncio
@@ -12,14 +12,14 @@ import struct
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
 Mode = str
 """
-What happens to new connections: ``pass``, ``silent`` (accepted, never answered), ``reset``,
-``garbage`` (an answer that is no HTTP), ``drip`` (a header without end, byte by byte), or an HTTP
+Treatment of new connections: ``pass``, ``silent`` (accepted but never answered), ``reset``,
+``garbage`` (an answer that is not HTTP), ``drip`` (an endless header, byte by byte), or an HTTP
 status such as ``403``.
 """
 
@@ -27,7 +27,7 @@ TEXT, BINARY, CLOSE, PING, CONTINUATION = 0x1, 0x2, 0x8, 0x9, 0x0
 
 
 def frame(payload: bytes, opcode: int = TEXT, *, final: bool = True, reserved: int = 0) -> bytes:
-    """One websocket frame as a server sends it."""
+    """Return one websocket frame of a server."""
     head = bytes([(0x80 if final else 0) | reserved | opcode])
     if len(payload) < 126:
         return head + bytes([len(payload)]) + payload
@@ -37,26 +37,26 @@ def frame(payload: bytes, opcode: int = TEXT, *, final: bool = True, reserved: i
 
 
 def kind_of(payload: bytes | memoryview) -> str:
-    """``book``, ``trade`` or ``other``, by the first words of a message."""
+    """Return ``book``, ``trade`` or ``other`` by the first words of a message."""
     start = bytes(payload[:24])
     if b'"orderbook.' in start:
         return "book"
     return "trade" if b'"publicTrade.' in start else "other"
 
 
-class Line:
-    """One connection through the proxy."""
+class ProxiedConnection:
+    """One connection through the proxy: downstream to the client, upstream to the server."""
 
     def __init__(self, down: asyncio.StreamWriter) -> None:
         self.down = down
         self.up: asyncio.StreamWriter | None = None
         self.is_open = False
-        """The websocket is open."""
+        """True once the websocket handshake has passed."""
         self.is_frozen = False
         self.is_cut_next = False
 
-    def break_off(self, *, with_reset: bool) -> None:
-        """End it at once, with a TCP reset or in order."""
+    def end(self, *, with_reset: bool) -> None:
+        """End the connection at once, with a TCP reset or in order."""
         for writer in (self.down, self.up):
             if writer is None:
                 continue
@@ -66,44 +66,44 @@ class Line:
             writer.transport.abort() if with_reset else writer.close()
 
 
-class BadLink:
+class FaultProxy:
     """
     The proxy, in a thread of its own.
 
     Args:
-        upstream: The server's address, ``ws://HOST:PORT/PATH``.
-        on_frame: Told of every data frame before it goes on; may return another payload, or an
-            empty one to leave it out.
+        upstream: URL of the server, ``ws://HOST:PORT/PATH``.
+        on_message: Called in the proxy's thread with the payload of every data message. It returns
+            the payloads to send instead, or None to pass the message unchanged.
 
     Attributes:
-        url: Where to connect instead.
-        mode: See ``Mode``.
-        leaves_out: Data frames, pongs and acks for which this is true do not pass.
-        attempts: When connections came, by the monotonic clock.
-        sent: Data frames handed to the client's socket, by kind.
-        broken: Connections that a fault ended.
+        url: URL of the proxy.
+        mode: Treatment of new connections; see ``Mode``.
+        drops: If set, messages, pongs and acks for which it returns True are dropped.
+        attempts: Times of all connection attempts, by the monotonic clock.
+        sent: Number of data messages sent to clients, by kind.
+        broken: Number of connections ended by a fault.
     """
 
     def __init__(
-        self, upstream: str, *, on_frame: Callable[[bytes], bytes | None] | None = None
+        self, upstream: str, *, on_message: Callable[[bytes], Sequence[bytes] | None] | None = None
     ) -> None:
         parts = urlsplit(upstream)
         self._address = (parts.hostname or "127.0.0.1", parts.port or 80)
         self._path = parts.path
-        self._on_frame = on_frame
+        self._on_message = on_message
         self.url = ""
         self.mode: Mode = "pass"
-        self.leaves_out: Callable[[bytes], bool] | None = None
+        self.drops: Callable[[bytes], bool] | None = None
         self.attempts: list[float] = []
         self.sent: Counter[str] = Counter()
         self.broken = 0
-        self._lines: set[Line] = set()
+        self._connections: set[ProxiedConnection] = set()
         self._loop = asyncio.new_event_loop()
         self._started = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="bad link", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="fault proxy", daemon=True)
 
     def start(self) -> None:
-        """Listen; ``url`` is set when this returns."""
+        """Start to listen; ``url`` is set when this returns."""
         self._thread.start()
         assert self._started.wait(10), "the proxy did not start"
 
@@ -112,54 +112,55 @@ class BadLink:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
 
-    # -- faults, from any thread -----------------------------------------------------------------
+    # -- faults, for any thread ------------------------------------------------------------------
 
     @property
-    def open_lines(self) -> int:
-        """Open websockets."""
-        return sum(line.is_open and not line.is_frozen for line in list(self._lines))
+    def open_connections(self) -> int:
+        """Number of open websockets that are not frozen."""
+        return sum(each.is_open and not each.is_frozen for each in list(self._connections))
 
     def reset(self) -> None:
-        """TCP reset on every connection."""
-        self._do(lambda line: self._break(line, with_reset=True))
+        """Send a TCP reset on every connection."""
+        self._for_each(lambda connection: self._break(connection, with_reset=True))
 
     def hang_up(self) -> None:
-        """Close every connection without a word: what websockets call 1006."""
-        self._do(lambda line: self._break(line, with_reset=False))
+        """Close every connection without a close frame, which is code 1006 to a websocket."""
+        self._for_each(lambda connection: self._break(connection, with_reset=False))
 
     def freeze(self) -> None:
-        """Half open: nothing passes any more on the present connections, in either direction."""
-        self._do(lambda line: setattr(line, "is_frozen", True))
+        """Make every connection half open: nothing passes any more, in either direction."""
+        self._for_each(lambda connection: setattr(connection, "is_frozen", True))
 
     def cut(self) -> None:
         """End every connection in the middle of its next frame."""
-        self._do(lambda line: setattr(line, "is_cut_next", True))
+        self._for_each(lambda connection: setattr(connection, "is_cut_next", True))
 
     def insert(self, data: bytes) -> int:
-        """Bytes between two frames, on every connection that works; on how many."""
-        return self._do(lambda line: line.down.write(data))
+        """Insert bytes between two frames of every connection; return the connections."""
+        return self._for_each(lambda connection: connection.down.write(data))
 
     def close_with(self, code: int) -> None:
-        """A close frame from the server's side."""
+        """Send a close frame to every client."""
         self.insert(frame(struct.pack("!H", code) + b"maintenance", CLOSE))
 
-    def _do(self, action: Callable[[Line], Any]) -> int:
+    def _for_each(self, action: Callable[[ProxiedConnection], Any]) -> int:
+        """Act on every working connection, in the proxy's thread; return their number."""
         done = threading.Event()
-        lines: list[Line] = []
+        found: list[ProxiedConnection] = []
 
         def act() -> None:
-            lines.extend(line for line in self._lines if line.is_open and not line.is_frozen)
-            for line in lines:
-                action(line)
+            found.extend(each for each in self._connections if each.is_open and not each.is_frozen)
+            for connection in found:
+                action(connection)
             done.set()
 
         self._loop.call_soon_threadsafe(act)
         assert done.wait(10)
-        return len(lines)
+        return len(found)
 
-    def _break(self, line: Line, *, with_reset: bool) -> None:
+    def _break(self, connection: ProxiedConnection, *, with_reset: bool) -> None:
         self.broken += 1
-        line.break_off(with_reset=with_reset)
+        connection.end(with_reset=with_reset)
 
     # -- the thread ------------------------------------------------------------------------------
 
@@ -181,78 +182,79 @@ class BadLink:
 
     async def _serve(self, reader: asyncio.StreamReader, down: asyncio.StreamWriter) -> None:
         self.attempts.append(time.monotonic())
-        line = Line(down)
-        self._lines.add(line)
+        connection = ProxiedConnection(down)
+        self._connections.add(connection)
         try:
-            await self._answer(line, reader)
+            await self._answer(connection, reader)
         except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass
         finally:
-            self._lines.discard(line)
-            line.break_off(with_reset=False)
+            self._connections.discard(connection)
+            connection.end(with_reset=False)
 
-    async def _answer(self, line: Line, reader: asyncio.StreamReader) -> None:
+    async def _answer(self, connection: ProxiedConnection, reader: asyncio.StreamReader) -> None:
+        down = connection.down
         match self.mode:
             case "pass":
-                await self._pass(line, reader)
+                await self._pass(connection, reader)
             case "reset":
-                line.break_off(with_reset=True)
+                connection.end(with_reset=True)
             case "silent":
                 while await reader.read(65536):
                     pass
             case "garbage":
-                line.down.write(b"\x16\x03\x01 nonsense \r\n\r\n" + bytes(range(256)))
-                await line.down.drain()
+                down.write(b"\x16\x03\x01 nonsense \r\n\r\n" + bytes(range(256)))
+                await down.drain()
             case "drip":
                 for byte in b"HTTP/1.1 101 " + b"x" * 100_000:
-                    line.down.write(bytes([byte]))
-                    await line.down.drain()
+                    down.write(bytes([byte]))
+                    await down.drain()
                     await asyncio.sleep(0.1)
             case status:
                 await reader.readuntil(b"\r\n\r\n")
                 text = f"HTTP/1.1 {status} No\r\nContent-Length: 0\r\nRetry-After: 1\r\n\r\n"
-                line.down.write(text.encode())
-                await line.down.drain()
+                down.write(text.encode())
+                await down.drain()
 
-    async def _pass(self, line: Line, reader: asyncio.StreamReader) -> None:
-        up_reader, line.up = await asyncio.open_connection(*self._address)
-        upwards = asyncio.create_task(self._upwards(line, reader))
+    async def _pass(self, connection: ProxiedConnection, reader: asyncio.StreamReader) -> None:
+        up_reader, connection.up = await asyncio.open_connection(*self._address)
+        upwards = asyncio.create_task(self._pass_up(connection, reader))
         try:
             head = await up_reader.readuntil(b"\r\n\r\n")
-            line.down.write(head)
-            line.is_open = True
-            await self._downwards(line, up_reader)
+            connection.down.write(head)
+            connection.is_open = True
+            await self._pass_down(connection, up_reader)
         finally:
             upwards.cancel()
 
-    async def _upwards(self, line: Line, reader: asyncio.StreamReader) -> None:
-        assert line.up is not None
+    async def _pass_up(self, connection: ProxiedConnection, reader: asyncio.StreamReader) -> None:
+        assert connection.up is not None
         try:
             while data := await reader.read(65536):
-                if not line.is_frozen:
-                    line.up.write(data)
-                    await line.up.drain()
+                if not connection.is_frozen:
+                    connection.up.write(data)
+                    await connection.up.drain()
         except OSError:
             pass
-        line.break_off(with_reset=False)
+        connection.end(with_reset=False)
 
-    async def _downwards(self, line: Line, reader: asyncio.StreamReader) -> None:
+    async def _pass_down(self, connection: ProxiedConnection, reader: asyncio.StreamReader) -> None:
         buffer = bytearray()
         while data := await reader.read(262144):
-            if line.is_frozen:
+            if connection.is_frozen:
                 buffer.clear()
                 continue
             buffer += data
-            out, used = self._frames(line, buffer)
+            out, used = self._process(connection, buffer)
             del buffer[:used]
-            line.down.write(out)
-            if line.is_cut_next and out:
-                self._break(line, with_reset=False)
+            connection.down.write(out)
+            if connection.is_cut_next and out:
+                self._break(connection, with_reset=False)
                 return
-            await line.down.drain()
+            await connection.down.drain()
 
-    def _frames(self, line: Line, buffer: bytearray) -> tuple[bytes, int]:
-        """What goes on of the complete frames in ``buffer``, and how many bytes these were."""
+    def _process(self, connection: ProxiedConnection, buffer: bytearray) -> tuple[bytes, int]:
+        """Process the complete frames in ``buffer``; return the output and the bytes used."""
         view, start, end, out = memoryview(buffer), 0, len(buffer), []
         while end - start >= 2:
             size, head = buffer[start + 1], 2
@@ -267,29 +269,24 @@ class BadLink:
             stop = start + head + size
             if stop > end:
                 break
-            payload = bytes(view[start + head : stop])
-            whole = view[start:stop]
+            opcode, payload = buffer[start] & 0x0F, bytes(view[start + head : stop])
+            whole = bytes(view[start:stop])
             start = stop
-            if line.is_cut_next:
-                out.append(bytes(whole[: len(whole) // 2]))
+            if connection.is_cut_next:
+                out.append(whole[: len(whole) // 2])
                 break
-            passed = self._passed(payload, buffer[start - size - head] & 0x0F)
-            if passed is payload:
-                out.append(bytes(whole))
-            elif passed is not None:
-                out.append(frame(passed))
+            replacement = self._replace(payload, opcode)
+            out.extend([whole] if replacement is None else map(frame, replacement))
         view.release()
         return b"".join(out), start
 
-    def _passed(self, payload: bytes, opcode: int) -> bytes | None:
-        if self.leaves_out is not None and self.leaves_out(payload):
+    def _replace(self, payload: bytes, opcode: int) -> Sequence[bytes] | None:
+        """Return the payloads to send instead of one, or None to pass its frame unchanged."""
+        if self.drops is not None and self.drops(payload):
+            return []
+        kind = kind_of(payload) if opcode == TEXT else "other"
+        if kind == "other":
             return None
-        if opcode == TEXT:
-            kind = kind_of(payload)
-            if kind != "other":
-                changed = None if self._on_frame is None else self._on_frame(payload)
-                if changed == b"":
-                    return None
-                self.sent[kind] += 1
-                return payload if changed is None else changed
-        return payload
+        replacement = None if self._on_message is None else self._on_message(payload)
+        self.sent[kind] += 1 if replacement is None else len(replacement)
+        return replacement

@@ -1,8 +1,9 @@
 """
-Kills of every child at random moments under load; ``scripts/soak kills --kills 200``.
+Kills of every child at random moments under load: ``scripts/soak kills --kills 200``.
 
-Spaced so that no child exceeds its restart intensity. After each kill: ready within five seconds,
-the others undisturbed, every published book right. At the end: nothing left behind.
+The kills are spaced so that no child exceeds its restart intensity. After each kill the pipeline
+must be ready within five seconds, the other children undisturbed, and every published book right.
+Nothing may be left at the end.
 """
 
 import argparse
@@ -20,14 +21,14 @@ from tests.system.pipeline import kill, until
 CHILDREN = ("forwarder", "trades-0", "orderbook-0", CONNECTOR)
 STABLE_S, IN_A_ROW = 62.0, 2
 """
-A child is killed so often in a row, then left alone for so long: delays of restarts grow with every
-failure in a row, and with more than that a child could not be ready in time.
+A child is killed up to ``IN_A_ROW`` times and then left alone for ``STABLE_S``: the delay of
+restarts grows with every failure in a row, so after more kills it could not be ready in time.
 """
 READY_S = 5.0
 
 
 def run(rig: Rig, kills: int, *, seed: int) -> dict[str, list[float]]:
-    """Kill and wait, again and again; seconds until ready, by process."""
+    """Kill children and wait; return the seconds until ready, by process."""
     chance = random.Random(seed)
     pipeline = rig.pipeline
     recent: defaultdict[str, list[float]] = defaultdict(list)
@@ -62,16 +63,18 @@ def run(rig: Rig, kills: int, *, seed: int) -> dict[str, list[float]]:
         changed = {child for child in CHILDREN if before[child] != after[child]}
         assert changed == {name}, f"{name} was killed, {changed} changed"
         if done % 20 == 0:
-            print(f"{done} kills, wrong numbers {len(rig.truth.wrong)}", flush=True)
+            print(f"{done} kills, wrong numbers {len(rig.oracle.wrong)}", flush=True)
     return dict(took)
 
 
 def main() -> int:
-    """Run and print; 1 if anything was late, wrong or left."""
-    parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
-    parser.add_argument("--kills", type=int, default=200)
-    parser.add_argument("--rate", type=int, default=1_000)
-    parser.add_argument("--seed", type=int, default=1)
+    """Run and print the figures; return 1 if anything was late or wrong."""
+    parser = argparse.ArgumentParser(
+        prog="scripts/soak kills", description="Kill every child at random moments under load."
+    )
+    parser.add_argument("--kills", type=int, default=200, help="number of kills")
+    parser.add_argument("--rate", type=int, default=1_000, help="messages per second")
+    parser.add_argument("--seed", type=int, default=1, help="random seed")
     options = parser.parse_args()
     with TemporaryDirectory() as directory:
         rig = Rig(
@@ -82,13 +85,9 @@ def main() -> int:
         try:
             rig.until_live(30)
             took = run(rig, options.kills, seed=options.seed)
-            files = {
-                entry["process"]: psutil.Process(entry["pid"]).num_fds()
-                for entry in rig.pipeline.status()["processes"]
-            }
-            restarts = Counter(
-                {e["process"]: e["restarts"] for e in rig.pipeline.status()["processes"]}
-            )
+            entries = rig.pipeline.status()["processes"]
+            files = {e["process"]: psutil.Process(e["pid"]).num_fds() for e in entries}
+            restarts = Counter({e["process"]: e["restarts"] for e in entries})
             rig.pipeline.stop()  # asserts that no child and no file is left
         finally:
             rig.close()
@@ -100,11 +99,11 @@ def main() -> int:
         )
     print(f"restarts             {dict(restarts)}")
     print(f"descriptors          {files}")
-    print(f"live books compared  {rig.truth.checked}")
-    print(f"wrong numbers        {len(rig.truth.wrong)} {rig.truth.wrong[:5]}")
+    print(f"live books compared  {rig.oracle.checked}")
+    print(f"wrong numbers        {len(rig.oracle.wrong)} {rig.oracle.wrong[:5]}")
     late = sum(second > READY_S for seconds in took.values() for second in seconds)
     print(f"later than {READY_S:g} s       {late}")
-    return 1 if late or rig.truth.wrong else 0
+    return 1 if late or rig.oracle.wrong else 0
 
 
 if __name__ == "__main__":

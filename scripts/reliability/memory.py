@@ -1,9 +1,9 @@
 """
-Memory of one symbol: ``scripts/memory``, and of all trades over time: ``scripts/memory growth``.
+Memory per symbol: ``scripts/memory``, and of trades over time: ``scripts/memory growth``.
 
-Resident memory of a fresh process before and after so many books, or trade windows, are filled as
-they are in a running pipeline; divided by their number. ``growth`` feeds a trades worker's core
-with minutes of exchange time, as fast as it can, and prints its memory at every minute.
+Measures the resident memory of a new process before and after books or trade windows are filled as
+in a running pipeline, divided by their number. ``growth`` feeds the core of a trades worker with
+minutes of exchange time, as fast as possible, and prints its memory after every minute.
 """
 
 import gc
@@ -25,14 +25,14 @@ T0_MS = 1_700_000_000_000
 
 
 def resident_bytes() -> int:
-    """Of this process, after everything unneeded is gone."""
+    """Return the resident memory of this process, after a garbage collection."""
     gc.collect()
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def book(depth: int) -> float:
-    """Bytes of a full book with its walls and order flow."""
+    """Return the bytes of a full book with its walls and order flow."""
     manager = OrderBookManager(OrderbookConfig(), DensityConfig())
     chance = random.Random(1)
     before = resident_bytes()
@@ -72,7 +72,7 @@ def book(depth: int) -> float:
 
 
 def windows() -> float:
-    """Bytes of the windows of 10, 60 and 300 seconds at 100 trades a second."""
+    """Return the bytes of the windows of 10, 60 and 300 seconds at 100 trades per second."""
     aggregator = TradesAggregator()
     chance = random.Random(1)
     before = resident_bytes()
@@ -98,7 +98,7 @@ def windows() -> float:
 
 
 def growth(symbols: int = 200, trades_per_s: int = 1_000, minutes: int = 14) -> None:
-    """Print the memory of the trades of symbols of very different activity, by exchange time."""
+    """Print the memory of the trades of symbols with different activity, by exchange time."""
     aggregator = TradesAggregator(quantiles=(0.5, 0.9, 0.99), volatility=True)
     chance = random.Random(1)
     names = [f"T{number:03}USDT" for number in range(symbols)]
@@ -148,7 +148,7 @@ MEASURES = {
 
 
 def main() -> None:
-    """Print each, measured in a process of its own."""
+    """Print each measure; each is taken in a process of its own."""
     if sys.argv[1:] == ["growth"]:
         growth()
         return
@@ -158,7 +158,7 @@ def main() -> None:
     for name in MEASURES:
         command = [sys.executable, "-m", "scripts.reliability.memory", name]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
-        print(f"{name:<32} {int(done.stdout) / 1000:8.0f} kB a symbol")
+        print(f"{name:<32} {int(done.stdout) / 1000:8.0f} kB per symbol")
 
 
 if __name__ == "__main__":

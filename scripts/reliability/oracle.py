@@ -1,36 +1,49 @@
-"""What the exchange really said, kept as digests of books, to judge what the pipeline says."""
+"""
+The oracle: the books that the exchange has really sent, to judge the metrics of the pipeline.
+
+Every message is applied to a naive book, and a digest of the book at each update id is kept.
+"""
 
 import json
 from collections import OrderedDict
 from typing import Any
 
-from scripts.reliability.book_proxy import digest
 from tests.naive import NaiveBook
 
 KEPT = 5_000
-"""Update ids remembered of each book: some minutes."""
+"""Update ids kept per book: some minutes."""
 
 NUMBERS = ("mid_price", "best_bid", "best_ask", "spread", "imbalance", "depth", "weighted_mid")
 
 
-class Truth:
+def digest(bids: Any, asks: Any) -> int:
+    """Return a hash of a book; both sides are ``[price, size]`` pairs, best first."""
+    return hash((tuple(map(tuple, bids)), tuple(map(tuple, asks))))
+
+
+class Oracle:
     """
-    Give ``take`` every data frame of the exchange and ``judge`` every metric of the pipeline.
+    Give ``take`` every data message of the exchange, and ``judge`` every metric of the pipeline.
 
     Args:
-        levels: How many levels a side the pipeline publishes.
-        symbols: The books to follow exactly; of the others only what needs no truth is judged.
-            None follows all.
+        levels: Levels per side that the pipeline publishes.
+        symbols: The books to compare exactly; None for all. Metrics of other symbols are only
+            checked for contradictions.
+
+    Attributes:
+        books: The naive book of each symbol.
+        wrong: Descriptions of wrong metrics.
+        checked: Number of live books compared.
+        metrics: Number of metrics judged.
     """
 
     def __init__(self, levels: int, symbols: set[str] | None = None) -> None:
+        self.books: dict[str, NaiveBook] = {}
         self.wrong: list[str] = []
         self.checked = 0
-        """Live books that were compared with the truth."""
         self.metrics = 0
         self._levels = levels
         self._symbols = symbols
-        self._books: dict[str, NaiveBook] = {}
         self._digests: dict[str, OrderedDict[int, int]] = {}
 
     def take(self, payload: bytes) -> None:
@@ -39,7 +52,7 @@ class Truth:
         name = symbol.decode()
         if not name or (self._symbols is not None and name not in self._symbols):
             return
-        book = self._books.setdefault(name, NaiveBook())
+        book = self.books.setdefault(name, NaiveBook())
         book.apply(json.loads(payload))
         digests = self._digests.setdefault(name, OrderedDict())
         digests[book.update_id] = digest(*book.best(self._levels))
@@ -47,7 +60,7 @@ class Truth:
             digests.popitem(last=False)
 
     def judge(self, message: dict[str, Any]) -> None:
-        """Note whatever is wrong about one metric."""
+        """Add a description of every error in a metric to ``wrong``."""
         self.metrics += 1
         if message["kind"] == "orderbook":
             self._judge_book(message)
@@ -58,7 +71,7 @@ class Truth:
         name = f"{message['symbol']} at {message['update_id']} ({message['state']})"
         if message["state"] != "live":
             if any(message[key] is not None for key in NUMBERS) or message["bids"]:
-                self.wrong.append(f"{name}: numbers without a book")
+                self.wrong.append(f"{name}: numbers without a live book")
             return
         if not message["best_bid"] < message["mid_price"] < message["best_ask"]:
             self.wrong.append(f"{name}: crossed")
@@ -67,7 +80,7 @@ class Truth:
             return
         self.checked += 1
         if digests.get(message["update_id"]) != digest(message["bids"], message["asks"]):
-            self.wrong.append(f"{name}: another book than the exchange's")
+            self.wrong.append(f"{name}: differs from the book of the exchange")
 
     def _judge_trades(self, message: dict[str, Any]) -> None:
         for window, measures in message["windows"].items():
@@ -76,7 +89,7 @@ class Truth:
             if trades is None:
                 continue
             if (measures["vwap"] is None) != (trades == 0):
-                self.wrong.append(f"{name}: a price without trades, or none with them")
+                self.wrong.append(f"{name}: {trades} trades with vwap {measures['vwap']}")
             elif trades and not (
                 measures["low"] * (1 - 1e-9) <= measures["vwap"] <= measures["high"] * (1 + 1e-9)
             ):

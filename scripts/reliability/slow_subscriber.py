@@ -1,7 +1,7 @@
 """
-A subscriber that stops reading: what others notice, and what the forwarder keeps for it.
+A subscriber that stops reading: the effect on others, and the memory of the forwarder.
 
-``scripts/soak lazy --seconds 60``; the suite does it for 6 seconds.
+``scripts/soak lazy --seconds 60`` runs the long form; a test runs it for 6 seconds.
 """
 
 import argparse
@@ -22,40 +22,41 @@ FLOOD: dict[str, Any] = {
     "config": QUICK + "[orderbook]\npublish_interval_ms = 10\npublish_levels = 50\n",
     "followed": set(),
 }
-"""Options of a rig with large metrics and many of them: a queue fills within a minute."""
-DELAY_S = 0.5
-FORWARDER_MB = 400.0
+"""Options of a rig with many large metrics, which fill a queue within a minute."""
+DELAY_MAX_S = 0.5
+FORWARDER_MAX_MB = 400.0
 
 
-class Seen(NamedTuple):
-    """What was seen while one subscriber did not read."""
+class Figures(NamedTuple):
+    """The figures while one subscriber did not read."""
 
     messages: int
+    """Messages received by the other subscriber."""
     delay_s: float
-    """From published to received by one who reads, of 99 % of the messages at most."""
+    """99th percentile of its delay from publishing to receiving."""
     before_mb: float
     most_mb: float
     """Resident memory of the forwarder."""
 
     @property
     def is_good(self) -> bool:
-        """Whether nobody else was held up and memory bounded."""
-        return self.delay_s < DELAY_S and self.most_mb < FORWARDER_MB
+        """True if the other subscriber was not delayed and memory was bounded."""
+        return self.delay_s < DELAY_MAX_S and self.most_mb < FORWARDER_MAX_MB
 
 
-def with_lazy_subscriber(pipeline: Pipeline, seconds: float) -> Seen:
-    """Subscribe, read one message and no more, while the pipeline's own subscriber goes on."""
+def measure(pipeline: Pipeline, seconds: float) -> Figures:
+    """Add a subscriber that does not read, while the pipeline's own subscriber continues."""
     pipeline.wait_ready()
     forwarder = psutil.Process(pipeline.pid("forwarder"))
     before = forwarder.memory_info().rss
     context = zmq.Context()
     try:
-        lazy = context.socket(zmq.SUB)
-        lazy.setsockopt(zmq.RCVHWM, 1)
-        lazy.setsockopt(zmq.RCVBUF, 4096)
-        lazy.subscribe("orderbook.")
-        lazy.connect(pipeline.endpoints()["metrics"])
-        assert lazy.poll(3000)
+        slow = context.socket(zmq.SUB)
+        slow.setsockopt(zmq.RCVHWM, 1)
+        slow.setsockopt(zmq.RCVBUF, 4096)
+        slow.subscribe("orderbook.")
+        slow.connect(pipeline.endpoints()["metrics"])
+        assert slow.poll(3000)
         while pipeline.socket.poll(0):
             pipeline.socket.recv_multipart()
         delays, most, measured = [], before, 0.0
@@ -70,25 +71,29 @@ def with_lazy_subscriber(pipeline: Pipeline, seconds: float) -> Seen:
     finally:
         context.destroy(linger=0)
     delays.sort()
-    return Seen(len(delays), delays[len(delays) * 99 // 100], before / 1e6, most / 1e6)
+    return Figures(len(delays), delays[len(delays) * 99 // 100], before / 1e6, most / 1e6)
 
 
 def main() -> int:
-    """Run and print; 1 if others were held up or memory was not bounded."""
-    parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=60.0)
+    """Run and print the figures; return 1 if they are not good."""
+    parser = argparse.ArgumentParser(
+        prog="scripts/soak lazy",
+        description="Measure the effect of a subscriber that stops reading.",
+    )
+    parser.add_argument("--seconds", type=float, default=60.0, help="duration")
     options = parser.parse_args()
     with TemporaryDirectory() as directory:
         rig = Rig(Path(directory), **FLOOD)
         try:
-            seen = with_lazy_subscriber(rig.pipeline, options.seconds)
+            figures = measure(rig.pipeline, options.seconds)
         finally:
             rig.close()
-    print(f"messages to one who reads  {seen.messages}, 99 % within {seen.delay_s:.3f} s")
+    print(f"messages to the other      {figures.messages}, 99 % within {figures.delay_s:.3f} s")
     print(
-        f"memory of the forwarder    {seen.before_mb:.0f} MB before, at most {seen.most_mb:.0f} MB"
+        f"memory of the forwarder    {figures.before_mb:.0f} MB before, "
+        f"at most {figures.most_mb:.0f} MB"
     )
-    return 0 if seen.is_good else 1
+    return 0 if figures.is_good else 1
 
 
 if __name__ == "__main__":

@@ -1,14 +1,14 @@
 """
-Endurance: minutes to hours of load with a fault every few seconds, and every figure accounted for.
+The soak: minutes to hours of load with a fault every few seconds, and a balance of all messages.
 
-``python -m scripts.reliability.soak --minutes 30`` (``scripts/soak``). Real processes throughout: a
-simulated exchange, the bad line, a pipeline, and this process as its subscriber. What must hold:
+``scripts/soak --minutes 30``. A simulated exchange, a fault proxy and a pipeline run as real
+processes; this process is the subscriber. Requirements:
 
-- no wrong number: books of some symbols are compared with what the exchange sent, all others must
-  be uncrossed and empty while not live
-- no loss in silence: what the exchange sent = what the connectors took + what broke off with
-  connections; and what they took = what every worker handled + what it counted as lost
-- after the first five minutes neither memory nor file descriptors grow
+- No wrong number. The books of some symbols are compared with those of the exchange; all other
+  books must be uncrossed, and empty while they are not live.
+- No silent loss. Messages sent by the exchange = messages taken by the connectors + messages lost
+  with connections. Messages taken = messages handled by every worker + messages it counted as lost.
+- Neither memory nor file descriptors grow after the first five minutes.
 """
 
 import argparse
@@ -18,6 +18,7 @@ import random
 import signal
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -43,18 +44,18 @@ trades = 1
 orderbook = 2
 """
 FOLLOWED = 10
-"""Symbols whose books are compared with the truth."""
+"""Symbols whose books are compared with those of the exchange."""
 PAUSE_S = (3.0, 8.0)
 FAULTS = ("reset", "hang_up", "cut", "close", "freeze", "drop", "garbage", "stop_worker")
-SPOILED_SHARE = 1 / 3_000
-"""Of the messages of books, which are lost or damaged on the way."""
+DAMAGED_SHARE = 1 / 3_000
+"""Share of book messages that the proxy drops or damages."""
 GRACE_S = 300.0
-"""Memory may grow for so long after the start: windows of 5 minutes fill up."""
+"""Time after the start in which memory may grow, because windows of 5 minutes fill up."""
 NOISE_RATIO, NOISE_MB = 0.1, 5.0
 """
-What a process may have more at the end than after the grace. Evicted trades and ids of trades are
-let go a sixteenth of the window later, books breathe with the market, and the allocator keeps what
-it had at the highest moment; something that leaks at this load has more after minutes.
+Growth allowed between the end of the grace and the end of the run. Evicted trades are freed a
+sixteenth of the window later, the size of books varies with the market, and the allocator keeps its
+peak. A leak at this load exceeds this within minutes.
 """
 
 
@@ -75,13 +76,13 @@ class Soak:
         self.memory: dict[float, dict[str, float]] = {}
         self.descriptors: dict[float, dict[str, int]] = {}
         self.missed = 0
-        """Metrics of which the subscriber saw only the hole."""
-        self.spoiled: Counter[str] = Counter()
+        """Metrics that the subscriber missed, by gaps in ``seq``."""
+        self.damaged: Counter[str] = Counter()
         self.inserted = 0
-        """Invalid frames that we put between those of the exchange."""
+        """Invalid frames inserted between those of the exchange."""
         self._last: dict[tuple[str, str], int] = {}
-        self.rig.on_metric = self._note
-        self._spoiler = random.Random(seed)
+        self.rig.on_metric = self._count_missed
+        self._damage_random = random.Random(seed)
         self._began = time.monotonic()
 
     def close(self) -> None:
@@ -91,68 +92,70 @@ class Soak:
     # -- the run ---------------------------------------------------------------------------------
 
     def run(self, minutes: float, *, marks: tuple[float, ...]) -> None:
-        """Load and faults for so many minutes, then silence and the account."""
+        """Inject faults for ``minutes``; measure memory at ``marks``, in minutes."""
         self.rig.until_live(180)
-        self.rig.spoil = self._spoil
+        self.rig.replace = self._replace
         self._began = began = time.monotonic()
         next_fault = began + 3.0
         left = [mark for mark in marks if mark <= minutes]
         while (now := time.monotonic()) < began + minutes * 60:
             self.rig.listen()
             if left and now >= began + left[0] * 60:
-                self._measure(left.pop(0))
+                self.measure(left.pop(0))
             if now >= next_fault:
                 next_fault = now + self.chance.uniform(*PAUSE_S)
-                self._do_harm(self.chance.choice(FAULTS))
+                self._inject(self.chance.choice(FAULTS))
             self.rig.pipeline.socket.poll(100)
 
-    def _note(self, message: dict[str, Any]) -> None:
-        """Count the holes in what a subscriber gets."""
+    def _count_missed(self, message: dict[str, Any]) -> None:
+        """Count the metrics that the subscriber has missed."""
         if message["kind"] in ("trades", "orderbook"):
             key = (message["topic"], message["epoch"])
             before = self._last.get(key, message["seq"] - 1)
             self.missed += max(0, message["seq"] - before - 1)
             self._last[key] = message["seq"]
 
-    def _spoil(self, payload: bytes) -> bytes | None:
-        """Lose or damage a book's message now and then, in the proxy's thread."""
-        if self._spoiler.random() > SPOILED_SHARE or b'"orderbook.' not in payload[:24]:
+    def _replace(self, payload: bytes) -> Sequence[bytes] | None:
+        """Drop or damage some book messages, in the proxy's thread."""
+        if self._damage_random.random() > DAMAGED_SHARE or b'"orderbook.' not in payload[:24]:
             return None
-        how = self._spoiler.choice(("drop", "truncate", "price", "size"))
-        self.spoiled[how] += 1
+        how = self._damage_random.choice(("drop", "truncate", "price", "size"))
+        self.damaged[how] += 1
         match how:
             case "drop":
-                return b""
+                return []
             case "truncate":
-                return payload[: len(payload) // 2 + 20]
+                return [payload[: len(payload) // 2 + 20]]
             case "price":
-                return payload.replace(b'"b":[', b'"b":[["12x.5","1"],', 1).replace(b",]", b"]", 1)
-        return payload.replace(b'"a":[', b'"a":[["12.5","-1"],', 1).replace(b",]", b"]", 1)
+                damaged = payload.replace(b'"b":[', b'"b":[["12x.5","1"],', 1)
+            case _:
+                damaged = payload.replace(b'"a":[', b'"a":[["12.5","-1"],', 1)
+        return [damaged.replace(b",]", b"]", 1)]
 
-    def _do_harm(self, fault: str) -> None:
+    def _inject(self, fault: str) -> None:
         self.faults[fault] += 1
-        link = self.rig.link
+        proxy = self.rig.proxy
         match fault:
             case "reset" | "hang_up" | "cut" | "freeze":
-                getattr(link, fault)()
+                getattr(proxy, fault)()
             case "close":
-                link.close_with(self.chance.choice((1000, 1001, 1011, 1012)))
+                proxy.close_with(self.chance.choice((1000, 1001, 1011, 1012)))
             case "garbage":
-                self.inserted += 3 * link.insert(b"\x81\x05{nope\x82\x01x\x81\x02[]")
+                self.inserted += 3 * proxy.insert(b"\x81\x05{nope\x82\x01x\x81\x02[]")
             case "drop":
                 self._drop_for(0.05)
             case "stop_worker":
                 self._stop_worker(2.0)
 
     def _drop_for(self, seconds: float) -> None:
-        """Lose books on the line, which the exchange has sent and nobody gets."""
-        link = self.rig.link
-        link.leaves_out = lambda payload: b'"orderbook.' in payload[:24]
+        """Drop all book messages for a while."""
+        proxy = self.rig.proxy
+        proxy.drops = lambda payload: b'"orderbook.' in payload[:24]
         time.sleep(seconds)
-        link.leaves_out = None
+        proxy.drops = None
 
     def _stop_worker(self, seconds: float) -> None:
-        """A worker that gets no time for a while: slower than the market."""
+        """Suspend a worker for a while, so that it falls behind the market."""
         name = self.chance.choice(("trades-0", "orderbook-0", "orderbook-1"))
         pid = self.rig.pipeline.pid(name)
         os.kill(pid, signal.SIGSTOP)
@@ -162,7 +165,8 @@ class Soak:
             self.rig.pipeline.socket.poll(50)
         os.kill(pid, signal.SIGCONT)
 
-    def _measure(self, minute: float) -> None:
+    def measure(self, minute: float) -> None:
+        """Record and print the memory and descriptors of every process."""
         entries = self.rig.pipeline.status()["processes"]
         processes = {entry["process"]: psutil.Process(entry["pid"]) for entry in entries}
         self.memory[minute] = {n: p.memory_info().rss / 1e6 for n, p in processes.items()}
@@ -170,26 +174,26 @@ class Soak:
         shown = ", ".join(f"{n} {mb:.0f}" for n, mb in self.memory[minute].items())
         print(f"after {minute:g} min, MB: {shown}", flush=True)
 
-    # -- the account -----------------------------------------------------------------------------
+    # -- the balance -----------------------------------------------------------------------------
 
-    def account(self) -> dict[str, int]:
-        """Stop the exchange, let everything arrive, and compare what each says it has seen."""
-        pipeline, link = self.rig.pipeline, self.rig.link
+    def balance(self) -> dict[str, int]:
+        """Suspend the exchange, wait until everything has arrived, and return all counts."""
+        pipeline, proxy = self.rig.pipeline, self.rig.proxy
         connectors = [n for n in pipeline.endpoints()["prometheus"] if n.startswith("connector")]
-        self.rig.spoil = None
+        self.rig.replace = None
         with contextlib.suppress(AssertionError):
             self.rig.until_live(30)
         self.rig.exchange.process.send_signal(signal.SIGSTOP)
-        seen: list[dict[str, int]] = [{}, {"": 0}]
+        history: list[dict[str, int]] = [{}, {"": 0}]
 
         def is_quiet() -> bool:
             self.rig.listen()
-            seen.append(self._counted(connectors))
-            return seen[-1] == seen[-8:][0] and len(seen) > 10
+            history.append(self._counted(connectors))
+            return history[-1] == history[-8:][0] and len(history) > 10
 
-        until(is_quiet, "everything has arrived", 30)
-        counted = seen[-1]
-        counted["sent by the exchange"] = sum(link.sent.values())
+        until(is_quiet, "all messages have arrived", 30)
+        counted = history[-1]
+        counted["sent by the exchange"] = sum(proxy.sent.values())
         return counted
 
     def _counted(self, connectors: list[str]) -> dict[str, int]:
@@ -214,63 +218,66 @@ class Soak:
 
 
 def main() -> int:
-    """Run and print; 1 if anything was wrong, lost in silence, or grew."""
-    parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
-    parser.add_argument("--minutes", type=float, default=30.0)
-    parser.add_argument("--symbols", type=int, default=200)
-    parser.add_argument("--rate", type=int, default=5_000, help="messages a second")
-    parser.add_argument("--seed", type=int, default=1)
+    """Run and print the figures; return 1 if a requirement was not met."""
+    parser = argparse.ArgumentParser(
+        prog="scripts/soak",
+        description="Run a load with a fault every few seconds, and balance all messages.",
+    )
+    parser.add_argument("--minutes", type=float, default=30.0, help="duration")
+    parser.add_argument("--symbols", type=int, default=200, help="number of symbols")
+    parser.add_argument("--rate", type=int, default=5_000, help="messages per second")
+    parser.add_argument("--seed", type=int, default=1, help="random seed")
     options = parser.parse_args()
     marks = tuple(m for m in (1.0, 5.0, 10.0, 15.0, 30.0, 60.0) if m < options.minutes)
     with TemporaryDirectory() as directory:
         soak = Soak(Path(directory), symbols=options.symbols, rate=options.rate, seed=options.seed)
         try:
             soak.run(options.minutes, marks=marks)
-            soak._measure(options.minutes)
-            counted = soak.account()
+            soak.measure(options.minutes)
+            counted = soak.balance()
             return report(soak, counted, options.minutes)
         finally:
             soak.close()
 
 
 def report(soak: Soak, counted: dict[str, int], minutes: float) -> int:
-    """Print the figures; 1 if one of them is not as it must be."""
+    """Print the figures; return 1 if a requirement was not met."""
     rig, bad = soak.rig, []
     sent = counted["sent by the exchange"]
-    counted["inserted by us"] = soak.inserted
+    counted["inserted by the proxy"] = soak.inserted
     taken = -soak.inserted + sum(
         counted[f"connectors: {w}"] for w in ("messages", "frames_invalid", "frames_late")
     )
     print(f"faults                     {sum(soak.faults.values())} {dict(soak.faults)}")
-    print(f"messages spoiled           {sum(soak.spoiled.values())} {dict(soak.spoiled)}")
-    print(f"messages a second          {sent / (minutes * 60):.0f}")
+    print(f"messages damaged           {sum(soak.damaged.values())} {dict(soak.damaged)}")
+    print(f"messages per second        {sent / (minutes * 60):.0f}")
     print(f"sent by the exchange       {sent}")
     for name, number in sorted(counted.items()):
         print(f"  {name:<32} {number}")
     broken = sent - taken
-    print(f"lost with connections      {broken} in {rig.link.broken} breaks by us and others")
+    print(f"lost with connections      {broken} in {rig.proxy.broken} broken connections")
     trades = counted["connectors: trade"] - counted["trades: handled"] - counted["trades: lost"]
     print(f"trades unaccounted for     {trades}")
     books = counted["connectors: book"] - counted["orderbook: handled"]
     books_lost = counted["orderbook: lost"]
     print(f"books not handled          {books}, counted as lost (with trades) {books_lost}")
-    print(f"metrics judged             {rig.truth.metrics}")
-    print(f"live books compared        {rig.truth.checked}")
-    print(f"wrong numbers              {len(rig.truth.wrong)} {rig.truth.wrong[:5]}")
+    print(f"metrics judged             {rig.oracle.metrics}")
+    print(f"live books compared        {rig.oracle.checked}")
+    print(f"wrong numbers              {len(rig.oracle.wrong)} {rig.oracle.wrong[:5]}")
     restarts = {e["process"]: e["restarts"] for e in rig.pipeline.status()["processes"]}
     print(f"restarts                   {sum(restarts.values())} {restarts}")
     print(f"metrics the subscriber missed {soak.missed}")
-    if rig.truth.wrong:
+    if rig.oracle.wrong:
         bad.append("wrong numbers")
     if trades or books > books_lost or books < 0:
-        bad.append("messages lost in silence")
-    bad += grown(soak)
+        bad.append("messages lost silently")
+    bad += growth(soak)
     print(f"verdict                    {'; '.join(bad) or 'good'}")
     return 1 if bad else 0
 
 
-def grown(soak: Soak) -> list[str]:
-    """Processes that use more memory or descriptors at the end than after the grace."""
+def growth(soak: Soak) -> list[str]:
+    """Return the processes whose memory or descriptors have grown since the grace."""
     marks = sorted(soak.memory)
     settled = [mark for mark in marks if mark * 60 >= GRACE_S]
     if len(settled) < 2:

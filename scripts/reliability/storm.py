@@ -1,8 +1,8 @@
 """
-Twenty connectors in a storm: how many connections do they open? ``scripts/soak storm``.
+A storm of reconnects: the connections that twenty connectors open, ``scripts/soak storm``.
 
-Every connection works for a moment and is reset, which is what resets back-off; now and then a
-connector is killed and starts again. The proxy counts every connection.
+Every connection works for a moment, which resets the backoff, and is then reset. From time to time
+a connector is killed and restarted. The proxy counts every connection.
 """
 
 import argparse
@@ -25,7 +25,7 @@ backoff_max_s = 1.0
 
 
 def busiest(times: list[float], period_s: float) -> int:
-    """The most attempts in any period."""
+    """Return the largest number of attempts in any period."""
     best = first = 0
     for last, moment in enumerate(times):
         while moment - times[first] >= period_s:
@@ -35,10 +35,13 @@ def busiest(times: list[float], period_s: float) -> int:
 
 
 def main() -> int:
-    """Run and print; 1 if the limit was exceeded."""
-    parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
-    parser.add_argument("--minutes", type=float, default=6.0)
-    parser.add_argument("--seed", type=int, default=1)
+    """Run and print the figures; return 1 if the limit was exceeded or a number was wrong."""
+    parser = argparse.ArgumentParser(
+        prog="scripts/soak storm",
+        description="Count the connections of twenty connectors whose connections are reset.",
+    )
+    parser.add_argument("--minutes", type=float, default=6.0, help="duration")
+    parser.add_argument("--seed", type=int, default=1, help="random seed")
     options = parser.parse_args()
     chance = random.Random(options.seed)
     symbols = ",".join(f"T{number:02}USDT" for number in range(CONNECTORS))
@@ -47,13 +50,13 @@ def main() -> int:
         kills = 0
         try:
             rig.pipeline.endpoints()
-            names = [e["process"] for e in rig.pipeline.status()["connectors"]]
+            names = [entry["process"] for entry in rig.pipeline.status()["connectors"]]
             assert len(names) == CONNECTORS
             until = time.monotonic() + options.minutes * 60
             next_kill = time.monotonic() + 5.0
             while time.monotonic() < until:
                 rig.listen()
-                rig.link.reset()
+                rig.proxy.reset()
                 if time.monotonic() > next_kill:
                     next_kill += 5.0
                     pid = rig.pipeline.pid(chance.choice(names))
@@ -63,11 +66,11 @@ def main() -> int:
                 rig.pipeline.socket.poll(200)
         finally:
             rig.close()
-    most = busiest(rig.link.attempts, BYBIT_PERIOD_S)
-    print(f"connections in all        {len(rig.link.attempts)}, {kills} connectors killed")
+    most = busiest(rig.proxy.attempts, BYBIT_PERIOD_S)
+    print(f"connections in total      {len(rig.proxy.attempts)}, {kills} connectors killed")
     print(f"most in any {BYBIT_PERIOD_S:g} s      {most} (Bybit allows {BYBIT_MAX})")
-    print(f"wrong numbers             {len(rig.truth.wrong)}")
-    return 1 if most >= BYBIT_MAX or rig.truth.wrong else 0
+    print(f"wrong numbers             {len(rig.oracle.wrong)}")
+    return 1 if most >= BYBIT_MAX or rig.oracle.wrong else 0
 
 
 if __name__ == "__main__":

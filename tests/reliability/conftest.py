@@ -22,7 +22,7 @@ def shared_rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[]
     rigs: list[Rig] = []
 
     def current() -> Rig:
-        if rigs and len(rigs[-1].link.attempts) > ATTEMPTS_MAX:
+        if rigs and len(rigs[-1].proxy.attempts) > ATTEMPTS_MAX:
             rigs.pop().close()
         if not rigs:
             rigs.append(Rig(Path(tmp_path_factory.mktemp("r"))))

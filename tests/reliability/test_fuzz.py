@@ -1,4 +1,4 @@
-"""Hypothesis at everything that reads what others wrote; see ``fuzzing`` for what must hold."""
+"""The fuzz targets with random and with slightly damaged input."""
 
 import pytest
 from hypothesis import example, given, settings
@@ -11,7 +11,7 @@ NEAR = [(name, seed) for name, seeds in targets.SEEDS.items() for seed in seeds]
 
 @settings(max_examples=500, deadline=None)
 @given(name=st.sampled_from(list(targets.TARGETS)), data=st.binary(max_size=300))
-def test_random_bytes_are_refused_in_order(name: str, data: bytes) -> None:
+def test_random_bytes_are_rejected_without_a_crash(name: str, data: bytes) -> None:
     targets.TARGETS[name](data)
 
 
@@ -23,7 +23,7 @@ def test_random_bytes_are_refused_in_order(name: str, data: bytes) -> None:
     put=st.binary(max_size=20),
 )
 @example(start=NEAR[0], at=0, cut=0, put=b"")
-def test_spoiled_messages_are_refused_or_harmless(
+def test_damaged_messages_are_rejected_or_harmless(
     start: tuple[str, bytes], at: int, cut: int, put: bytes
 ) -> None:
     name, seed = start
@@ -32,5 +32,5 @@ def test_spoiled_messages_are_refused_or_harmless(
 
 
 @pytest.mark.parametrize(("name", "seed"), NEAR)
-def test_what_is_right_passes(name: str, seed: bytes) -> None:
+def test_valid_input_is_accepted(name: str, seed: bytes) -> None:
     targets.TARGETS[name](seed)

@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 
-from scripts.reliability.fault_proxy import BINARY, CONTINUATION, PING, BadLink, frame
+from scripts.reliability.fault_proxy import BINARY, CONTINUATION, PING, FaultProxy, frame
 from scripts.reliability.rig import CONNECTOR, QUICK, Rig
 from tests.system.conftest import Start
 from tests.system.pipeline import until
@@ -17,29 +17,29 @@ TRADE = b'{"topic":"publicTrade.BTCUSDT","type":"snapshot","ts":1,"data":'
 @pytest.mark.parametrize(
     ("fault", "reason", "within_s"),
     [
-        (BadLink.reset, "reset", 1.0),
-        (BadLink.hang_up, "closed", 1.0),
-        (BadLink.cut, "closed", 1.0),
-        (lambda link: link.close_with(1000), "closed", 1.0),
-        (lambda link: link.close_with(1012), "closed", 1.0),
-        (BadLink.freeze, "dead_peer", 2.5),
+        (FaultProxy.reset, "reset", 1.0),
+        (FaultProxy.hang_up, "closed", 1.0),
+        (FaultProxy.cut, "closed", 1.0),
+        (lambda proxy: proxy.close_with(1000), "closed", 1.0),
+        (lambda proxy: proxy.close_with(1012), "closed", 1.0),
+        (FaultProxy.freeze, "dead_peer", 2.5),
     ],
     ids=["reset", "1006", "end inside a frame", "1000", "1012", "half open"],
 )
 def test_a_broken_connection_is_named_and_replaced(
-    rig: Rig, fault: Callable[[BadLink], None], reason: str, within_s: float
+    rig: Rig, fault: Callable[[FaultProxy], None], reason: str, within_s: float
 ) -> None:
     rig.until_live()
     before = rig.by_reason("connector_reconnects_total")
 
-    fault(rig.link)
+    fault(rig.proxy)
 
     stale = rig.until_seen(lambda m: m["kind"] == "orderbook" and m["state"] == "stale", "stale")
     assert stale["reason"] == "disconnected"
     until(lambda: rig.by_reason("connector_reconnects_total") - before, "counted", within_s)
     assert {reason} == set(rig.by_reason("connector_reconnects_total") - before)
     rig.until_live()
-    assert rig.truth.wrong == []
+    assert rig.oracle.wrong == []
 
 
 @pytest.mark.parametrize(
@@ -56,30 +56,30 @@ def test_a_broken_connection_is_named_and_replaced(
 def test_a_refused_handshake_is_named_and_tried_again(rig: Rig, mode: str, reason: str) -> None:
     rig.until_live()
     before = rig.by_reason("connector_reconnects_total")
-    rig.link.mode = mode
+    rig.proxy.mode = mode
 
-    rig.link.reset()
+    rig.proxy.reset()
 
     until(lambda: (rig.by_reason("connector_reconnects_total") - before)[reason], mode, 15)
     assert {reason, "reset"} == set(rig.by_reason("connector_reconnects_total") - before)
     until(lambda: rig.pipeline.http("/readyz")[0] == 503, "not ready", 5)
-    rig.link.mode = "pass"
+    rig.proxy.mode = "pass"
     rig.until_live()
-    assert rig.truth.wrong == []
+    assert rig.oracle.wrong == []
 
 
 def test_a_handshake_that_never_ends_is_given_up(rig: Rig, start: Start) -> None:
     """Nothing at all, or a header byte by byte without end; both at a time to wait but once."""
     rig.until_live()
     before = rig.by_reason("connector_reconnects_total")
-    other = BadLink("ws://127.0.0.1:1/v5/public/linear")
-    rig.link.mode, other.mode = "silent", "drip"
+    other = FaultProxy("ws://127.0.0.1:1/v5/public/linear")
+    rig.proxy.mode, other.mode = "silent", "drip"
     other.start()
     dripped = start("--source", "live", "--url", other.url, config=QUICK)
-    attempts = len(rig.link.attempts)
-    rig.link.reset()
-    until(lambda: len(rig.link.attempts) > attempts, "the next attempt", 5)
-    rig.link.mode = "pass"  # for those after it
+    attempts = len(rig.proxy.attempts)
+    rig.proxy.reset()
+    until(lambda: len(rig.proxy.attempts) > attempts, "the next attempt", 5)
+    rig.proxy.mode = "pass"  # for those after it
 
     until(lambda: (rig.by_reason("connector_reconnects_total") - before)["timeout"], "silent", 15)
     until(
@@ -149,13 +149,13 @@ def test_a_hostile_message_is_counted_and_skipped(rig: Rig, name: str) -> None:
     pid, sessions = rig.pipeline.pid(CONNECTOR), rig.by_reason("connector_reconnects_total")
     before = rig.by_reason("connector_frames_invalid_total")
 
-    rig.link.insert(data)
+    rig.proxy.insert(data)
 
     until(lambda: rig.by_reason("connector_frames_invalid_total") - before, "counted", 5)
     assert {reason: 1} == rig.by_reason("connector_frames_invalid_total") - before
     assert pid == rig.pipeline.pid(CONNECTOR)
     assert sessions == rig.by_reason("connector_reconnects_total"), "the connection is kept"
-    assert rig.truth.wrong == []
+    assert rig.oracle.wrong == []
 
 
 HELD_NO_TRADES = (
@@ -178,11 +178,11 @@ def test_trades_that_a_hostile_message_may_have_held_are_a_gap_of_their_symbols(
     rig.until_live()
     until_traded(rig)
 
-    rig.link.insert(SKIPPED[name][1])
+    rig.proxy.insert(SKIPPED[name][1])
 
     expected = {"BTCUSDT"} if name == "a trade at nan" else {"BTCUSDT", "ETHUSDT"}
     if name in HELD_NO_TRADES:
-        rig.link.insert(SKIPPED["a trade at nan"][1])
+        rig.proxy.insert(SKIPPED["a trade at nan"][1])
         expected = {"BTCUSDT"}
     opened: dict[int, str] = {}
     closed: set[int] = set()
@@ -233,13 +233,13 @@ def test_a_broken_protocol_ends_the_connection(rig: Rig, name: str) -> None:
     rig.until_live()
     pid, before = rig.pipeline.pid(CONNECTOR), rig.by_reason("connector_reconnects_total")
 
-    rig.link.insert(data)
+    rig.proxy.insert(data)
 
     until(lambda: rig.by_reason("connector_reconnects_total") - before, "replaced", 5)
     assert {reason} == set(rig.by_reason("connector_reconnects_total") - before)
     rig.until_live()
     assert pid == rig.pipeline.pid(CONNECTOR)
-    assert rig.truth.wrong == []
+    assert rig.oracle.wrong == []
 
 
 def test_after_all_of_that_memory_is_bounded_and_every_book_was_right(rig: Rig) -> None:
@@ -248,15 +248,15 @@ def test_after_all_of_that_memory_is_bounded_and_every_book_was_right(rig: Rig) 
     before = rig.memory_mb()[CONNECTOR]
     small = [data for _, data in SKIPPED.values() if len(data) < 1 << 20]
     for _ in range(100):
-        rig.link.insert(b"".join(small))
+        rig.proxy.insert(b"".join(small))
     expected = 100 * len(small)
     until(
         lambda: sum(rig.by_reason("connector_frames_invalid_total").values()) >= expected, "all", 20
     )
     rig.until_live()
-    until(lambda: rig.listen() and rig.truth.checked > 100, "a hundred books compared", 30)
+    until(lambda: rig.listen() and rig.oracle.checked > 100, "a hundred books compared", 30)
     assert rig.memory_mb()[CONNECTOR] - before < 20
-    assert rig.truth.wrong == []
+    assert rig.oracle.wrong == []
 
 
 # -- silences, each noticed by its own rule --------------------------------------------------------
@@ -265,31 +265,31 @@ def test_after_all_of_that_memory_is_bounded_and_every_book_was_right(rig: Rig) 
 def test_pongs_without_data_are_silence(rig: Rig) -> None:
     rig.until_live()
     before = rig.by_reason("connector_reconnects_total")
-    rig.link.leaves_out = lambda payload: b'"topic":' in payload
+    rig.proxy.drops = lambda payload: b'"topic":' in payload
 
     until(lambda: rig.by_reason("connector_reconnects_total") - before, "noticed", 5)
 
     assert {"silence"} == set(rig.by_reason("connector_reconnects_total") - before)
-    rig.link.leaves_out = None
+    rig.proxy.drops = None
     rig.until_live()
 
 
 def test_data_without_pongs_is_a_dead_peer(rig: Rig) -> None:
     rig.until_live()
     before = rig.by_reason("connector_reconnects_total")
-    rig.link.leaves_out = lambda payload: b"pong" in payload[:200]
+    rig.proxy.drops = lambda payload: b"pong" in payload[:200]
 
     until(lambda: rig.by_reason("connector_reconnects_total") - before, "noticed", 5)
 
     assert {"dead_peer"} == set(rig.by_reason("connector_reconnects_total") - before)
-    rig.link.leaves_out = None
+    rig.proxy.drops = None
     rig.until_live()
 
 
 def test_a_topic_that_is_confirmed_but_silent_is_named(rig: Rig) -> None:
     rig.until_live()
-    rig.link.leaves_out = lambda payload: b'"orderbook.50.ETHUSDT"' in payload[:60]
-    rig.link.reset()
+    rig.proxy.drops = lambda payload: b'"orderbook.50.ETHUSDT"' in payload[:60]
+    rig.proxy.reset()
 
     until(lambda: "orderbook.50.ETHUSDT" in rig.pipeline.http("/readyz")[1], "named", 10)
 
@@ -300,24 +300,24 @@ def test_a_topic_that_is_confirmed_but_silent_is_named(rig: Rig) -> None:
         "the other topic is not disturbed",
         5,
     )
-    rig.link.leaves_out = None
-    rig.link.reset()
+    rig.proxy.drops = None
+    rig.proxy.reset()
     rig.until_live()
 
 
 def test_acks_that_never_come_are_named(rig: Rig) -> None:
     rig.until_live()
     lost = rig.pipeline.total(CONNECTOR, "connector_acks_lost_total")
-    rig.link.leaves_out = lambda payload: b'"success"' in payload or b'"topic":' in payload[:20]
-    rig.link.reset()
+    rig.proxy.drops = lambda payload: b'"success"' in payload or b'"topic":' in payload[:20]
+    rig.proxy.reset()
 
     until(lambda: rig.pipeline.total(CONNECTOR, "connector_acks_lost_total") > lost, "counted", 10)
     until(lambda: rig.pipeline.http("/readyz")[0] == 503, "not ready", 10)
 
-    rig.link.leaves_out = None
-    rig.link.reset()
+    rig.proxy.drops = None
+    rig.proxy.reset()
     rig.until_live()
-    assert rig.truth.wrong == []
+    assert rig.oracle.wrong == []
 
 
 # -- before anything is connected ------------------------------------------------------------------
@@ -326,7 +326,7 @@ def test_acks_that_never_come_are_named(rig: Rig) -> None:
 def test_an_address_that_cannot_work_is_named(rig: Rig, start: Start) -> None:
     """TLS to a port that speaks none, and a name that does not exist; side by side."""
     urls = {
-        "tls": rig.link.url.replace("ws://", "wss://"),
+        "tls": rig.proxy.url.replace("ws://", "wss://"),
         "dns": "ws://no-such-host.invalid/v5/public/linear",
     }
     pipelines = {

@@ -150,9 +150,9 @@ def is_back(pipeline: Pipeline, name: str, pid: int) -> bool:
 
 def test_a_subscriber_that_stops_reading_holds_nobody_up(make_rig: Callable[..., Rig]) -> None:
     """A short form of ``scripts/soak lazy``: others get everything in time, memory is bounded."""
-    seen = slow_subscriber.with_lazy_subscriber(make_rig(**slow_subscriber.FLOOD).pipeline, 6.0)
+    figures = slow_subscriber.measure(make_rig(**slow_subscriber.FLOOD).pipeline, 6.0)
 
-    assert seen.is_good, seen
+    assert figures.is_good, figures
 
 
 def test_a_child_that_crashes_at_every_start_harms_nobody_and_recovers(start: Start) -> None:
@@ -202,7 +202,7 @@ def test_an_overflow_of_the_market_queue_is_counted_exactly_and_books_recover(
     until(lambda: unaccounted() == 0, "sent = handled + lost", 10)
     assert total(worker, "bus_messages_lost_total") > 100
     assert pid == rig.pipeline.pid(worker), "not taken for hung"
-    assert rig.truth.wrong == []
+    assert rig.oracle.wrong == []
 
 
 # -- every socket we bind ------------------------------------------------------------------------
