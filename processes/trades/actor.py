@@ -1,9 +1,9 @@
 """
-The trades worker: its share of the trade topics in, ``trades.*`` and ``gap.*`` metrics out.
+The trades worker: its part of the trade topics in, ``trades.*`` and ``gap.*`` metrics out.
 
 Moves messages between the market bus, the aggregator and the forwarder, and decides when a metric
-is due: a publish interval after trades, at once when a market's state changed, and in any case
-before a second has passed. What the numbers are is in ``aggregator``.
+is due: one publish interval after the previous one if the market traded, at once when its state
+changed, and always within a second. ``aggregator`` decides the numbers.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,7 +14,7 @@ import msgspec
 import structlog
 
 from bybit_pipeline.processes.trades.aggregator import TradesAggregator
-from bybit_pipeline.processes.trades.tape import GapNote, Tape
+from bybit_pipeline.processes.trades.tape import GapNote, TradeTape
 from bybit_pipeline.shared.bus.market import Received
 from bybit_pipeline.shared.runtime.clock import Clock
 from bybit_pipeline.shared.runtime.scheduling import PublishScheduler
@@ -30,27 +30,37 @@ from bybit_pipeline.shared.wire.trades import Trades, unobserved_window
 log = structlog.get_logger()
 
 SILENT_S = 0.95
-"""A market is published before this has passed since the last time, whatever happens."""
-MAX_TURNS_S = 0.45
-"""Turns are no rarer than for this interval, so that none is silent for a second."""
-ASK_TICK_S = 0.25
-ASK_INITIAL_S = 0.5
-ASK_MAX_S = 30.0
-"""A market whose connector has said nothing yet is asked for, less and less often."""
+"""Maximum interval between two publications of a market."""
+MAX_INTERVAL_S = 0.45
+"""Maximum publish interval of the scheduler: its ticks must be frequent enough for ``SILENT_S``."""
+RESYNC_TICK_S = 0.25
+"""Interval between two looks for markets to request."""
+RESYNC_INITIAL_S = 0.5
+RESYNC_MAX_S = 30.0
+"""Delay of the requests for a market about which nothing is known; it doubles to the maximum."""
 WAITED_MAX_S = 5.0
 WAITED_MAX_NS = int(WAITED_MAX_S * 1e9)
 """
-A message that seems to have waited longer for us, or a negative time, tells of a step of the clock:
-then it counts as received now, which may leave the exchange's time a little behind, never ahead.
+Maximum plausible time between websocket and worker. If a message seems to have waited longer, or a
+negative time, our clock was set; the message then counts as received now. This may leave the
+exchange's time a little behind, never ahead.
 """
 
 
-class Market:
-    """What the worker knows of one symbol besides its tape: topics, numbers, when it is due."""
+class TradesMarket:
+    """
+    State of one symbol besides its tape: topics, sequence numbers, times of publication.
+
+    Attributes:
+        tape: The tape of the present epoch; the aggregator may have replaced it already.
+        is_dirty: True if the market traded since it was published.
+        published_at: Time of the last publication, by the monotonic clock.
+        published_state: State at the last publication.
+        untrusted_before_s: Untrusted time of all earlier tapes, in seconds.
+        resync_due, resync_wait_s: Time of the next request, and the delay after it.
+    """
 
     __slots__ = (
-        "ask_due",
-        "ask_wait_s",
         "category",
         "epoch",
         "gap_sequence",
@@ -58,6 +68,8 @@ class Market:
         "is_dirty",
         "published_at",
         "published_state",
+        "resync_due",
+        "resync_wait_s",
         "sequence",
         "symbol",
         "tape",
@@ -65,32 +77,30 @@ class Market:
         "untrusted_before_s",
     )
 
-    def __init__(self, tape: Tape, epoch: str) -> None:
+    def __init__(self, tape: TradeTape, epoch: str) -> None:
         category, symbol = tape.category, tape.symbol
         self.category: Category = category
         self.symbol = symbol
         self.tape = tape
-        """Of this epoch: the aggregator may have replaced it already."""
         self.topic = metric_topic("trades", category, symbol)
         self.gap_topic = metric_topic("gap", category, symbol)
         self.published_at = float("-inf")
         self.published_state: tuple[str, str | None] | None = None
         self.untrusted_before_s = 0.0
-        """Untrusted seconds of the tapes before this one."""
         self.is_dirty = False
-        self.ask_wait_s = ASK_INITIAL_S
-        self.ask_due: float | None = None
+        self.resync_wait_s = RESYNC_INITIAL_S
+        self.resync_due: float | None = None
         self.start_epoch(epoch)
 
     def start_epoch(self, epoch: str) -> None:
-        """Number the messages of both topics from 1 again."""
+        """Start an epoch: both topics number their messages from 1 again."""
         self.epoch = epoch
         self.sequence = 0
         self.gap_sequence = 0
 
 
 class TradesWorker(Worker):
-    """Keep one tape per symbol; publish its windows while it trades and while it does not."""
+    """Keeps one tape per symbol and publishes its windows, also while nobody trades."""
 
     role: ClassVar[str] = "trades"
 
@@ -98,7 +108,7 @@ class TradesWorker(Worker):
         self, spec: TradesSpec, *, clock: Clock | None = None, telemetry: Telemetry | None = None
     ) -> None:
         interval_s = spec.settings.publish_interval_ms / 1_000
-        scheduler = PublishScheduler(min(interval_s, MAX_TURNS_S))
+        scheduler = PublishScheduler(min(interval_s, MAX_INTERVAL_S))
         super().__init__(
             spec, spec.assignments, spec.metrics_in, scheduler, clock=clock, telemetry=telemetry
         )
@@ -108,12 +118,12 @@ class TradesWorker(Worker):
             quantiles=spec.settings.quantiles,
             volatility=spec.settings.volatility,
         )
-        self._markets: dict[bytes, Market] = {}
+        self._markets: dict[bytes, TradesMarket] = {}
         """By market bus topic."""
         self._connectors: dict[bytes, str] = {}
         """Connector by its link topic."""
         self._source_changes = 0
-        """Of the aggregator, as far as they were told."""
+        """Source changes of the aggregator that are published already."""
         self._interval_s = interval_s
         self._declare_counters()
         for assignment in spec.assignments:
@@ -122,13 +132,13 @@ class TradesWorker(Worker):
     # -- sockets ---------------------------------------------------------------------------------
 
     def on_start(self) -> None:
-        """Connect to the connectors and the forwarder; begin to publish and to ask."""
+        """Connect to the connectors and the forwarder; start the timers."""
         super().on_start()
         self.every(self.scheduler.tick_s, self._on_timer)
-        self.every(ASK_TICK_S, self._ask_for_links)
+        self.every(RESYNC_TICK_S, self._request_resyncs)
 
     def status(self) -> dict[str, Any]:
-        """Counts since the start, and markets by state."""
+        """Return counts since the start, and the number of markets by state."""
         states = dict.fromkeys(("live", "warming", "stale"), 0)
         for tape in self.aggregator.tapes():
             states[tape.state(self._steady_ns())] += 1
@@ -140,40 +150,40 @@ class TradesWorker(Worker):
             "trades": counts.taken,
             "duplicates": counts.duplicates,
             "invalid": counts.invalid,
-            "gaps": len(self.aggregator.gaps()),
+            "gaps": len(self.aggregator.ledger),
             "metrics": int(self._published.value),
             **self.socket_status(),
         }
 
-    def _ask_for_links(self) -> None:
+    def _request_resyncs(self) -> None:
         """
-        Ask for the state of topics of which nothing is known, until it is.
+        Request a resync of the topics about which nothing is known.
 
-        A worker that starts late has missed that the exchange confirmed them, and a quiet market
-        would tell it only with its next trade.
+        A worker that starts late missed their confirmations by the exchange, and a quiet market
+        would show its source only with its next trade.
         """
-        for topic in self.unheard(self.clock.monotonic()):
+        for topic in self.due_resyncs(self.clock.monotonic()):
             self.send_control("resync", topic=topic, reason="starting")
 
-    def unheard(self, now_s: float) -> Iterator[str]:
-        """The market bus topics to ask for now."""
+    def due_resyncs(self, now_s: float) -> Iterator[str]:
+        """Yield the market bus topics for which a resync is due."""
         for topic, market in self._markets.items():
             if self._tape(market).source is not None:
                 continue
-            if market.ask_due is None:
-                market.ask_due = now_s + market.ask_wait_s
-            elif market.ask_due <= now_s:
-                market.ask_wait_s = min(2 * market.ask_wait_s, ASK_MAX_S)
-                market.ask_due = now_s + market.ask_wait_s
+            if market.resync_due is None:
+                market.resync_due = now_s + market.resync_wait_s
+            elif market.resync_due <= now_s:
+                market.resync_wait_s = min(2 * market.resync_wait_s, RESYNC_MAX_S)
+                market.resync_due = now_s + market.resync_wait_s
                 yield topic_text(topic)
 
     def _on_timer(self) -> None:
         self._publish(self.publish_due())
 
-    # -- who is followed -------------------------------------------------------------------------
+    # -- subscriptions ---------------------------------------------------------------------------
 
     def assign(self, assignment: Assignment) -> None:
-        """Follow one more symbol; a second time changes nothing."""
+        """Follow one more symbol; repeating it changes nothing."""
         stream, connector = assignment.stream, assignment.connector
         topic = stream.topic_bytes
         if topic in self._markets:
@@ -182,10 +192,10 @@ class TradesWorker(Worker):
         self.aggregator.subscribe(stream.symbol, stream.category, connector=connector)
         tape = self.aggregator.tape(stream.symbol, stream.category)
         assert tape is not None, "just subscribed"
-        self._markets[topic] = Market(tape, self.next_epoch())
+        self._markets[topic] = TradesMarket(tape, self.next_epoch())
 
     def final_metrics(self, topic: bytes) -> Iterator[Metric]:
-        """The last word: no numbers, or subscribers would go on showing theirs, and no open gap."""
+        """Yield the last metrics of a symbol: no numbers, and the end of its open gap."""
         market = self._markets.get(topic)
         if market is None:
             return
@@ -216,7 +226,7 @@ class TradesWorker(Worker):
             yield self._gap_metric(market, note, self.clock.time_ns())
 
     def unassign(self, topic: bytes) -> list[bytes]:
-        """Follow a symbol no longer; its metric topics, if it was followed."""
+        """Stop following a symbol; return its metric topics, if it was followed."""
         market = self._markets.pop(topic, None)
         if market is None:
             return []
@@ -230,9 +240,9 @@ class TradesWorker(Worker):
 
     def on_message(self, received: Received) -> Iterable[Metric]:
         """
-        Take in one message of the market bus; what has to be said about it at once.
+        Apply one message of the market bus; return the metrics to publish at once.
 
-        Mostly nothing: metrics of a market that only traded are due later.
+        These are rare: a market that only traded is published later, by ``publish_due``.
         """
         message = received.message
         if isinstance(message, TradesMessage):
@@ -245,7 +255,9 @@ class TradesWorker(Worker):
                 return self._on_link(connector, message)
         return ()
 
-    def _on_trades(self, market: Market, message: TradesMessage, lost: int) -> Iterable[Metric]:
+    def _on_trades(
+        self, market: TradesMarket, message: TradesMessage, lost: int
+    ) -> Iterable[Metric]:
         self._messages.value += 1
         waited_ns = self.clock.time_ns() - message.recv_ts_ns
         our_ns = self._steady_ns() - (waited_ns if 0 < waited_ns < WAITED_MAX_NS else 0)
@@ -255,46 +267,46 @@ class TradesWorker(Worker):
         market.is_dirty = True
         if notes or self.aggregator.source_changes != self._source_changes:
             self._source_changes = self.aggregator.source_changes
-            return self._tell(notes)
+            return self._changes(notes)
         return ()
 
     def _on_link(self, connector: str, message: LinkMessage) -> Iterable[Metric]:
         notes = self.aggregator.apply_link(connector, message, our_ns=self._steady_ns())
-        return self._tell(notes)
+        return self._changes(notes)
 
     def on_connector_gone(self, connector: str) -> Iterator[Metric]:
-        """Its markets are not observed any more."""
-        return self._tell(self.aggregator.interrupt(connector))
+        """Stop observing the markets of a connector; return the metrics to publish at once."""
+        return self._changes(self.aggregator.interrupt(connector))
 
     def gap_rows(self) -> list[dict[str, Any]]:
-        """The gap ledger as it is listed for people."""
+        """Return the gap ledger as maps, for people."""
         return [msgspec.to_builtins(gap) for gap in self.aggregator.gaps()]
 
-    def _tell(self, notes: Sequence[GapNote]) -> Iterator[Metric]:
+    def _changes(self, notes: Sequence[GapNote]) -> Iterator[Metric]:
         """
-        What changed in the state of markets, then what became of gaps.
+        Yield the metrics of markets whose state changed, then the changes of their gaps.
 
-        What became of those of a tape that was replaced comes first, while its epoch lasts.
+        Gaps of replaced tapes come first, because they belong to the old epoch.
         """
         now_ns = self.clock.time_ns()
-        of_now: list[tuple[Market, GapNote]] = []
+        present: list[tuple[TradesMarket, GapNote]] = []
         for note in notes:
             gap = note.gap
             market = self._markets[market_topic("trade", gap.category, gap.symbol)]
             if note.generation == self._tape(market).generation:
-                of_now.append((market, note))
+                present.append((market, note))
             else:
                 yield self._gap_metric(market, note, now_ns)
         for market in self._markets.values():
             tape = self._tape(market)
             if market.tape is not tape or market.published_state != _state(tape):
                 yield from self._market_metric(market, now_ns)
-        for market, note in of_now:
+        for market, note in present:
             yield self._gap_metric(market, note, now_ns)
         _log_gaps(notes)
 
     def publish_due(self) -> Iterator[Metric]:
-        """The metrics of markets that traded, or were silent for nearly a second."""
+        """Yield the metrics of markets that traded, or were not published for almost a second."""
         now_s, now_ns = self.clock.monotonic(), self.clock.time_ns()
         last_chance = now_s + self.scheduler.tick_s - SILENT_S
         traded_due = max(now_s - self._interval_s + self.scheduler.tick_s / 2, last_chance)
@@ -304,19 +316,19 @@ class TradesWorker(Worker):
             if market.published_at <= (traded_due if market.is_dirty else last_chance)
         ]
         due.sort(key=attrgetter("published_at"))
-        share = self.scheduler.take_quota(len(self._markets))
+        quota = self.scheduler.take_quota(len(self._markets))
         for place, market in enumerate(due):
-            if place < share or market.published_at <= last_chance:
+            if place < quota or market.published_at <= last_chance:
                 yield from self._market_metric(market, now_ns)
 
     def publish_all(self) -> Iterator[Metric]:
-        """The metrics of every market."""
+        """Yield the metrics of every market."""
         now_ns = self.clock.time_ns()
         for market in self._markets.values():
             yield from self._market_metric(market, now_ns)
 
-    def _market_metric(self, market: Market, now_ns: int) -> Iterator[Metric]:
-        """The metric of one market; nothing before its connector said what the source is."""
+    def _market_metric(self, market: TradesMarket, now_ns: int) -> Iterator[Metric]:
+        """Yield the metric of one market; nothing before its source is known."""
         tape = self._tape(market)
         market.published_at = self.clock.monotonic()
         if tape.source is None:
@@ -342,7 +354,7 @@ class TradesWorker(Worker):
         self._published.value += 1
         yield Metric(market.topic, trades)
 
-    def _gap_metric(self, market: Market, note: GapNote, now_ns: int) -> Metric:
+    def _gap_metric(self, market: TradesMarket, note: GapNote, now_ns: int) -> Metric:
         tape = market.tape
         assert tape.source is not None, "a gap opens after the first message"
         market.gap_sequence += 1
@@ -362,13 +374,13 @@ class TradesWorker(Worker):
         )
         return Metric(market.gap_topic, event)
 
-    def _start_generation(self, market: Market, tape: Tape) -> None:
-        """The tape was replaced: nothing of what was published before goes on."""
+    def _start_generation(self, market: TradesMarket, tape: TradeTape) -> None:
+        """Start an epoch, because the tape was replaced."""
         market.untrusted_before_s += market.tape.untrusted_s()
         market.tape = tape
         market.start_epoch(self.next_epoch())
         log.info(
-            "market begins anew",
+            "trades restarted",
             reason=tape.reason,
             category=market.category,
             symbol=market.symbol,
@@ -377,18 +389,14 @@ class TradesWorker(Worker):
         )
 
     def _steady_ns(self) -> int:
-        """
-        Our own time for windows and coverage.
-
-        Not the wall clock: when that steps by an hour, the exchange's time has not.
-        """
+        """Return our time for windows and coverage. Unlike the wall clock, it never steps."""
         return int(self.clock.monotonic() * 1e9)
 
     def _handled_ns(self) -> int:
-        """Up to when everything has been handled, by the same clock: not now while we are late."""
+        """Return the time up to which all messages are applied: earlier than now while late."""
         return self._steady_ns() - (int(self.late_s * 1e9) if self.late_s < WAITED_MAX_S else 0)
 
-    def _tape(self, market: Market) -> Tape:
+    def _tape(self, market: TradesMarket) -> TradeTape:
         tape = self.aggregator.tape(market.symbol, market.category)
         assert tape is not None, "every market has a tape"
         return tape
@@ -398,7 +406,7 @@ class TradesWorker(Worker):
     def _declare_counters(self) -> None:
         telemetry, process, counts = self.telemetry, self.process, self.aggregator.counts
         self._messages = telemetry.counter(
-            "worker_messages_total", "Market messages taken in.", process=process, stream="trade"
+            "worker_messages_total", "Market messages processed.", process=process, stream="trade"
         )
         self._published = telemetry.counter(
             "metrics_published_total", "Metrics published.", process=process, kind="trades"
@@ -408,19 +416,19 @@ class TradesWorker(Worker):
         )
         telemetry.counters(
             "trades_total",
-            "Trades, duplicates left out.",
+            "Trades counted, without duplicates.",
             ("process",),
             lambda: [((process,), counts.taken)],
         )
         telemetry.counters(
             "trade_duplicates_total",
-            "Trades whose id was seen before.",
+            "Trades ignored because their id was seen before.",
             ("process",),
             lambda: [((process,), counts.duplicates)],
         )
         telemetry.counters(
             "trades_invalid_total",
-            "Trades without a believable price or time.",
+            "Trades ignored because price, size or time was implausible.",
             ("process",),
             lambda: [((process,), counts.invalid)],
         )
@@ -435,19 +443,22 @@ class TradesWorker(Worker):
         if self.spec.per_symbol:
             labels = ("category", "symbol", "window")
             telemetry.gauges(
-                "trades_per_minute", "Trades a minute.", labels, lambda: self._gauge_samples(0)
+                "trades_per_minute", "Trades per minute.", labels, lambda: self._gauge_samples(0)
             )
             telemetry.gauges(
-                "volume_delta", "Bought minus sold size.", labels, lambda: self._gauge_samples(1)
+                "volume_delta",
+                "Size bought minus size sold.",
+                labels,
+                lambda: self._gauge_samples(1),
             )
             telemetry.gauges(
                 "window_coverage_seconds",
-                "How much of the window was observed.",
+                "Observed part of the window.",
                 labels,
                 lambda: self._gauge_samples(2),
             )
 
-    def _set_gauges(self, market: Market, tape: Tape, trades: Trades) -> None:
+    def _set_gauges(self, market: TradesMarket, tape: TradeTape, trades: Trades) -> None:
         untrusted_s = market.untrusted_before_s + tape.untrusted_s()
         self._untrusted[market.category, market.symbol, "trades"] = untrusted_s
         if self.spec.per_symbol:
@@ -456,20 +467,20 @@ class TradesWorker(Worker):
                 self._gauges[key] = (window.tpm, window.vol_delta, window.coverage_s)
 
     def _gauge_samples(self, index: int) -> Samples:
-        """One of the gauges of every window that has numbers; read by the exporter."""
+        """Yield one gauge of every window that has numbers; called by the exporter's thread."""
         for labels, values in list(self._gauges.items()):
             value = values[index]
             if value is not None:
                 yield labels, value
 
 
-def _state(tape: Tape) -> tuple[str, str | None]:
-    """What a subscriber is told at once when it changes; coverage grows in between."""
+def _state(tape: TradeTape) -> tuple[str, str | None]:
+    """Return the state that is published at once when it changes; coverage grows without that."""
     return ("stale" if tape.is_stale else "observed", tape.source)
 
 
 def _log_gaps(notes: Sequence[GapNote]) -> None:
-    """One line for all markets of a link; holes in the bus have a counter and no lines."""
+    """Log one line for all markets of a link; missed bus messages are only counted."""
     for event in ("opened", "closed"):
         gaps = [note.gap for note in notes if note.event == event and note.gap.reason != "bus_gap"]
         if gaps:

@@ -1,8 +1,8 @@
 """
-Trades of many symbols: who is followed, and what their trades say.
+The trades of many symbols: which symbols are followed, and their measures.
 
-Decides which tape a message belongs to, which of them an event of a link concerns, and how a tape
-reads as a metric. Reads no clock and touches no socket.
+Decides which tape a message belongs to, which tapes a link event concerns, and how a tape becomes a
+``trades.*`` record. Reads no clock and touches no socket.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,8 +12,8 @@ from bybit_pipeline.processes.trades.tape import (
     TPS_WINDOW_MS,
     GapNote,
     Session,
-    Tape,
     TradeCounts,
+    TradeTape,
 )
 from bybit_pipeline.processes.trades.window import DEFAULT_MAX_TRADES
 from bybit_pipeline.shared.settings.config import TradesConfig, window_seconds
@@ -32,18 +32,25 @@ class TradesAggregator:
     """
     One tape for every subscribed symbol of every category; usable without arguments.
 
-    Feed it whole messages (``apply``, ``apply_link``) or single trades (``add_trade``). The
-    getters answer for the exchange's time of the last trade, or of the last ``advance``; None for
-    a symbol that is not subscribed, a window that is not configured, or nothing observed yet.
+    Apply whole messages (``apply``, ``apply_link``) or single trades (``add_trade``). The getters
+    answer for the exchange's time of the last trade or of the last ``advance``. They return None
+    for a symbol that is not subscribed, for a window that is not configured, and while nothing is
+    observed.
 
     Args:
-        windows: Names such as ``60s``.
-        quantiles: Probabilities of the trade-size quantiles of ``metrics``; none costs nothing.
-        volatility: Whether ``metrics`` holds realised volatility.
-        max_trades: How many trades a symbol may hold.
+        windows: Names of the windows, such as ``60s``.
+        quantiles: Probabilities of the trade-size quantiles in the record; empty for none.
+        volatility: True to put the realised volatility into the record.
+        max_trades: Number of trades held per symbol.
+
+    Attributes:
+        counts: Counts over all trades.
+        ledger: The gaps of all symbols.
+        source_changes: How often a tape was replaced, because its source changed or the exchange's
+            time was wrong.
 
     Raises:
-        ValueError: If a window is not named like one.
+        ValueError: If a window is not a duration such as ``60s``.
     """
 
     def __init__(
@@ -56,23 +63,22 @@ class TradesAggregator:
     ) -> None:
         self.counts = TradeCounts()
         self.source_changes = 0
-        """How often a tape was replaced because its source or the exchange's time changed."""
         self._windows_ms = {name: window_seconds(name) * 1_000 for name in windows}
         self._quantiles = {str(quantile): quantile for quantile in quantiles}
         self._volatility = volatility
         self._unobserved = unobserved_window(quantiles=quantiles, with_volatility=volatility)
         self._max_trades = max_trades
-        self._ledger = GapLedger(TradesGap)
-        self._tapes: dict[Key, Tape] = {}
+        self.ledger = GapLedger(TradesGap)
+        self._tapes: dict[Key, TradeTape] = {}
         self._connectors: dict[Key, str] = {}
         self._sources: dict[str, Source] = {}
         self._sessions: WeakValueDictionary[tuple[str, int], Session] = WeakValueDictionary()
-        """The connections that tapes get their trades over; numbers are a connector's own."""
+        """Sessions in use, by connector and session number."""
 
-    # -- who is followed -------------------------------------------------------------------------
+    # -- subscriptions ---------------------------------------------------------------------------
 
     def subscribe(self, symbol: str, category: Category = "linear", *, connector: str = "") -> None:
-        """Follow a symbol; its trades come through ``connector``, whose link events concern it."""
+        """Follow a symbol; link events of ``connector`` concern it. Repeating changes nothing."""
         key = (category, symbol)
         if key not in self._tapes:
             self._connectors[key] = connector
@@ -80,7 +86,7 @@ class TradesAggregator:
             tape.source = self._sources.get(connector)
 
     def unsubscribe(self, symbol: str, category: Category = "linear") -> None:
-        """Follow a symbol no longer and forget its trades; its gap ends where time was last."""
+        """Stop following a symbol and drop its trades; an open gap ends at the last known time."""
         self.end(symbol, category)
         self._tapes.pop((category, symbol), None)
         self._connectors.pop((category, symbol), None)
@@ -88,30 +94,30 @@ class TradesAggregator:
     def end(
         self, symbol: str, category: Category = "linear", *, our_ns: int | None = None
     ) -> list[GapNote]:
-        """The trades of a symbol are wanted no longer; the gap that ends with that, if one does."""
+        """End the tape of a symbol before it is unsubscribed; return the end of its open gap."""
         tape = self._tapes.get((category, symbol))
         return [] if tape is None else list(tape.end(our_ns))
 
-    def tape(self, symbol: str, category: Category = "linear") -> Tape | None:
-        """The tape of a symbol, if it is followed."""
+    def tape(self, symbol: str, category: Category = "linear") -> TradeTape | None:
+        """Return the tape of a symbol, or None if it is not followed."""
         return self._tapes.get((category, symbol))
 
-    def tapes(self) -> list[Tape]:
-        """Every tape, in the order of subscription."""
+    def tapes(self) -> list[TradeTape]:
+        """Return all tapes, in the order of subscription."""
         return list(self._tapes.values())
 
     def gaps(self) -> list[TradesGap]:
-        """The gap ledger, oldest first."""
-        return self._ledger.gaps()
+        """Return the gaps in the ledger, oldest first."""
+        return self.ledger.gaps()
 
-    # -- what happens ----------------------------------------------------------------------------
+    # -- messages --------------------------------------------------------------------------------
 
     def add_trade(self, symbol: str, trade: Trade, *, category: Category = "linear") -> bool:
         """
-        Take in one trade; False for a duplicate or a symbol that is not followed.
+        Add one trade; return False for a duplicate or a symbol that is not followed.
 
         Raises:
-            ValueError: If its price or size is not a positive number of a believable magnitude.
+            ValueError: If its price or size is not plausible (see ``fixed_point.is_plausible``).
         """
         tape = self._tapes.get((category, symbol))
         return tape is not None and tape.add_trade(trade)
@@ -126,19 +132,18 @@ class TradesAggregator:
         our_ns: int | None = None,
     ) -> Sequence[GapNote]:
         """
-        Take in a message of the market bus; the gaps it opened, closed or completed.
+        Apply a message of the market bus; return the gaps that it opened, closed or completed.
 
-        A message of another source than the connector's last drops all that it told before. One
-        that was sent at an impossible time is refused; if the next agrees with it, everything of
-        this connection begins anew. The notes about what was dropped are of an older generation
-        than the tape.
+        A message from a new source replaces all tapes of the connector. A message sent at an
+        impossible time is rejected; if the next message agrees with it, all tapes of the session
+        are replaced. Notes about a replaced tape have an older generation than the new tape.
 
         Args:
             message: The trades of one symbol.
-            symbol, category: Whose, as the topic says.
-            lost: How many messages of this topic are missing just before it.
-            our_ns: When it was received, on the clock of ``metrics``, which does not step. Without
-                it ``recv_ts_ns`` serves, by which no time can be told to be impossible.
+            symbol, category: The symbol, from the topic.
+            lost: Number of messages of this topic that were missed just before it.
+            our_ns: Time when it was received, by the clock of ``metric``, which never steps. None
+                uses ``recv_ts_ns``, and no time counts as impossible.
         """
         is_steady = our_ns is not None and message.source != "replay"
         our_ns = message.recv_ts_ns if our_ns is None else our_ns
@@ -158,10 +163,10 @@ class TradesAggregator:
             session = tape.session
             assert session is not None
         if is_steady and not session.clock.fits(message.exchange_ts_ms, our_ns):
-            if not session.confirms_a_jump(message.exchange_ts_ms, our_ns):
+            if not session.confirms_jump(message.exchange_ts_ms, our_ns):
                 self.counts.invalid += len(message.trades)
                 return [*notes, *tape.miss("bad_time")]
-            notes += self._begin_anew(session, message.exchange_ts_ms, our_ns)
+            notes += self._restart(session, message.exchange_ts_ms, our_ns)
             tape = self._tapes[key]
             notes += self._join(tape, message.session)
         if session.observe(message.exchange_ts_ms, our_ns):
@@ -173,13 +178,13 @@ class TradesAggregator:
     def apply_link(
         self, connector: str, message: LinkMessage, *, our_ns: int | None = None
     ) -> list[GapNote]:
-        """Take in what happened to a connector's link; the gaps it opened or closed."""
+        """Apply an event of a connector's link; return the gaps that it opened or closed."""
         our_ns = message.recv_ts_ns if our_ns is None else our_ns
         notes = self._set_source(connector, message.source, our_ns)
         if message.event == "disconnected":
             notes += self.interrupt(connector)
         elif message.event == "connected":
-            # A connector that was killed has not said that it disconnected.
+            # A connector that was killed did not announce the disconnect.
             notes += self.interrupt(connector, except_session=message.session)
         elif message.event == "subscribed":
             for tape in self._named(message.topics):
@@ -195,12 +200,11 @@ class TradesAggregator:
 
     def interrupt(self, connector: str, *, except_session: int | None = None) -> list[GapNote]:
         """
-        Trades of a connector are missed from now on; the gaps that opened.
+        Stop observing the markets of a connector; return the gaps that opened.
 
         Args:
-            connector: Whose markets.
-            except_session: Markets that are on this connection already stay as they are, and so
-                do those that are on none.
+            connector: Name of the connector.
+            except_session: If given, markets without a session or with this one are skipped.
         """
         notes: list[GapNote] = []
         for tape in self._tapes_of(connector):
@@ -210,38 +214,38 @@ class TradesAggregator:
         return notes
 
     def advance(self, now_ns: int) -> None:
-        """Let the exchange's time go on to where it is when our clock shows ``now_ns``."""
+        """Move the exchange's time of all tapes to its value when our clock shows ``now_ns``."""
         for tape in self._tapes.values():
             tape.advance(now_ns)
 
-    # -- what the trades say ---------------------------------------------------------------------
+    # -- measures --------------------------------------------------------------------------------
 
     def get_tpm(
         self, symbol: str, window: str = "60s", *, category: Category = "linear"
     ) -> float | None:
-        """Trades a minute."""
+        """Return the trades per minute over a window."""
         return self._measures(symbol, window, category).tpm
 
     def get_tps(self, symbol: str, *, category: Category = "linear") -> float | None:
-        """Trades a second, over 10 seconds."""
+        """Return the trades per second over 10 seconds."""
         tape = self._tapes.get((category, symbol))
         return None if tape is None else _tps(tape)
 
     def get_vol_delta(
         self, symbol: str, window: str = "60s", *, category: Category = "linear"
     ) -> float | None:
-        """Bought minus sold size."""
+        """Return the size bought minus the size sold over a window."""
         return self._measures(symbol, window, category).vol_delta
 
     def get_buy_sell_ratio(
         self, symbol: str, window: str = "60s", *, category: Category = "linear"
     ) -> float | None:
-        """Bought over sold size; None without sells."""
+        """Return the size bought divided by the size sold over a window; None without sells."""
         return self._measures(symbol, window, category).buy_sell_ratio
 
     def metric(
         self,
-        tape: Tape,
+        tape: TradeTape,
         our_ns: int,
         *,
         source: Source,
@@ -251,13 +255,11 @@ class TradesAggregator:
         publish_ts_ns: int,
     ) -> Trades:
         """
-        The ``trades.*`` record of a tape.
-
-        Moves the exchange's time of the tape on to where it is when our clock shows ``our_ns``.
+        Return the ``trades.*`` record of a tape.
 
         Args:
-            tape: The trades of one market.
-            our_ns: The time of our clock at which the windows end.
+            tape: The tape of one market.
+            our_ns: Time of our clock at which the windows end; the tape advances to it.
             source, process, epoch, seq, publish_ts_ns: Copied into the record.
         """
         tape.advance(our_ns)
@@ -290,8 +292,8 @@ class TradesAggregator:
             },
         )
 
-    def _window(self, tape: Tape, window_ms: int, our_ns: int | None = None) -> Window:
-        """A window of a tape, without numbers if it was not observed and holds no trade."""
+    def _window(self, tape: TradeTape, window_ms: int, our_ns: int | None = None) -> Window:
+        """Return a window of a tape, without numbers if it was not observed and has no trade."""
         covered_ms = tape.covered_ms(window_ms, our_ns)
         if not covered_ms and not tape.windows.count(window_ms):
             return self._unobserved
@@ -310,21 +312,21 @@ class TradesAggregator:
 
     # -- tapes and sessions ----------------------------------------------------------------------
 
-    def _new_tape(self, category: Category, symbol: str) -> Tape:
-        return Tape(
+    def _new_tape(self, category: Category, symbol: str) -> TradeTape:
+        return TradeTape(
             category,
             symbol,
             windows_ms=list(self._windows_ms.values()),
             max_trades=self._max_trades,
-            ledger=self._ledger,
+            ledger=self.ledger,
             counts=self.counts,
         )
 
-    def _tapes_of(self, connector: str) -> list[Tape]:
+    def _tapes_of(self, connector: str) -> list[TradeTape]:
         return [tape for key, tape in self._tapes.items() if self._connectors[key] == connector]
 
     def _set_source(self, connector: str, source: Source, our_ns: int) -> list[GapNote]:
-        """A connector with another source than before: everything it told before is dropped."""
+        """Set the source of a connector; if it changed, replace the connector's tapes."""
         notes: list[GapNote] = []
         if self._sources.get(connector) == source:
             return notes
@@ -336,11 +338,11 @@ class TradesAggregator:
             tape.source = source
         return notes
 
-    def _begin_anew(self, session: Session, exchange_ts_ms: int, our_ns: int) -> list[GapNote]:
+    def _restart(self, session: Session, exchange_ts_ms: int, our_ns: int) -> list[GapNote]:
         """
-        The exchange's time was wrong: nothing holds that was counted by it.
+        Replace the tapes of a session, because they were counted by a wrong exchange time.
 
-        Or ours stood still, as it may while a machine sleeps: a gap that is open lasted as long.
+        If our clock was suspended instead, an open gap lasts until the exchange's new time.
         """
         notes: list[GapNote] = []
         for tape in self.tapes():
@@ -349,19 +351,19 @@ class TradesAggregator:
                 self._replace(tape, "bad_time").source = tape.source
         return notes
 
-    def _replace(self, tape: Tape, reason: TradesReason) -> Tape:
+    def _replace(self, tape: TradeTape, reason: TradesReason) -> TradeTape:
         self.source_changes += 1
         successor = self._tapes[tape.category, tape.symbol] = tape.successor(reason)
         return successor
 
-    def _join(self, tape: Tape, session_id: int) -> list[GapNote]:
+    def _join(self, tape: TradeTape, session_id: int) -> list[GapNote]:
         key = (self._connectors[tape.category, tape.symbol], session_id)
         session = self._sessions.get(key)
         if session is None:
             session = self._sessions[key] = Session(session_id)
         return list(tape.join(session))
 
-    def _named(self, topics: Sequence[str]) -> Iterator[Tape]:
+    def _named(self, topics: Sequence[str]) -> Iterator[TradeTape]:
         for text in topics:
             topic: Topic = parse_topic(text)
             if topic.kind == "trade":
@@ -370,8 +372,8 @@ class TradesAggregator:
                     yield tape
 
 
-def _tps(tape: Tape, now_ns: int | None = None) -> float | None:
-    """Trades a second over 10 seconds; None when none of them was observed."""
+def _tps(tape: TradeTape, now_ns: int | None = None) -> float | None:
+    """Return the trades per second over 10 seconds, or None if none of them was observed."""
     trades = tape.windows.count(TPS_WINDOW_MS)
     is_known = trades or tape.covered_ms(TPS_WINDOW_MS, now_ns)
     return trades * 1_000 / TPS_WINDOW_MS if is_known else None

@@ -1,4 +1,4 @@
-"""The sizes of the trades of one window in order, kept up as the window moves on."""
+"""Quantiles of the trade sizes in a sliding window."""
 
 from array import array
 from bisect import bisect_left, insort
@@ -8,23 +8,21 @@ from math import ceil
 from sortedcontainers import SortedList
 
 BULK = 16
-"""
-When the new sizes are a sixteenth of those held, all are merged by one sort: 0.15 to 0.3 us a size,
-where one by one they cost 0.4 to 0.7, whatever the length of the window.
-"""
+"""Sorting all sizes is cheaper than inserting the new ones if these are at least a 16th of all."""
 LONG = 8_192
 """
-From so many sizes on they are in a SortedList. Below, an array moves its tail faster than that
-finds the place: with hundreds of symbols 0.4 us a size in place of 1.1.
+Number of sizes from which a SortedList holds them. Below it an array is faster, because moving its
+tail costs less than the search in a SortedList.
 """
 
 
 class RollingQuantiles:
     """
-    Sorted sizes of the rows ``first`` to ``end`` of a column that grows at one end.
+    The sorted sizes of the rows ``first`` to ``end`` of a column that grows at its end.
 
-    Moving on costs O(log n) for each row that comes or goes since the last time, so a busy market
-    does not sort all its trades for every publish.
+    Moving the window costs O(log n) for each row that enters or leaves, so a busy market does not
+    sort all its trades for every metric. Row numbers include the rows that were deleted from the
+    front of the column.
     """
 
     __slots__ = ("_end", "_first", "_is_valid", "_sizes")
@@ -36,40 +34,40 @@ class RollingQuantiles:
         self._is_valid = False
 
     def invalidate(self) -> None:
-        """A row was put in between, or most are gone: begin anew next time."""
+        """Sort all sizes with the next ``move``: a row was inserted, or most rows left."""
         self._is_valid = False
 
-    def let_go(self, sizes: Sequence[float], cut: int, first: int) -> None:
+    def drop_before(self, sizes: Sequence[float], deleted: int, first: int) -> None:
         """
-        Give up the rows before ``first``; also to be called before they are cut off.
+        Remove the rows before ``first``. Call this before they are deleted from the column.
 
         Args:
-            sizes: The column, without its first ``cut`` rows.
-            cut: How many rows are cut off already.
-            first: A row, those cut off counted.
+            sizes: The column without its deleted rows.
+            deleted: Number of rows deleted from the front of the column.
+            first: First row to keep.
         """
         if not self._is_valid or first <= self._first:
             return
-        if self._first < cut or first - self._first > self._end - first:
+        if self._first < deleted or first - self._first > self._end - first:
             self.invalidate()
         else:
-            self._remove(sizes[self._first - cut : first - cut])
+            self._remove(sizes[self._first - deleted : first - deleted])
             self._first = first
 
-    def move(self, sizes: Sequence[float], cut: int, first: int, end: int) -> None:
+    def move(self, sizes: Sequence[float], deleted: int, first: int, end: int) -> None:
         """
-        Make it the order of the rows ``first`` to ``end``, neither of which goes back.
+        Move the window to the rows ``first`` to ``end``, neither of which may go back.
 
         Args:
-            sizes: The column, without its first ``cut`` rows.
-            cut: How many rows were cut off.
-            first, end: Rows, those cut off counted.
+            sizes: The column without its deleted rows.
+            deleted: Number of rows deleted from the front of the column.
+            first, end: First row in the window, and first row after it.
         """
-        self.let_go(sizes, cut, first)
+        self.drop_before(sizes, deleted, first)
         if not self._is_valid:
-            self._sizes = _in_order(sizes[first - cut : end - cut])
+            self._sizes = _sorted(sizes[first - deleted : end - deleted])
         elif end > self._end:
-            self._add(sizes[self._end - cut : end - cut])
+            self._add(sizes[self._end - deleted : end - deleted])
         self._first, self._end, self._is_valid = first, end, True
 
     def _remove(self, old: Sequence[float]) -> None:
@@ -84,7 +82,7 @@ class RollingQuantiles:
     def _add(self, new: Sequence[float]) -> None:
         held = self._sizes
         if len(new) * BULK >= len(held):
-            self._sizes = _in_order([*held, *new])
+            self._sizes = _sorted([*held, *new])
         elif isinstance(held, array):
             for size in new:
                 insort(held, size)
@@ -95,13 +93,16 @@ class RollingQuantiles:
                 held.add(size)
 
     def quantiles(self, probabilities: Sequence[float]) -> tuple[float, ...] | None:
-        """The smallest size that at least that share of the sizes does not exceed, each."""
+        """
+        Return for each probability p the smallest size such that at least a fraction p of the sizes
+        is not larger. None if the window is empty.
+        """
         held, count = self._sizes, len(self._sizes)
         if not count:
             return None
-        # 0.07 * 100 is a little more than 7: a rank must not be missed by the last bit of a float.
+        # In floats 0.07 * 100 is a little more than 7: the last bit must not change the rank.
         return tuple([held[max(0, ceil(p * count - 1e-9) - 1)] for p in probabilities])
 
 
-def _in_order(sizes: Sequence[float]) -> "array[float] | SortedList":
+def _sorted(sizes: Sequence[float]) -> "array[float] | SortedList":
     return array("d", sorted(sizes)) if len(sizes) < LONG else SortedList(sizes)

@@ -1,9 +1,9 @@
 """
-Everything known about the trades of one symbol from one source.
+The trade tape: all state of the trades of one symbol from one source.
 
-Decides when observation begins, breaks off and resumes, what time it is at the exchange, and
-which trades count. Reads no clock: our own time comes in as ``our_ns`` and ``now_ns``, of one
-clock that does not step.
+Decides when observation begins, stops and resumes, what time it is at the exchange, and which
+trades count. Reads no clock: ``our_ns`` and ``now_ns`` are times of one clock of ours that never
+steps.
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,31 +26,31 @@ from bybit_pipeline.shared.wire.messages import Category, Source, Trade, TradesM
 from bybit_pipeline.shared.wire.trades import TradesReason, TradesState
 
 TPS_WINDOW_MS = 10_000
-"""``tps`` counts over this window, configured or not."""
+"""Window of ``tps``, configured or not."""
 MAX_AHEAD_MS = 60_000
 """
-A trade matched this much later than its message was sent is an error, and so is a message sent this
-much later than it is at the exchange: it would move the time of every window forward for good, and
-empty them.
+A trade is invalid if it was matched this much later than its message was sent, and so is a message
+sent this much later than the exchange's time: it would move the time of all windows forward
+permanently and empty them.
 """
 MAX_BEHIND_MS = 3_600_000
-"""A message sent this much earlier than it is at the exchange: the time before was the error."""
+"""A message sent this much earlier than the exchange's time shows that this time was wrong."""
 DEDUP_HORIZON_MS = 300_000
 DEDUP_MAX_IDS = 100_000
 
 
 @dataclass(slots=True)
 class TradeCounts:
-    """What happened to the trades of all tapes, since the process began."""
+    """Counts over the trades of all tapes since the process started."""
 
     taken: int = 0
     duplicates: int = 0
     invalid: int = 0
-    """With a price or size of no believable magnitude; left out."""
+    """Trades ignored because price, size or time was implausible."""
 
 
 class GapNote(NamedTuple):
-    """An event in the life of a gap, and the ``generation`` of the tape whose gap it is."""
+    """A change of a gap that has to be published, and the ``generation`` of the gap's tape."""
 
     event: TradesGapEventName
     gap: TradesGap
@@ -59,12 +59,11 @@ class GapNote(NamedTuple):
 
 class ExchangeClock:
     """
-    The exchange's time: that of the newest message, going on with our clock since its receipt.
+    The exchange's time: the time of the newest message plus the time since then by our clock.
 
-    Only differences of our clock are used, so a recording from months ago works the same, and the
-    offset is taken anew from every message, so neither drift nor a step of our clock stays in it.
-    The estimate is behind by the delay of the last message and may go back; who uses it keeps
-    its own highest value.
+    Only differences of our clock are used, so a recording from months ago works too. Every message
+    sets the offset again, so neither a drift nor a step of our clock accumulates. The estimate is
+    behind by the delay of the newest message, and it may go back: callers keep its maximum.
     """
 
     __slots__ = ("_offset_ns",)
@@ -74,70 +73,77 @@ class ExchangeClock:
 
     @property
     def is_known(self) -> bool:
-        """Whether there was a message to take the time from."""
+        """True once a message has set the time."""
         return self._offset_ns is not None
 
     def observe(self, exchange_ts_ms: int, recv_ts_ns: int) -> None:
-        """Take the time from a message."""
+        """Set the time from a message."""
         self._offset_ns = exchange_ts_ms * 1_000_000 - recv_ts_ns
 
     def at_ms(self, our_ns: int) -> int | None:
-        """The exchange's time when our clock shows ``our_ns``; None when not known."""
+        """Return the exchange's time when our clock shows ``our_ns``, or None if unknown."""
         return None if self._offset_ns is None else (our_ns + self._offset_ns) // 1_000_000
 
     def fits(self, exchange_ts_ms: int, our_ns: int) -> bool:
-        """Whether a message may have been sent at that time; True when no time is known."""
+        """Return True if a message may have been sent at that time, or if no time is known."""
         if self._offset_ns is None:
             return True
         ahead_ms = exchange_ts_ms - (our_ns + self._offset_ns) // 1_000_000
         return -MAX_BEHIND_MS <= ahead_ms <= MAX_AHEAD_MS
 
     def inherit(self, other: "ExchangeClock") -> None:
-        """Take over the time of an earlier connection, unless there is one already."""
+        """Copy the time of an earlier session, unless this one is known already."""
         if self._offset_ns is None:
             self._offset_ns = other._offset_ns
 
 
 class Session:
-    """One websocket connection, as far as trades show it: its time and its last sign of life."""
+    """One websocket connection: the exchange's time by its messages, and its last message."""
 
-    __slots__ = ("__weakref__", "_doubted", "clock", "last_message_ms", "session_id")
+    __slots__ = ("__weakref__", "_rejected", "clock", "last_message_ms", "session_id")
 
     def __init__(self, session_id: int) -> None:
         self.session_id = session_id
         self.clock = ExchangeClock()
         self.last_message_ms: int | None = None
-        self._doubted: ExchangeClock | None = None
-        """The time by the last message, when that was not believed."""
+        self._rejected: ExchangeClock | None = None
+        """The exchange's time by the last message, if that message was rejected."""
 
-    def confirms_a_jump(self, exchange_ts_ms: int, our_ns: int) -> bool:
+    def confirms_jump(self, exchange_ts_ms: int, our_ns: int) -> bool:
         """
-        Whether a message whose time does not fit agrees with the one before, which did not either.
+        Return True if a message whose time does not fit agrees with the previous one, which did not
+        fit either.
 
-        One such message is an error in it. Two that agree tell that the clock was wrong before, or
-        that ours stood still, as it may while a machine sleeps.
+        A single such message is invalid. Two that agree mean that the exchange's time was wrong
+        before, or that our clock was suspended, as it may be while a machine sleeps.
         """
-        before, self._doubted = self._doubted, ExchangeClock()
-        self._doubted.observe(exchange_ts_ms, our_ns)
+        before, self._rejected = self._rejected, ExchangeClock()
+        self._rejected.observe(exchange_ts_ms, our_ns)
         return before is not None and before.fits(exchange_ts_ms, our_ns)
 
     def observe(self, exchange_ts_ms: int, our_ns: int) -> bool:
-        """Take the time from a message; whether it was not known before."""
+        """Set the time from a message; return True if it was unknown before."""
         is_first = not self.clock.is_known
         self.clock.observe(exchange_ts_ms, our_ns)
-        self._doubted = None
+        self._rejected = None
         if self.last_message_ms is None or exchange_ts_ms > self.last_message_ms:
             self.last_message_ms = exchange_ts_ms
         return is_first
 
 
-class Tape:
+class TradeTape:
     """
     The trades of one symbol: windows, coverage, last trade, gaps.
 
-    ``generation`` tells one tape of a symbol from the one that replaced it when the source
-    changed. ``reason`` says why it is not live, or was not last. What yields ``GapNote``s acts
-    while it is iterated.
+    Methods that yield ``GapNote`` do their work while they are iterated.
+
+    Attributes:
+        generation: Distinguishes a tape from the one it replaced, for example when the source
+            changed.
+        reason: Why the tape is not live, or was not live last.
+        is_stale: True while trades are being missed.
+        last_trade: The trade with the newest match time, if there was any.
+        exchange_ts_ms, recv_ts_ns: Times of the newest message, if there was any.
     """
 
     def __init__(
@@ -170,17 +176,16 @@ class Tape:
         self.recv_ts_ns: int | None = None
         self._ids = RecentIds(max(retention_ms, DEDUP_HORIZON_MS), DEDUP_MAX_IDS)
         self.is_stale = False
-        """Whether trades are known to be missed now."""
         self._pending_since_ns: int | None = None
-        """Observed since this time of ours, while the exchange's time is still unknown."""
+        """Start of observation by our clock, while the exchange's time is unknown."""
         self._ledger = ledger
         self._counts = counts
         self._gap: TradesGap | None = None
-        """The latest gap, until the first trade after it is known."""
+        """The latest gap, until the first trade after it arrived."""
 
-    def successor(self, reason: TradesReason) -> "Tape":
-        """An empty tape of the same symbol, for which nothing counts that was told before."""
-        return Tape(
+    def successor(self, reason: TradesReason) -> "TradeTape":
+        """Return an empty tape of the same symbol, to replace this one."""
+        return TradeTape(
             self.category,
             self.symbol,
             windows_ms=[self.longest_ms],
@@ -194,14 +199,14 @@ class Tape:
     # -- time ------------------------------------------------------------------------------------
 
     def advance(self, now_ns: int) -> None:
-        """Let the exchange's time go on to where it is when our clock shows ``now_ns``."""
+        """Move the exchange's time to its value when our clock shows ``now_ns``."""
         now_ms = self._exchange_ms(now_ns)
         if now_ms is not None:
             self.windows.advance(now_ms)
             self._settle()
 
     def _settle(self) -> None:
-        """Turn a start on our clock into one on the exchange's, once that is known."""
+        """Convert the start of observation to the exchange's time, once that is known."""
         if self._pending_since_ns is None:
             return
         since_ms = self._exchange_ms(self._pending_since_ns)
@@ -212,10 +217,10 @@ class Tape:
 
     def _exchange_ms(self, our_ns: int) -> int | None:
         """
-        The exchange's time when our clock shows ``our_ns``; None when not known.
+        Return the exchange's time when our clock shows ``our_ns``, or None if unknown.
 
-        Between the messages of a recording no time passes: it may be played at any speed, and in
-        what comes after its end nothing was observed.
+        Between the messages of a recording no time passes, because it may be replayed at any speed,
+        and nothing is observed after its end.
         """
         if self.session is None:
             return None
@@ -227,17 +232,15 @@ class Tape:
 
     def state(self, now_ns: int | None = None) -> TradesState:
         """
-        ``stale`` while trades are being missed, ``live`` once the longest window is covered, and
-        that of ``tps``.
-
-        In between, and before anything is known, ``warming``.
+        Return the state: ``stale`` while trades are being missed, ``live`` while the longest window
+        is covered completely, ``warming`` otherwise.
         """
         if self.is_stale:
             return "stale"
         return "live" if self.covered_ms(self.longest_ms, now_ns) == self.longest_ms else "warming"
 
     def covered_ms(self, window_ms: int, now_ns: int | None = None) -> int:
-        """How much of a window was observed; ``now_ns`` serves until exchange time is known."""
+        """Return how much of a window was observed; by our clock while exchange time is unknown."""
         if self._pending_since_ns is not None:
             elapsed_ns = 0 if now_ns is None else now_ns - self._pending_since_ns
             return min(window_ms, max(0, elapsed_ns // 1_000_000))
@@ -248,7 +251,7 @@ class Tape:
         )
 
     def untrusted_s(self) -> float:
-        """Seconds of exchange time in which trades may have been missed since the first was not."""
+        """Return the time in which trades may have been missed since observation began."""
         if self.windows.now_ms is None:
             return 0.0
         return self.coverage.lost_ms(self.windows.now_ms) / 1_000
@@ -256,7 +259,7 @@ class Tape:
     # -- the link --------------------------------------------------------------------------------
 
     def join(self, session: Session) -> Iterator[GapNote]:
-        """Trades come over this connection from now on; what was observed over another ended."""
+        """Switch to a session; observation over the previous one ends."""
         if self.session is session:
             return
         if self.session is not None:
@@ -265,7 +268,7 @@ class Tape:
         self.session = session
 
     def resume(self, our_ns: int) -> Iterator[GapNote]:
-        """The exchange confirmed the subscription at ``our_ns``: all trades are seen from then."""
+        """Resume at ``our_ns``, when the exchange confirmed the subscription."""
         assert self.session is not None, "join before resume"
         self.is_stale = False
         if self.coverage.is_observing or self._pending_since_ns is not None:
@@ -278,9 +281,9 @@ class Tape:
 
     def interrupt(self, reason: TradesGapReason) -> Iterator[GapNote]:
         """
-        Trades are missed from now on, and may have been since the connection's last message.
+        Stop observing: trades may have been missed since the session's last message.
 
-        That message is the last proof that the link was alive; a dead one is noticed much later.
+        That message is the last proof that the connection worked; its end is noticed much later.
         """
         self.is_stale = True
         self.reason = reason
@@ -289,7 +292,7 @@ class Tape:
             yield self._open_gap(reason, self.session.last_message_ms)
 
     def miss(self, reason: TradesGapReason) -> Iterator[GapNote]:
-        """A message that cannot be used: what was traded since the one before is missing."""
+        """Stop observing because a message is unusable: trades since the last one are missing."""
         self.is_stale = True
         self.reason = reason
         self._pending_since_ns = None
@@ -298,12 +301,12 @@ class Tape:
 
     def end(self, our_ns: int | None, *, true_ms: int | None = None) -> Iterator[GapNote]:
         """
-        Nothing more is counted here; a gap that is open ends, and what came after stays unknown.
+        End the tape and its open gap; the numbers after the gap stay None.
 
         Args:
-            our_ns: Now; None: when the time was moved on last.
-            true_ms: The exchange's time now, if it is not what was believed. A gap that began
-                later than that began by the wrong time, and ends by it.
+            our_ns: The present time of our clock; None for the time of the last ``advance``.
+            true_ms: The exchange's present time, if the tape's own was wrong. A gap that starts
+                later than this was opened by the wrong time, and ends by it.
         """
         if our_ns is not None:
             self.advance(our_ns)
@@ -318,7 +321,7 @@ class Tape:
             yield GapNote("closed", gap, self.generation)
 
     def _observe_from(self, at_ms: int, first: Trade | None = None) -> Iterator[GapNote]:
-        """See every trade from ``at_ms`` on; ``first`` is the one that proves it, if one does."""
+        """Observe from ``at_ms`` on; ``first`` is the trade that proves it, if one does."""
         self.windows.advance(at_ms)
         self.coverage.resume(at_ms)
         gap = self._gap
@@ -331,11 +334,11 @@ class Tape:
 
     def apply(self, message: TradesMessage, lost: int) -> Sequence[GapNote]:
         """
-        Take in a message of this tape's session, which has observed it.
+        Apply a message of this tape's session, after ``Session.observe``.
 
         Args:
             message: The trades, oldest first.
-            lost: How many messages of this topic are missing just before it.
+            lost: Number of messages of this topic that were missed just before it.
         """
         notes: Sequence[GapNote] = ()
         if lost or self._gap is not None or not self.coverage.is_observing or self.is_stale:
@@ -344,18 +347,18 @@ class Tape:
         self.exchange_ts_ms = message.exchange_ts_ms
         self.recv_ts_ns = message.recv_ts_ns
         self.windows.advance(message.exchange_ts_ms)
-        if not self._take_all(message.trades, message.exchange_ts_ms + MAX_AHEAD_MS):
+        if not self._add_all(message.trades, message.exchange_ts_ms + MAX_AHEAD_MS):
             since_ms = before.match_ts_ms if before else before_ms
-            notes = [*notes, *self._skip(since_ms, message.exchange_ts_ms)]
+            notes = [*notes, *self._note_rejected(since_ms, message.exchange_ts_ms)]
         return notes
 
     def _resume_with(self, message: TradesMessage, lost: int) -> Iterator[GapNote]:
-        """Account for what was missed before a message."""
+        """Resume observing with a message, after a gap for the messages missed before it."""
         assert self.session is not None, "join before apply"
         first = message.trades[0] if message.trades else None
         self.is_stale = False
         if lost:
-            self._pending_since_ns = None  # not all was seen from there on
+            self._pending_since_ns = None  # observation was interrupted since then
         self._settle()
         if lost and self.coverage.is_observing:
             self.reason = "bus_gap"
@@ -371,43 +374,43 @@ class Tape:
             yield self._note("completed", _with_first(self._gap, first))
             self._gap = None
 
-    def _skip(self, since_ms: int | None, until_ms: int) -> Iterator[GapNote]:
-        """Trades of a message were refused, so that some between two times are missing."""
+    def _note_rejected(self, since_ms: int | None, until_ms: int) -> Iterator[GapNote]:
+        """Record a closed gap between two times, because trades of a message were rejected."""
         self.reason = "bad_time"
         yield self._open_gap("bad_time", since_ms, may_reach_back=True)
         yield from self._observe_from(until_ms)
 
     def add_trade(self, trade: Trade) -> bool:
         """
-        Take in one trade without its message; whether it counted.
+        Add one trade without its message; return False for a duplicate.
 
         Raises:
-            ValueError: If its price or size is not a positive number of a believable magnitude.
+            ValueError: If its price or size is not plausible (see ``fixed_point.is_plausible``).
         """
         if not (is_plausible(trade.price) and is_plausible(trade.size)):
             raise ValueError(f"trade with price {trade.price!r} and size {trade.size!r}")
         if not self.coverage.began:
             self.coverage.resume(trade.match_ts_ms)
-        return self._take(trade)
+        return self._add(trade)
 
-    def _take_all(self, trades: Sequence[Trade], latest_ms: int) -> bool:
-        """Take in the trades of a message; whether none had to be refused."""
-        dropped, refused = self.windows.trades_dropped, self._counts.invalid
+    def _add_all(self, trades: Sequence[Trade], latest_ms: int) -> bool:
+        """Add the trades of a message; return False if some were rejected."""
+        dropped, rejected = self.windows.trades_dropped, self._counts.invalid
         for trade in trades:
-            # Not is_plausible: the calls would cost 0.1 us a trade.
+            # Inlined is_plausible: this is called for every trade.
             if (
                 PLAUSIBLE_MIN <= trade.price <= PLAUSIBLE_MAX
                 and PLAUSIBLE_MIN <= trade.size <= PLAUSIBLE_MAX
                 and trade.match_ts_ms <= latest_ms
             ):
-                self._take(trade)
+                self._add(trade)
             else:
                 self._counts.invalid += 1
         if self.windows.trades_dropped != dropped:
             self.reason = "overflow"
-        return self._counts.invalid == refused
+        return self._counts.invalid == rejected
 
-    def _take(self, trade: Trade) -> bool:
+    def _add(self, trade: Trade) -> bool:
         windows, match_ts_ms, last = self.windows, trade.match_ts_ms, self.last_trade
         if not self._ids.add(trade.trade_id, windows.now_ms or match_ts_ms):
             self._counts.duplicates += 1
@@ -421,19 +424,20 @@ class Tape:
     # -- gaps ------------------------------------------------------------------------------------
 
     def _last_seen_ms(self) -> int | None:
-        """Exchange time up to which nothing is missing: of the last trade, if there was any."""
+        """Return the exchange time up to which no trade is missing, or None if unknown."""
         return self.last_trade.match_ts_ms if self.last_trade else self.exchange_ts_ms
 
     def _open_gap(
         self, reason: TradesGapReason, since_ms: int | None, *, may_reach_back: bool = False
     ) -> GapNote:
         """
-        Trades are missing from now on.
+        Open a gap.
 
         Args:
-            reason: Why.
-            since_ms: Since when; None: since they are observed.
-            may_reach_back: Messages were lost, also before they are observed without a break.
+            reason: Cause of the gap.
+            since_ms: Time since which trades may be missing; None for the start of observation.
+            may_reach_back: True if ``since_ms`` may lie before an earlier gap, because messages
+                were missed.
         """
         start_ms = self.coverage.interrupt(since_ms or 0)
         if may_reach_back and since_ms is not None:
@@ -457,11 +461,12 @@ class Tape:
 
 
 def _closed(gap: TradesGap, end_ms: int) -> TradesGap:
+    """Return the gap with its end."""
     return replace(gap, end_ms=end_ms, duration_s=(end_ms - gap.start_ms) / 1_000)
 
 
 def _with_first(gap: TradesGap, first: Trade | None) -> TradesGap:
-    """The gap with the first trade after it."""
+    """Return the gap with the numbers of the first trade after it, if that is known."""
     if first is None:
         return gap
     return replace(gap, sequence_after=first.sequence, trade_id_after=first.trade_id)

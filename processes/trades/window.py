@@ -1,16 +1,16 @@
 """
 Sliding time windows over the trades of one symbol, exact however long they run.
 
-Decides which trades a window holds and what follows from them. Knows nothing of messages, links
-or coverage, and reads no clock: the exchange's time comes in as an argument.
+Decides which trades a window holds, and its measures. Knows nothing of messages, links or coverage,
+and reads no clock: the exchange's time is an argument.
 
-All windows share one store. Each stored trade carries the running totals from before it, as exact
-integers (``exact``); the sum over a window is the present total minus the one before its first
-trade, which a binary search finds. So a trade costs the same with one window or ten, nothing is
-subtracted trade by trade, and two integers of any size differ without error.
+All windows share one store. Each stored trade carries the running totals before it, as exact
+integers (``fixed_point``). The sum over a window is the present total minus the total before its
+first trade, which a binary search finds. So a trade costs the same with one window or ten, and no
+error can accumulate.
 
-Columns are arrays: a trade takes 50 bytes in them, and took 230 in lists of objects. On inverse it
-takes some 100, as sums of coin need more than 64 bits.
+Columns are arrays, because these take a fifth of the memory of lists. On inverse, sums of coin need
+more than 64 bits and are kept in lists.
 """
 
 from array import array
@@ -24,43 +24,49 @@ from bybit_pipeline.processes.trades.fixed_point import (
     PLAUSIBLE_MIN,
     FixedPointScale,
 )
+from bybit_pipeline.processes.trades.monotonic import MonotonicQueue, should_trim
 from bybit_pipeline.processes.trades.rolling_quantiles import RollingQuantiles
 from bybit_pipeline.processes.trades.volatility import PriceSamples
 from bybit_pipeline.shared.wire.trades import Window
 
 DEFAULT_MAX_TRADES = 200_000
-"""666 trades a second over five minutes: some 20 MB for a symbol, and 30 for the ids."""
-
-_CUT_FROM = 32
-_CUT_SHARE = 64
 """
-Evicted rows are cut off the front of the columns when they are so many, and a 64th of all rows: at
-an eighth or a 64th a trade costs the same, though cutting moves all that stay.
+Enough for 666 trades a second over five minutes: about 20 MB for the windows of one symbol, and
+40 MB for its trade ids.
 """
 
 _COIN_BITS = 192
-"""Contracts divided by price are kept in units of 2^-192 of the base coin, so that the smallest
-plausible quotient still has more digits than a float."""
+"""
+Contracts divided by price are kept in units of 2^-192 of the base coin, so that the smallest
+plausible quotient still has more digits than a float.
+"""
 
 _NEVER_MS = -(1 << 62)
 _NO_QUANTILES: Mapping[str, float] = {}
 
 Totals = MutableSequence[int]
-"""A column of running totals: an array of 64 bits, or a list when they do not fit."""
+"""A column of running totals: an array of 64-bit integers, or a list if they do not fit."""
 
 
 class TradeWindows:
     """
-    The trades of the last ``retention_ms``, readable through any window up to that length.
+    The trades of the last ``retention_ms``, read through windows of any length up to that.
 
-    A window of W milliseconds holds the trades with ``now - W < match_ts <= now``. ``now_ms`` is
-    the exchange's time; it never goes back, and a trade from after it moves it forward. Trades
-    may arrive in any order: a late one is put where it belongs, at a cost that grows with the
-    number of trades after it.
+    A window of W milliseconds holds the trades with ``now - W < match_ts <= now``. Trades may
+    arrive in any order; a late one is inserted at its place, which costs more the more trades
+    follow it.
 
-    Memory is bounded by ``max_trades``. Over it, the oldest millisecond is dropped with all its
-    trades; ``trades_dropped`` counts them, and the store is complete only for times after
-    ``dropped_through_ms``.
+    Args:
+        retention_ms: Length of the longest window.
+        is_inverse: True if sizes are contracts of 1 USD.
+        max_trades: Number of trades held. With more, all trades of the oldest millisecond are
+            dropped.
+
+    Attributes:
+        now_ms: The exchange's time. It never goes back; a trade in the future moves it forward.
+        trades_total: Number of trades added so far.
+        trades_dropped: Number of trades dropped because there were too many.
+        dropped_through_ms: The store is complete only after this time.
     """
 
     def __init__(
@@ -75,50 +81,50 @@ class TradeWindows:
         self._max_trades = max_trades
         self._price_scale = FixedPointScale()
         self._size_scale = FixedPointScale()
-        # One row a trade, oldest first; rows before _head are evicted, and _cut rows are gone from
-        # the columns. The last three columns hold the totals of the rows before this one.
+        # One row per trade, oldest first. Rows before _head are evicted; _deleted counts the rows
+        # already deleted from the columns. The last three hold the totals of all rows before.
         self._head = 0
-        self._cut = 0
+        self._deleted = 0
         self._ts = array("q")
         self._prices = array("d")
         self._sizes = array("d")
         self._bought: Totals = array("q")
         self._sold: Totals = array("q")
         self._weighted: Totals = array("q")
-        # Totals over every stored or evicted row since they were last counted anew, in units.
-        # "Weighted" is price * size, or on inverse size / price.
+        # Totals over all stored and evicted rows since the last rebase, in units. "Weighted" is
+        # price * size, or size / price on inverse.
         self._total_bought = 0
         self._total_sold = 0
         self._total_weighted = 0
         self._unstored_delta = 0
-        self._size_orders: dict[int, RollingQuantiles] = {}
+        self._size_quantiles: dict[int, RollingQuantiles] = {}
         self._samples: dict[int, PriceSamples] = {}
-        self._highs = _MonotonicQueue(sign=1)
-        self._lows = _MonotonicQueue(sign=-1)
+        self._highs = MonotonicQueue(sign=1)
+        self._lows = MonotonicQueue(sign=-1)
         self._extremes_end = 0
-        """The first row that is not in the extremes yet."""
+        """First row that is not in the highs and lows yet."""
 
     def __len__(self) -> int:
-        """Number of trades held."""
+        """Return the number of trades held."""
         self._evict()
         return len(self._ts) - self._head
 
     @property
     def cvd(self) -> float:
-        """Cumulative volume delta: bought minus sold size of every trade ever added."""
+        """Cumulative volume delta: size bought minus size sold over all trades added so far."""
         delta = self._total_bought - self._total_sold + self._unstored_delta
         return delta / self._size_scale.scale
 
     def add(self, match_ts_ms: int, price: float, size: float, *, is_buy: bool) -> None:
         """
-        Take in one trade. O(1) amortised for the newest, O(trades after it) for a late one.
+        Add one trade. O(1) amortised for the newest trade, O(trades after it) for a late one.
 
-        One older than the retention counts in ``trades_total`` and ``cvd`` and in no window.
+        A trade older than the retention counts in ``trades_total`` and ``cvd``, but in no window.
 
         Raises:
-            ValueError: If price or size is not a positive number of a believable magnitude.
+            ValueError: If price or size is not plausible (see ``fixed_point.is_plausible``).
         """
-        # Not is_plausible: the calls would cost 0.1 us a trade.
+        # Inlined is_plausible: this is called for every trade.
         if not (PLAUSIBLE_MIN <= price <= PLAUSIBLE_MAX and PLAUSIBLE_MIN <= size <= PLAUSIBLE_MAX):
             raise ValueError(f"trade with price {price!r} and size {size!r}")
         size_units = self._size_scale.units(size)
@@ -147,7 +153,7 @@ class TradeWindows:
                 self._bought.append(self._total_bought)
                 self._sold.append(self._total_sold)
             except OverflowError:
-                self._append_anew()
+                self._append_rebased()
             ts.append(match_ts_ms)
             self._prices.append(price)
             self._sizes.append(size)
@@ -158,12 +164,12 @@ class TradeWindows:
             self._drop_oldest()
 
     def advance(self, now_ms: int) -> None:
-        """Move the exchange's time forward; it never goes back."""
+        """Move the exchange's time forward to ``now_ms``; an earlier time changes nothing."""
         if self.now_ms is None or now_ms > self.now_ms:
             self.now_ms = now_ms
 
     def count(self, window_ms: int) -> int:
-        """Number of trades in the last ``window_ms``, at most the retention. O(log n)."""
+        """Return the number of trades in the last ``window_ms``, up to the retention. O(log n)."""
         return len(self._ts) - self._window(window_ms)[1]
 
     def measures(
@@ -175,20 +181,21 @@ class TradeWindows:
         quantiles: Mapping[str, float] = _NO_QUANTILES,
     ) -> Window:
         """
-        Measures of the last ``window_ms``; each number is the float nearest to the exact result.
+        Return the measures of the last ``window_ms``; each number is the float nearest to the exact
+        result.
 
         O(log n) for the sums; see ``realised_volatility`` and ``size_quantiles`` for the others.
 
-        On inverse a VWAP is a quotient, which has no last digit: one exactly between two floats,
-        which takes a price above 2^53, may become the one that is not even.
+        Exception: on inverse, a VWAP exactly between two floats may become the one that is not
+        even. This takes a price above 2^53.
 
         Args:
             window_ms: Length of the window, at most the retention.
-            coverage_s: How much of the window was observed; only copied into the result.
-            with_volatility: Also measure ``realised_volatility``.
+            coverage_s: How much of the window was observed; copied into the result.
+            with_volatility: True to measure ``realised_volatility`` too.
             quantiles: Probabilities of the size quantiles, by their name in the result.
         """
-        self._note_extremes()
+        self._update_extremes()
         self._evict()
         start_ms, first = self._window(window_ms)
         trades = len(self._ts) - first
@@ -240,16 +247,15 @@ class TradeWindows:
 
     def realised_volatility(self, window_ms: int, sample_ms: int = 1_000) -> float | None:
         """
-        Realised volatility over the window, as a fraction, not annualised; None below two samples.
+        Return the realised volatility of the window: a fraction, not annualised.
 
         ``sqrt(sum(ln(p[i] / p[i-1]) ** 2))`` over prices sampled at every whole ``sample_ms`` of
-        exchange time, each the last trade at or before that instant and inside the window
-        (previous-tick sampling). Andersen, Bollerslev, Diebold and Labys, "Modeling and
-        Forecasting Realized Volatility", Econometrica 71(2), 2003. Sampling keeps the bounce
-        between bid and ask, which every single trade would add, from passing for volatility.
+        exchange time. Each sample is the last trade at or before that instant and inside the window
+        (previous-tick sampling): Andersen, Bollerslev, Diebold and Labys, "Modeling and Forecasting
+        Realized Volatility", Econometrica 71(2), 2003. Without sampling, every bounce of the price
+        between bid and ask would count as volatility.
 
-        O(log n), and O(1) for each trade since the last call. The sample at the window's first
-        instant is of a trade inside it, because the last trade before an instant is the newest.
+        None with fewer than two samples. O(log n), and O(1) for each trade since the last call.
         """
         _, row = self._window(window_ms)
         ts = self._ts
@@ -258,7 +264,7 @@ class TradeWindows:
         samples = self._samples.get(sample_ms)
         if samples is None:
             samples = self._samples[sample_ms] = PriceSamples(sample_ms)
-        samples.move(ts, self._prices, self._cut, self._head)
+        samples.move(ts, self._prices, self._deleted, self._head)
         first_ms = -(-ts[row] // sample_ms) * sample_ms
         last_ms = self.now_ms // sample_ms * sample_ms
         if last_ms - first_ms < sample_ms:
@@ -269,19 +275,23 @@ class TradeWindows:
         self, window_ms: int, probabilities: Sequence[float]
     ) -> tuple[float, ...] | None:
         """
-        Quantiles of the trade sizes in the window, one for each probability in (0, 1].
+        Return one quantile of the trade sizes in the window for each probability in (0, 1].
 
-        The smallest size that at least that share of the trades does not exceed (Hyndman and Fan,
-        "Sample Quantiles in Statistical Packages", The American Statistician 50(4), 1996,
-        definition 1), so each is a size that was traded. None without trades. O(log n) for each
-        trade that came or went since the same window was asked last.
+        The quantile of p is the smallest size such that at least a fraction p of the trades is not
+        larger (Hyndman and Fan, "Sample Quantiles in Statistical Packages", The American
+        Statistician 50(4), 1996, definition 1), so it is the size of a trade.
+
+        None without trades. O(log n) for each trade that entered or left the window since the last
+        call with the same window.
         """
         _, first = self._window(window_ms)
-        order = self._size_orders.get(window_ms)
-        if order is None:
-            order = self._size_orders[window_ms] = RollingQuantiles()
-        order.move(self._sizes, self._cut, self._cut + first, self._cut + len(self._sizes))
-        return order.quantiles(probabilities)
+        rolling = self._size_quantiles.get(window_ms)
+        if rolling is None:
+            rolling = self._size_quantiles[window_ms] = RollingQuantiles()
+        rolling.move(
+            self._sizes, self._deleted, self._deleted + first, self._deleted + len(self._sizes)
+        )
+        return rolling.quantiles(probabilities)
 
     def _named_quantiles(
         self, window_ms: int, quantiles: Mapping[str, float]
@@ -292,9 +302,9 @@ class TradeWindows:
         return dict(zip(quantiles, sizes, strict=True))
 
     def _window(self, window_ms: int) -> tuple[int, int]:
-        """Time after which the window begins, and the row of its first trade."""
+        """Return the time after which the window begins, and the row of its first trade."""
         if window_ms > self._retention_ms:
-            raise ValueError(f"window of {window_ms} ms, but {self._retention_ms} ms are kept")
+            raise ValueError(f"window of {window_ms} ms; at most {self._retention_ms} ms are kept")
         if self.now_ms is None:
             return _NEVER_MS, len(self._ts)
         start_ms = max(self.now_ms - window_ms, self.dropped_through_ms)
@@ -303,7 +313,7 @@ class TradeWindows:
     def _insert(
         self, ts: int, price: float, size: float, bought: int, sold: int, weighted: int
     ) -> None:
-        self._note_extremes()
+        self._update_extremes()
         self._extremes_end += 1
         at = bisect_right(self._ts, ts, self._head)
         self._ts.insert(at, ts)
@@ -314,29 +324,30 @@ class TradeWindows:
         self._weighted = _inserted(self._weighted, at, weighted)
         self._highs.insert(ts, price)
         self._lows.insert(ts, price)
-        for order in self._size_orders.values():
-            order.invalidate()
+        for rolling in self._size_quantiles.values():
+            rolling.invalidate()
         for sample in self._samples.values():
             sample.invalidate()
 
     def _evict(self) -> None:
         """
-        Let go of what is too old: when measures are read and when memory is short.
+        Remove trades older than the retention.
 
-        Not for every trade, where it cost 0.5 us: no window reaches back that far anyway.
+        Called when measures are read and when there are too many trades, not for every trade: no
+        window reaches back that far anyway.
         """
         if self.now_ms is None:
             return
         floor_ms = max(self.now_ms - self._retention_ms, self.dropped_through_ms)
         if self._head == len(self._ts) or self._ts[self._head] > floor_ms:
             return
-        self._note_extremes()
+        self._update_extremes()
         self._head = bisect_right(self._ts, floor_ms, self._head)
         self._highs.evict(floor_ms)
         self._lows.evict(floor_ms)
-        if _is_worth_cutting(self._head, len(self._ts)):
-            for order in self._size_orders.values():
-                order.let_go(self._sizes, self._cut, self._cut + self._head)
+        if should_trim(self._head, len(self._ts)):
+            for rolling in self._size_quantiles.values():
+                rolling.drop_before(self._sizes, self._deleted, self._deleted + self._head)
             for column in (
                 self._ts,
                 self._prices,
@@ -346,16 +357,12 @@ class TradeWindows:
                 self._weighted,
             ):
                 del column[: self._head]
-            self._cut += self._head
+            self._deleted += self._head
             self._extremes_end -= self._head
             self._head = 0
 
-    def _note_extremes(self) -> None:
-        """
-        Bring highs and lows up to date: when measures are read and before rows are moved.
-
-        All new rows at once: 0.3 us a trade, where one by one as they come it is 0.4.
-        """
+    def _update_extremes(self) -> None:
+        """Add the new rows to highs and lows, before these are read and before rows move."""
         if self._extremes_end < len(self._ts):
             times, prices = self._ts[self._extremes_end :], self._prices[self._extremes_end :]
             self._extremes_end = len(self._ts)
@@ -363,14 +370,14 @@ class TradeWindows:
             self._lows.extend(times, prices)
 
     def _drop_oldest(self) -> None:
-        """Make room by giving up the oldest millisecond, so that the rest is complete."""
+        """Drop all trades of the oldest millisecond; all other milliseconds stay complete."""
         held = len(self)
         self.dropped_through_ms = self._ts[self._head]
         self._evict()
         self.trades_dropped += held - len(self)
 
-    def _append_anew(self) -> None:
-        """Append the totals, counted from the first row held, because 64 bits were too few."""
+    def _append_rebased(self) -> None:
+        """Append totals that overflow 64 bits, after rebasing all totals to the first row."""
         rows = len(self._ts)
         bought, sold, weighted = self._total_bought, self._total_sold, self._total_weighted
         if self._head < rows:
@@ -380,7 +387,7 @@ class TradeWindows:
         self._total_bought -= bought
         self._total_sold -= sold
         self._total_weighted -= weighted
-        # The failed attempt may have appended one of them.
+        # The failed attempt may have appended to one of the columns: hence [:rows].
         self._bought = _column([*(at - bought for at in self._bought[:rows]), self._total_bought])
         self._sold = _column([*(at - sold for at in self._sold[:rows]), self._total_sold])
         self._weighted = _column(
@@ -413,13 +420,13 @@ class TradeWindows:
         self._weighted = _column([units * factor for units in self._weighted])
 
     def _coin_units(self, size_units: int, price_units: int) -> int:
-        """Coin that the contracts are worth, in units of 2^-192, rounded down."""
+        """Return the coin that the contracts are worth, in units of 2^-192, rounded down."""
         coins = (size_units * self._price_scale.scale) << _COIN_BITS
         return coins // (price_units * self._size_scale.scale)
 
 
 def _column(totals: Sequence[int]) -> Totals:
-    """Running totals as an array, or as a list when 64 bits are too few."""
+    """Return running totals as an array, or as a list if they do not fit into 64 bits."""
     try:
         return array("q", totals)
     except OverflowError:
@@ -427,66 +434,9 @@ def _column(totals: Sequence[int]) -> Totals:
 
 
 def _inserted(column: Totals, at: int, units: int) -> Totals:
-    """The column with a row put in before another, which adds so many units to all after it."""
+    """Return the column with a row inserted at ``at``, which adds ``units`` to all later totals."""
     later = _column([column[at], *(before + units for before in column[at:])])
     if type(later) is type(column):
         column[at:] = later
         return column
     return [*column[:at], *later]
-
-
-def _is_worth_cutting(evicted: int, rows: int) -> bool:
-    return evicted >= _CUT_FROM and evicted * _CUT_SHARE >= rows
-
-
-class _MonotonicQueue:
-    """
-    Highest (sign 1) or lowest (sign -1) price since any time, by a monotonic queue.
-
-    Holds only the trades that no later trade beats: times rise, prices times the sign fall, so the
-    extreme since a time is the first entry after it.
-    """
-
-    __slots__ = ("_head", "_prices", "_sign", "_ts")
-
-    def __init__(self, *, sign: int) -> None:
-        self._sign = sign
-        self._head = 0
-        self._ts: list[int] = []
-        self._prices: list[float] = []
-        """Times the sign."""
-
-    def extend(self, times: Sequence[int], prices: Sequence[float]) -> None:
-        """Take in the newest trades."""
-        held_ts, held, sign, head = self._ts, self._prices, self._sign, self._head
-        for ts, price in zip(times, prices, strict=True):
-            signed = price * sign
-            while len(held) > head and held[-1] <= signed:
-                held.pop()
-                held_ts.pop()
-            held.append(signed)
-            held_ts.append(ts)
-
-    def insert(self, ts: int, price: float) -> None:
-        """Take in a trade that is older than some already there."""
-        signed = price * self._sign
-        at = bisect_right(self._ts, ts, self._head)
-        if at < len(self._ts) and self._prices[at] >= signed:
-            return
-        start = at
-        while start > self._head and self._prices[start - 1] <= signed:
-            start -= 1
-        self._ts[start:at] = [ts]
-        self._prices[start:at] = [signed]
-
-    def evict(self, floor_ms: int) -> None:
-        """Forget everything up to and including a time."""
-        self._head = bisect_right(self._ts, floor_ms, self._head)
-        if _is_worth_cutting(self._head, len(self._ts)):
-            del self._ts[: self._head], self._prices[: self._head]
-            self._head = 0
-
-    def since(self, start_ms: int) -> float | None:
-        """The extreme of the trades after a time; None without any."""
-        at = bisect_right(self._ts, start_ms, self._head)
-        return self._prices[at] * self._sign if at < len(self._ts) else None

@@ -1,4 +1,4 @@
-"""The trades worker: what it publishes, when, and over real sockets."""
+"""The trades worker: its metrics, when they are published, and the worker on real sockets."""
 
 import dataclasses
 import time
@@ -41,7 +41,7 @@ IDS = count()
 
 @dataclasses.dataclass
 class FakeClock:
-    """Time that the test moves."""
+    """A clock that the test moves."""
 
     now_s: float = 1_000.0
 
@@ -122,7 +122,7 @@ def worker(clock: FakeClock) -> TradesWorker:
     return make_worker(clock)
 
 
-def test_a_metric_has_every_field_of_the_contract(worker: TradesWorker, clock: FakeClock) -> None:
+def test_a_metric_has_all_fields(worker: TradesWorker, clock: FakeClock) -> None:
     give(worker, BTC, trades_message(clock, trade(clock, size=0.5)))
     clock.now_s += 0.25
     [payload] = due(worker)
@@ -154,8 +154,8 @@ def test_a_metric_has_every_field_of_the_contract(worker: TradesWorker, clock: F
         "untrusted_s": 0.0,
         "tps": 0.1,
     }
-    assert windows.keys() == {"10s", "60s", "300s"}
-    assert windows["10s"] == {
+    assert {"10s", "60s", "300s"} == windows.keys()
+    assert {
         "trades": 1,
         "tpm": 6.0,
         "tps": 0.1,
@@ -172,23 +172,23 @@ def test_a_metric_has_every_field_of_the_contract(worker: TradesWorker, clock: F
         "coverage_s": 0.25,
         "realised_volatility": None,
         "size_quantiles": {"0.5": 0.5, "0.9": 0.5, "0.99": 0.5},
-    }
+    } == windows["10s"]
 
 
 def test_nothing_is_published_before_the_source_is_known(
     worker: TradesWorker, clock: FakeClock
 ) -> None:
     clock.now_s += 5
-    assert list(worker.publish_due()) == []
+    assert [] == list(worker.publish_due())
     metrics = give(worker, LINK, link(clock, "connected", source="live"))
     assert ["live", "live"] == [read(metric)["source"] for metric in metrics]
     assert [1, 1] == [read(metric)["seq"] for metric in metrics]
 
 
-def test_trades_are_published_within_an_interval_and_silence_before_a_second(
+def test_a_trading_market_is_published_every_interval_and_a_silent_one_every_second(
     worker: TradesWorker, clock: FakeClock
 ) -> None:
-    """Ten seconds of timer turns, with trades of one market in the first five."""
+    """Ten seconds of ticks, with trades of one market during the first five."""
     give(worker, LINK, link(clock, "connected"))
     published: dict[bytes, list[float]] = {
         b"trades.linear.BTCUSDT": [],
@@ -202,13 +202,13 @@ def test_trades_are_published_within_an_interval_and_silence_before_a_second(
             for metric in worker.publish_due():
                 published[metric.topic].append(clock.now_s)
     busy = [at for at in published[b"trades.linear.BTCUSDT"] if at < 1_005.1]
-    assert len(busy) == 20
+    assert 20 == len(busy)
     for times in published.values():
         assert all(later - earlier < 1.0 for earlier, later in pairwise(times))
 
 
 def more_markets(worker: TradesWorker, clock: FakeClock, count: int) -> list[bytes]:
-    """The bus topics of so many further markets, each of which has traded."""
+    """Assign ``count`` more markets and let each trade; return their bus topics."""
     topics = [market_topic("trade", "linear", f"S{number}USDT") for number in range(count)]
     for topic in topics:
         worker.assign(assignment(parse_topic(topic_text(topic)).symbol))
@@ -216,7 +216,7 @@ def more_markets(worker: TradesWorker, clock: FakeClock, count: int) -> list[byt
     return topics
 
 
-def test_markets_that_traded_together_are_published_in_turns(
+def test_markets_that_traded_together_are_spread_over_the_ticks(
     worker: TradesWorker, clock: FakeClock
 ) -> None:
     topics = more_markets(worker, clock, 40)
@@ -229,7 +229,7 @@ def test_markets_that_traded_together_are_published_in_turns(
     assert len(topics) == len({topic for turn in turns for topic in turn})
 
 
-def test_a_worker_that_is_late_publishes_silent_and_busy_markets_every_second_all_the_same(
+def test_an_overloaded_worker_still_publishes_every_market_every_second(
     worker: TradesWorker, clock: FakeClock
 ) -> None:
     topics = more_markets(worker, clock, 200)
@@ -241,7 +241,7 @@ def test_a_worker_that_is_late_publishes_silent_and_busy_markets_every_second_al
             give(worker, topic, trades_message(clock, trade(clock)))
         for metric in worker.publish_due():
             times.setdefault(metric.topic, []).append(clock.now_s)
-    assert len(times) == len(topics) + 2  # and those of the fixture
+    assert len(times) == len(topics) + 2  # plus those of the fixture
     for at in times.values():
         assert all(later - earlier < 1.0 for earlier, later in pairwise(at))
     assert sum(map(len, times.values())) < 4 * len(times)
@@ -263,7 +263,7 @@ def test_a_long_publish_interval_still_publishes_every_second(
     assert all(later - earlier < 1.0 for earlier, later in pairwise(times))
 
 
-def test_sequence_numbers_have_no_hole_and_the_epoch_stays(
+def test_sequence_numbers_increase_by_one_within_an_epoch(
     worker: TradesWorker, clock: FakeClock
 ) -> None:
     payloads = []
@@ -272,7 +272,7 @@ def test_sequence_numbers_have_no_hole_and_the_epoch_stays(
         clock.now_s += 0.25
         payloads += due(worker)
     assert [payload["seq"] for payload in payloads] == list(range(1, 11))
-    assert len({payload["epoch"] for payload in payloads}) == 1
+    assert 1 == len({payload["epoch"] for payload in payloads})
 
 
 def test_a_lost_link_is_published_at_once_with_a_gap_that_closes_later(
@@ -283,18 +283,18 @@ def test_a_lost_link_is_published_at_once_with_a_gap_that_closes_later(
     clock.now_s += 3
     metrics = give(worker, LINK, link(clock, "disconnected"))
     payloads = by_topic(metrics)
-    assert payloads[b"trades.linear.BTCUSDT"]["state"] == "stale"
-    assert payloads[b"trades.linear.ETHUSDT"]["state"] == "stale"
+    assert "stale" == payloads[b"trades.linear.BTCUSDT"]["state"]
+    assert "stale" == payloads[b"trades.linear.ETHUSDT"]["state"]
     gap = payloads[b"gap.linear.BTCUSDT"]
-    assert (gap["kind"], gap["stream"], gap["event"]) == ("gap", "trades", "opened")
-    assert (gap["reason"], gap["sequence_before"], gap["end_ms"]) == ("disconnected", 5, None)
+    assert ("gap", "trades", "opened") == (gap["kind"], gap["stream"], gap["event"])
+    assert ("disconnected", 5, None) == (gap["reason"], gap["sequence_before"], gap["end_ms"])
     assert b"gap.linear.ETHUSDT" not in payloads
     clock.now_s += 2
     subscribed = link(clock, "subscribed", "trade.linear.BTCUSDT", session=2)
     payloads = by_topic(give(worker, LINK, subscribed))
-    assert payloads[b"trades.linear.BTCUSDT"]["state"] == "warming"
+    assert "warming" == payloads[b"trades.linear.BTCUSDT"]["state"]
     gap = payloads[b"gap.linear.BTCUSDT"]
-    assert (gap["event"], gap["duration_s"], gap["seq"]) == ("closed", 5.0, 2)
+    assert ("closed", 5.0, 2) == (gap["event"], gap["duration_s"], gap["seq"])
     assert b"trades.linear.ETHUSDT" not in payloads
 
 
@@ -308,41 +308,41 @@ def test_a_changed_source_starts_a_new_epoch_at_once(
         worker, BTC, trades_message(clock, trade(clock, size=7.0), session=2, source="live")
     )
     payload = by_topic(metrics)[b"trades.linear.BTCUSDT"]
-    assert payload["source"] == "live"
+    assert "live" == payload["source"]
     assert payload["epoch"] != before["epoch"]
-    assert payload["seq"] == 1
-    assert (payload["trades_total"], payload["cvd"]) == (1, 7.0)
+    assert 1 == payload["seq"]
+    assert (1, 7.0) == (payload["trades_total"], payload["cvd"])
 
 
-@pytest.mark.parametrize("is_told_by_link", [True, False])
+@pytest.mark.parametrize("is_announced", [True, False])
 def test_an_open_gap_is_closed_in_the_epoch_of_its_source(
-    worker: TradesWorker, clock: FakeClock, is_told_by_link: bool
+    worker: TradesWorker, clock: FakeClock, is_announced: bool
 ) -> None:
     give(worker, BTC, trades_message(clock, trade(clock)))
     [before] = of_bitcoin(worker.publish_all(), "trades")
     clock.now_s += 3
     metrics = give(worker, LINK, link(clock, "disconnected"))
     clock.now_s += 2
-    if is_told_by_link:
+    if is_announced:
         metrics += give(worker, LINK, link(clock, "connected", session=2, source="live"))
     metrics += give(worker, BTC, trades_message(clock, trade(clock), session=2, source="live"))
     clock.now_s += 1
     metrics += worker.publish_all()
 
-    told = of_bitcoin(metrics, "gap")
-    assert [("opened", 1), ("closed", 2)] == [(gap["event"], gap["seq"]) for gap in told]
-    for gap in told:
+    gaps = of_bitcoin(metrics, "gap")
+    assert [("opened", 1), ("closed", 2)] == [(gap["event"], gap["seq"]) for gap in gaps]
+    for gap in gaps:
         assert ("sim", before["epoch"], "stale") == (gap["source"], gap["epoch"], gap["state"])
         assert before["recv_ts_ns"] == gap["recv_ts_ns"]
-    assert (told[0]["gap_id"], 5.0) == (told[1]["gap_id"], told[1]["duration_s"])
+    assert (gaps[0]["gap_id"], 5.0) == (gaps[1]["gap_id"], gaps[1]["duration_s"])
     [row] = worker.gap_rows()
-    assert row.items() <= told[1].items()
+    assert row.items() <= gaps[1].items()
     bitcoin = [payload for payload in map(read, metrics) if payload["symbol"] == "BTCUSDT"]
     is_old = [payload["epoch"] == before["epoch"] for payload in bitcoin]
-    assert sorted(is_old, reverse=True) == is_old, "no word of the old epoch after the new began"
+    assert sorted(is_old, reverse=True) == is_old, "all metrics of the old epoch come first"
 
 
-def test_two_lives_of_a_worker_and_of_a_symbol_share_no_epoch(clock: FakeClock) -> None:
+def test_a_restarted_worker_and_a_resubscribed_symbol_have_new_epochs(clock: FakeClock) -> None:
     epochs = []
     for _ in range(2):
         worker = make_worker(clock)
@@ -353,21 +353,19 @@ def test_two_lives_of_a_worker_and_of_a_symbol_share_no_epoch(clock: FakeClock) 
             worker.unassign(BTC)
             worker.assign(assignment("BTCUSDT"))
         clock.now_s += 0.01
-    assert len(set(epochs)) == 4
+    assert 4 == len(set(epochs))
 
 
-def test_an_unassigned_symbol_is_published_no_longer(
-    worker: TradesWorker, clock: FakeClock
-) -> None:
+def test_an_unassigned_symbol_is_not_published(worker: TradesWorker, clock: FakeClock) -> None:
     give(worker, BTC, trades_message(clock, trade(clock)))
     worker.unassign(BTC)
     clock.now_s += 5
-    assert due(worker) == []
-    assert give(worker, BTC, trades_message(clock, trade(clock))) == []
+    assert [] == due(worker)
+    assert [] == give(worker, BTC, trades_message(clock, trade(clock)))
     assert 'symbol="BTCUSDT"' not in generate_latest(worker.telemetry.registry).decode()
 
 
-def test_the_last_word_on_an_unassigned_symbol_holds_no_number(
+def test_the_final_metric_of_an_unassigned_symbol_has_no_numbers(
     worker: TradesWorker, clock: FakeClock
 ) -> None:
     give(worker, BTC, trades_message(clock, trade(clock)))
@@ -381,7 +379,7 @@ def test_the_last_word_on_an_unassigned_symbol_holds_no_number(
     assert {None} == {last["last_price"], last["tps"], last["windows"]["60s"]["trades"]}
 
 
-def test_the_last_word_on_an_unassigned_symbol_closes_its_gap(
+def test_the_final_metrics_of_an_unassigned_symbol_close_its_gap(
     worker: TradesWorker, clock: FakeClock
 ) -> None:
     give(worker, BTC, trades_message(clock, trade(clock)))
@@ -397,9 +395,7 @@ def test_the_last_word_on_an_unassigned_symbol_closes_its_gap(
     assert [closed["end_ms"]] == [row["end_ms"] for row in worker.gap_rows()]
 
 
-def test_counters_tell_what_was_taken_in_and_given_out(
-    worker: TradesWorker, clock: FakeClock
-) -> None:
+def test_counters_count_messages_trades_and_metrics(worker: TradesWorker, clock: FakeClock) -> None:
     first = trade(clock, size=2.0)
     give(worker, BTC, trades_message(clock, first, trade(clock)))
     give(worker, BTC, trades_message(clock, first))
@@ -430,20 +426,18 @@ def test_untrusted_seconds_grow_while_trades_are_missed_and_survive_a_new_source
     clock.now_s += 4
     list(worker.publish_due())
     assert f"{sample} 4.0" in generate_latest(worker.telemetry.registry).decode()
-    clock.now_s += 0.5  # of which nothing was published
+    clock.now_s += 0.5  # not published
     give(worker, BTC, trades_message(clock, trade(clock), session=2, source="live"))
     assert f"{sample} 4.5" in generate_latest(worker.telemetry.registry).decode()
 
 
-def test_the_status_says_how_many_markets_are_in_which_state(
-    worker: TradesWorker, clock: FakeClock
-) -> None:
+def test_the_status_counts_markets_by_state(worker: TradesWorker, clock: FakeClock) -> None:
     give(worker, BTC, trades_message(clock, trade(clock)))
     give(worker, LINK, link(clock, "rejected", "trade.linear.ETHUSDT"))
     status = worker.status()
-    assert status["markets"] == 2
-    assert status["states"] == {"live": 0, "warming": 1, "stale": 1}
-    assert status["trades"] == 1
+    assert 2 == status["markets"]
+    assert {"live": 0, "warming": 1, "stale": 1} == status["states"]
+    assert 1 == status["trades"]
 
 
 # -- over real sockets -----------------------------------------------------------------------------
@@ -478,7 +472,7 @@ class Rig:
         self.topics: list[bytes] = []
 
     def receive(self, topic: bytes) -> tuple[bytes, dict[str, Any] | None]:
-        """Turn the worker's loop until something comes on this topic."""
+        """Run the worker's loop until a message of this topic arrives."""
         deadline = time.monotonic() + DEADLINE_S
         while time.monotonic() < deadline:
             for name, payload in self.inbox.receive(100):
@@ -493,20 +487,20 @@ def test_a_trade_on_the_market_bus_becomes_a_metric(
     context: zmq.Context[zmq.Socket[bytes]], tmp_path: Path
 ) -> None:
     rig = Rig(context, tmp_path)
-    assert rig.publisher.wait_for_workers([BTC, LINK], 5) == set()
+    assert set() == rig.publisher.wait_for_workers([BTC, LINK], 5)
     clock = FakeClock(rig.worker.clock.time_ns() / 1e9)
     rig.publisher.publish(BTC, trades_message(clock, trade(clock, size=0.25)))
     _, payload = rig.receive(b"trades.linear.BTCUSDT")
     assert payload is not None
-    assert (payload["last_size"], payload["source"], payload["seq"]) == (0.25, "sim", 1)
+    assert (0.25, "sim", 1) == (payload["last_size"], payload["source"], payload["seq"])
     rig.worker.on_stop()
 
 
-def test_windows_end_where_messages_have_been_handled_when_those_come_late(
+def test_windows_end_at_the_last_applied_message_while_messages_are_late(
     context: zmq.Context[zmq.Socket[bytes]], tmp_path: Path
 ) -> None:
     rig = Rig(context, tmp_path)
-    assert rig.publisher.wait_for_workers([BTC, LINK], 5) == set()
+    assert set() == rig.publisher.wait_for_workers([BTC, LINK], 5)
     clock = FakeClock(rig.worker.clock.time_ns() / 1e9 - 3.0)
     sent = trades_message(clock, trade(clock))
     rig.publisher.publish(BTC, sent)
@@ -518,7 +512,7 @@ def test_windows_end_where_messages_have_been_handled_when_those_come_late(
     rig.worker.on_stop()
 
 
-def test_symbols_are_assigned_and_unassigned_while_it_runs(
+def test_symbols_are_assigned_and_unassigned_at_runtime(
     context: zmq.Context[zmq.Socket[bytes]], tmp_path: Path
 ) -> None:
     rig = Rig(context, tmp_path)
@@ -532,7 +526,7 @@ def test_symbols_are_assigned_and_unassigned_while_it_runs(
         },
     }
     rig.worker.on_command(command)
-    assert rig.publisher.wait_for_workers([BTC, ETH], 5) == set()
+    assert set() == rig.publisher.wait_for_workers([BTC, ETH], 5)
     clock = FakeClock(rig.worker.clock.time_ns() / 1e9)
     rig.publisher.publish(ETH, trades_message(clock, trade(clock)))
     _, payload = rig.receive(b"trades.linear.ETHUSDT")
@@ -549,28 +543,28 @@ def test_symbols_are_assigned_and_unassigned_while_it_runs(
     rig.worker.on_stop()
 
 
-def test_markets_go_stale_when_their_connector_ends_without_a_word(
+def test_markets_are_stale_when_their_connector_ends_unannounced(
     context: zmq.Context[zmq.Socket[bytes]], tmp_path: Path
 ) -> None:
     rig = Rig(context, tmp_path)
-    assert rig.publisher.wait_for_workers([BTC, LINK], 5) == set()
+    assert set() == rig.publisher.wait_for_workers([BTC, LINK], 5)
     clock = FakeClock(rig.worker.clock.time_ns() / 1e9)
     rig.publisher.publish(BTC, trades_message(clock, trade(clock)))
     _, payload = rig.receive(b"trades.linear.BTCUSDT")
     assert payload is not None
-    assert payload["state"] == "warming"
+    assert "warming" == payload["state"]
     rig.publisher.close()
     _, gap = rig.receive(b"gap.linear.BTCUSDT")
     assert gap is not None
-    assert (gap["event"], gap["state"], gap["reason"]) == ("opened", "stale", "disconnected")
+    assert ("opened", "stale", "disconnected") == (gap["event"], gap["state"], gap["reason"])
     rig.worker.on_stop()
 
 
-def test_everything_is_published_again_for_a_new_forwarder(
+def test_all_markets_are_published_again_for_a_restarted_forwarder(
     context: zmq.Context[zmq.Socket[bytes]], tmp_path: Path
 ) -> None:
     rig = Rig(context, tmp_path)
-    assert rig.publisher.wait_for_workers([BTC, LINK], 5) == set()
+    assert set() == rig.publisher.wait_for_workers([BTC, LINK], 5)
     clock = FakeClock(rig.worker.clock.time_ns() / 1e9)
     rig.publisher.publish(LINK, link(clock, "connected"))
     _, first = rig.receive(b"trades.linear.BTCUSDT")
@@ -582,29 +576,29 @@ def test_everything_is_published_again_for_a_new_forwarder(
     rig.worker.on_stop()
 
 
-def test_a_late_worker_asks_whether_its_markets_flow_until_it_hears_of_them(
+def test_a_late_worker_requests_resyncs_until_the_source_is_known(
     clock: FakeClock,
 ) -> None:
     worker = make_worker(clock)
     asked: list[tuple[float, str]] = []
     for tick in range(20):
         clock.now_s = 1_000 + tick * 0.5
-        asked += [(tick * 0.5, topic) for topic in worker.unheard(clock.monotonic())]
+        asked += [(tick * 0.5, topic) for topic in worker.due_resyncs(clock.monotonic())]
         if tick == 4:
             give(worker, LINK, link(clock, "subscribed", "trade.linear.ETHUSDT"))
-    assert asked == [
+    assert [
         (0.5, "trade.linear.BTCUSDT"),
         (0.5, "trade.linear.ETHUSDT"),
         (1.5, "trade.linear.BTCUSDT"),
         (1.5, "trade.linear.ETHUSDT"),
-    ]
+    ] == asked
     [payload] = due(worker, b"trades.linear.ETHUSDT")
-    assert payload["state"] == "warming"
+    assert "warming" == payload["state"]
 
 
 @dataclasses.dataclass
 class SteppingClock(FakeClock):
-    """A wall clock that somebody sets, and a monotonic one that goes on."""
+    """A wall clock that is set during the test, and a monotonic clock that is not."""
 
     step_s: float = 0.0
 
@@ -613,9 +607,9 @@ class SteppingClock(FakeClock):
 
 
 @pytest.mark.parametrize("step_s", [3_600.0, -3_600.0])
-@pytest.mark.parametrize("is_between", [False, True], ids=["then trades", "then silence"])
-def test_a_step_of_our_clock_changes_no_number(step_s: float, is_between: bool) -> None:
-    """Not even that of a message that was on its way when the clock was set."""
+@pytest.mark.parametrize("is_silent", [False, True], ids=["trades follow", "silence follows"])
+def test_a_step_of_our_clock_changes_no_number(step_s: float, is_silent: bool) -> None:
+    """Not even the time of a message that was on its way when the clock was set."""
     steady, stepping = SteppingClock(), SteppingClock()
     numbers = []
     for clock, step in ((steady, 0.0), (stepping, step_s)):
@@ -627,7 +621,7 @@ def test_a_step_of_our_clock_changes_no_number(step_s: float, is_between: bool) 
             message = TradesMessage(1, "sim", 1, 1, clock.time_ns(), at_ms, (one,))
             if second == 20:
                 clock.step_s = step
-            if not (is_between and 20 <= second < 25):
+            if not (is_silent and 20 <= second < 25):
                 give(worker, BTC, message)
             clock.now_s += 1.0
             [payload] = due(worker)
@@ -635,30 +629,32 @@ def test_a_step_of_our_clock_changes_no_number(step_s: float, is_between: bool) 
         numbers.append(seen)
 
     assert numbers[0] == numbers[1]
-    assert 40 - 5 * is_between == numbers[0][-1][0]["300s"]["trades"]
+    assert 40 - 5 * is_silent == numbers[0][-1][0]["300s"]["trades"]
 
 
-def test_a_trade_from_the_far_future_is_refused_and_moves_no_time(clock: FakeClock) -> None:
+def test_a_trade_from_the_far_future_is_rejected_and_does_not_move_the_time(
+    clock: FakeClock,
+) -> None:
     worker = make_worker(clock)
     good = trade(clock)
     absurd = Trade(9_999_999_999_999, "Buy", 100.0, 1.0, "absurd", 6, False, False)
     metrics = give(worker, BTC, trades_message(clock, good, absurd))
     [payload] = of_bitcoin(metrics, "trades")
-    assert payload["trades_total"] == 1
-    assert payload["windows"]["10s"]["trades"] == 1
-    assert worker.status()["invalid"] == 1
+    assert 1 == payload["trades_total"]
+    assert 1 == payload["windows"]["10s"]["trades"]
+    assert 1 == worker.status()["invalid"]
 
 
-def test_a_message_from_the_far_future_is_refused_and_told_as_a_gap(clock: FakeClock) -> None:
+def test_a_message_from_the_far_future_is_rejected_and_opens_a_gap(clock: FakeClock) -> None:
     worker = make_worker(clock)
     give(worker, BTC, trades_message(clock, trade(clock)))
     clock.now_s += 1.0
     ahead = trades_message(clock, trade(clock))
     ahead = msgspec.structs.replace(ahead, exchange_ts_ms=ahead.exchange_ts_ms + 86_400_000)
 
-    told = give(worker, BTC, ahead)
+    gaps = give(worker, BTC, ahead)
 
-    [stale], [gap] = of_bitcoin(told, "trades"), of_bitcoin(told, "gap")
+    [stale], [gap] = of_bitcoin(gaps, "trades"), of_bitcoin(gaps, "gap")
     assert ("stale", "bad_time") == (stale["state"], stale["reason"])
     assert ("opened", "bad_time") == (gap["event"], gap["reason"])
     clock.now_s += 1.0
@@ -668,7 +664,7 @@ def test_a_message_from_the_far_future_is_refused_and_told_as_a_gap(clock: FakeC
     assert 2.0 > payload["windows"]["10s"]["coverage_s"]
 
 
-def test_time_begins_anew_when_two_messages_agree_that_it_was_wrong(clock: FakeClock) -> None:
+def test_an_epoch_starts_when_two_messages_agree_that_the_time_was_wrong(clock: FakeClock) -> None:
     worker = make_worker(clock)
     wrong = trades_message(clock, trade(clock))
     wrong = msgspec.structs.replace(wrong, exchange_ts_ms=wrong.exchange_ts_ms + 86_400_000)
@@ -680,12 +676,12 @@ def test_time_begins_anew_when_two_messages_agree_that_it_was_wrong(clock: FakeC
         metrics += give(worker, BTC, trades_message(clock, trade(clock)))
 
     [payload] = of_bitcoin(worker.publish_all(), "trades")
-    told = of_bitcoin(metrics, "gap")
+    gaps = of_bitcoin(metrics, "gap")
 
     assert [("opened", first["epoch"]), ("closed", first["epoch"])] == [
-        (gap["event"], gap["epoch"]) for gap in told
+        (gap["event"], gap["epoch"]) for gap in gaps
     ]
-    assert pytest.approx(0.2, abs=0.01) == told[1]["duration_s"]
+    assert pytest.approx(0.2, abs=0.01) == gaps[1]["duration_s"]
     assert first["epoch"] != payload["epoch"]
     assert 2 == payload["windows"]["10s"]["trades"] == payload["trades_total"]
     assert 0.2 > payload["windows"]["10s"]["coverage_s"]

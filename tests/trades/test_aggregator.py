@@ -1,4 +1,4 @@
-"""The trades of many symbols: duplicates, links, sources, gaps, and what is never invented."""
+"""The trades of many symbols: duplicates, links, sources, gaps, unknown numbers."""
 
 import json
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from bybit_pipeline.processes.trades.aggregator import TradesAggregator
-from bybit_pipeline.processes.trades.tape import GapNote, Tape
+from bybit_pipeline.processes.trades.tape import GapNote, TradeTape
 from bybit_pipeline.shared.wire.codec import decode_map, encode_map
 from bybit_pipeline.shared.wire.messages import (
     Category,
@@ -24,7 +24,7 @@ from bybit_pipeline.shared.wire.messages import (
 )
 
 T0 = 1_700_000_000_000
-"""Exchange time of the tests' beginning; our clock is elsewhere, as in a replay."""
+"""Exchange time at the start of the tests; our clock shows another time, as in a replay."""
 OUR_T0 = 5_000_000_000_000
 IDS = count()
 
@@ -37,7 +37,7 @@ def trade(
     trade_id: str = "",
     sequence: int | None = None,
 ) -> Trade:
-    """A trade ``at_ms`` after the beginning; ids differ unless one is given."""
+    """A trade ``at_ms`` after the start, with a new id unless one is given."""
     identity = trade_id or f"trade-{next(IDS)}"
     return Trade(T0 + at_ms, side, price, size, identity, sequence, False, False)
 
@@ -50,7 +50,7 @@ def trades_message(
     source: Source = "sim",
     our_ms: int | None = None,
 ) -> TradesMessage:
-    """A message pushed ``at_ms`` after the beginning, received then or at ``our_ms``."""
+    """A message pushed ``at_ms`` after the start, received then or at ``our_ms``."""
     our_ns = OUR_T0 + (at_ms if our_ms is None else our_ms) * 1_000_000
     return TradesMessage(1, source, session, 1, our_ns, T0 + at_ms, tuple(trades))
 
@@ -71,14 +71,14 @@ def our_ns(at_ms: int) -> int:
 
 
 def metrics(aggregator: TradesAggregator, at_ms: int, symbol: str = "BTCUSDT") -> dict[str, Any]:
-    """The fields of ``trades.*`` at a time after the beginning, as a subscriber reads them."""
+    """The ``trades.*`` fields ``at_ms`` after the start, as a subscriber reads them."""
     tape = aggregator.tape(symbol)
     assert tape is not None
     return metrics_of(aggregator, tape, our_ns(at_ms))
 
 
-def metrics_of(aggregator: TradesAggregator, tape: Tape, now_ns: int) -> dict[str, Any]:
-    """The fields of ``trades.*`` at a time of our clock, as a subscriber reads them."""
+def metrics_of(aggregator: TradesAggregator, tape: TradeTape, now_ns: int) -> dict[str, Any]:
+    """The ``trades.*`` fields at a time of our clock, as a subscriber reads them."""
     record = aggregator.metric(
         tape,
         now_ns,
@@ -99,31 +99,33 @@ def aggregator() -> TradesAggregator:
 
 
 class TestSingleTrades:
-    """The original design's use: subscribe, add trades, ask."""
+    """Use as a library: subscribe, add trades, call getters."""
 
-    def test_trades_a_minute_and_second_are_counted(self, aggregator: TradesAggregator) -> None:
+    def test_trades_per_minute_and_per_second_are_counted(
+        self, aggregator: TradesAggregator
+    ) -> None:
         for second in range(30):
             assert aggregator.add_trade("BTCUSDT", trade(second * 1_000))
-        assert aggregator.get_tpm("BTCUSDT", "60s") == 30.0
-        assert aggregator.get_tpm("BTCUSDT", "10s") == 60.0
-        assert aggregator.get_tps("BTCUSDT") == 1.0
+        assert 30.0 == aggregator.get_tpm("BTCUSDT", "60s")
+        assert 60.0 == aggregator.get_tpm("BTCUSDT", "10s")
+        assert 1.0 == aggregator.get_tps("BTCUSDT")
 
     def test_volume_delta_is_bought_minus_sold(self, aggregator: TradesAggregator) -> None:
         aggregator.add_trade("BTCUSDT", trade(0, "Buy", size=0.3))
         aggregator.add_trade("BTCUSDT", trade(1, "Sell", size=0.1))
-        assert aggregator.get_vol_delta("BTCUSDT", "60s") == 0.2
+        assert 0.2 == aggregator.get_vol_delta("BTCUSDT", "60s")
 
     def test_the_buy_sell_ratio_is_absent_without_sells(self, aggregator: TradesAggregator) -> None:
         aggregator.add_trade("BTCUSDT", trade(0, "Buy", size=0.3))
         assert aggregator.get_buy_sell_ratio("BTCUSDT", "60s") is None
         aggregator.add_trade("BTCUSDT", trade(1, "Sell", size=0.1))
-        assert aggregator.get_buy_sell_ratio("BTCUSDT", "60s") == 3.0
+        assert 3.0 == aggregator.get_buy_sell_ratio("BTCUSDT", "60s")
 
     def test_old_trades_leave_the_windows(self, aggregator: TradesAggregator) -> None:
         aggregator.add_trade("BTCUSDT", trade(0))
         aggregator.add_trade("BTCUSDT", trade(60_000))
-        assert aggregator.get_tpm("BTCUSDT", "60s") == 1.0
-        assert aggregator.get_tpm("BTCUSDT", "300s") == 0.4
+        assert 1.0 == aggregator.get_tpm("BTCUSDT", "60s")
+        assert 0.4 == aggregator.get_tpm("BTCUSDT", "300s")
 
     def test_an_unknown_symbol_has_no_numbers(self, aggregator: TradesAggregator) -> None:
         assert not aggregator.add_trade("ETHUSDT", trade(0))
@@ -157,29 +159,29 @@ class TestSingleTrades:
         aggregator.subscribe("BTCUSDT", "spot")
         aggregator.add_trade("BTCUSDT", trade(0, trade_id="1"))
         aggregator.add_trade("BTCUSDT", trade(0, trade_id="1", size=5.0), category="spot")
-        assert aggregator.get_vol_delta("BTCUSDT", "60s") == 1.0
-        assert aggregator.get_vol_delta("BTCUSDT", "60s", category="spot") == 5.0
+        assert 1.0 == aggregator.get_vol_delta("BTCUSDT", "60s")
+        assert 5.0 == aggregator.get_vol_delta("BTCUSDT", "60s", category="spot")
 
     def test_a_trade_that_comes_twice_counts_once(self, aggregator: TradesAggregator) -> None:
         assert aggregator.add_trade("BTCUSDT", trade(0, trade_id="a"))
         assert not aggregator.add_trade("BTCUSDT", trade(0, trade_id="a"))
-        assert aggregator.get_vol_delta("BTCUSDT", "60s") == 1.0
-        assert (aggregator.counts.taken, aggregator.counts.duplicates) == (1, 1)
+        assert 1.0 == aggregator.get_vol_delta("BTCUSDT", "60s")
+        assert (1, 1) == (aggregator.counts.taken, aggregator.counts.duplicates)
 
-    def test_an_impossible_price_is_refused(self, aggregator: TradesAggregator) -> None:
+    def test_an_implausible_price_is_rejected(self, aggregator: TradesAggregator) -> None:
         with pytest.raises(ValueError, match="price nan"):
             aggregator.add_trade("BTCUSDT", trade(0, price=float("nan")))
         assert aggregator.get_tpm("BTCUSDT", "60s") is None
 
-    def test_a_window_that_is_not_a_duration_is_refused(self) -> None:
+    def test_a_window_that_is_not_a_duration_is_rejected(self) -> None:
         with pytest.raises(ValueError, match="window"):
             TradesAggregator(["sixty"])
 
 
 class TestObservation:
-    """When windows are warming, live and stale, and how much of them was seen."""
+    """When a market is warming, live or stale, and how much of its windows is covered."""
 
-    def test_before_anything_is_heard_a_market_is_warming_without_numbers(
+    def test_a_market_is_warming_without_numbers_before_the_first_message(
         self, aggregator: TradesAggregator
     ) -> None:
         fields = metrics(aggregator, 0)
@@ -189,80 +191,80 @@ class TestObservation:
         assert tape.source is None
         assert fields["tps"] is None
         assert fields["last_price"] is None
-        assert fields["trades_total"] == 0
+        assert 0 == fields["trades_total"]
         window = fields["windows"]["60s"]
-        assert window.pop("coverage_s") == 0.0
-        assert set(window.values()) == {None}
+        assert 0.0 == window.pop("coverage_s")
+        assert {None} == set(window.values())
 
     def test_a_confirmed_subscription_is_observed_before_the_first_trade(
         self, aggregator: TradesAggregator
     ) -> None:
-        """Also while the exchange's time is unknown: silence is then known to be silence."""
+        """This also holds while the exchange's time is unknown: there were no trades."""
         aggregator.apply_link("", link("subscribed", 0))
         fields = metrics(aggregator, 4_000)
-        assert (fields["state"], fields["source"]) == ("warming", "sim")
-        assert fields["windows"]["10s"]["coverage_s"] == 4.0
-        assert fields["windows"]["10s"]["trades"] == 0
-        assert fields["windows"]["10s"]["volume"] == 0.0
+        assert ("warming", "sim") == (fields["state"], fields["source"])
+        assert 4.0 == fields["windows"]["10s"]["coverage_s"]
+        assert 0 == fields["windows"]["10s"]["trades"]
+        assert 0.0 == fields["windows"]["10s"]["volume"]
         assert fields["windows"]["10s"]["vwap"] is None
         aggregator.apply(trades_message(5_000, [trade(4_999)]), "BTCUSDT")
-        assert metrics(aggregator, 6_000)["windows"]["10s"]["coverage_s"] == 6.0
+        assert 6.0 == metrics(aggregator, 6_000)["windows"]["10s"]["coverage_s"]
 
     def test_without_the_confirmation_observation_starts_with_the_first_trade(
         self, aggregator: TradesAggregator
     ) -> None:
         aggregator.apply(trades_message(1_000, [trade(1_000)]), "BTCUSDT")
-        assert metrics(aggregator, 3_500)["windows"]["10s"]["coverage_s"] == 2.5
+        assert 2.5 == metrics(aggregator, 3_500)["windows"]["10s"]["coverage_s"]
 
-    def test_windows_go_live_when_the_longest_is_covered_though_nobody_trades(
+    def test_a_market_is_live_once_the_longest_window_is_covered_even_without_trades(
         self, aggregator: TradesAggregator
     ) -> None:
         aggregator.apply(trades_message(0, [trade(0)]), "BTCUSDT")
-        assert metrics(aggregator, 299_999)["state"] == "warming"
+        assert "warming" == metrics(aggregator, 299_999)["state"]
         fields = metrics(aggregator, 300_000)
-        assert (fields["state"], fields["reason"]) == ("live", None)
-        assert fields["windows"]["300s"]["trades"] == 0
-        assert fields["windows"]["300s"]["coverage_s"] == 300.0
-        assert fields["last_price"] == 100.0
-        assert fields["trades_total"] == 1
+        assert ("live", None) == (fields["state"], fields["reason"])
+        assert 0 == fields["windows"]["300s"]["trades"]
+        assert 300.0 == fields["windows"]["300s"]["coverage_s"]
+        assert 100.0 == fields["last_price"]
+        assert 1 == fields["trades_total"]
 
-    def test_a_lost_link_is_stale_at_once_and_its_hole_stays_until_the_windows_have_left_it(
+    def test_a_lost_link_is_stale_at_once_and_reduces_coverage_until_it_leaves_the_windows(
         self, aggregator: TradesAggregator
     ) -> None:
         aggregator.apply(trades_message(0, [trade(0)]), "BTCUSDT")
         aggregator.apply(trades_message(300_000, [trade(300_000)]), "BTCUSDT")
-        assert metrics(aggregator, 300_000)["state"] == "live"
+        assert "live" == metrics(aggregator, 300_000)["state"]
         aggregator.apply_link("", link("disconnected", 305_000))
         fields = metrics(aggregator, 310_000)
-        assert (fields["state"], fields["reason"]) == ("stale", "disconnected")
-        assert fields["windows"]["60s"]["trades"] == 1
-        assert fields["windows"]["60s"]["coverage_s"] == 50.0
+        assert ("stale", "disconnected") == (fields["state"], fields["reason"])
+        assert 1 == fields["windows"]["60s"]["trades"]
+        assert 50.0 == fields["windows"]["60s"]["coverage_s"]
         aggregator.apply_link("", link("subscribed", 315_000, session=2))
         fields = metrics(aggregator, 320_000)
-        assert (fields["state"], fields["reason"]) == ("warming", "disconnected")
-        assert fields["windows"]["60s"]["coverage_s"] == 45.0
-        assert metrics(aggregator, 614_999)["state"] == "warming"
-        assert metrics(aggregator, 615_000)["state"] == "live"
+        assert ("warming", "disconnected") == (fields["state"], fields["reason"])
+        assert 45.0 == fields["windows"]["60s"]["coverage_s"]
+        assert "warming" == metrics(aggregator, 614_999)["state"]
+        assert "live" == metrics(aggregator, 615_000)["state"]
 
-    def test_a_new_session_without_a_word_of_the_link_is_a_hole_too(
+    def test_an_unannounced_new_session_reduces_coverage_too(
         self, aggregator: TradesAggregator
     ) -> None:
         aggregator.apply(trades_message(0, [trade(0)]), "BTCUSDT")
         aggregator.apply(trades_message(8_000, [trade(7_999)], session=2), "BTCUSDT")
         fields = metrics(aggregator, 9_000)
-        assert fields["state"] == "warming"
-        assert fields["windows"]["10s"]["coverage_s"] == 1.001
-        assert fields["windows"]["10s"]["trades"] == 2
+        assert "warming" == fields["state"]
+        assert 1.001 == fields["windows"]["10s"]["coverage_s"]
+        assert 2 == fields["windows"]["10s"]["trades"]
 
-    def test_a_connector_that_was_killed_is_noticed_when_its_successor_connects(
+    def test_a_killed_connector_is_noticed_when_its_successor_connects(
         self, aggregator: TradesAggregator
     ) -> None:
         aggregator.apply(trades_message(0, [trade(0)]), "BTCUSDT")
         [note] = aggregator.apply_link("", link("connected", 9_000, [], session=2))
-        assert (note.event, note.gap.start_ms) == ("opened", T0)
-        assert metrics(aggregator, 9_001)["state"] == "stale"
+        assert ("opened", T0) == (note.event, note.gap.start_ms)
+        assert "stale" == metrics(aggregator, 9_001)["state"]
 
-    def test_two_connectors_may_number_their_sessions_alike(self) -> None:
+    def test_sessions_of_two_connectors_may_have_the_same_number(self) -> None:
         aggregator = TradesAggregator()
         aggregator.subscribe("BTCUSDT", connector="connector-linear-0")
         aggregator.subscribe("ETHUSDT", connector="connector-linear-1")
@@ -271,18 +273,18 @@ class TestObservation:
         tape = aggregator.tape("ETHUSDT")
         assert tape is not None
         aggregator.advance(our_ns(1_000))
-        assert tape.windows.now_ms == T0 - 59_000
+        assert T0 - 59_000 == tape.windows.now_ms
 
     def test_only_the_markets_of_a_connector_go_stale_with_it(self) -> None:
         aggregator = TradesAggregator()
         aggregator.subscribe("BTCUSDT", connector="connector-linear-0")
         aggregator.subscribe("ETHUSDT", connector="connector-linear-1")
         aggregator.apply_link("connector-linear-1", link("disconnected", 0))
-        assert metrics(aggregator, 1)["state"] == "warming"
-        assert metrics(aggregator, 1, "ETHUSDT")["state"] == "stale"
+        assert "warming" == metrics(aggregator, 1)["state"]
+        assert "stale" == metrics(aggregator, 1, "ETHUSDT")["state"]
 
     @pytest.mark.parametrize("event", ["rejected", "unsubscribed"])
-    def test_a_topic_that_the_exchange_does_not_serve_is_stale(
+    def test_a_rejected_or_unsubscribed_topic_is_stale(
         self, aggregator: TradesAggregator, event: LinkEvent
     ) -> None:
         aggregator.subscribe("ETHUSDT")
@@ -290,29 +292,29 @@ class TestObservation:
         aggregator.apply_link("", link(event, 0))
         fields = metrics(aggregator, 1)
         assert (fields["state"], fields["reason"]) == ("stale", event)
-        assert metrics(aggregator, 1, "ETHUSDT")["state"] == "warming"
+        assert "warming" == metrics(aggregator, 1, "ETHUSDT")["state"]
 
-    def test_book_topics_and_symbols_of_others_concern_nobody(
+    def test_link_events_of_books_and_unknown_symbols_are_ignored(
         self, aggregator: TradesAggregator
     ) -> None:
         topics = ["book.linear.BTCUSDT", "trade.linear.ETHUSDT", "trade.spot.BTCUSDT"]
         aggregator.apply_link("", link("rejected", 0, topics))
-        assert metrics(aggregator, 1)["state"] == "warming"
+        assert "warming" == metrics(aggregator, 1)["state"]
 
-    def test_lost_bus_messages_restart_the_coverage_from_the_last_trade_seen(
+    def test_missed_bus_messages_reduce_coverage_from_the_last_trade_before(
         self, aggregator: TradesAggregator
     ) -> None:
         aggregator.apply(trades_message(0, [trade(0)]), "BTCUSDT")
         aggregator.apply(trades_message(5_000, [trade(5_000)]), "BTCUSDT")
         aggregator.apply(trades_message(8_000, [trade(8_000)]), "BTCUSDT", lost=2)
         fields = metrics(aggregator, 10_000)
-        assert (fields["state"], fields["reason"]) == ("warming", "bus_gap")
-        assert fields["windows"]["10s"]["coverage_s"] == 7.0
+        assert ("warming", "bus_gap") == (fields["state"], fields["reason"])
+        assert 7.0 == fields["windows"]["10s"]["coverage_s"]
         tape = aggregator.tape("BTCUSDT")
         assert tape is not None
-        assert tape.untrusted_s() == 3.0
+        assert 3.0 == tape.untrusted_s()
 
-    def test_a_market_busier_than_its_memory_says_how_much_it_covers(self) -> None:
+    def test_a_market_with_too_many_trades_reports_its_smaller_coverage(self) -> None:
         aggregator = TradesAggregator(["10s"], max_trades=5)
         aggregator.subscribe("BTCUSDT")
         trades = [trade(second * 1_000) for second in range(20)]
@@ -320,10 +322,10 @@ class TestObservation:
             at_ms = each.match_ts_ms - T0
             aggregator.apply(trades_message(at_ms, [each]), "BTCUSDT")
         fields = metrics(aggregator, 19_000)
-        assert (fields["state"], fields["reason"]) == ("warming", "overflow")
-        assert fields["windows"]["10s"]["trades"] == 5
-        assert fields["windows"]["10s"]["coverage_s"] == 5.0
-        assert fields["trades_total"] == 20
+        assert ("warming", "overflow") == (fields["state"], fields["reason"])
+        assert 5 == fields["windows"]["10s"]["trades"]
+        assert 5.0 == fields["windows"]["10s"]["coverage_s"]
+        assert 20 == fields["trades_total"]
 
 
 class TestExchangeTime:
@@ -331,10 +333,10 @@ class TestExchangeTime:
         self, aggregator: TradesAggregator
     ) -> None:
         aggregator.apply(trades_message(0, [trade(0)]), "BTCUSDT")
-        assert metrics(aggregator, 9_999)["windows"]["10s"]["trades"] == 1
-        assert metrics(aggregator, 10_000)["windows"]["10s"]["trades"] == 0
+        assert 1 == metrics(aggregator, 9_999)["windows"]["10s"]["trades"]
+        assert 0 == metrics(aggregator, 10_000)["windows"]["10s"]["trades"]
 
-    def test_a_message_of_another_symbol_of_the_connection_tells_the_time(
+    def test_a_message_of_another_symbol_of_the_session_sets_the_time(
         self, aggregator: TradesAggregator
     ) -> None:
         aggregator.subscribe("ETHUSDT")
@@ -343,11 +345,11 @@ class TestExchangeTime:
         aggregator.apply(trades_message(2_000, [trade(2_000)]), "ETHUSDT")
         tape = aggregator.tape("BTCUSDT")
         assert tape is not None
-        assert tape.windows.now_ms == T0 + 2_000
-        assert metrics(aggregator, 3_000)["windows"]["10s"]["coverage_s"] == 3.0
+        assert T0 + 2_000 == tape.windows.now_ms
+        assert 3.0 == metrics(aggregator, 3_000)["windows"]["10s"]["coverage_s"]
 
     @pytest.mark.parametrize("speed", [0.1, 1.0, 50.0])
-    def test_a_recording_says_the_same_at_any_speed_and_nothing_of_what_follows_it(
+    def test_a_recording_gives_the_same_numbers_at_any_speed_and_after_its_end(
         self, aggregator: TradesAggregator, speed: float
     ) -> None:
         aggregator.apply_link("", link("subscribed", 0, source="replay"))
@@ -365,18 +367,18 @@ class TestExchangeTime:
     def test_a_replay_at_fifty_times_the_speed_fills_windows_in_exchange_time(
         self, aggregator: TradesAggregator
     ) -> None:
-        """One trade a second for 100 s of exchange time in 2 s of ours."""
+        """One trade per second for 100 s of exchange time, within 2 s of our time."""
         for second in range(101):
             at_ms = second * 1_000
             message = trades_message(at_ms, [trade(at_ms)], our_ms=at_ms // 50)
             aggregator.apply(message, "BTCUSDT")
         fields = metrics(aggregator, 2_000)
-        assert fields["windows"]["10s"]["trades"] == 10
-        assert fields["windows"]["60s"]["tpm"] == 60.0
-        assert fields["windows"]["60s"]["coverage_s"] == 60.0
-        assert fields["windows"]["300s"]["coverage_s"] == 100.0
+        assert 10 == fields["windows"]["10s"]["trades"]
+        assert 60.0 == fields["windows"]["60s"]["tpm"]
+        assert 60.0 == fields["windows"]["60s"]["coverage_s"]
+        assert 100.0 == fields["windows"]["300s"]["coverage_s"]
 
-    def test_a_connection_that_ends_before_its_first_message_takes_nothing_from_before(
+    def test_a_session_without_messages_only_loses_its_own_time(
         self, aggregator: TradesAggregator
     ) -> None:
         aggregator.apply_link("", link("subscribed", 0))
@@ -390,7 +392,7 @@ class TestExchangeTime:
         fields = metrics(aggregator, 63_000)
         assert (57.0, 3.0) == (fields["windows"]["60s"]["coverage_s"], fields["untrusted_s"])
 
-    def test_what_was_lost_before_the_first_message_was_not_observed(
+    def test_messages_missed_before_the_first_one_are_not_covered(
         self, aggregator: TradesAggregator
     ) -> None:
         aggregator.subscribe("ETHUSDT")
@@ -398,10 +400,10 @@ class TestExchangeTime:
         aggregator.apply_link("", link("subscribed", 0, topics))
         aggregator.apply(trades_message(1_000, [trade(1_000)]), "ETHUSDT")
         aggregator.apply(trades_message(60_000, [trade(60_000)]), "BTCUSDT", lost=5)
-        assert metrics(aggregator, 60_000)["windows"]["60s"]["coverage_s"] == 0.0
-        assert metrics(aggregator, 60_000, "ETHUSDT")["windows"]["60s"]["coverage_s"] == 60.0
+        assert 0.0 == metrics(aggregator, 60_000)["windows"]["60s"]["coverage_s"]
+        assert 60.0 == metrics(aggregator, 60_000, "ETHUSDT")["windows"]["60s"]["coverage_s"]
 
-    def test_no_market_is_live_before_ten_seconds_that_tps_needs(self) -> None:
+    def test_no_market_is_live_before_the_ten_seconds_of_tps_are_covered(self) -> None:
         aggregator = TradesAggregator(["5s"])
         aggregator.subscribe("BTCUSDT")
         aggregator.apply_link("", link("subscribed", 0))
@@ -409,7 +411,7 @@ class TestExchangeTime:
         states = [metrics(aggregator, at_ms)["state"] for at_ms in (6_000, 10_000)]
         assert ["warming", "live"] == states
 
-    def test_a_loss_that_is_found_late_may_lie_on_both_sides_of_an_earlier_hole(
+    def test_messages_missed_around_an_earlier_gap_are_not_covered_on_either_side(
         self, aggregator: TradesAggregator
     ) -> None:
         aggregator.apply_link("", link("subscribed", 0))
@@ -417,59 +419,57 @@ class TestExchangeTime:
         aggregator.apply_link("", link("unsubscribed", 90_000))
         aggregator.apply_link("", link("subscribed", 91_000))
         aggregator.apply(trades_message(92_000, [trade(92_000)]), "BTCUSDT", lost=10)
-        assert metrics(aggregator, 92_000)["windows"]["60s"]["coverage_s"] == 38.0
+        assert 38.0 == metrics(aggregator, 92_000)["windows"]["60s"]["coverage_s"]
 
-    def test_a_late_message_does_not_turn_time_back(self, aggregator: TradesAggregator) -> None:
+    def test_a_late_message_does_not_move_time_back(self, aggregator: TradesAggregator) -> None:
         aggregator.apply(trades_message(10_000, [trade(10_000)]), "BTCUSDT")
         aggregator.apply(trades_message(9_000, [trade(500)], our_ms=10_001), "BTCUSDT")
         tape = aggregator.tape("BTCUSDT")
         assert tape is not None
-        assert tape.windows.now_ms == T0 + 10_000
-        assert aggregator.get_tpm("BTCUSDT", "10s") == 12.0
-        assert metrics(aggregator, 10_001)["match_ts_ms"] == T0 + 10_000
+        assert T0 + 10_000 == tape.windows.now_ms
+        assert 12.0 == aggregator.get_tpm("BTCUSDT", "10s")
+        assert T0 + 10_000 == metrics(aggregator, 10_001)["match_ts_ms"]
 
-    def test_a_step_of_our_clock_is_forgotten_with_the_next_message(
+    def test_a_step_of_our_clock_is_corrected_by_the_next_message(
         self, aggregator: TradesAggregator
     ) -> None:
         aggregator.apply(trades_message(0, [trade(0)]), "BTCUSDT")
         aggregator.apply(trades_message(1_000, [trade(1_000)], our_ms=-3_600_000), "BTCUSDT")
-        assert metrics(aggregator, -3_600_000 + 500)["windows"]["10s"]["trades"] == 2
+        assert 2 == metrics(aggregator, -3_600_000 + 500)["windows"]["10s"]["trades"]
         tape = aggregator.tape("BTCUSDT")
         assert tape is not None
-        assert tape.windows.now_ms == T0 + 1_500
+        assert T0 + 1_500 == tape.windows.now_ms
 
 
 class TestSources:
-    def test_a_changed_source_drops_everything_and_starts_a_new_generation(
-        self, aggregator: TradesAggregator
-    ) -> None:
+    def test_a_changed_source_replaces_the_tape(self, aggregator: TradesAggregator) -> None:
         aggregator.apply(trades_message(0, [trade(0, trade_id="a")]), "BTCUSDT")
         live = trades_message(1_000, [trade(1_000, trade_id="a")], session=2, source="live")
         aggregator.apply(live, "BTCUSDT")
         fields = metrics(aggregator, 1_000)
-        assert (fields["source"], fields["reason"]) == ("live", "source_change")
-        assert fields["trades_total"] == 1
-        assert fields["windows"]["10s"]["trades"] == 1
+        assert ("live", "source_change") == (fields["source"], fields["reason"])
+        assert 1 == fields["trades_total"]
+        assert 1 == fields["windows"]["10s"]["trades"]
         tape = aggregator.tape("BTCUSDT")
         assert tape is not None
-        assert tape.generation == 1
-        assert aggregator.counts.duplicates == 0
+        assert 1 == tape.generation
+        assert 0 == aggregator.counts.duplicates
 
-    def test_the_link_tells_of_a_changed_source_before_any_trade(
+    def test_a_link_event_changes_the_source_before_any_trade(
         self, aggregator: TradesAggregator
     ) -> None:
         aggregator.apply(trades_message(0, [trade(0)]), "BTCUSDT")
         aggregator.apply_link("", link("connected", 1_000, [], session=2, source="live"))
         fields = metrics(aggregator, 1_000)
-        assert (fields["source"], fields["trades_total"]) == ("live", 0)
+        assert ("live", 0) == (fields["source"], fields["trades_total"])
         assert fields["windows"]["10s"]["trades"] is None
 
-    def test_a_symbol_added_later_knows_the_source_of_its_connector(
+    def test_a_symbol_added_later_has_the_source_of_its_connector(
         self, aggregator: TradesAggregator
     ) -> None:
         aggregator.apply_link("", link("connected", 0, [], source="replay"))
         aggregator.subscribe("ETHUSDT")
-        assert metrics(aggregator, 1, "ETHUSDT")["source"] == "replay"
+        assert "replay" == metrics(aggregator, 1, "ETHUSDT")["source"]
 
 
 class TestGaps:
@@ -480,32 +480,34 @@ class TestGaps:
             trades_message(1_000, [trade(999, trade_id="before", sequence=7)]), "BTCUSDT"
         )
         [opened] = aggregator.apply_link("", link("disconnected", 5_000))
-        assert opened.event == "opened"
-        assert opened.gap.reason == "disconnected"
-        assert (opened.gap.start_ms, opened.gap.end_ms) == (T0 + 1_000, None)
-        assert (opened.gap.sequence_before, opened.gap.trade_id_before) == (7, "before")
+        assert "opened" == opened.event
+        assert "disconnected" == opened.gap.reason
+        assert (T0 + 1_000, None) == (opened.gap.start_ms, opened.gap.end_ms)
+        assert (7, "before") == (opened.gap.sequence_before, opened.gap.trade_id_before)
         [closed] = aggregator.apply_link("", link("subscribed", 9_000, session=2))
-        assert (closed.event, closed.gap.end_ms) == ("closed", T0 + 9_000)
+        assert ("closed", T0 + 9_000) == (closed.event, closed.gap.end_ms)
         assert closed.gap.sequence_after is None
         after = [trade(20_000, trade_id="after", sequence=12), trade(20_000, sequence=13)]
         [completed] = aggregator.apply(trades_message(20_001, after, session=2), "BTCUSDT")
-        assert completed.event == "completed"
-        assert (completed.gap.sequence_after, completed.gap.trade_id_after) == (12, "after")
-        assert completed.gap.end_ms == T0 + 9_000
+        assert "completed" == completed.event
+        assert (12, "after") == (completed.gap.sequence_after, completed.gap.trade_id_after)
+        assert T0 + 9_000 == completed.gap.end_ms
         assert aggregator.gaps() == [completed.gap]
-        assert aggregator.apply(trades_message(20_100, [trade(20_100)], session=2), "BTCUSDT") == []
+        assert [] == aggregator.apply(trades_message(20_100, [trade(20_100)], session=2), "BTCUSDT")
 
-    def test_a_gap_that_a_trade_closes_is_whole_at_once(self, aggregator: TradesAggregator) -> None:
+    def test_a_gap_closed_by_a_trade_is_complete_at_once(
+        self, aggregator: TradesAggregator
+    ) -> None:
         aggregator.apply(trades_message(0, [trade(0, sequence=1)]), "BTCUSDT")
         notes = aggregator.apply(trades_message(50, [trade(49, sequence=4)]), "BTCUSDT", lost=1)
-        assert [note.event for note in notes] == ["opened", "closed"]
+        assert ["opened", "closed"] == [note.event for note in notes]
         gap = notes[1].gap
-        assert (gap.reason, gap.start_ms, gap.end_ms) == ("bus_gap", T0, T0 + 49)
-        assert (gap.sequence_before, gap.sequence_after) == (1, 4)
+        assert ("bus_gap", T0, T0 + 49) == (gap.reason, gap.start_ms, gap.end_ms)
+        assert (1, 4) == (gap.sequence_before, gap.sequence_after)
 
-    @pytest.mark.parametrize("is_told_by_link", [True, False])
+    @pytest.mark.parametrize("is_announced", [True, False])
     def test_an_open_gap_ends_with_its_source_at_the_time_of_that_source(
-        self, aggregator: TradesAggregator, is_told_by_link: bool
+        self, aggregator: TradesAggregator, is_announced: bool
     ) -> None:
         aggregator.apply(trades_message(1_000, [trade(999, sequence=7)]), "BTCUSDT")
         [opened] = aggregator.apply_link("", link("disconnected", 5_000))
@@ -514,7 +516,7 @@ class TestGaps:
             a_day, [trade(a_day, sequence=90)], session=2, source="live", our_ms=9_000
         )
         notes: list[GapNote] = []
-        if is_told_by_link:
+        if is_announced:
             notes += aggregator.apply_link(
                 "", link("connected", 9_000, [], session=2, source="live")
             )
@@ -525,7 +527,7 @@ class TestGaps:
         assert replace(opened.gap, end_ms=T0 + 9_000, duration_s=duration_s) == closed.gap
         assert [closed.gap] == aggregator.gaps()
 
-    def test_a_gap_of_a_recording_ends_where_its_time_stood_still(
+    def test_a_gap_of_a_recording_ends_at_the_last_time_of_the_recording(
         self, aggregator: TradesAggregator
     ) -> None:
         aggregator.apply(trades_message(1_000, [trade(999)], source="replay"), "BTCUSDT")
@@ -533,7 +535,7 @@ class TestGaps:
         [closed] = aggregator.apply_link("", link("connected", 9_000, session=2, source="live"))
         assert (T0 + 1_000, T0 + 1_000) == (closed.gap.start_ms, closed.gap.end_ms)
 
-    def test_a_gap_that_is_closed_already_ends_once(self, aggregator: TradesAggregator) -> None:
+    def test_a_closed_gap_does_not_end_again(self, aggregator: TradesAggregator) -> None:
         aggregator.apply(trades_message(1_000, [trade(999)]), "BTCUSDT")
         aggregator.apply_link("", link("disconnected", 5_000))
         [closed] = aggregator.apply_link("", link("subscribed", 6_000, session=2))
@@ -545,9 +547,9 @@ class TestGaps:
     @pytest.mark.parametrize(
         ("leap_ms", "ends_ms"),
         [(28_800_000, 28_802_000), (-28_800_000, 2_000)],
-        ids=["ours stood still", "it was wrong before"],
+        ids=["our clock was suspended", "the time was wrong before"],
     )
-    def test_an_open_gap_ends_where_time_begins_anew_never_before_it_began(
+    def test_an_open_gap_ends_at_the_corrected_time_but_never_before_its_start(
         self, aggregator: TradesAggregator, leap_ms: int, ends_ms: int
     ) -> None:
         notes: list[GapNote] = []
@@ -560,7 +562,7 @@ class TestGaps:
         assert gap == notes[1].gap
         assert ("bad_time", T0, T0 + ends_ms) == (gap.reason, gap.start_ms, gap.end_ms)
 
-    def test_the_gap_of_a_symbol_that_is_followed_no_longer_ends(
+    def test_the_open_gap_of_an_unsubscribed_symbol_ends(
         self, aggregator: TradesAggregator
     ) -> None:
         aggregator.apply(trades_message(1_000, [trade(999)]), "BTCUSDT")
@@ -573,7 +575,7 @@ class TestGaps:
         assert (T0 + 1_000, T0 + 6_000) == (gap.start_ms, gap.end_ms)
 
     @pytest.mark.parametrize("is_quiet", [True, False])
-    def test_what_may_be_missing_is_a_gap_until_the_next_trade_or_the_word_that_they_flow(
+    def test_missed_trades_are_a_gap_until_the_next_trade_or_confirmation(
         self, aggregator: TradesAggregator, is_quiet: bool
     ) -> None:
         aggregator.apply(trades_message(1_000, [trade(999, sequence=7)]), "BTCUSDT")
@@ -593,7 +595,7 @@ class TestGaps:
         fields = metrics(aggregator, 7_000)
         assert ("warming", 5.001) == (fields["state"], fields["untrusted_s"])
 
-    def test_what_may_be_missing_before_a_first_trade_is_a_gap_since_observation_began(
+    def test_trades_missed_before_the_first_trade_are_a_gap_since_observation_began(
         self, aggregator: TradesAggregator
     ) -> None:
         aggregator.subscribe("ETHUSDT")
@@ -602,7 +604,7 @@ class TestGaps:
         [opened] = aggregator.apply_link("", link("missed", 5_000))
         assert (T0, None) == (opened.gap.start_ms, opened.gap.trade_id_before)
 
-    def test_what_may_be_missing_is_not_forgotten_when_the_connection_ends(
+    def test_a_gap_of_missed_trades_continues_when_the_session_ends(
         self, aggregator: TradesAggregator
     ) -> None:
         aggregator.subscribe("ETHUSDT")
@@ -614,49 +616,47 @@ class TestGaps:
         [closed] = aggregator.apply_link("", link("subscribed", 7_000, session=2))
         assert (T0 + 1_000, T0 + 7_000) == (closed.gap.start_ms, closed.gap.end_ms)
 
-    def test_a_link_that_fails_again_and_again_is_one_gap(
-        self, aggregator: TradesAggregator
-    ) -> None:
+    def test_a_link_that_fails_repeatedly_is_one_gap(self, aggregator: TradesAggregator) -> None:
         aggregator.apply(trades_message(0, [trade(0)]), "BTCUSDT")
         notes: list[GapNote] = []
         for attempt in range(5):
             notes += aggregator.apply_link("", link("disconnected", attempt * 1_000))
-        assert [note.event for note in notes] == ["opened"]
+        assert ["opened"] == [note.event for note in notes]
 
-    def test_a_start_is_no_gap(self, aggregator: TradesAggregator) -> None:
-        assert aggregator.apply_link("", link("disconnected", 0)) == []
-        assert aggregator.apply_link("", link("subscribed", 1)) == []
-        assert aggregator.apply(trades_message(2, [trade(2)]), "BTCUSDT") == []
-        assert aggregator.gaps() == []
+    def test_a_start_is_not_a_gap(self, aggregator: TradesAggregator) -> None:
+        assert [] == aggregator.apply_link("", link("disconnected", 0))
+        assert [] == aggregator.apply_link("", link("subscribed", 1))
+        assert [] == aggregator.apply(trades_message(2, [trade(2)]), "BTCUSDT")
+        assert [] == aggregator.gaps()
 
     def test_the_ledger_keeps_the_last_ten_thousand(self, aggregator: TradesAggregator) -> None:
         for second in range(10_050):
             at_ms = second * 1_000
             aggregator.apply(trades_message(at_ms, [trade(at_ms)]), "BTCUSDT", lost=1)
         gaps = aggregator.gaps()
-        assert len(gaps) == 10_000
-        assert gaps[-1].end_ms == T0 + 10_049_000
+        assert 10_000 == len(gaps)
+        assert T0 + 10_049_000 == gaps[-1].end_ms
 
-    def test_what_is_repeated_after_a_reconnect_counts_once(
+    def test_a_trade_repeated_after_a_reconnect_counts_once(
         self, aggregator: TradesAggregator
     ) -> None:
         aggregator.apply(trades_message(0, [trade(0, trade_id="a")]), "BTCUSDT")
         again = [trade(0, trade_id="a"), trade(1, trade_id="b")]
         aggregator.apply(trades_message(1, again, session=2), "BTCUSDT")
         fields = metrics(aggregator, 1)
-        assert fields["trades_total"] == 2
-        assert aggregator.counts.duplicates == 1
+        assert 2 == fields["trades_total"]
+        assert 1 == aggregator.counts.duplicates
 
 
-def test_a_trade_of_no_believable_size_in_a_message_is_left_out_and_counted(
+def test_a_trade_with_an_implausible_size_is_ignored_and_counted(
     aggregator: TradesAggregator,
 ) -> None:
     aggregator.apply(trades_message(1, [trade(0, size=1e-30), trade(1)]), "BTCUSDT")
-    assert metrics(aggregator, 1)["trades_total"] == 1
-    assert aggregator.counts.invalid == 1
+    assert 1 == metrics(aggregator, 1)["trades_total"]
+    assert 1 == aggregator.counts.invalid
 
 
-def test_volatility_and_quantiles_are_published_only_when_asked_for() -> None:
+def test_volatility_and_quantiles_are_published_only_if_configured() -> None:
     plain = TradesAggregator(["10s"])
     rich = TradesAggregator(["10s"], quantiles=[0.5, 1.0], volatility=True)
     for aggregator in (plain, rich):
@@ -666,11 +666,11 @@ def test_volatility_and_quantiles_are_published_only_when_asked_for() -> None:
     assert "size_quantiles" not in metrics(plain, 0)["windows"]["10s"]
     assert "realised_volatility" not in metrics(plain, 0)["windows"]["10s"]
     window = metrics(rich, 0)["windows"]["10s"]
-    assert window["size_quantiles"] == {"0.5": 2.0, "1.0": 5.0}
-    assert window["realised_volatility"] == pytest.approx(0.0140027, rel=1e-5)
+    assert {"0.5": 2.0, "1.0": 5.0} == window["size_quantiles"]
+    assert pytest.approx(0.0140027, rel=1e-5) == window["realised_volatility"]
     rich.subscribe("ETHUSDT")
     window = metrics(rich, 0, "ETHUSDT")["windows"]["10s"]
-    assert window["size_quantiles"] == {"0.5": None, "1.0": None}
+    assert {"0.5": None, "1.0": None} == window["size_quantiles"]
     assert window["realised_volatility"] is None
 
 
@@ -714,9 +714,9 @@ def test_windows_over_a_recorded_capture_equal_brute_force_at_every_message(
         assert now is not None
         for window in ("1s", "10s", "60s"):
             expected = capture_window(rows, now - int(window[:-1]) * 1_000, now)
-            assert {key: fields["windows"][window][key] for key in expected} == expected
+            assert expected == {key: fields["windows"][window][key] for key in expected}
     assert sum(map(len, seen.values())) == {"linear": 221, "spot": 9}[category]
-    assert aggregator.counts.duplicates == 0
+    assert 0 == aggregator.counts.duplicates
 
 
 def capture_window(rows: list[dict[str, Any]], start: int, now: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What was observed, against a set of milliseconds."""
+"""Coverage, compared with a set of observed milliseconds."""
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,7 +11,7 @@ ALL_HELD = -(1 << 62)
 def test_nothing_is_covered_before_observation_begins() -> None:
     coverage = Coverage(1_000)
     assert not coverage.is_observing
-    assert coverage.covered_ms(1_000, 5_000, complete_after_ms=ALL_HELD) == 0
+    assert 0 == coverage.covered_ms(1_000, 5_000, complete_after_ms=ALL_HELD)
 
 
 def test_coverage_grows_to_the_window_and_stays_there() -> None:
@@ -21,51 +21,51 @@ def test_coverage_grows_to_the_window_and_stays_there() -> None:
         coverage.covered_ms(1_000, now, complete_after_ms=ALL_HELD)
         for now in (5_000, 5_400, 6_000, 9_000)
     ]
-    assert covered == [0, 400, 1_000, 1_000]
+    assert [0, 400, 1_000, 1_000] == covered
 
 
-def test_a_hole_is_missing_from_a_window_until_the_window_has_left_it() -> None:
+def test_an_interruption_reduces_coverage_until_it_leaves_the_window() -> None:
     coverage = Coverage(1_000)
     coverage.resume(0)
-    assert coverage.interrupt(2_000) == 2_000
-    assert coverage.covered_ms(1_000, 2_500, complete_after_ms=ALL_HELD) == 500
+    assert 2_000 == coverage.interrupt(2_000)
+    assert 500 == coverage.covered_ms(1_000, 2_500, complete_after_ms=ALL_HELD)
     coverage.resume(2_600)
-    assert coverage.covered_ms(1_000, 2_700, complete_after_ms=ALL_HELD) == 400
-    assert coverage.covered_ms(1_000, 3_600, complete_after_ms=ALL_HELD) == 1_000
-    assert coverage.lost_ms(9_000) == 600
+    assert 400 == coverage.covered_ms(1_000, 2_700, complete_after_ms=ALL_HELD)
+    assert 1_000 == coverage.covered_ms(1_000, 3_600, complete_after_ms=ALL_HELD)
+    assert 600 == coverage.lost_ms(9_000)
 
 
-def test_trades_that_were_dropped_are_not_covered() -> None:
+def test_dropped_trades_are_not_covered() -> None:
     coverage = Coverage(1_000)
     coverage.resume(0)
-    assert coverage.covered_ms(1_000, 3_000, complete_after_ms=2_900) == 100
+    assert 100 == coverage.covered_ms(1_000, 3_000, complete_after_ms=2_900)
 
 
-def test_a_hole_cannot_reach_back_over_an_earlier_one() -> None:
+def test_an_interruption_does_not_overlap_an_earlier_one() -> None:
     coverage = Coverage(1_000)
     coverage.resume(500)
     coverage.interrupt(600)
     coverage.resume(700)
-    assert coverage.interrupt(550) == 700
+    assert 700 == coverage.interrupt(550)
 
 
-def test_a_hole_that_is_found_to_reach_back_takes_in_an_earlier_one() -> None:
+def test_an_interruption_that_reaches_back_absorbs_an_earlier_one() -> None:
     coverage = Coverage(1_000)
     coverage.resume(500)
     coverage.interrupt(600)
     coverage.resume(700)
     coverage.interrupt(750)
-    assert coverage.reach_back(550) == 550
+    assert 550 == coverage.reach_back(550)
     coverage.resume(800)
-    assert coverage.lost_ms(900) == 250
-    assert coverage.covered_ms(1_000, 900, complete_after_ms=0) == 150
+    assert 250 == coverage.lost_ms(900)
+    assert 150 == coverage.covered_ms(1_000, 900, complete_after_ms=0)
 
 
-def test_no_hole_reaches_back_to_before_observation_began() -> None:
+def test_no_interruption_reaches_back_to_before_observation_began() -> None:
     coverage = Coverage(1_000)
     coverage.resume(500)
-    assert coverage.interrupt(100) == 500
-    assert coverage.reach_back(200) == 500
+    assert 500 == coverage.interrupt(100)
+    assert 500 == coverage.reach_back(200)
 
 
 @settings(max_examples=300, deadline=None)
@@ -76,7 +76,7 @@ def test_no_hole_reaches_back_to_before_observation_began() -> None:
 def test_coverage_equals_a_count_of_observed_milliseconds(
     steps: list[tuple[int, int]], window: int
 ) -> None:
-    """``steps``: how long it was observed, and for how long then not."""
+    """``steps``: pairs of a time observed and a time not observed after it."""
     coverage = Coverage(100)
     observed: set[int] = set()
     now = 1_000
@@ -97,6 +97,6 @@ def test_a_flapping_link_costs_bounded_memory_and_never_overstates_coverage() ->
     for start in range(0, 100_000, 10):
         coverage.resume(start)
         coverage.interrupt(start + 5)
-    assert len(coverage._holes) <= 256
+    assert len(coverage._unobserved) <= 256
     covered = coverage.covered_ms(100_000, 100_000, complete_after_ms=ALL_HELD)
     assert 255 * 5 <= covered <= 50_000

@@ -1,4 +1,4 @@
-"""Windows of trades against tables of cases and a slow, obvious model in exact fractions."""
+"""Trade windows, compared with tables of cases and a slow, simple model in exact fractions."""
 
 import random
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ def exact(value: float) -> Fraction:
 def brute_force(
     prints: Sequence[Print], window_ms: int, now_ms: int, *, is_inverse: bool = False
 ) -> Window:
-    """Contract 3, word for word: everything computed anew from all trades."""
+    """The definitions of the measures, applied to all trades in exact fractions."""
     held = [p for p in prints if now_ms - window_ms < p.ts <= now_ms]
     bought = sum((exact(p.size) for p in held if p.is_buy), Fraction(0))
     sold = sum((exact(p.size) for p in held if not p.is_buy), Fraction(0))
@@ -68,7 +68,7 @@ RANKS = (0.01, 0.5, 0.9, 1.0)
 
 
 def ranked(prints: Sequence[Print], window_ms: int, now_ms: int) -> tuple[float, ...] | None:
-    """Size quantiles: for each rank the smallest size that so many do not exceed."""
+    """Size quantiles: per rank, the smallest size such that enough sizes are not larger."""
     sizes = sorted(p.size for p in prints if now_ms - window_ms < p.ts <= now_ms)
     if not sizes:
         return None
@@ -101,12 +101,12 @@ def test_a_window_without_trades_has_zero_sums_and_no_prices() -> None:
         vol_delta=0.0,
         turnover=0.0,
     )
-    assert windows.measures(60_000) == expected
+    assert expected == windows.measures(60_000)
     windows.advance(1_000_000)
-    assert windows.measures(60_000) == expected
+    assert expected == windows.measures(60_000)
 
 
-def test_buys_and_sells_are_measured_as_the_contract_says() -> None:
+def test_buys_and_sells_are_measured() -> None:
     windows = filled(
         [
             Print(1_000, 100.0, 0.3, True),
@@ -115,124 +115,124 @@ def test_buys_and_sells_are_measured_as_the_contract_says() -> None:
         ]
     )
     measures = windows.measures(60_000)
-    assert measures.trades == 3
-    assert measures.tpm == 3.0
-    assert measures.tps == 0.05
-    assert measures.volume == 0.6
-    assert measures.buy_volume == 0.5
-    assert measures.sell_volume == 0.1
-    assert measures.vol_delta == 0.4
-    assert measures.buy_sell_ratio == 5.0
-    assert measures.buy_share == float(Fraction(5, 6))
-    assert measures.turnover == 60.0
-    assert measures.vwap == 100.0
-    assert (measures.high, measures.low) == (102.0, 99.0)
+    assert 3 == measures.trades
+    assert 3.0 == measures.tpm
+    assert 0.05 == measures.tps
+    assert 0.6 == measures.volume
+    assert 0.5 == measures.buy_volume
+    assert 0.1 == measures.sell_volume
+    assert 0.4 == measures.vol_delta
+    assert 5.0 == measures.buy_sell_ratio
+    assert float(Fraction(5, 6)) == measures.buy_share
+    assert 60.0 == measures.turnover
+    assert 100.0 == measures.vwap
+    assert (102.0, 99.0) == (measures.high, measures.low)
 
 
 def test_without_sells_the_ratio_is_absent_and_the_share_is_one() -> None:
     measures = filled([Print(1_000, 5.0, 2.0, True)]).measures(10_000)
     assert measures.buy_sell_ratio is None
-    assert measures.buy_share == 1.0
+    assert 1.0 == measures.buy_share
 
 
 def test_decimal_sizes_add_up_to_the_decimal_sum() -> None:
     windows = filled([Print(1_000 + i, 0.1, 0.1, True) for i in range(10)])
-    assert windows.measures(60_000).volume == 1.0
-    assert windows.measures(60_000).turnover == 0.1
+    assert 1.0 == windows.measures(60_000).volume
+    assert 0.1 == windows.measures(60_000).turnover
 
 
 def test_the_window_excludes_its_start_and_includes_now() -> None:
     windows = filled([Print(ts, 1.0, 1.0, True) for ts in (9_999, 10_000, 10_001, 20_000)])
-    assert windows.now_ms == 20_000
-    assert windows.measures(10_000).trades == 2
+    assert 20_000 == windows.now_ms
+    assert 2 == windows.measures(10_000).trades
     windows.advance(20_001)
-    assert windows.measures(10_000).trades == 1
+    assert 1 == windows.measures(10_000).trades
     windows.advance(30_000)
-    assert windows.measures(10_000).trades == 0
+    assert 0 == windows.measures(10_000).trades
 
 
-def test_old_trades_are_cleaned_from_memory() -> None:
+def test_old_trades_are_removed_from_memory() -> None:
     windows = TradeWindows(retention_ms=1_000)
     for ts in range(100_000):
         windows.add(ts, 100.0 + ts % 7, 0.5, is_buy=True)
-    assert len(windows) == 1_000
+    assert 1_000 == len(windows)
     windows.advance(200_000)
-    assert len(windows) == 0
-    assert windows.measures(1_000).trades == 0
+    assert 0 == len(windows)
+    assert 0 == windows.measures(1_000).trades
 
 
 def test_time_never_goes_back() -> None:
     windows = filled([Print(50_000, 1.0, 1.0, True)])
     windows.advance(40_000)
-    assert windows.now_ms == 50_000
+    assert 50_000 == windows.now_ms
 
 
 def test_a_future_dated_trade_moves_the_time_forward() -> None:
     windows = filled([Print(1_000, 1.0, 1.0, True)], retention_ms=10_000)
     windows.advance(5_000)
     windows.add(12_000, 2.0, 3.0, is_buy=False)
-    assert windows.now_ms == 12_000
-    assert windows.measures(10_000).sell_volume == 3.0
-    assert windows.measures(10_000).buy_volume == 0.0
+    assert 12_000 == windows.now_ms
+    assert 3.0 == windows.measures(10_000).sell_volume
+    assert 0.0 == windows.measures(10_000).buy_volume
 
 
-def test_a_late_trade_lands_in_the_windows_that_cover_its_time() -> None:
+def test_a_late_trade_counts_in_the_windows_that_cover_its_time() -> None:
     windows = filled([Print(1_000, 1.0, 1.0, True), Print(20_000, 2.0, 1.0, True)])
     windows.add(5_000, 9.0, 4.0, is_buy=False)
-    assert windows.measures(60_000).sell_volume == 4.0
-    assert windows.measures(60_000).high == 9.0
-    assert windows.measures(10_000).sell_volume == 0.0
-    assert windows.measures(10_000).high == 2.0
+    assert 4.0 == windows.measures(60_000).sell_volume
+    assert 9.0 == windows.measures(60_000).high
+    assert 0.0 == windows.measures(10_000).sell_volume
+    assert 2.0 == windows.measures(10_000).high
 
 
 def test_a_trade_older_than_the_longest_window_counts_only_in_the_totals() -> None:
     windows = filled([Print(100_000, 1.0, 1.0, True)], retention_ms=10_000)
     windows.add(90_000, 7.0, 0.25, is_buy=False)
-    assert windows.measures(10_000).trades == 1
-    assert windows.trades_total == 2
-    assert windows.cvd == 0.75
+    assert 1 == windows.measures(10_000).trades
+    assert 2 == windows.trades_total
+    assert 0.75 == windows.cvd
 
 
-def test_a_window_longer_than_what_is_kept_is_refused() -> None:
+def test_a_window_longer_than_the_retention_is_rejected() -> None:
     with pytest.raises(ValueError, match="kept"):
         TradeWindows(retention_ms=10_000).measures(10_001)
 
 
 @pytest.mark.parametrize("bad", [0.0, -1.0, float("nan"), float("inf"), 1e19])
-def test_a_number_that_cannot_be_a_price_or_size_is_refused_and_leaves_no_trace(bad: float) -> None:
+def test_an_implausible_price_or_size_is_rejected_and_changes_nothing(bad: float) -> None:
     windows = filled([Print(1_000, 1.0, 1.0, True)])
     with pytest.raises(ValueError, match="trade with price"):
         windows.add(1_001, bad, 1.0, is_buy=True)
     with pytest.raises(ValueError, match="trade with price"):
         windows.add(1_001, 1.0, bad, is_buy=True)
-    assert windows.trades_total == 1
+    assert 1 == windows.trades_total
     assert windows.measures(60_000) == filled([Print(1_000, 1.0, 1.0, True)]).measures(60_000)
 
 
-def test_inverse_contracts_are_their_own_turnover_and_weigh_the_price_by_coin() -> None:
+def test_inverse_turnover_is_the_size_and_vwap_is_weighted_by_coin() -> None:
     windows = TradeWindows(retention_ms=60_000, is_inverse=True)
     windows.add(1_000, 50_000.0, 100.0, is_buy=True)
     windows.add(2_000, 25_000.0, 100.0, is_buy=False)
     measures = windows.measures(60_000)
-    assert measures.turnover == 200.0
-    assert measures.vwap == float(Fraction(200) / (Fraction(100, 50_000) + Fraction(100, 25_000)))
+    assert 200.0 == measures.turnover
+    assert float(Fraction(200) / (Fraction(100, 50_000) + Fraction(100, 25_000))) == measures.vwap
 
 
-def test_over_its_cap_the_store_gives_up_whole_milliseconds_and_says_so() -> None:
+def test_a_full_store_drops_whole_milliseconds_and_reports_it() -> None:
     windows = TradeWindows(retention_ms=60_000, max_trades=3)
     for ts in (1, 1, 2, 3):
         windows.add(ts, float(ts), 1.0, is_buy=True)
-    assert windows.trades_dropped == 2
-    assert windows.dropped_through_ms == 1
-    assert windows.measures(60_000).trades == 2
-    assert windows.measures(60_000).low == 2.0
-    assert windows.cvd == 4.0
+    assert 2 == windows.trades_dropped
+    assert 1 == windows.dropped_through_ms
+    assert 2 == windows.measures(60_000).trades
+    assert 2.0 == windows.measures(60_000).low
+    assert 4.0 == windows.cvd
     windows.add(1, 9.0, 1.0, is_buy=True)
-    assert windows.measures(60_000).trades == 2
+    assert 2 == windows.measures(60_000).trades
 
 
-def test_a_million_trades_leave_no_drift() -> None:
-    """Sums at the end equal a fresh store's, and the cumulative delta the exact decimal sum."""
+def test_sums_do_not_drift_over_a_million_trades() -> None:
+    """At the end, sums equal those of a new store, and ``cvd`` the exact decimal sum."""
     rng = random.Random(7)
     windows = TradeWindows(retention_ms=5_000)
     delta = 0
@@ -248,16 +248,16 @@ def test_a_million_trades_leave_no_drift() -> None:
         delta += milli if is_buy else -milli
         if windows.trades_total >= 990_000:
             recent.append(Print(ts, price, milli / 1_000, is_buy))
-    assert windows.trades_total == 1_000_000
+    assert 1_000_000 == windows.trades_total
     assert windows.cvd == float(Fraction(delta, 1_000))
     for window_ms in (1, 100, 1_000, 5_000):
-        assert windows.measures(window_ms) == brute_force(recent, window_ms, ts)
+        assert brute_force(recent, window_ms, ts) == windows.measures(window_ms)
 
 
 @pytest.mark.parametrize("is_inverse", [False, True])
 @pytest.mark.parametrize("size", [9e7, 4e12, 5e17])
-def test_sums_stay_exact_when_they_outgrow_64_bits(size: float, is_inverse: bool) -> None:
-    """Some after a while, some within a window, some at once; late trades among them."""
+def test_sums_stay_exact_beyond_64_bits(size: float, is_inverse: bool) -> None:
+    """Sums overflow after a while, within a window, or at once; some trades are late."""
     windows = TradeWindows(retention_ms=50, is_inverse=is_inverse)
     seen: list[Print] = []
     delta = Fraction(0)
@@ -270,7 +270,7 @@ def test_sums_stay_exact_when_they_outgrow_64_bits(size: float, is_inverse: bool
         assert windows.cvd == float(delta)
         at = max(p.ts for p in seen)
         expected = brute_force(seen[-80:], 50, at, is_inverse=is_inverse)
-        assert windows.measures(50) == expected
+        assert expected == windows.measures(50)
 
 
 def decimals(fewest_places: int) -> st.SearchStrategy[float]:
@@ -286,12 +286,12 @@ small_decimals = st.builds(lambda digits: digits / 100, st.integers(1, 500))
 prints = st.builds(
     Print,
     st.integers(0, 400),
-    decimals(0) | small_decimals,  # above 2^53 it may lie half way between two floats: see vwap
+    decimals(0) | small_decimals,  # above 2^53 a VWAP may lie between two floats: see measures
     decimals(-3) | small_decimals,
     st.booleans(),
 )
 steps = st.lists(prints | st.integers(0, 500), max_size=60)
-"""Trades in any order, and instants to which time is moved."""
+"""Trades in any order, and times to advance to."""
 
 
 @settings(max_examples=400, deadline=None)
@@ -299,7 +299,7 @@ steps = st.lists(prints | st.integers(0, 500), max_size=60)
 def test_windows_equal_brute_force_at_every_step(
     steps: list[Print | int], is_inverse: bool
 ) -> None:
-    """Any order of trades and instants, sizes from 1e-15 to 1e18, every window boundary."""
+    """Trades and times in any order, sizes from 1e-15 to 1e18, every window boundary."""
     windows = TradeWindows(retention_ms=100, is_inverse=is_inverse)
     seen: list[Print] = []
     delta = Fraction(0)
@@ -319,13 +319,13 @@ def test_windows_equal_brute_force_at_every_step(
             windows.advance(step)
         for window_ms in (1, 30, 99, 100):
             expected = brute_force(seen, window_ms, now, is_inverse=is_inverse)
-            assert windows.measures(window_ms) == expected
-            assert windows.size_quantiles(window_ms, RANKS) == ranked(seen, window_ms, now)
+            assert expected == windows.measures(window_ms)
+            assert ranked(seen, window_ms, now) == windows.size_quantiles(window_ms, RANKS)
 
 
 @settings(max_examples=200, deadline=None)
 @given(steps=st.lists(prints, max_size=60), max_trades=st.integers(1, 10))
-def test_a_capped_store_equals_brute_force_after_what_it_dropped(
+def test_a_full_store_equals_brute_force_after_the_dropped_trades(
     steps: list[Print], max_trades: int
 ) -> None:
     windows = TradeWindows(retention_ms=100, max_trades=max_trades)
@@ -339,7 +339,7 @@ def test_a_capped_store_equals_brute_force_after_what_it_dropped(
 
 
 @given(value=decimals(-3))
-def test_a_decimal_becomes_units_and_back_without_loss(value: float) -> None:
+def test_a_decimal_converts_to_units_and_back_exactly(value: float) -> None:
     scale = FixedPointScale()
     if scale.units(value) is None:
         assert scale.refine(value) > 1
@@ -367,15 +367,15 @@ def test_realised_volatility_samples_the_last_trade_of_every_second() -> None:
             Print(4_500, 103.0, 1.0, True),  # after the last whole second
         ]
     )
-    assert windows.realised_volatility(60_000) == sqrt(log(102 / 101) ** 2)
+    assert sqrt(log(102 / 101) ** 2) == windows.realised_volatility(60_000)
     windows.advance(5_000)
     expected = sqrt(log(102 / 101) ** 2 + log(103 / 102) ** 2)
-    assert windows.realised_volatility(60_000) == pytest.approx(expected, rel=1e-15)
+    assert pytest.approx(expected, rel=1e-15) == windows.realised_volatility(60_000)
 
 
 @settings(max_examples=200, deadline=None)
 @given(prints=st.lists(prints, min_size=1, max_size=40), window_ms=st.integers(1, 400))
-def test_realised_volatility_equals_a_slow_version(prints: list[Print], window_ms: int) -> None:
+def test_realised_volatility_equals_a_slow_model(prints: list[Print], window_ms: int) -> None:
     windows = filled(prints, retention_ms=400)
     now = max(p.ts for p in prints)
     in_order = sorted(prints, key=lambda p: p.ts)
@@ -385,10 +385,10 @@ def test_realised_volatility_equals_a_slow_version(prints: list[Print], window_m
         samples += before[-1:]
     returns = [log(b / a) ** 2 for a, b in pairwise(samples)]
     expected = sqrt(sum(returns)) if returns else None
-    assert windows.realised_volatility(window_ms, sample_ms=10) == pytest.approx(expected)
+    assert pytest.approx(expected) == windows.realised_volatility(window_ms, sample_ms=10)
 
 
-def test_size_quantiles_are_right_after_many_trades_have_come_and_gone() -> None:
+def test_size_quantiles_are_right_after_many_trades_entered_and_left() -> None:
     rng = random.Random(3)
     windows = TradeWindows(retention_ms=1_000)
     seen: list[Print] = []
@@ -397,21 +397,21 @@ def test_size_quantiles_are_right_after_many_trades_have_come_and_gone() -> None
         windows.add(ts, 1.0, seen[-1].size, is_buy=True)
         if ts % 500 == 0:
             for window_ms in (10, 1_000):
-                assert windows.size_quantiles(window_ms, RANKS) == ranked(seen, window_ms, ts)
+                assert ranked(seen, window_ms, ts) == windows.size_quantiles(window_ms, RANKS)
             seen = [p for p in seen if p.ts > ts - 1_000]
 
 
-def test_sizes_are_not_sorted_anew_whenever_old_trades_are_cut_off(
+def test_deleting_old_trades_does_not_sort_the_sizes_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """With 150,000 trades in a window that stopped the worker for 27 ms every few seconds."""
-    sort, rows = rolling_quantiles._in_order, []
+    """Sorting a long window again would stop the worker for a noticeable time."""
+    sort, rows = rolling_quantiles._sorted, []
 
     def counting(sizes: Sequence[float]) -> Any:
         rows.append(len(sizes))
         return sort(sizes)
 
-    monkeypatch.setattr(rolling_quantiles, "_in_order", counting)
+    monkeypatch.setattr(rolling_quantiles, "_sorted", counting)
     windows = TradeWindows(retention_ms=3_000)
     for ts in range(12_000):
         windows.add(ts, 1.0, 1.0 + ts % 7, is_buy=True)
@@ -420,11 +420,11 @@ def test_sizes_are_not_sorted_anew_whenever_old_trades_are_cut_off(
             windows.size_quantiles(3_000, RANKS)
         if ts == 6_000:
             rows.clear()
-    assert rows == []
+    assert [] == rows
 
 
-def test_sizes_and_volatility_are_right_when_windows_move_on_trade_by_trade() -> None:
-    """Few trades come and go between two reads of a window of thousands."""
+def test_quantiles_and_volatility_are_right_while_a_window_moves_in_small_steps() -> None:
+    """Few trades enter and leave a window of thousands between two reads."""
     rng = random.Random(4)
     windows = TradeWindows(retention_ms=5_000)
     seen: list[Print] = []
@@ -450,4 +450,4 @@ def test_sizes_and_volatility_are_right_when_windows_move_on_trade_by_trade() ->
                 last = {-(-p.ts // 100): p.price for p in held if -(-p.ts // 100) * 100 <= ts}
                 returns = [log(b / a) ** 2 for a, b in pairwise(last.values())]
                 assert (volatility or 0.0) == pytest.approx(sqrt(sum(returns)), rel=1e-12)
-                assert sizes == ranked(seen, window_ms, ts)
+                assert ranked(seen, window_ms, ts) == sizes

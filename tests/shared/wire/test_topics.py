@@ -27,9 +27,9 @@ def test_a_topic_without_its_three_parts_is_refused(text: str) -> None:
 def test_a_market_subscription_matches_one_symbol_only() -> None:
     longer = market_topic("book", "linear", "BTCUSDTPERP")
     assert not longer.startswith(market_topic("book", "linear", "BTCUSDT"))
-    assert topic_text(longer) == "book.linear.BTCUSDTPERP"
+    assert "book.linear.BTCUSDTPERP" == topic_text(longer)
 
 
 def test_metric_topics_carry_no_terminator() -> None:
-    assert metric_topic("trades", "spot", "BTCUSDT") == b"trades.spot.BTCUSDT"
-    assert link_topic("connector-linear-0") == b"link.connector-linear-0\x00"
+    assert b"trades.spot.BTCUSDT" == metric_topic("trades", "spot", "BTCUSDT")
+    assert b"link.connector-linear-0\x00" == link_topic("connector-linear-0")
