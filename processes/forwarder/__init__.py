@@ -1,1 +1,1 @@
-"""The forwarder: metrics of all workers on one socket, with the last value for who comes late."""
+"""The forwarder: all metrics on one socket, with last values for late subscribers."""

@@ -1,18 +1,18 @@
 """
-The forwarder: every metric in on one socket, out on another, and the last one for latecomers.
+The forwarder: metrics of all workers in on one socket, out on another, plus their last values.
 
-Workers push to a PULL socket; subscribers connect to an XPUB. Topic and msgpack map, to subscribers
-a frame each, pass through in order, the map undecoded. Of every topic the last message is kept, and
-sent again when somebody subscribes to it.
+Workers push to a PULL socket, and subscribers connect to an XPUB socket. Topic and msgpack map pass
+through in order, one frame each towards subscribers; the map is not decoded. The last message of
+every topic is kept, and sent again when somebody subscribes to the topic.
 
-A PUB socket cannot speak to one subscriber alone: the repeat reaches all that are subscribed to the
-topic. It has the same ``epoch`` and ``seq`` as before, and that is how a receiver knows it for a
-repeat and leaves it out. Who reads too slowly loses messages when its queue is full, and sees that
-by the hole in ``seq``; nobody else is held up.
+ZeroMQ cannot send to a single subscriber: the repeated message reaches every subscriber of the
+topic. It has the same ``epoch`` and ``seq`` as before, by which receivers recognize and skip it. A
+slow subscriber whose queue overflows loses messages and sees a jump in ``seq``; other subscribers
+are unaffected.
 
-With keys the XPUB is encrypted and lets in only clients whose key is allowed (see ``gate``). When
-a key is taken back every connection is dropped, since ZeroMQ cannot drop one: the others are back
-at once, and see by ``seq`` if they missed anything.
+With keys the XPUB socket is encrypted, and admits only clients whose key is allowed (see
+``authenticator``). When a key is revoked all connections are dropped, because ZeroMQ cannot drop a
+single one. The other clients reconnect at once, and see by ``seq`` if they missed messages.
 """
 
 import time
@@ -40,16 +40,19 @@ from bybit_pipeline.shared.settings.specs import ForwarderSpec
 log = structlog.get_logger()
 
 RECEIVE_LIMIT = 1_000
-"""Messages taken in one turn, so that subscriptions are served under load."""
+"""Metrics handled per turn of the loop, so that subscriptions are served under load."""
 SUBSCRIPTION_LIMIT = 100
+"""Subscriptions handled per turn of the loop, so that metrics pass under load."""
 LOG_INVALID_S = 10.0
+"""Shortest interval between two log lines about invalid messages or refused clients."""
 REFRESH_KEYS_S = 1.0
+"""Interval of the check for added and revoked keys."""
 REOPEN_S = 2.0
-"""How long a socket may take to let go of its address."""
+"""Time limit for the operating system to release the address of a closed socket."""
 
 
 class Forwarder(Actor):
-    """Pass metrics on; send the last of each topic to who subscribes."""
+    """Pass metrics on; send the last value of each topic to new subscribers."""
 
     role: ClassVar[str] = "forwarder"
 
@@ -68,10 +71,13 @@ class Forwarder(Actor):
         self._coalescer = ReadCoalescer()
         self._inbox: MetricInbox | None = None
         self._out: zmq.Socket[bytes] | None = None
-        self._gate: Authenticator | None = None
+        self._authenticator: Authenticator | None = None
         self._monitor: zmq.Socket[bytes] | None = None
         self._refused_logged = 0
-        self._logged_invalid = 0.0
+        self._invalid_logged_at = 0.0
+        self._declare_counters()
+
+    def _declare_counters(self) -> None:
         self._coalescer.expose(self.telemetry, self.process)
         counter = self.telemetry.counter
         self._messages = counter(
@@ -84,17 +90,17 @@ class Forwarder(Actor):
             "forwarder_subscriptions_total", "Subscriptions served.", process=self.process
         )
         self._invalid = counter(
-            "forwarder_invalid_total", "Messages that were no metrics.", process=self.process
+            "forwarder_invalid_total", "Messages that are not metrics.", process=self.process
         )
         self.telemetry.counters(
             "forwarder_refused_total",
-            "Messages of topics over the limit.",
+            "Messages whose last value is not kept: too many topics.",
             ("process",),
             lambda: [((self.process,), self.last_values.refused)],
         )
         self.telemetry.counters(
             "forwarder_clients_refused_total",
-            "Connections turned away, by reason.",
+            "Refused connections, by reason.",
             ("process", "reason"),
             lambda: [((self.process, reason), self._refused(reason)) for reason in REFUSALS],
         )
@@ -106,10 +112,10 @@ class Forwarder(Actor):
         )
 
     def on_start(self) -> None:
-        """Bind both ends; the subscribers' endpoint is reported as ``metrics``."""
+        """Bind both sockets; the subscribers' endpoint is reported as ``metrics``."""
         if self.spec.keys:
-            self._gate = Authenticator(self.context, Path(self.spec.keys))
-            self.watch(self._gate.socket, self._gate.answer)
+            self._authenticator = Authenticator(self.context, Path(self.spec.keys))
+            self.watch(self._authenticator.socket, self._authenticator.answer)
             self.every(REFRESH_KEYS_S, self._refresh_keys)
             self.every(LOG_INVALID_S, self._log_refused)
         self.endpoints["metrics"] = self._open_out(self.spec.endpoint)
@@ -117,18 +123,18 @@ class Forwarder(Actor):
         self.watch(self._inbox.socket, self._on_metrics)
 
     def on_stop(self) -> None:
-        """Pass on what has arrived, then close both ends."""
+        """Pass on the metrics that have arrived, then close both sockets."""
         if self._inbox is not None:
             self._on_metrics()
             self._inbox.close()
         if self._out is not None:
             self._close_out(LINGER_MS)
-        if self._gate is not None:
-            self.unwatch(self._gate.socket)
-            self._gate.close()
+        if self._authenticator is not None:
+            self.unwatch(self._authenticator.socket)
+            self._authenticator.close()
 
     def status(self) -> dict[str, int]:
-        """Counts since the start."""
+        """Return the counts since the start."""
         return {
             "messages": int(self._messages.value),
             "last_values": len(self.last_values),
@@ -139,16 +145,16 @@ class Forwarder(Actor):
             "clients_refused": self._refused(*REFUSALS),
         }
 
-    # -- the subscribers' end --------------------------------------------------------------------
+    # -- the subscribers' socket -----------------------------------------------------------------
 
     def _open_out(self, endpoint: str) -> str:
-        """Bind the subscribers' end, locked if there are keys; the exact endpoint."""
+        """Bind the subscribers' socket, with keys if there are any; return the exact endpoint."""
         out = self.context.socket(zmq.XPUB)
         out.setsockopt(zmq.SNDHWM, self._queue)
-        # Every subscription is told, also one that somebody else has already.
+        # Report every subscription, also to a topic that another subscriber already has.
         out.setsockopt(zmq.XPUB_VERBOSE, 1)
-        if self._gate is not None:
-            monitor = self._monitor = self._gate.lock(out)
+        if self._authenticator is not None:
+            monitor = self._monitor = self._authenticator.secure(out)
             self.watch(monitor, lambda: self._count_failures(monitor))
         self._out = out
         self.watch(out, self._on_subscriptions)
@@ -159,7 +165,7 @@ class Forwarder(Actor):
             raise
 
     def _close_out(self, linger_ms: int) -> None:
-        """Close the subscribers' end and every connection to it."""
+        """Close the subscribers' socket and every connection to it."""
         assert self._out is not None
         if self._monitor is not None:
             self._count_failures(self._monitor)
@@ -171,7 +177,7 @@ class Forwarder(Actor):
         self._out = None
 
     def _reopen(self) -> None:
-        """Drop every connection and bind the same address again, once it is free."""
+        """Drop every connection and bind the same address again as soon as it is released."""
         endpoint = self.endpoints["metrics"]
         self._close_out(0)
         deadline = time.monotonic() + REOPEN_S
@@ -187,17 +193,18 @@ class Forwarder(Actor):
     # -- keys ------------------------------------------------------------------------------------
 
     def _refresh_keys(self) -> None:
-        assert self._gate is not None
-        if self._gate.refresh():
-            log.warning("a key was taken back, all clients must connect again")
+        assert self._authenticator is not None
+        if self._authenticator.refresh():
+            log.warning("key revoked, all clients must reconnect")
             self._reopen()
 
     def _count_failures(self, monitor: "zmq.Socket[bytes]") -> None:
-        assert self._gate is not None
-        self._gate.count_failures(monitor)
+        assert self._authenticator is not None
+        self._authenticator.count_failures(monitor)
 
     def _refused(self, *reasons: Refusal) -> int:
-        return sum(self._gate.refused[reason] for reason in reasons) if self._gate else 0
+        authenticator = self._authenticator
+        return sum(authenticator.refused[reason] for reason in reasons) if authenticator else 0
 
     def _log_refused(self) -> None:
         refused = self._refused(*REFUSALS)
@@ -228,7 +235,7 @@ class Forwarder(Actor):
         self._coalescer.delay(metrics, self.clock.monotonic())
 
     def _on_subscriptions(self) -> None:
-        """Serve new subscriptions; a full queue of a subscriber drops here as well."""
+        """Send the last values to new subscribers; a full queue drops these messages too."""
         assert self._out is not None
         for _ in range(SUBSCRIPTION_LIMIT):
             try:
@@ -251,11 +258,11 @@ class Forwarder(Actor):
     def _on_invalid(self, topic: bytes, payload: bytes) -> None:
         self._invalid.value += 1
         now = self.clock.monotonic()
-        if now - self._logged_invalid >= LOG_INVALID_S:
-            self._logged_invalid = now
+        if now - self._invalid_logged_at >= LOG_INVALID_S:
+            self._invalid_logged_at = now
             log.warning(
-                "not a metric",
+                "invalid metric dropped",
                 topic=repr(topic[:64]),
-                begins=repr(payload[:64]),
-                so_far=int(self._invalid.value),
+                payload_start=repr(payload[:64]),
+                total=int(self._invalid.value),
             )

@@ -1,13 +1,14 @@
 """
-Who may connect to the metrics socket when it has keys: CURVE, with clients allowed by file.
+Access control of the metrics socket: CURVE, with the allowed clients listed by key files.
 
-libzmq asks about every client that has proved to own its key, over ZAP (ZeroMQ RFC 27), a request
-and an answer inside this process. The socket is told to refuse everybody when nobody answers.
+libzmq verifies that a client owns its key. It then asks over ZAP (ZeroMQ RFC 27), a request and a
+reply inside this process, whether the key is allowed. The socket refuses all clients if nobody
+answers these requests.
 """
 
 from collections import Counter
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import structlog
 import zmq
@@ -21,23 +22,26 @@ log = structlog.get_logger()
 ZAP_ENDPOINT = "inproc://zeromq.zap.01"
 ZAP_DOMAIN = b"metrics"
 HANDSHAKE_MS = 5_000
-"""How long a connection may take to prove who it is."""
+"""Time limit for a connection to prove that it owns its key."""
 ANSWER_LIMIT = 100
-"""Requests answered in one turn: handshakes must not hold up metrics."""
+"""Requests answered per turn of the loop, so that metrics pass during many handshakes."""
 FAILURES = zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
 
 Refusal = Literal["unknown_key", "handshake"]
-REFUSALS: tuple[Refusal, ...] = ("unknown_key", "handshake")
-"""A client whose key is not allowed; one without keys, with another server's, or no client."""
+REFUSALS: tuple[Refusal, ...] = get_args(Refusal)
+"""
+``unknown_key``: the client's key is not allowed. ``handshake``: the client has no keys, expects
+another server key, or does not speak CURVE.
+"""
 
 
 def zap_answer(request: list[bytes], allowed: dict[bytes, str]) -> tuple[list[bytes], str | None]:
     """
-    The answer to a ZAP request, and the name of the client it lets in.
+    Return the reply to a ZAP request, and the name of the client if it is admitted.
 
     Args:
         request: Frames: version, request id, domain, address, identity, mechanism, credentials.
-        allowed: Names by public key.
+        allowed: Client names by public key.
     """
     name = None
     if len(request) == 7 and (request[0], request[5]) == (b"1.0", b"CURVE"):
@@ -49,18 +53,18 @@ def zap_answer(request: list[bytes], allowed: dict[bytes, str]) -> tuple[list[by
 
 class Authenticator:
     """
-    The keys of the metrics socket and the answers to who comes.
+    The keys of the metrics socket, and the answers to libzmq's requests.
 
     Args:
-        context: Of the metrics socket.
-        directory: Of the keys.
+        context: Context of the metrics socket.
+        directory: Directory of the keys.
 
     Attributes:
-        socket: To be watched; then ``answer``.
-        refused: Clients turned away since the start, by reason.
+        socket: The socket to watch; call ``answer`` when it is readable.
+        refused: Number of refused clients, by reason.
 
     Raises:
-        ConfigError: If the keys cannot be used.
+        ConfigError: The keys cannot be used.
     """
 
     def __init__(self, context: "zmq.Context[zmq.Socket[bytes]]", directory: Path) -> None:
@@ -69,20 +73,20 @@ class Authenticator:
         self._keys = read_server_keys(directory)
         self._allowed, self._faults = read_allowed(directory)
         self._changed_ns = self._clients_changed()
-        self._let_in: set[bytes] = set()
+        self._admitted: set[bytes] = set()
         self._log_faults()
         self.socket = context.socket(zmq.REP)
         self.socket.setsockopt(zmq.LINGER, 0)
         self.socket.bind(ZAP_ENDPOINT)
 
-    def lock(self, socket: "zmq.Socket[bytes]") -> "zmq.Socket[bytes]":
+    def secure(self, socket: "zmq.Socket[bytes]") -> "zmq.Socket[bytes]":
         """
-        Give a socket its keys, before it is bound, and forget who was let in before.
+        Set the keys of a socket that is not bound yet, and forget the admitted clients.
 
         Returns:
-            Its monitor, to be watched; then ``count_failures``.
+            The socket's monitor; call ``count_failures`` when it is readable.
         """
-        self._let_in.clear()
+        self._admitted.clear()
         socket.setsockopt(zmq.CURVE_SERVER, 1)
         socket.setsockopt(zmq.CURVE_SECRETKEY, self._keys.secret)
         socket.setsockopt(zmq.ZAP_DOMAIN, ZAP_DOMAIN)
@@ -91,7 +95,7 @@ class Authenticator:
         return socket.get_monitor_socket(FAILURES)
 
     def answer(self) -> None:
-        """Answer what libzmq asks."""
+        """Answer the pending requests of libzmq."""
         for _ in range(ANSWER_LIMIT):
             try:
                 request = self.socket.recv_multipart(zmq.NOBLOCK)
@@ -99,29 +103,27 @@ class Authenticator:
                 return
             answer, name = zap_answer(request, self._allowed)
             if name is None and self._clients_changed() != self._changed_ns:
-                self.refresh()  # allowed a moment ago, perhaps
+                self.refresh()  # the key may have been added a moment ago
                 answer, name = zap_answer(request, self._allowed)
             self.socket.send_multipart(answer)
             if name is None:
                 self.refused["unknown_key"] += 1
             else:
-                self._let_in.add(request[6])
-                log.info("client let in", client=name, address=request[3].decode())
+                self._admitted.add(request[6])
+                log.info("client admitted", client=name, address=request[3].decode())
 
     def count_failures(self, monitor: "zmq.Socket[bytes]") -> None:
-        """Count connections that never came as far as to be asked about."""
+        """Count the connections whose handshake failed before libzmq could ask about them."""
         while monitor.poll(0):
             recv_monitor_message(monitor)
             self.refused["handshake"] += 1
 
     def refresh(self) -> bool:
         """
-        Read the allowed keys again.
-
-        When they cannot be read nobody is allowed.
+        Read the allowed keys again; if they cannot be read, no client is allowed.
 
         Returns:
-            True if somebody who was let in is no longer allowed.
+            True if an admitted client is no longer allowed.
         """
         self._changed_ns = self._clients_changed()
         try:
@@ -131,14 +133,14 @@ class Authenticator:
         if faults != self._faults:
             self._faults = faults
             self._log_faults()
-        return not self._let_in <= self._allowed.keys()
+        return not self._admitted <= self._allowed.keys()
 
     def close(self) -> None:
-        """Answer no longer."""
+        """Stop answering."""
         self.socket.close()
 
     def _clients_changed(self) -> int:
-        """When a client's key was last added or removed, in ns since the epoch."""
+        """Return the time of the last change in the directory of client keys, in Unix ns."""
         try:
             return clients_dir(self._directory).stat().st_mtime_ns
         except OSError:
@@ -146,4 +148,4 @@ class Authenticator:
 
     def _log_faults(self) -> None:
         for fault in self._faults:
-            log.warning("key not usable", error=fault)
+            log.warning("client key unusable", error=fault)

@@ -1,1 +1,1 @@
-"""The orderbook worker: one trusted book per symbol, its measures, and the walls in it."""
+"""The orderbook worker: one local order book per symbol, its measures and its walls."""

@@ -18,15 +18,11 @@ Errors are named after what happened to the book, without the suffix ``Error``.
 
 from collections.abc import Callable, Iterable
 from math import inf, isfinite
-from typing import ClassVar, Literal
+from typing import ClassVar
 
+from bybit_pipeline.shared.wire.gaps import BookGapReason
 from bybit_pipeline.shared.wire.messages import BookMessage, Level
-
-SideName = Literal["bid", "ask"]
-
-InvalidReason = Literal[
-    "gap", "duplicate", "desync", "crossed", "too_deep", "bad_levels", "wrong_depth"
-]
+from bybit_pipeline.shared.wire.orderbook import SideName
 
 
 class BookError(Exception):
@@ -36,7 +32,7 @@ class BookError(Exception):
 class BookInvalid(BookError):
     """A message that invalidates the book."""
 
-    reason: ClassVar[InvalidReason]
+    reason: ClassVar[BookGapReason]
 
 
 class NoSnapshot(BookError):

@@ -5,20 +5,23 @@ Decides how every message and link event changes the state, and when to request 
 other books. The caller passes the time: ``now`` is in seconds of the monotonic clock.
 """
 
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from math import inf
-from typing import Literal
+from typing import NamedTuple, get_args
+
+from msgspec.structs import replace
 
 from bybit_pipeline.processes.orderbook.book import BookInvalid, OrderBook
-from bybit_pipeline.processes.orderbook.ledger import REASONS, Gap, GapLedger, Reason
 from bybit_pipeline.processes.orderbook.measures import OrderFlow
 from bybit_pipeline.processes.orderbook.staleness import StalenessDetector
 from bybit_pipeline.processes.orderbook.walls.tracker import WallTracker
+from bybit_pipeline.shared.wire.gaps import BookGap, BookGapEventName, BookGapReason, GapLedger
 from bybit_pipeline.shared.wire.messages import BookMessage, Category, Source, TradesMessage
+from bybit_pipeline.shared.wire.orderbook import BookState
 
-BookState = Literal["syncing", "live", "stale"]
-STATES: tuple[BookState, ...] = ("syncing", "live", "stale")
+STATES: tuple[BookState, ...] = get_args(BookState)
 
 START_DELAY_S = 0.5
 """Time for the first snapshot to arrive by itself before it is requested."""
@@ -34,6 +37,15 @@ MAX_AHEAD_MS = 60_000
 """Largest plausible step of exchange time between two messages, beyond the time that passed."""
 MAX_BEHIND_MS = 3_600_000
 """Largest plausible step back of exchange time between two messages."""
+GAP_NOTES_MAX = 16
+"""Upper limit of the gap notes of a book; a message adds up to two."""
+
+
+class GapNote(NamedTuple):
+    """An event in the life of a gap, to be published."""
+
+    event: BookGapEventName
+    gap: BookGap
 
 
 @dataclass
@@ -48,7 +60,11 @@ class Counts:
     """Resyncs: books for which a snapshot was requested, once per outage however often."""
     recovered: int = 0
     """Those of them that are live again, or for the first time."""
-    invalidated: dict[Reason, int] = field(default_factory=lambda: dict.fromkeys(REASONS[1:], 0))
+    invalidated: dict[BookGapReason, int] = field(
+        default_factory=lambda: {
+            reason: 0 for reason in get_args(BookGapReason) if reason != "starting"
+        }
+    )
     """Times that a live book was invalidated, by the first reason."""
 
 
@@ -80,6 +96,7 @@ class LocalBook:
     """
 
     __slots__ = (
+        "_gap_notes",
         "_generations",
         "_is_requested",
         "_ledger",
@@ -116,7 +133,7 @@ class LocalBook:
         depth: int,
         connector: str,
         *,
-        ledger: GapLedger,
+        ledger: GapLedger[BookGap],
         counts: Counts,
         generations: Iterator[int],
         now: float,
@@ -133,7 +150,7 @@ class LocalBook:
         self.flow = flow
         self.walls = walls
         self.state: BookState = "syncing"
-        self.reason: Reason | None = "starting"
+        self.reason: BookGapReason | None = "starting"
         self.generation = next(generations)
         self.source: Source | None = None
         self.session: int | None = None
@@ -142,7 +159,8 @@ class LocalBook:
         self.walls_due = inf
         self.is_changed = False
         self.counts = counts
-        self.gap: Gap | None = None
+        self.gap: BookGap | None = None
+        self._gap_notes: deque[GapNote] = deque(maxlen=GAP_NOTES_MAX)
         self._generations = generations
         self._ledger = ledger
         self._staleness = StalenessDetector(now)
@@ -237,7 +255,7 @@ class LocalBook:
 
     def invalidate(
         self,
-        reason: Reason,
+        reason: BookGapReason,
         now: float,
         recv_ts_ns: int | None = None,
         received_update_id: int | None = None,
@@ -330,8 +348,17 @@ class LocalBook:
         self.walls.drop()
         self.walls_due = inf
         if self.gap is not None:
-            self._ledger.forget(self.gap._replace(duration_s=self.not_live_s(now)))
+            self._ledger.forget(self.gap)
+            ended = replace(self.gap, duration_s=self.not_live_s(now))
+            self._gap_notes.append(GapNote("closed", ended))
             self.gap = None
+
+    def take_gap_notes(self, event: BookGapEventName | None = None) -> list[GapNote]:
+        """Return the gap events since the last call, in order: all, or those of one kind."""
+        taken = [note for note in self._gap_notes if event in (None, note.event)]
+        for note in taken:
+            self._gap_notes.remove(note)
+        return taken
 
     # -- out of sync -----------------------------------------------------------------------------
 
@@ -367,14 +394,16 @@ class LocalBook:
         assert gap is not None, "a book that is not live has an open gap"
         since = now if self._untrusted_since is None else self._untrusted_since
         duration = max(0.0, now - since)
-        closed = gap._replace(
+        closed = replace(
+            gap,
             closed_ts_ns=message.recv_ts_ns,
             end_ms=message.exchange_ts_ms,
             update_id_after=message.update_id,
             sequence_after=message.sequence,
             duration_s=duration,
         )
-        self._ledger.closed(closed)
+        self._ledger.put(closed)
+        self._gap_notes.append(GapNote("closed", closed))
         hid_nothing = gap.update_id_before in (message.update_id, message.update_id - 1)
         if gap.reason == "silent" and hid_nothing:
             self._staleness.learn_pause(now)
@@ -395,10 +424,10 @@ class LocalBook:
             self.flow.add(*best_bid, *best_ask)
 
     def _open_gap(
-        self, reason: Reason, recv_ts_ns: int | None, received_update_id: int | None
+        self, reason: BookGapReason, recv_ts_ns: int | None, received_update_id: int | None
     ) -> None:
         last = self.book.last
-        self.gap = Gap(
+        self.gap = BookGap(
             gap_id=self._ledger.new_id(),
             category=self.category,
             symbol=self.symbol,
@@ -409,4 +438,5 @@ class LocalBook:
             sequence_before=None if last is None else last.sequence,
             received_update_id=received_update_id,
         )
-        self._ledger.opened(self.gap)
+        self._ledger.put(self.gap)
+        self._gap_notes.append(GapNote("opened", self.gap))

@@ -10,14 +10,11 @@ from collections.abc import Iterable, Iterator
 from itertools import count
 from typing import NamedTuple, cast
 
-from bybit_pipeline.processes.orderbook.book import SideName
-from bybit_pipeline.processes.orderbook.ledger import GapLedger, Reason
 from bybit_pipeline.processes.orderbook.local_book import (
     CONNECTED_DELAY_S,
     RETRY_MAX_S,
     STATES,
     SUBSCRIBED_DELAY_S,
-    BookState,
     Counts,
     LocalBook,
 )
@@ -32,6 +29,7 @@ from bybit_pipeline.processes.orderbook.measures import (
 )
 from bybit_pipeline.processes.orderbook.walls.tracker import WallTracker
 from bybit_pipeline.shared.settings.config import DensityConfig, OrderbookConfig
+from bybit_pipeline.shared.wire.gaps import BookGap, BookGapReason, GapLedger
 from bybit_pipeline.shared.wire.messages import (
     BookMessage,
     Category,
@@ -39,7 +37,7 @@ from bybit_pipeline.shared.wire.messages import (
     LinkMessage,
     TradesMessage,
 )
-from bybit_pipeline.shared.wire.metrics import Wall
+from bybit_pipeline.shared.wire.orderbook import BookState, SideName, Wall
 
 BookKey = tuple[Category, str]
 """Category and symbol."""
@@ -49,7 +47,7 @@ class Snapshot(NamedTuple):
     """A book as users read it; unless ``state`` is ``live`` numbers are None and lists empty."""
 
     state: BookState
-    reason: Reason | None
+    reason: BookGapReason | None
     update_id: int | None
     bids: list[Level]
     asks: list[Level]
@@ -63,7 +61,7 @@ class ResyncRequest(NamedTuple):
     """A request for a new snapshot: a topic of the market bus, and the reason."""
 
     topic: str
-    reason: Reason
+    reason: BookGapReason
 
 
 class OrderBookManager:
@@ -80,7 +78,7 @@ class OrderBookManager:
     ) -> None:
         self.settings = settings or OrderbookConfig()
         self.density = density or DensityConfig()
-        self.ledger = GapLedger()
+        self.ledger = GapLedger(BookGap)
         self.counts = Counts()
         self.books: dict[BookKey, LocalBook] = {}
         self.now = 0.0
@@ -203,7 +201,7 @@ class OrderBookManager:
         elif message.event == "subscribed":
             book.expect_snapshot(self.now, SUBSCRIBED_DELAY_S)
         else:
-            reason: Reason = "rejected" if message.event == "rejected" else "unsubscribed"
+            reason: BookGapReason = "rejected" if message.event == "rejected" else "unsubscribed"
             wait = RETRY_MAX_S if message.event == "rejected" else CONNECTED_DELAY_S
             if book.invalidate(reason, self.now, message.recv_ts_ns, retry_in_s=wait):
                 yield book

@@ -14,12 +14,11 @@ A notional is price times size, in quote currency. On ``inverse`` a size is a nu
 from bisect import bisect_left, bisect_right
 from itertools import accumulate
 from operator import mul, truediv
-from typing import Any
 
 from bybit_pipeline.processes.orderbook.book import BookSide, OrderBook
 from bybit_pipeline.shared.settings.config import OrderbookConfig
-from bybit_pipeline.shared.wire.messages import Category, Level
-from bybit_pipeline.shared.wire.shapes import BOOK_MEASURES
+from bybit_pipeline.shared.wire.messages import Category, Level, Source
+from bybit_pipeline.shared.wire.orderbook import Depth, Impact, Orderbook, Wall
 
 BPS = 10_000.0
 
@@ -125,9 +124,9 @@ class CumulativeDepth:
             self.notionals = list(accumulate(map(mul, prices, sizes), initial=0.0))
             self.bases = self.totals
 
-    def levels(self, count: int) -> list[Level]:
+    def levels(self, count: int) -> tuple[Level, ...]:
         """Return up to ``count`` ``(price, size)`` pairs, best first."""
-        return list(zip(self.prices[:count], self.sizes[:count], strict=True))
+        return tuple(zip(self.prices[:count], self.sizes[:count], strict=True))
 
     def size_of(self, levels: int) -> float:
         """Return the total size of the best ``levels`` levels, or of all if there are fewer."""
@@ -162,28 +161,27 @@ class CumulativeDepth:
 
 def depth_within(
     bids: CumulativeDepth, asks: CumulativeDepth, lowest: float, highest: float
-) -> dict[str, float | bool]:
+) -> Depth:
     """
     Visible size and notional (quote) of the bids from ``lowest`` up, the asks up to ``highest``.
 
-    A band that is wider than the visible book holds what is visible, and says so: it is not
-    complete, there is at least this much.
+    Beyond the visible book the numbers are lower bounds, and flagged as not complete.
     """
     bid, bid_notional, bid_complete = bids.within(lowest)
     ask, ask_notional, ask_complete = asks.within(highest)
-    return {
-        "bid": bid,
-        "ask": ask,
-        "bid_notional": bid_notional,
-        "ask_notional": ask_notional,
-        "bid_complete": bid_complete,
-        "ask_complete": ask_complete,
-    }
+    return Depth(
+        bid=bid,
+        ask=ask,
+        bid_notional=bid_notional,
+        ask_notional=ask_notional,
+        bid_complete=bid_complete,
+        ask_complete=ask_complete,
+    )
 
 
 def impact(
     bids: CumulativeDepth, asks: CumulativeDepth, mid_price: float, notional: float
-) -> dict[str, float | None]:
+) -> Impact:
     """
     Cost of a market order for ``notional`` quote currency, each way, in basis points of the mid.
 
@@ -194,10 +192,10 @@ def impact(
     """
     buy = asks.average_price(notional)
     sell = bids.average_price(notional)
-    return {
-        "buy_bps": None if buy is None else (buy / mid_price - 1) * BPS,
-        "sell_bps": None if sell is None else (1 - sell / mid_price) * BPS,
-    }
+    return Impact(
+        buy_bps=None if buy is None else (buy / mid_price - 1) * BPS,
+        sell_bps=None if sell is None else (1 - sell / mid_price) * BPS,
+    )
 
 
 class OrderFlow:
@@ -251,10 +249,6 @@ class OrderFlow:
         return total if self._has_state else None
 
 
-MEASURES = BOOK_MEASURES
-"""The measures of a book that is not live: every field, no number."""
-
-
 def key_of(number: float) -> str:
     """Return a level count, distance or notional as a key of a map: ``10``, ``2.5``, ``100000``."""
     return str(int(number)) if number == int(number) else repr(float(number))
@@ -270,45 +264,87 @@ class BookMeasures:
     """
 
     def __init__(self, settings: OrderbookConfig, category: Category) -> None:
+        self._category = category
         self._publish_levels = settings.publish_levels
         self._imbalance = [(key_of(n), n) for n in settings.imbalance_levels]
         self._depth = [(key_of(bps), *band(bps)) for bps in settings.depth_bps]
         self._impact = [(key_of(notional), notional) for notional in settings.impact_notionals]
-        self._is_inverse = category == "inverse"
 
-    def of(self, book: OrderBook) -> dict[str, Any]:
+    def metric(
+        self,
+        book: OrderBook,
+        *,
+        symbol: str,
+        source: Source,
+        process: str,
+        epoch: str,
+        seq: int,
+        publish_ts_ns: int,
+        ofi: float | None = None,
+        walls: tuple[Wall, ...] = (),
+    ) -> Orderbook:
         """
-        The measures of a live book, named as in the message; ``ofi`` is left None.
+        Return the message about a live book.
 
-        A one-sided book has no mid price and nothing that needs one; an empty configuration list
-        leaves its map empty. A count of more levels than the stream carries has no imbalance.
+        A one-sided book has no mid price and nothing that needs one. An empty configuration list
+        leaves its map empty. There is no imbalance of more levels than the stream has.
+
+        Args:
+            book: A live book.
+            symbol, source, process, epoch, seq, publish_ts_ns: The common fields, as published.
+            ofi: Order flow imbalance since the last message.
+            walls: The walls, nearest first.
         """
-        depth = book.depth
-        bids = CumulativeDepth(book.bid_side, depth, is_inverse=self._is_inverse)
-        asks = CumulativeDepth(book.ask_side, depth, is_inverse=self._is_inverse)
-        measures = MEASURES | {
-            "imbalance": {
+        last, depth, is_inverse = book.last, book.depth, self._category == "inverse"
+        assert last is not None, "a live book has a last message"
+        bids = CumulativeDepth(book.bid_side, depth, is_inverse=is_inverse)
+        asks = CumulativeDepth(book.ask_side, depth, is_inverse=is_inverse)
+        best_bid = best_bid_size = best_ask = best_ask_size = None
+        mid_price = spread_ = spread_bps_ = weighted_mid_ = depths = impacts = None
+        if bids.count:
+            best_bid, best_bid_size = bid = bids.prices[0], bids.sizes[0]
+        if asks.count:
+            best_ask, best_ask_size = ask = asks.prices[0], asks.sizes[0]
+        if best_bid is not None and best_ask is not None:
+            mid_price = centre = mid(best_bid, best_ask)
+            spread_ = spread(best_bid, best_ask)
+            spread_bps_ = spread_bps(best_bid, best_ask)
+            weighted_mid_ = weighted_mid(bid, ask)
+            depths = {
+                key: depth_within(bids, asks, centre * lowest, centre * highest)
+                for key, lowest, highest in self._depth
+            }
+            impacts = {key: impact(bids, asks, centre, notional) for key, notional in self._impact}
+        return Orderbook(
+            category=self._category,
+            symbol=symbol,
+            source=source,
+            process=process,
+            epoch=epoch,
+            seq=seq,
+            match_ts_ms=last.match_ts_ms,
+            exchange_ts_ms=last.exchange_ts_ms,
+            recv_ts_ns=last.recv_ts_ns,
+            publish_ts_ns=publish_ts_ns,
+            state="live",
+            update_id=last.update_id,
+            sequence=last.sequence,
+            best_bid=best_bid,
+            best_bid_size=best_bid_size,
+            best_ask=best_ask,
+            best_ask_size=best_ask_size,
+            mid_price=mid_price,
+            spread=spread_,
+            spread_bps=spread_bps_,
+            weighted_mid=weighted_mid_,
+            imbalance={
                 key: imbalance(bids.size_of(n), asks.size_of(n)) if n <= depth else None
                 for key, n in self._imbalance
             },
-            "bids": bids.levels(self._publish_levels),
-            "asks": asks.levels(self._publish_levels),
-        }
-        if bids.count:
-            measures["best_bid"], measures["best_bid_size"] = bid = bids.prices[0], bids.sizes[0]
-        if asks.count:
-            measures["best_ask"], measures["best_ask_size"] = ask = asks.prices[0], asks.sizes[0]
-        if bids.count and asks.count:
-            mid_price = mid(bid[0], ask[0])
-            measures["mid_price"] = mid_price
-            measures["spread"] = spread(bid[0], ask[0])
-            measures["spread_bps"] = spread_bps(bid[0], ask[0])
-            measures["weighted_mid"] = weighted_mid(bid, ask)
-            measures["depth"] = {
-                key: depth_within(bids, asks, mid_price * lowest, mid_price * highest)
-                for key, lowest, highest in self._depth
-            }
-            measures["impact"] = {
-                key: impact(bids, asks, mid_price, notional) for key, notional in self._impact
-            }
-        return measures
+            depth=depths,
+            impact=impacts,
+            ofi=ofi,
+            bids=bids.levels(self._publish_levels),
+            asks=asks.levels(self._publish_levels),
+            densities=walls,
+        )

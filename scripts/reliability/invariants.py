@@ -82,11 +82,20 @@ class Check:
     def _compare_measures(self, symbol: str, now_ms: int) -> None:
         local, model = self.manager.books["linear", symbol], self.models[symbol]
         bids, asks = model.best(DEPTH)
-        measures = self.measures.of(local.book)
-        assert list(map(list, measures["bids"])) == bids[:10]
-        assert list(map(list, measures["asks"])) == asks[:10]
-        assert measures["mid_price"] == (bids[0][0] + asks[0][0]) / 2
-        assert all(-1 <= value <= 1 for value in measures["imbalance"].values())
+        measures = self.measures.metric(
+            local.book,
+            symbol=symbol,
+            source="sim",
+            process="orderbook-0",
+            epoch="epoch",
+            seq=1,
+            publish_ts_ns=now_ms * 1_000_000,
+        )
+        assert list(map(list, measures.bids)) == bids[:10]
+        assert list(map(list, measures.asks)) == asks[:10]
+        assert measures.mid_price == (bids[0][0] + asks[0][0]) / 2
+        assert measures.imbalance is not None
+        assert all(value is not None and -1 <= value <= 1 for value in measures.imbalance.values())
         tracker = local.walls
         tracker.update(local.book, now_ms)
         for event in tracker.take_events():

@@ -81,5 +81,4 @@ class Metric(NamedTuple):
     """One message for the metrics socket."""
 
     topic: bytes
-    payload: Any
-    """A ``MarketMetric``."""
+    payload: MarketMetric

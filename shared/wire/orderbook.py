@@ -24,7 +24,7 @@ from bybit_pipeline.shared.wire.gaps import BookGapReason
 BookState = Literal["syncing", "live", "stale"]
 BookReason = Literal[BookGapReason, "process_down"]
 SideName = Literal["bid", "ask"]
-WallEvent = Literal["detected", "grown", "eaten", "pulled", "removed"]
+WallEventName = Literal["detected", "grown", "eaten", "pulled", "removed"]
 
 
 class Depth(MetricRecord, frozen=True):
@@ -205,7 +205,7 @@ class Density(MarketMetric, frozen=True, kw_only=True):
             "the book was dropped."
         ),
     ]
-    event: Annotated[WallEvent, Meta(description="The event.")]
+    event: Annotated[WallEventName, Meta(description="The event.")]
     # The fields of Wall, where they are described: a record can have only one base. To build one:
     # Density(..., **msgspec.structs.asdict(wall)).
     side: SideName

@@ -18,10 +18,8 @@ import pytest
 import zmq
 from jsonschema import Draft202012Validator
 
-import bybit_pipeline.processes.orderbook.ledger
 import bybit_pipeline.supervisor.children.child
-from bybit_pipeline.processes.orderbook.walls.verdict import EVENTS
-from bybit_pipeline.shared.wire import gaps, metrics, orderbook, process_status
+from bybit_pipeline.shared.wire import gaps, metrics, process_status
 from scripts import schema as maker
 from tests.system.pipeline import Payload, Pipeline, kill
 
@@ -268,10 +266,6 @@ def test_schema_files_and_tables_are_made_from_the_records() -> None:
 
 def test_sets_of_words_of_the_processes_are_those_of_the_records() -> None:
     """A new reason, state or event is documented."""
-    assert set(get_args(bybit_pipeline.processes.orderbook.ledger.Reason)) == set(
-        get_args(gaps.BookGapReason)
-    )
-    assert set(EVENTS) == set(get_args(orderbook.WallEvent))
     assert set(get_args(bybit_pipeline.supervisor.children.child.State)) == set(
         get_args(process_status.ProcessState)
     )

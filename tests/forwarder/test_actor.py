@@ -1,4 +1,4 @@
-"""The forwarder over real sockets, in a thread, and as a process whose port is taken."""
+"""The forwarder over real sockets, in a thread; and as a process whose port is taken."""
 
 import contextlib
 import subprocess
@@ -35,7 +35,7 @@ def make_spec(directory: Path, endpoint: str = "tcp://127.0.0.1:0") -> Forwarder
 
 
 class Rig:
-    """A forwarder whose loop a thread turns."""
+    """A forwarder whose loop runs in a thread."""
 
     def __init__(self, context: Context, directory: Path, *, queue: int = 50_000) -> None:
         self.context = context
@@ -63,13 +63,13 @@ class Rig:
         return socket
 
     def until(self, condition: Callable[[], bool]) -> None:
-        """Wait for something in the forwarder."""
+        """Wait until a condition holds in the forwarder."""
         ticker = threading.Event()
         for _ in range(DEADLINE_MS // 5):
             if condition():
                 return
             ticker.wait(0.005)
-        raise AssertionError("it did not come to pass")
+        raise AssertionError("the condition never held")
 
     def close(self) -> None:
         self._stop.set()
@@ -96,25 +96,27 @@ def receive(socket: zmq.Socket[bytes]) -> tuple[bytes, dict[str, Any]]:
     return topic, decode_map(payload)
 
 
-def test_a_late_subscriber_gets_the_last_value_of_every_matching_topic_at_once(rig: Rig) -> None:
+def test_a_late_subscriber_receives_the_last_value_of_each_matching_topic(
+    rig: Rig,
+) -> None:
     for seq in range(1, 4):
         rig.publisher.publish(BTC, {"seq": seq})
     rig.publisher.publish(ETH, {"seq": 7})
     rig.publisher.publish(BOOK, {"seq": 9})
     rig.until(lambda: rig.forwarder.status()["messages"] == 5)
     late = rig.subscribe(b"trades.")
-    assert dict([receive(late), receive(late)]) == {BTC: {"seq": 3}, ETH: {"seq": 7}}
+    assert {BTC: {"seq": 3}, ETH: {"seq": 7}} == dict([receive(late), receive(late)])
 
 
-def test_the_second_subscriber_to_a_topic_gets_its_last_value_too(rig: Rig) -> None:
+def test_the_second_subscriber_of_a_topic_receives_its_last_value_too(rig: Rig) -> None:
     rig.publisher.publish(BTC, {"seq": 1})
     rig.until(lambda: rig.forwarder.status()["last_values"] == 1)
     first = rig.subscribe(BTC)
-    assert receive(first) == (BTC, {"seq": 1})
+    assert (BTC, {"seq": 1}) == receive(first)
     second = rig.subscribe(BTC)
-    assert receive(second) == (BTC, {"seq": 1})
+    assert (BTC, {"seq": 1}) == receive(second)
     rig.publisher.publish(BTC, {"seq": 2})
-    assert receive(second) == (BTC, {"seq": 2})
+    assert (BTC, {"seq": 2}) == receive(second)
     seen = [receive(first)[1]["seq"]]
     while seen[-1] != 2:
         seen.append(receive(first)[1]["seq"])
@@ -126,22 +128,22 @@ def test_messages_pass_in_order(rig: Rig) -> None:
     rig.until(lambda: rig.forwarder.status()["subscriptions"] == 1)
     for seq in range(5_000):
         rig.publisher.publish((BTC, ETH)[seq % 2], {"seq": seq})
-    assert [receive(subscriber)[1]["seq"] for _ in range(5_000)] == list(range(5_000))
+    assert list(range(5_000)) == [receive(subscriber)[1]["seq"] for _ in range(5_000)]
 
 
-def test_a_retired_topic_is_neither_passed_on_nor_remembered(rig: Rig) -> None:
+def test_a_retired_topic_is_neither_passed_on_nor_kept(rig: Rig) -> None:
     subscriber = rig.subscribe(b"")
     rig.until(lambda: rig.forwarder.status()["subscriptions"] == 1)
     rig.publisher.publish(BTC, {"seq": 1})
     rig.publisher.tombstone(BTC)
     rig.publisher.publish(ETH, {"seq": 1})
-    assert [receive(subscriber)[0] for _ in range(2)] == [BTC, ETH]
+    assert [BTC, ETH] == [receive(subscriber)[0] for _ in range(2)]
     late = rig.subscribe(b"")
-    assert receive(late)[0] == ETH
-    assert rig.forwarder.status()["last_values"] == 1
+    assert ETH == receive(late)[0]
+    assert 1 == rig.forwarder.status()["last_values"]
 
 
-def test_what_is_no_metric_is_counted_and_left_out(rig: Rig) -> None:
+def test_invalid_messages_are_counted_and_dropped(rig: Rig) -> None:
     subscriber = rig.subscribe(b"")
     rig.until(lambda: rig.forwarder.status()["subscriptions"] == 1)
     raw = rig.context.socket(zmq.PUSH)
@@ -152,11 +154,11 @@ def test_what_is_no_metric_is_counted_and_left_out(rig: Rig) -> None:
     raw.send_multipart([b"two", b"frames"])
     rig.until(lambda: rig.forwarder.status()["invalid"] == 5)
     rig.publisher.publish(ETH, {"seq": 1})
-    assert receive(subscriber)[0] == ETH
+    assert ETH == receive(subscriber)[0]
     raw.close(linger=0)
 
 
-def test_a_subscriber_that_does_not_read_loses_messages_and_holds_up_nobody(
+def test_a_subscriber_that_does_not_read_loses_messages_and_delays_no_other(
     context: Context, tmp_path: Path
 ) -> None:
     payload = {"fill": "x" * 10_000}
@@ -166,15 +168,15 @@ def test_a_subscriber_that_does_not_read_loses_messages_and_holds_up_nobody(
         rig.until(lambda: rig.forwarder.status()["subscriptions"] == 2)
         for seq in range(3_000):
             rig.publisher.publish(BTC, {"seq": seq, **payload})
-            assert receive(reader)[1]["seq"] == seq
+            assert seq == receive(reader)[1]["seq"]
         seen = [receive(sleeper)[1]["seq"]]
         while sleeper.poll(100):
             seen.append(receive(sleeper)[1]["seq"])
         assert 0 < len(seen) < 3_000
-        assert seen == sorted(set(seen))
+        assert sorted(set(seen)) == seen
 
 
-def test_a_taken_port_ends_the_process_with_one_line_that_names_it(
+def test_a_taken_port_ends_the_process_with_one_line_that_names_the_port(
     context: Context, tmp_path: Path
 ) -> None:
     owner = context.socket(zmq.PUB)
@@ -194,7 +196,7 @@ def test_a_taken_port_ends_the_process_with_one_line_that_names_it(
         cwd=Path(__file__).resolve().parents[2],
         check=False,
     )
-    assert done.returncode == EX_CANTCREAT
+    assert EX_CANTCREAT == done.returncode
     [line] = [line for line in done.stderr.splitlines() if '"level": "error"' in line]
     assert f"127.0.0.1:{port}" in line
     assert "Traceback" not in done.stderr

@@ -1,4 +1,4 @@
-"""Who is let in by the forwarder's gate: the decision, without a socket."""
+"""Clients admitted by the forwarder's authenticator: the decision, without a socket."""
 
 import pytest
 
@@ -21,14 +21,14 @@ def request(**changes: bytes) -> list[bytes]:
     return list(fields.values())
 
 
-def test_an_allowed_key_is_let_in_by_name() -> None:
+def test_an_allowed_key_is_admitted_by_name() -> None:
     answer, name = zap_answer(request(), {KEY: "bob"})
     assert "bob" == name
     assert [b"1.0", b"7", b"200", b"OK", b"bob", b""] == answer
 
 
 @pytest.mark.parametrize(
-    "asked",
+    "refused",
     [
         request(key=b"x" * 32),
         request(key=b""),
@@ -40,7 +40,7 @@ def test_an_allowed_key_is_let_in_by_name() -> None:
         [b""],
     ],
 )
-def test_everything_else_is_turned_away(asked: list[bytes]) -> None:
-    answer, name = zap_answer(asked, {KEY: "bob"})
+def test_everything_else_is_refused(refused: list[bytes]) -> None:
+    answer, name = zap_answer(refused, {KEY: "bob"})
     assert name is None
     assert b"400" == answer[2]

@@ -1,4 +1,4 @@
-"""The last value of every topic, and what is no metric."""
+"""The last value of every topic, and the messages that are not metrics."""
 
 import msgpack
 import pytest
@@ -17,16 +17,15 @@ MAP = b"\x81\xa1v\x01"
 @pytest.mark.parametrize("entries", [0, 1, 15, 16, 70_000])
 def test_maps_of_every_size_are_metrics(entries: int) -> None:
     payload = msgpack.packb(dict.fromkeys(map(str, range(entries))))
-    assert parse_message(b"trades.linear.BTCUSDT", payload) == Message(
-        b"trades.linear.BTCUSDT", payload
-    )
+    expected = Message(b"trades.linear.BTCUSDT", payload)
+    assert expected == parse_message(b"trades.linear.BTCUSDT", payload)
 
 
 @pytest.mark.parametrize(
     "topic", [b"process.trades-0", b"orderbook.option.XRP-30OCT26-0.4-P-USDT", b"gap.spot.BTCUSDT"]
 )
 def test_topics_of_markets_and_processes_are_metrics(topic: bytes) -> None:
-    assert parse_message(topic, MAP) == Message(topic, MAP)
+    assert Message(topic, MAP) == parse_message(topic, MAP)
 
 
 @pytest.mark.parametrize(
@@ -50,7 +49,7 @@ def test_anything_else_is_refused(topic: bytes, payload: bytes) -> None:
     assert parse_message(topic, payload) is None
 
 
-def test_a_subscription_gets_the_last_message_of_every_topic_it_is_a_prefix_of() -> None:
+def test_a_subscription_matches_the_last_message_of_every_topic_with_its_prefix() -> None:
     values = LastValueCache()
     for topic, payload in [
         (b"trades.linear.BTCUSDT", b"1"),
@@ -59,12 +58,12 @@ def test_a_subscription_gets_the_last_message_of_every_topic_it_is_a_prefix_of()
         (b"trades.linear.BTCUSDT", b"4"),
     ]:
         values.remember(Message(topic, payload))
-    assert values.matching(b"trades.linear.BTCUSDT") == [
+    assert [
         Message(b"trades.linear.BTCUSDT", b"4"),
         Message(b"trades.linear.BTCUSDTPERP", b"2"),
-    ]
-    assert len(values.matching(b"")) == 3
-    assert values.matching(b"orderbook.") == []
+    ] == values.matching(b"trades.linear.BTCUSDT")
+    assert 3 == len(values.matching(b""))
+    assert [] == values.matching(b"orderbook.")
 
 
 def test_a_forgotten_topic_is_not_sent_again() -> None:
@@ -72,12 +71,12 @@ def test_a_forgotten_topic_is_not_sent_again() -> None:
     values.remember(Message(b"trades.linear.BTCUSDT", b"1"))
     values.forget(b"trades.linear.BTCUSDT")
     values.forget(b"trades.linear.ETHUSDT")
-    assert values.matching(b"") == []
+    assert [] == values.matching(b"")
 
 
-def test_over_its_limit_new_topics_are_counted_and_known_ones_still_updated() -> None:
+def test_at_the_limit_new_topics_are_counted_and_known_ones_still_updated() -> None:
     values = LastValueCache(max_topics=2)
     for number, name in enumerate([b"a", b"b", b"c", b"a"]):
         values.remember(Message(name, b"%d" % number))
-    assert values.matching(b"") == [Message(b"a", b"3"), Message(b"b", b"1")]
-    assert values.refused == 1
+    assert [Message(b"a", b"3"), Message(b"b", b"1")] == values.matching(b"")
+    assert 1 == values.refused

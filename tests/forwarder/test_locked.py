@@ -1,4 +1,4 @@
-"""The metrics socket with keys, over real sockets: who reads it, and who does not."""
+"""The metrics socket with keys, over real sockets: clients that can read it, and others."""
 
 import contextlib
 import socket
@@ -23,13 +23,13 @@ from bybit_pipeline.shared.settings.specs import ForwarderSpec
 
 DEADLINE_S = 10.0
 NOTHING_MS = 400
-"""How long nothing must come; those who are let in have their message within a few ms."""
+"""Time in which nothing may arrive; an admitted client receives a message within a few ms."""
 TOPIC = b"trades.linear.BTCUSDT"
 SECRET_WORD = "not-for-everybody"
 
 
 class Rig:
-    """A locked forwarder whose loop a thread turns, fed without an end."""
+    """A forwarder with keys whose loop runs in a thread, and a steady stream of metrics."""
 
     def __init__(self, directory: Path, endpoint: str) -> None:
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
@@ -70,7 +70,7 @@ class Rig:
     def subscriber(
         self, keys: Path | None = None, *, server: bytes | None = None, endpoint: str = ""
     ) -> zmq.Socket[bytes]:
-        """A subscriber of everything in another context, as another process would be."""
+        """Return a subscriber of all topics in another context, like another process."""
         sub = self._strangers.socket(zmq.SUB)
         if keys is not None:
             read_client_keys(keys).apply(sub)
@@ -81,7 +81,7 @@ class Rig:
         return sub
 
     def refused(self, reason: str) -> int:
-        """Clients that were turned away, as Prometheus is told."""
+        """Return the number of refused clients, as exported to Prometheus."""
         value = self.forwarder.telemetry.registry.get_sample_value(
             "bybit_pipeline_forwarder_clients_refused_total",
             {"process": "forwarder", "reason": reason},
@@ -98,14 +98,14 @@ class Rig:
 
 @pytest.fixture(params=["tcp", "ipc"])
 def rig(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Rig]:
-    """Locked on loopback, and on a socket file."""
+    """A forwarder with keys, on loopback and on a socket file."""
     endpoint = "tcp://127.0.0.1:0" if request.param == "tcp" else f"ipc://{tmp_path}/out"
     with contextlib.closing(Rig(tmp_path, endpoint)) as rig:
         yield rig
 
 
-def is_served(sub: zmq.Socket[bytes]) -> bool:
-    """True if a message from now comes, not one that waited."""
+def receives_now(sub: zmq.Socket[bytes]) -> bool:
+    """Return True if a new message arrives, after those already queued."""
     while sub.poll(0):
         sub.recv_multipart()
     return bool(sub.poll(int(DEADLINE_S * 1000)))
@@ -114,36 +114,36 @@ def is_served(sub: zmq.Socket[bytes]) -> bool:
 def until(condition: Callable[[], object]) -> None:
     ticker, deadline = threading.Event(), time.monotonic() + DEADLINE_S
     while not condition():
-        assert time.monotonic() < deadline, "it did not come to pass"
+        assert time.monotonic() < deadline, "the condition never held"
         ticker.wait(0.005)
 
 
-def assert_gets_nothing(rig: Rig, sub: zmq.Socket[bytes]) -> None:
-    """Nothing, not even after somebody allowed has read for a while."""
+def assert_receives_nothing(rig: Rig, sub: zmq.Socket[bytes]) -> None:
+    """Nothing arrives, even while an admitted client receives messages."""
     allowed = rig.subscriber(rig.keys)
-    assert is_served(allowed)
+    assert receives_now(allowed)
     assert not sub.poll(NOTHING_MS)
-    assert is_served(allowed)
+    assert receives_now(allowed)
     assert not sub.poll(0)
 
 
-def test_without_a_key_nothing_is_readable(rig: Rig) -> None:
+def test_a_client_without_keys_receives_nothing(rig: Rig) -> None:
     stranger = rig.subscriber()
-    assert_gets_nothing(rig, stranger)
+    assert_receives_nothing(rig, stranger)
     until(lambda: rig.refused("handshake") >= 1)
 
 
-def test_with_another_servers_key_nothing_is_readable(rig: Rig) -> None:
+def test_a_client_that_expects_another_server_key_receives_nothing(rig: Rig) -> None:
     stranger = rig.subscriber(rig.keys, server=zmq.curve_keypair()[0])
-    assert_gets_nothing(rig, stranger)
+    assert_receives_nothing(rig, stranger)
     until(lambda: rig.refused("handshake") >= 1)
 
 
-def test_with_a_key_that_was_never_allowed_nothing_is_readable(rig: Rig) -> None:
+def test_a_client_whose_key_was_never_allowed_receives_nothing(rig: Rig) -> None:
     _, handout = make_client_keys(rig.keys, "mallory")
     (rig.keys / "clients" / "mallory.pub").unlink()
     stranger = rig.subscriber(handout)
-    assert_gets_nothing(rig, stranger)
+    assert_receives_nothing(rig, stranger)
     assert 1 == rig.refused("unknown_key")
     assert 1 == rig.forwarder.status()["clients_refused"]
 
@@ -152,10 +152,10 @@ def test_a_client_with_an_allowed_key_is_served_without_a_restart(rig: Rig) -> N
     _, handout = make_client_keys(rig.keys, "bob")
     with PipelineClient(rig.endpoint, keys=handout) as bob:
         until(lambda: bob.connected)
-        assert next(bob.messages(DEADLINE_S)).payload["word"] == SECRET_WORD
+        assert SECRET_WORD == next(bob.messages(DEADLINE_S)).payload["word"]
 
 
-def test_a_key_that_is_taken_back_reads_nothing_more_and_the_others_go_on(rig: Rig) -> None:
+def test_a_client_whose_key_is_revoked_receives_nothing_more_and_others_continue(rig: Rig) -> None:
     _, handout = make_client_keys(rig.keys, "bob")
     with contextlib.ExitStack() as stack:
         local = stack.enter_context(PipelineClient(rig.endpoint, keys=rig.keys))
@@ -168,17 +168,17 @@ def test_a_key_that_is_taken_back_reads_nothing_more_and_the_others_go_on(rig: R
         assert not bob.connected
         assert [] == list(bob.messages(NOTHING_MS / 1000))
         until(lambda: local.connected)
-        assert next(local.messages(DEADLINE_S)).payload["word"] == SECRET_WORD
+        assert SECRET_WORD == next(local.messages(DEADLINE_S)).payload["word"]
 
         (rig.keys / "bob.off").rename(rig.keys / "clients" / "bob.pub")
 
         until(lambda: bob.connected)
-        assert next(bob.messages(DEADLINE_S)).payload["word"] == SECRET_WORD
+        assert SECRET_WORD == next(bob.messages(DEADLINE_S)).payload["word"]
 
 
-def test_when_the_allowed_keys_cannot_be_read_nobody_reads(rig: Rig) -> None:
+def test_no_client_is_admitted_while_the_allowed_keys_cannot_be_read(rig: Rig) -> None:
     allowed = rig.subscriber(rig.keys)
-    assert is_served(allowed)
+    assert receives_now(allowed)
     (rig.keys / "clients").rename(rig.keys / "gone")
     until(lambda: rig.refused("unknown_key"))
     while allowed.poll(0):
@@ -186,7 +186,7 @@ def test_when_the_allowed_keys_cannot_be_read_nobody_reads(rig: Rig) -> None:
     assert not allowed.poll(NOTHING_MS)
 
 
-def test_the_network_sees_no_payload_and_no_topic(tmp_path: Path) -> None:
+def test_neither_payloads_nor_topics_are_visible_on_the_network(tmp_path: Path) -> None:
     with contextlib.closing(Rig(tmp_path, "tcp://127.0.0.1:0")) as rig:
         tap = Tap(int(rig.endpoint.rpartition(":")[2]))
         sub = rig.subscriber(rig.keys, endpoint=f"tcp://127.0.0.1:{tap.port}")
@@ -201,8 +201,8 @@ def test_the_network_sees_no_payload_and_no_topic(tmp_path: Path) -> None:
         assert word not in tap.recorded
 
 
-def test_the_tap_would_have_seen_it(tmp_path: Path) -> None:
-    """The same wire without keys, so that the test above could fail."""
+def test_the_tap_sees_both_without_keys(tmp_path: Path) -> None:
+    """The same connection without keys, which shows that the test above can fail."""
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     out = context.socket(zmq.XPUB)
     port = out.bind_to_random_port("tcp://127.0.0.1")
@@ -219,7 +219,7 @@ def test_the_tap_would_have_seen_it(tmp_path: Path) -> None:
 
 
 class Tap:
-    """Passes one connection on and records every byte of it, both ways."""
+    """Relays one connection and records all its bytes, both ways."""
 
     def __init__(self, port: int) -> None:
         self.recorded = b""
@@ -253,7 +253,7 @@ class Tap:
         self._listener.close()
 
 
-def test_a_forwarder_without_usable_keys_does_not_start_open(tmp_path: Path) -> None:
+def test_a_forwarder_without_usable_keys_does_not_start(tmp_path: Path) -> None:
     spec = ForwarderSpec(
         process="forwarder",
         role="forwarder",

@@ -3,6 +3,10 @@
 from collections.abc import Iterable
 from typing import Any
 
+from bybit_pipeline.processes.orderbook.book import OrderBook
+from bybit_pipeline.processes.orderbook.measures import BookMeasures
+from bybit_pipeline.shared.wire.codec import decode_map, encode_map
+from bybit_pipeline.shared.wire.common import MarketMetric
 from bybit_pipeline.shared.wire.messages import (
     BookMessage,
     Level,
@@ -13,6 +17,12 @@ from bybit_pipeline.shared.wire.messages import (
     Trade,
     TradesMessage,
 )
+from bybit_pipeline.shared.wire.orderbook import Orderbook
+
+MEASURES = (
+    set(Orderbook.__struct_fields__) - set(MarketMetric.__struct_fields__) - {"state", "reason"}
+)
+"""The fields of a book's message that are null or empty unless the book is live."""
 
 BIDS = ((100.0, 1.0), (99.5, 2.0), (99.0, 4.0))
 ASKS = ((100.5, 3.0), (101.0, 5.0), (102.0, 7.0))
@@ -122,3 +132,17 @@ def recorded_trades(raw: dict[str, Any]) -> TradesMessage:
         for row in raw["data"]
     ]
     return TradesMessage(1, "replay", 1, 1, (raw["ts"] + 5) * 1_000_000, raw["ts"], tuple(rows))
+
+
+def measured(measures: BookMeasures, book: OrderBook) -> dict[str, Any]:
+    """The message about a live book, as a subscriber decodes it."""
+    record = measures.metric(
+        book,
+        symbol="BTCUSDT",
+        source="sim",
+        process="orderbook-0",
+        epoch="epoch",
+        seq=1,
+        publish_ts_ns=1,
+    )
+    return decode_map(encode_map(record))

@@ -4,11 +4,12 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
-from bybit_pipeline.processes.orderbook.ledger import Gap
 from bybit_pipeline.processes.orderbook.local_book import LocalBook
 from bybit_pipeline.processes.orderbook.manager import OrderBookManager
 from bybit_pipeline.shared.settings.config import DensityConfig
+from bybit_pipeline.shared.wire.gaps import BookGap
 from bybit_pipeline.shared.wire.messages import BookMessage, Source
 from tests.orderbook.build import ASKS, BIDS, delta, link, snapshot, trade, trades_message
 
@@ -580,16 +581,18 @@ def test_the_walls_of_a_slow_replay_wait_for_its_own_time() -> None:
 # -- the ledger ------------------------------------------------------------------------------------
 
 
-def test_a_gap_is_told_when_it_opens_and_when_it_closes_with_both_sides_numbers() -> None:
+def test_a_gap_is_reported_when_it_opens_and_when_it_closes_with_the_numbers_on_both_sides() -> (
+    None
+):
     manager = managed(BTC)
-    manager.ledger.take_notes()
+    book = local_book(manager)
+    book.take_gap_notes()
     manager.advance(5.0)
     gap_message = delta(14)
     manager.apply(BTC, gap_message)
-    (opened,) = manager.ledger.take_notes()
+    (opened,) = book.take_gap_notes()
     last, after = snapshot(10), snapshot(40)
-    assert opened.event == "opened"
-    assert opened.gap == Gap(
+    expected = BookGap(
         gap_id=2,
         category="linear",
         symbol=BTC,
@@ -600,18 +603,21 @@ def test_a_gap_is_told_when_it_opens_and_when_it_closes_with_both_sides_numbers(
         sequence_before=100,
         received_update_id=14,
     )
+    assert opened == ("opened", expected)
     manager.advance(7.5)
     manager.apply(BTC, after)
-    (closed,) = manager.ledger.take_notes()
-    assert closed.event == "closed"
-    assert closed.gap == opened.gap._replace(
+    (closed,) = book.take_gap_notes()
+    expected = replace(
+        expected,
         closed_ts_ns=after.recv_ts_ns,
         end_ms=after.exchange_ts_ms,
         update_id_after=40,
         sequence_after=400,
         duration_s=2.5,
     )
-    assert manager.ledger.gaps()[-1] == closed.gap
+    assert closed == ("closed", expected)
+    assert manager.ledger.gaps()[-1] == expected
+    assert book.take_gap_notes() == []
 
 
 def test_untrusted_time_adds_up_and_goes_on_while_a_gap_is_open() -> None:

@@ -20,8 +20,7 @@ from decimal import Decimal
 
 from msgspec.structs import replace
 
-from bybit_pipeline.processes.orderbook.book import SideName
-from bybit_pipeline.shared.wire.metrics import Wall
+from bybit_pipeline.shared.wire.orderbook import SideName, Wall
 
 ZERO = Decimal(0)
 

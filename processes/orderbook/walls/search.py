@@ -11,11 +11,12 @@ from decimal import Decimal
 from math import inf
 from typing import NamedTuple
 
-from bybit_pipeline.processes.orderbook.book import BookSide, SideName
+from bybit_pipeline.processes.orderbook.book import BookSide
 from bybit_pipeline.processes.orderbook.measures import band
 from bybit_pipeline.processes.orderbook.walls.account import exact
 from bybit_pipeline.shared.settings.config import DensityConfig
 from bybit_pipeline.shared.wire.messages import Level
+from bybit_pipeline.shared.wire.orderbook import SideName
 
 
 class FoundWall(NamedTuple):

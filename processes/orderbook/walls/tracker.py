@@ -21,17 +21,17 @@ from math import inf
 from operator import attrgetter
 from typing import NamedTuple
 
-from bybit_pipeline.processes.orderbook.book import BookSide, OrderBook, SideName
+from bybit_pipeline.processes.orderbook.book import BookSide, OrderBook
 from bybit_pipeline.processes.orderbook.measures import BPS, mid
 from bybit_pipeline.processes.orderbook.walls.account import WallAccount, WallLevel, exact
 from bybit_pipeline.processes.orderbook.walls.baseline import BACK_MS, Baseline
 from bybit_pipeline.processes.orderbook.walls.search import FoundWall, WallSearch
 from bybit_pipeline.processes.orderbook.walls.trades import RecentTrades
-from bybit_pipeline.processes.orderbook.walls.verdict import WallEventName, judge, wake_ms
+from bybit_pipeline.processes.orderbook.walls.verdict import judge, wake_ms
 from bybit_pipeline.shared.bybit import PUSH_PERIOD_MS
 from bybit_pipeline.shared.settings.config import DensityConfig
 from bybit_pipeline.shared.wire.messages import Trade
-from bybit_pipeline.shared.wire.metrics import Wall
+from bybit_pipeline.shared.wire.orderbook import SideName, Wall, WallEventName
 
 RANGE_KEEP = 1.1
 """A wall is lost at this multiple of the range in which it is found."""

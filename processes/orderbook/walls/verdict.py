@@ -20,12 +20,10 @@ milliseconds.
 
 from decimal import Decimal
 from math import inf
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from bybit_pipeline.processes.orderbook.walls.account import WallAccount
-
-WallEventName = Literal["detected", "grown", "eaten", "pulled", "removed"]
-EVENTS: tuple[WallEventName, ...] = ("detected", "grown", "eaten", "pulled", "removed")
+from bybit_pipeline.shared.wire.orderbook import WallEventName
 
 KEEP = Decimal("0.7")
 GROWN = Decimal("1.25")
