@@ -266,5 +266,5 @@ def test_a_forwarder_without_usable_keys_does_not_start(tmp_path: Path) -> None:
     forwarder._context = zmq.Context()
     with pytest.raises(ConfigError, match=r"security\.keys"):
         forwarder.on_start()
-    assert forwarder.endpoints == {}
+    assert {} == forwarder.endpoints
     forwarder._context.destroy(linger=0)

@@ -1,4 +1,4 @@
-"""Messages of the market bus for tests: written by hand, or parsed from a recorded one."""
+"""Messages of the market bus for tests: written by hand, or parsed from recorded frames."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -39,7 +39,7 @@ def book_message(
     source: Source = "sim",
     match_ms: int | None = None,
 ) -> BookMessage:
-    """A message whose times follow its number: 20 ms an update, received 5 ms after its push."""
+    """Return a message timed by its number: 20 ms per update, received 5 ms after its push."""
     match_ms = 1_000_000 + update_id * 20 if match_ms is None else match_ms
     return BookMessage(
         schema_version=1,
@@ -61,28 +61,28 @@ def book_message(
 def snapshot(
     update_id: int, bids: Iterable[Level] = BIDS, asks: Iterable[Level] = ASKS, **fields: Any
 ) -> BookMessage:
-    """A snapshot; three levels a side by default, best 100 and 100.5."""
+    """Return a snapshot; by default with three levels per side, the best at 100 and 100.5."""
     return book_message(update_id, bids, asks, is_snapshot=True, **fields)
 
 
 def delta(
     update_id: int, bids: Iterable[Level] = (), asks: Iterable[Level] = (), **fields: Any
 ) -> BookMessage:
-    """A delta; changes nothing by default."""
+    """Return a delta; by default without changes."""
     return book_message(update_id, bids, asks, **fields)
 
 
 def trade(
     match_ms: int, side: Side, price: float, size: float, trade_id: str = "", **fields: Any
 ) -> Trade:
-    """One trade; its id follows from the rest unless given."""
+    """Return a trade; by default its id is derived from the other fields."""
     trade_id = trade_id or f"{match_ms}-{side}-{price}-{size}"
     flags = {"is_block": False, "is_rpi": False} | fields
     return Trade(match_ms, side, price, size, trade_id, None, **flags)
 
 
 def trades_message(*trades: Trade, source: Source = "sim", session: int = 1) -> TradesMessage:
-    """One message of trades."""
+    """Return a message with these trades."""
     last_ms = trades[-1].match_ts_ms if trades else 0
     return TradesMessage(
         1, source, session, 1, (last_ms + 3) * 1_000_000, last_ms + 1, tuple(trades)
@@ -92,12 +92,12 @@ def trades_message(*trades: Trade, source: Source = "sim", session: int = 1) -> 
 def link(
     event: LinkEvent, *topics: str, source: Source = "sim", session: int = 1, ts_ms: int = 0
 ) -> LinkMessage:
-    """A link event of a connector."""
+    """Return a link event of a connector."""
     return LinkMessage(1, source, session, 1, ts_ms * 1_000_000, event, "", topics)
 
 
 def recorded_book(raw: dict[str, Any]) -> BookMessage:
-    """A recorded order book message of Bybit as the connector would publish it."""
+    """Return a recorded order book message of Bybit as published by the connector."""
     data = raw["data"]
     return BookMessage(
         schema_version=1,
@@ -117,7 +117,7 @@ def recorded_book(raw: dict[str, Any]) -> BookMessage:
 
 
 def recorded_trades(raw: dict[str, Any]) -> TradesMessage:
-    """A recorded trades message of Bybit as the connector would publish it."""
+    """Return a recorded trades message of Bybit as published by the connector."""
     rows = [
         Trade(
             row["T"],
@@ -135,7 +135,7 @@ def recorded_trades(raw: dict[str, Any]) -> TradesMessage:
 
 
 def measured(measures: BookMeasures, book: OrderBook) -> dict[str, Any]:
-    """The message about a live book, as a subscriber decodes it."""
+    """Return the message about a live book as a subscriber decodes it."""
     record = measures.metric(
         book,
         symbol="BTCUSDT",

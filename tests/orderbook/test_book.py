@@ -1,4 +1,4 @@
-"""The book follows Bybit's rules, and says so at once when it cannot be trusted."""
+"""The book follows Bybit's rules, and rejects every message that invalidates it."""
 
 from math import inf, nan
 from pathlib import Path
@@ -34,46 +34,46 @@ def live_book(depth: int = 50, **fields: Any) -> OrderBook:
 def test_a_new_book_is_not_live_and_reads_as_empty() -> None:
     book = OrderBook(50)
     assert not book.is_live
-    assert (book.bids(), book.asks(), book.best_bid, book.best_ask) == ([], [], None, None)
+    assert ([], [], None, None) == (book.bids(), book.asks(), book.best_bid, book.best_ask)
 
 
 def test_a_snapshot_makes_the_book_live_best_levels_first() -> None:
     book = live_book()
     assert book.is_live
-    assert book.update_id == 10
-    assert book.bids() == list(BIDS)
-    assert book.asks() == list(ASKS)
-    assert book.best_bid == (100.0, 1.0)
-    assert book.best_ask == (100.5, 3.0)
+    assert 10 == book.update_id
+    assert list(BIDS) == book.bids()
+    assert list(ASKS) == book.asks()
+    assert (100.0, 1.0) == book.best_bid
+    assert (100.5, 3.0) == book.best_ask
 
 
 def test_a_delta_inserts_replaces_and_deletes_levels() -> None:
     book = live_book()
     book.apply(delta(11, bids=[(99.5, 9.0), (99.7, 1.5), (99.0, 0.0)], asks=[(100.5, 0.0)]))
-    assert book.bids() == [(100.0, 1.0), (99.7, 1.5), (99.5, 9.0)]
-    assert book.asks() == [(101.0, 5.0), (102.0, 7.0)]
-    assert book.best_ask == (101.0, 5.0)
-    assert book.update_id == 11
+    assert [(100.0, 1.0), (99.7, 1.5), (99.5, 9.0)] == book.bids()
+    assert [(101.0, 5.0), (102.0, 7.0)] == book.asks()
+    assert (101.0, 5.0) == book.best_ask
+    assert 11 == book.update_id
 
 
 @pytest.mark.parametrize(("count", "expected"), [(0, 0), (1, 1), (2, 2), (3, 3), (99, 3)])
-def test_as_many_levels_as_asked_for_are_read(count: int, expected: int) -> None:
+def test_up_to_count_levels_are_read(count: int, expected: int) -> None:
     book = live_book()
     assert book.bids(count) == list(BIDS[:expected])
     assert book.asks(count) == list(ASKS[:expected])
 
 
-def test_deleting_a_price_that_is_not_held_is_tolerated_and_counted() -> None:
+def test_a_deletion_of_an_absent_price_is_tolerated_and_counted() -> None:
     book = live_book()
     book.apply(delta(11, bids=[(98.0, 0.0)], asks=[(103.0, 0.0)]))
-    assert book.bids() == list(BIDS)
-    assert book.absent_deletes == 2
+    assert list(BIDS) == book.bids()
+    assert 2 == book.absent_deletes
 
 
 def test_an_empty_delta_only_advances_the_update_id() -> None:
     book = live_book()
     book.apply(delta(11))
-    assert (book.bids(), book.asks(), book.update_id) == (list(BIDS), list(ASKS), 11)
+    assert (list(BIDS), list(ASKS), 11) == (book.bids(), book.asks(), book.update_id)
 
 
 @pytest.mark.parametrize("update_id", [1, 2, 10, 999])
@@ -81,8 +81,8 @@ def test_a_snapshot_replaces_the_book_at_any_time_whatever_its_number(update_id:
     book = live_book()
     book.apply(snapshot(update_id, bids=[(50.0, 1.0)], asks=[(51.0, 1.0)]))
     book.apply(delta(update_id + 1, bids=[(50.0, 2.0)]))
-    assert book.bids() == [(50.0, 2.0)]
-    assert book.asks() == [(51.0, 1.0)]
+    assert [(50.0, 2.0)] == book.bids()
+    assert [(51.0, 1.0)] == book.asks()
 
 
 @pytest.mark.parametrize(("bids", "asks"), [([], []), ([(100.0, 1.0)], []), ([], [(100.0, 1.0)])])
@@ -96,7 +96,7 @@ def test_a_missing_update_is_a_gap_that_names_both_numbers() -> None:
     book = live_book()
     with pytest.raises(SequenceGap, match="expected update 11, received 13") as caught:
         book.apply(delta(13))
-    assert (caught.value.expected, caught.value.received) == (11, 13)
+    assert (11, 13) == (caught.value.expected, caught.value.received)
 
 
 @pytest.mark.parametrize("update_id", [10, 9, 2])
@@ -106,37 +106,37 @@ def test_an_update_that_is_not_newer_is_a_duplicate(update_id: int) -> None:
     assert (caught.value.last, caught.value.received) == (10, update_id)
 
 
-def test_a_delta_with_the_number_of_a_restart_is_a_desync() -> None:
+def test_a_delta_with_update_id_one_is_a_desync() -> None:
     with pytest.raises(Desync):
         live_book().apply(delta(1))
 
 
-def test_a_delta_with_number_one_is_a_desync_even_when_it_follows_zero() -> None:
+def test_a_delta_with_update_id_one_is_a_desync_even_after_zero() -> None:
     book = OrderBook(50)
     book.apply(snapshot(0))
     with pytest.raises(Desync):
         book.apply(delta(1))
 
 
-def test_a_delta_before_any_snapshot_is_refused() -> None:
+def test_a_delta_before_any_snapshot_is_rejected() -> None:
     with pytest.raises(NoSnapshot):
         OrderBook(50).apply(delta(11))
 
 
 @pytest.mark.parametrize("price", [100.5, 100.6])
-def test_a_locked_or_crossed_book_is_refused(price: float) -> None:
+def test_a_locked_or_crossed_book_is_rejected(price: float) -> None:
     with pytest.raises(CrossedBook) as caught:
         live_book().apply(delta(11, bids=[(price, 1.0)]))
     assert (caught.value.bid, caught.value.ask) == (price, 100.5)
 
 
-def test_a_crossed_snapshot_is_refused() -> None:
+def test_a_crossed_snapshot_is_rejected() -> None:
     with pytest.raises(CrossedBook):
         OrderBook(50).apply(snapshot(10, bids=[(101.0, 1.0)], asks=[(100.0, 1.0)]))
 
 
 @pytest.mark.parametrize("is_bid", [True, False])
-def test_more_levels_than_the_depth_are_refused(is_bid: bool) -> None:
+def test_more_levels_than_the_depth_are_rejected(is_bid: bool) -> None:
     book = live_book(depth=3)
     levels = [(98.0 if is_bid else 103.0, 1.0)]
     message = delta(11, levels, depth=3) if is_bid else delta(11, (), levels, depth=3)
@@ -145,13 +145,13 @@ def test_more_levels_than_the_depth_are_refused(is_bid: bool) -> None:
     assert (caught.value.side, caught.value.levels) == ("bid" if is_bid else "ask", 4)
 
 
-def test_a_snapshot_deeper_than_the_stream_is_refused() -> None:
+def test_a_snapshot_deeper_than_the_stream_is_rejected() -> None:
     with pytest.raises(TooDeep):
         OrderBook(2).apply(snapshot(10, depth=2))
 
 
 @pytest.mark.parametrize("message", [snapshot(10, depth=200), delta(11, depth=200)])
-def test_a_message_of_another_depth_is_refused(message: BookMessage) -> None:
+def test_a_message_of_another_depth_is_rejected(message: BookMessage) -> None:
     with pytest.raises(WrongDepth):
         live_book().apply(message)
 
@@ -174,7 +174,7 @@ BAD_SNAPSHOT_BIDS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("bids", BAD_SNAPSHOT_BIDS.values(), ids=BAD_SNAPSHOT_BIDS)
-def test_malformed_levels_of_a_snapshot_are_refused(bids: Any) -> None:
+def test_malformed_levels_of_a_snapshot_are_rejected(bids: Any) -> None:
     book = OrderBook(50)
     with pytest.raises(BadLevels):
         book.apply(snapshot(10, bids=bids))
@@ -201,7 +201,7 @@ def test_malformed_levels_of_a_snapshot_are_refused(bids: Any) -> None:
         [(99.9, None)],
     ],
 )
-def test_malformed_levels_of_a_delta_are_refused(levels: Any) -> None:
+def test_malformed_levels_of_a_delta_are_rejected(levels: Any) -> None:
     book = live_book()
     with pytest.raises(BadLevels):
         book.apply(delta(11, bids=levels))
@@ -220,35 +220,35 @@ def test_malformed_levels_of_a_delta_are_refused(levels: Any) -> None:
         snapshot(10, depth=1),
     ],
 )
-def test_a_book_that_raised_is_never_read_as_live_until_a_snapshot(message: BookMessage) -> None:
+def test_a_book_that_raised_stays_empty_until_the_next_snapshot(message: BookMessage) -> None:
     book = live_book()
     with pytest.raises(BookError):
         book.apply(message)
     assert not book.is_live
-    assert (book.bids(), book.asks(), book.best_bid, book.best_ask) == ([], [], None, None)
+    assert ([], [], None, None) == (book.bids(), book.asks(), book.best_bid, book.best_ask)
     with pytest.raises(NoSnapshot):
         book.apply(delta(11))
     book.apply(snapshot(20))
     assert book.is_live
-    assert book.bids() == list(BIDS)
+    assert list(BIDS) == book.bids()
 
 
-def test_a_bug_while_applying_leaves_the_book_not_live() -> None:
+def test_an_unexpected_error_leaves_the_book_not_live() -> None:
     book = live_book()
     with pytest.raises(AttributeError):
         book.apply(None)  # type: ignore[arg-type]
     assert not book.is_live
 
 
-def test_the_last_good_message_survives_a_doubt() -> None:
+def test_the_last_good_message_is_kept_when_the_book_is_invalidated() -> None:
     book = live_book()
     with pytest.raises(SequenceGap):
         book.apply(delta(13))
     assert book.last is not None
-    assert book.last.update_id == 10
+    assert 10 == book.last.update_id
 
 
-def test_level_one_takes_snapshots_in_any_order_of_numbers() -> None:
+def test_depth_one_accepts_snapshots_in_any_order_of_numbers() -> None:
     book = OrderBook(1)
     for update_id, price in ((7, 100.0), (9, 100.1), (9, 100.1), (1, 100.2)):
         book.apply(snapshot(update_id, [(price, 1.0)], [(100.5, 1.0)], depth=1))
@@ -256,7 +256,7 @@ def test_level_one_takes_snapshots_in_any_order_of_numbers() -> None:
         assert book.update_id == update_id
 
 
-def test_level_one_refuses_a_delta() -> None:
+def test_depth_one_rejects_a_delta() -> None:
     book = OrderBook(1)
     book.apply(snapshot(7, [(100.0, 1.0)], [(100.5, 1.0)], depth=1))
     with pytest.raises(Desync):
@@ -289,9 +289,9 @@ def test_the_book_equals_the_naive_model_after_every_captured_message(
         bids, asks = model.best(message.depth)
         assert [list(level) for level in book.bids()] == bids
         assert [list(level) for level in book.asks()] == asks
-        assert book.absent_deletes == 0
+        assert 0 == book.absent_deletes
         messages += 1
-    assert messages == CAPTURED_BOOKS[name]
+    assert CAPTURED_BOOKS[name] == messages
 
 
 # -- against the model -----------------------------------------------------------------------------
@@ -360,14 +360,14 @@ def test_any_run_of_messages_leaves_the_book_equal_to_the_model_or_not_live(step
         except BookError:
             assert is_crossed or is_too_deep or not is_next
             assert not book.is_live
-            assert book.bids() == []
+            assert [] == book.bids()
             continue
         assert is_next
         assert not is_crossed
         assert not is_too_deep
         expected_bids, expected_asks = model.best(depth)
-        assert [list(level) for level in book.bids()] == expected_bids
-        assert [list(level) for level in book.asks()] == expected_asks
+        assert expected_bids == [list(level) for level in book.bids()]
+        assert expected_asks == [list(level) for level in book.asks()]
         best_bid = (max(model.bids), model.bids[max(model.bids)]) if model.bids else None
         best_ask = (min(model.asks), model.asks[min(model.asks)]) if model.asks else None
         assert (book.best_bid, book.best_ask) == (best_bid, best_ask)

@@ -35,13 +35,13 @@ def live(bids: Any, asks: Any, depth: int = 50) -> OrderBook:
 
 
 def close(value: Any) -> Any:
-    """Equal up to rounding, None only to None, maps by key."""
+    """Return a value that equals this one up to rounding; maps are compared by key."""
     if isinstance(value, dict):
         return {key: close(inner) for key, inner in value.items()}
     return None if value is None else pytest.approx(value, rel=1e-9, abs=1e-9)
 
 
-# -- slow versions ---------------------------------------------------------------------------------
+# -- slow formulas ---------------------------------------------------------------------------------
 
 
 def slow_imbalance(bids: list[Level], asks: list[Level], levels: int) -> float | None:
@@ -101,21 +101,21 @@ def slow_impact(bids: list[Level], asks: list[Level], notional: float, category:
 
 
 def test_mid_spread_and_spread_in_basis_points() -> None:
-    assert mid(99.0, 101.0) == 100.0
-    assert spread(99.0, 101.0) == 2.0
-    assert spread_bps(99.0, 101.0) == 200.0
+    assert 100.0 == mid(99.0, 101.0)
+    assert 2.0 == spread(99.0, 101.0)
+    assert 200.0 == spread_bps(99.0, 101.0)
 
 
 def test_the_weighted_mid_leans_towards_the_thinner_side() -> None:
-    assert weighted_mid((99.0, 3.0), (101.0, 1.0)) == 100.5
-    assert weighted_mid((99.0, 1.0), (101.0, 1.0)) == 100.0
+    assert 100.5 == weighted_mid((99.0, 3.0), (101.0, 1.0))
+    assert 100.0 == weighted_mid((99.0, 1.0), (101.0, 1.0))
 
 
 @pytest.mark.parametrize(
     ("bid", "ask"),
     [((99.0, 0.0), (101.0, 1.0)), ((99.0, 1.0), (101.0, -1.0)), ((101.0, 1.0), (101.0, 1.0))],
 )
-def test_the_weighted_mid_of_what_is_no_book_is_refused(bid: Level, ask: Level) -> None:
+def test_the_weighted_mid_rejects_levels_of_no_valid_book(bid: Level, ask: Level) -> None:
     with pytest.raises(ValueError, match="not the best levels"):
         weighted_mid(bid, ask)
 
@@ -127,14 +127,14 @@ def test_the_weighted_mid_of_what_is_no_book_is_refused(bid: Level, ask: Level) 
 def test_imbalance_is_positive_with_more_bids(
     bid: float, ask: float, expected: float | None
 ) -> None:
-    assert imbalance(bid, ask) == expected
+    assert expected == imbalance(bid, ask)
 
 
 @pytest.mark.parametrize(
     ("number", "text"), [(1, "1"), (10, "10"), (2.5, "2.5"), (10.0, "10"), (100_000.0, "100000")]
 )
 def test_map_keys_are_plain_numbers(number: float, text: str) -> None:
-    assert key_of(number) == text
+    assert text == key_of(number)
 
 
 # -- the measures of a book ------------------------------------------------------------------------
@@ -146,35 +146,35 @@ def test_the_measures_of_a_small_book_are_those_computed_by_hand() -> None:
         publish_levels=2, imbalance_levels=(1, 2), depth_bps=(10, 60), impact_notionals=(300.3,)
     )
     measures = measured(BookMeasures(settings, "linear"), book)
-    assert (measures["best_bid"], measures["best_bid_size"]) == (99.9, 1.0)
-    assert (measures["best_ask"], measures["best_ask_size"]) == (100.1, 2.0)
-    assert measures["mid_price"] == 100.0
-    assert measures["spread"] == close(0.2)
-    assert measures["spread_bps"] == close(20.0)
-    assert measures["weighted_mid"] == close((99.9 * 2 + 100.1) / 3)
-    assert measures["imbalance"] == {"1": close(-1 / 3), "2": close(-1 / 3)}
-    assert measures["bids"] == [[99.9, 1.0], [99.5, 2.0]]
-    assert measures["asks"] == [[100.1, 2.0], [100.6, 4.0]]
+    assert (99.9, 1.0) == (measures["best_bid"], measures["best_bid_size"])
+    assert (100.1, 2.0) == (measures["best_ask"], measures["best_ask_size"])
+    assert 100.0 == measures["mid_price"]
+    assert close(0.2) == measures["spread"]
+    assert close(20.0) == measures["spread_bps"]
+    assert close((99.9 * 2 + 100.1) / 3) == measures["weighted_mid"]
+    assert {"1": close(-1 / 3), "2": close(-1 / 3)} == measures["imbalance"]
+    assert [[99.9, 1.0], [99.5, 2.0]] == measures["bids"]
+    assert [[100.1, 2.0], [100.6, 4.0]] == measures["asks"]
     # 99.9 and 100.1 lie exactly at 10 bps and are inside
-    assert measures["depth"]["10"] == {
+    assert {
         "bid": 1.0,
         "ask": 2.0,
         "bid_notional": close(99.9),
         "ask_notional": close(200.2),
         "bid_complete": True,
         "ask_complete": True,
-    }
-    assert measures["depth"]["60"] == {
+    } == measures["depth"]["10"]
+    assert {
         "bid": 3.0,
         "ask": 6.0,
         "bid_notional": close(298.9),
         "ask_notional": close(602.6),
         "bid_complete": True,
         "ask_complete": True,
-    }
+    } == measures["depth"]["60"]
     # buying takes 2 at 100.1 and the rest of 100.1 quote at 100.6
     base = 2 + (300.3 - 200.2) / 100.6
-    assert measures["impact"]["300.3"]["buy_bps"] == close((300.3 / base / 100 - 1) * 10_000)
+    assert close((300.3 / base / 100 - 1) * 10_000) == measures["impact"]["300.3"]["buy_bps"]
     assert measures["ofi"] is None
 
 
@@ -183,9 +183,9 @@ def test_an_empty_configuration_computes_no_maps_and_no_levels() -> None:
         publish_levels=0, imbalance_levels=(), depth_bps=(), impact_notionals=()
     )
     measures = measured(BookMeasures(settings, "linear"), live([(99.0, 1.0)], [(101.0, 1.0)]))
-    assert (measures["imbalance"], measures["depth"], measures["impact"]) == ({}, {}, {})
-    assert (measures["bids"], measures["asks"]) == ([], [])
-    assert measures["best_bid"] == 99.0
+    assert ({}, {}, {}) == (measures["imbalance"], measures["depth"], measures["impact"])
+    assert ([], []) == (measures["bids"], measures["asks"])
+    assert 99.0 == measures["best_bid"]
 
 
 @pytest.mark.parametrize("is_bid", [True, False])
@@ -195,14 +195,14 @@ def test_a_one_sided_book_has_no_mid_and_nothing_that_needs_one(is_bid: bool) ->
     measures = measured(BookMeasures(CONFIG, "option"), book)
     for name in ("mid_price", "spread", "spread_bps", "weighted_mid", "depth", "impact"):
         assert measures[name] is None
-    assert measures["best_bid" if is_bid else "best_ask"] == 100.0
+    assert 100.0 == measures["best_bid" if is_bid else "best_ask"]
     assert measures["best_ask" if is_bid else "best_bid"] is None
-    assert measures["imbalance"]["1"] == (1.0 if is_bid else -1.0)
+    assert (1.0 if is_bid else -1.0) == measures["imbalance"]["1"]
 
 
 def test_an_empty_book_has_no_numbers_at_all() -> None:
     measures = measured(BookMeasures(CONFIG, "option"), live([], []))
-    assert measures["imbalance"] == dict.fromkeys(("1", "5", "10", "50"))
+    assert dict.fromkeys(("1", "5", "10", "50")) == measures["imbalance"]
     empty = MEASURES - {"imbalance", "update_id", "sequence"}
     assert not [name for name in empty if measures[name] not in (None, [])]
 
@@ -211,16 +211,16 @@ def test_on_inverse_the_size_is_the_notional() -> None:
     book = live([(99.9, 1000.0)], [(100.1, 500.0), (100.2, 500.0)])
     settings = OrderbookConfig(depth_bps=(100,), impact_notionals=(600,))
     measures = measured(BookMeasures(settings, "inverse"), book)
-    assert measures["depth"]["100"] == {
+    assert {
         "bid": 1000.0,
         "ask": 1000.0,
         "bid_notional": 1000.0,
         "ask_notional": 1000.0,
         "bid_complete": True,
         "ask_complete": True,
-    }
+    } == measures["depth"]["100"]
     average = 600 / (500 / 100.1 + 100 / 100.2)
-    assert measures["impact"]["600"]["buy_bps"] == close((average / 100 - 1) * 10_000)
+    assert close((average / 100 - 1) * 10_000) == measures["impact"]["600"]["buy_bps"]
 
 
 def test_impact_beyond_the_visible_book_is_none_and_at_its_end_is_not() -> None:
@@ -229,22 +229,22 @@ def test_impact_beyond_the_visible_book_is_none_and_at_its_end_is_not() -> None:
     measures = measured(BookMeasures(settings, "linear"), book)["impact"]
     assert measures["100"]["sell_bps"] is not None
     assert measures["101"]["sell_bps"] is None
-    assert measures["101"]["buy_bps"] == close((101 / 100.5 - 1) * 10_000)
-    assert measures["101.5"] == {"buy_bps": None, "sell_bps": None}
+    assert close((101 / 100.5 - 1) * 10_000) == measures["101"]["buy_bps"]
+    assert {"buy_bps": None, "sell_bps": None} == measures["101.5"]
 
 
-def test_a_band_beyond_the_visible_book_says_that_it_is_not_complete() -> None:
+def test_a_band_beyond_the_visible_book_is_flagged_as_not_complete() -> None:
     book = live([(99.9, 1.0), (99.8, 1.0)], [(100.1, 1.0)], depth=2)
     settings = OrderbookConfig(depth_bps=(15, 20, 100))
     depth = measured(BookMeasures(settings, "linear"), book)["depth"]
-    assert [depth[bps]["bid_complete"] for bps in ("15", "20", "100")] == [True, False, False]
-    assert all(band["ask_complete"] for band in depth.values()), "no level is out of sight"
+    assert [True, False, False] == [depth[bps]["bid_complete"] for bps in ("15", "20", "100")]
+    assert all(band["ask_complete"] for band in depth.values()), "every ask is visible"
 
 
-def test_a_count_of_more_levels_than_the_stream_carries_has_no_imbalance() -> None:
+def test_there_is_no_imbalance_of_more_levels_than_the_stream_has() -> None:
     book = live([(99.9, 1.0)], [(100.1, 3.0)], depth=1)
     measures = measured(BookMeasures(OrderbookConfig(imbalance_levels=(1, 5)), "linear"), book)
-    assert measures["imbalance"] == {"1": -0.5, "5": None}
+    assert {"1": -0.5, "5": None} == measures["imbalance"]
 
 
 TICKS = st.integers(1, 400)
@@ -262,7 +262,7 @@ def books(draw: st.DrawFn) -> tuple[list[Level], list[Level]]:
 
 @given(books(), st.sampled_from(["linear", "inverse"]))
 @settings(max_examples=150, deadline=None)
-def test_the_measures_of_any_book_equal_the_slow_ones(
+def test_the_measures_of_any_book_equal_the_slow_formulas(
     sides: tuple[list[Level], list[Level]], category: Category
 ) -> None:
     bids, asks = sides
@@ -280,21 +280,21 @@ def check_against_slow(
 ) -> None:
     for levels in CONFIG.imbalance_levels:
         expected = slow_imbalance(bids, asks, levels)
-        assert measures["imbalance"][str(levels)] == close(expected)
+        assert close(expected) == measures["imbalance"][str(levels)]
     for bps in CONFIG.depth_bps:
         expected_depth = slow_depth(bids, asks, bps, category, depth)
-        assert measures["depth"][key_of(bps)] == close(expected_depth)
+        assert close(expected_depth) == measures["depth"][key_of(bps)]
     for notional in CONFIG.impact_notionals:
         expected_impact = slow_impact(bids, asks, notional, category)
-        assert measures["impact"][key_of(notional)] == close(expected_impact)
-    assert measures["bids"] == [list(level) for level in bids[:10]]
-    assert measures["asks"] == [list(level) for level in asks[:10]]
+        assert close(expected_impact) == measures["impact"][key_of(notional)]
+    assert [list(level) for level in bids[:10]] == measures["bids"]
+    assert [list(level) for level in asks[:10]] == measures["asks"]
 
 
 @pytest.mark.parametrize(
     "name", ["linear_20260809_ob200_BTC_SOL.jsonl", "spot_20260809_ob200_ETH.jsonl"]
 )
-def test_the_measures_of_captured_books_equal_the_slow_ones(captures: Path, name: str) -> None:
+def test_the_measures_of_captured_books_equal_the_slow_formulas(captures: Path, name: str) -> None:
     books: dict[str, OrderBook] = {}
     measures = BookMeasures(CONFIG, "linear")
     checked = 0
@@ -340,31 +340,31 @@ def flow_of(*states: State) -> float | None:
 def test_order_flow_counts_each_kind_of_change_of_the_best_levels(
     after: State, expected: float
 ) -> None:
-    assert flow_of((100.0, 5.0, 101.0, 7.0), after) == expected
+    assert expected == flow_of((100.0, 5.0, 101.0, 7.0), after)
 
 
-def test_order_flow_adds_up_over_an_interval_and_starts_again_with_the_next() -> None:
+def test_order_flow_adds_up_over_an_interval_and_restarts_with_the_next() -> None:
     flow = OrderFlow()
     assert flow.take() is None
     for bid_size in (5.0, 6.0, 8.0):
         flow.add(100.0, bid_size, 101.0, 7.0)
-    assert flow.take() == 3.0
-    assert flow.take() == 0.0
+    assert 3.0 == flow.take()
+    assert 0.0 == flow.take()
     flow.add(100.0, 10.0, 101.0, 7.0)
-    assert flow.take() == 2.0
+    assert 2.0 == flow.take()
 
 
-def test_order_flow_never_spans_a_doubt() -> None:
+def test_order_flow_never_spans_an_invalid_book() -> None:
     flow = OrderFlow()
     flow.add(100.0, 5.0, 101.0, 7.0)
     flow.reset()
     assert flow.take() is None
     flow.add(200.0, 5.0, 201.0, 7.0)
-    assert flow.take() == 0.0
+    assert 0.0 == flow.take()
 
 
 def test_the_measures_read_the_book_after_a_delta() -> None:
     book = live([(99.0, 1.0)], [(101.0, 1.0)])
     book.apply(delta(11, bids=[(100.0, 3.0)], asks=[(101.0, 0.0), (102.0, 1.0)]))
     measures = measured(BookMeasures(CONFIG, "linear"), book)
-    assert (measures["mid_price"], measures["imbalance"]["1"]) == (101.0, 0.5)
+    assert (101.0, 0.5) == (measures["mid_price"], measures["imbalance"]["1"])

@@ -1,8 +1,8 @@
 """
-A slow and obvious model of the walls of one book, one price a wall.
+A slow and obvious model of the walls of one book, one price per wall.
 
-It keeps everything that ever happened at a price since the wall was found, and computes the
-wall's accounts afresh from that history, in fractions, whenever it is asked.
+It keeps the whole history of a price since the wall was found, and computes the accounts from that
+history, in fractions, each time they are read.
 """
 
 from collections import deque
@@ -25,7 +25,7 @@ def fraction(number: float) -> Fraction:
 
 @dataclass
 class Change:
-    """The level's size before and after, between the match times of two book messages."""
+    """A change of the level's size between the match times of two book messages."""
 
     from_ms: int
     to_ms: int
@@ -55,7 +55,7 @@ class NaiveWall:
     trades: list[Trade] = field(default_factory=list)
     low: Fraction = Fraction(0)
     low_from: int = 0
-    told: bool = False
+    reported: bool = False
     fallen: int | None = None
     spent: int | None = None
     gone: bool = False
@@ -67,7 +67,7 @@ class NaiveWall:
         return hits and not trade.is_rpi and not trade.is_block
 
     def accounts(self, until_ms: int) -> Accounts:
-        """The accounts; not computed again when all is older than ``until_ms`` and unchanged."""
+        """Return the accounts; if all is older than ``until_ms`` and unchanged, from a cache."""
         key = (len(self.changes), len(self.trades))
         if self.settled is None or self.settled[0] != key:
             accounts = self.compute(until_ms)
@@ -79,7 +79,7 @@ class NaiveWall:
         return self.settled[1]
 
     def compute(self, until_ms: int) -> Accounts:
-        """Everything from the beginning; what is older than ``until_ms`` finds no partner."""
+        """Compute the accounts from the start; what is older than ``until_ms`` is settled."""
         left = [fraction(trade.size) for trade in self.trades]
         traded_of = []
         for change in self.changes:
@@ -117,7 +117,7 @@ class NaiveWall:
 
 
 class NaiveWalls:
-    """Feed it every message; ``update`` gives the events as plain tuples."""
+    """Takes every message; ``update`` returns the events as plain tuples."""
 
     def __init__(self, *, k: float, range_bps: float, grace_ms: int, depth: int) -> None:
         self.k, self.range_bps = k, range_bps
@@ -180,7 +180,7 @@ class NaiveWalls:
     def _judge(
         self, wall: NaiveWall, threshold: Fraction, middle: float, now_ms: int, events: Any
     ) -> None:
-        def tell(event: str) -> None:
+        def report(event: str) -> None:
             events.append(self._event(event, wall, now_ms))
 
         def forget() -> None:
@@ -196,25 +196,25 @@ class NaiveWalls:
                 forget()
             elif size >= threshold:
                 self._grow(wall, size)
-                tell("grown")
+                report("grown")
         elif wall.gone:
-            tell("removed")
+            report("removed")
             forget()
-        elif is_eaten and not wall.told:
-            wall.told = True
+        elif is_eaten and not wall.reported:
+            wall.reported = True
             self._set_low(wall, size)
-            tell("eaten")
+            report("eaten")
             if size < threshold * KEEP:
                 wall.spent = now_ms
         elif is_far:
-            tell("removed")
+            report("removed")
             forget()
         elif size < threshold * KEEP:
             wall.fallen = now_ms if wall.fallen is None else wall.fallen
-            if wall.told:
+            if wall.reported:
                 wall.spent = now_ms
             elif size > accounts.peak * KEEP:
-                tell("removed")
+                report("removed")
                 forget()
             elif accounts.unexplained and (
                 now_ms - wall.fallen <= FALL_MS
@@ -225,28 +225,28 @@ class NaiveWalls:
             ):
                 pass
             elif accounts.eaten <= accounts.pulled:
-                tell("pulled")
+                report("pulled")
                 forget()
             elif size == 0 or now_ms - wall.fallen > FALL_MS:
-                wall.told = True
+                wall.reported = True
                 self._set_low(wall, size)
                 wall.spent = now_ms
-                tell("eaten")
+                report("eaten")
         else:
             wall.fallen = None
             if size >= wall.low * GROWN:
                 self._grow(wall, size)
-                tell("grown")
+                report("grown")
 
     def _grow(self, wall: NaiveWall, size: Fraction) -> None:
-        if wall.told:
-            wall.told, wall.spent, wall.fallen = False, None, None
+        if wall.reported:
+            wall.reported, wall.spent, wall.fallen = False, None, None
             wall.start, wall.since_ms, wall.settled = size, self.match_ms, None
             wall.changes, wall.trades = [], self._later_trades(wall)
         self._set_low(wall, size)
 
     def _later_trades(self, wall: NaiveWall) -> list[Trade]:
-        """What came already and is newer than the book that shows the wall."""
+        """Return the trades received so far that are newer than the book that shows the wall."""
         return [t for t in self.trades if wall.is_hit_by(t) and t.match_ts_ms > wall.since_ms]
 
     def _set_low(self, wall: NaiveWall, size: Fraction) -> None:
