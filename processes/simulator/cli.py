@@ -102,14 +102,14 @@ def make_parser() -> argparse.ArgumentParser:
         "--script",
         default="",
         metavar="FILE",
-        help="scenario to perform, as JSON lines; see processes/simulator/market/scenario.py",
+        help="scenario to perform, as JSON lines; see docs/reference/simulator.md",
     )
     option(
         "--fault",
         action="append",
         default=[],
         metavar="NAME[:every=N][,key=value]",
-        help="fault to inject; repeatable; see processes/simulator/faults.py",
+        help="fault to inject; repeatable; see docs/reference/simulator.md",
     )
     return parser
 

@@ -146,7 +146,7 @@ class LoadServer:
         self.port: int = self._listener.getsockname()[1]
 
     def accept_forever(self) -> None:
-        """Accept connections for ever, with one thread per connection."""
+        """Accept connections in an endless loop, with one thread for each."""
         while True:
             sock, _ = self._listener.accept()
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

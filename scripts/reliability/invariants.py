@@ -33,8 +33,8 @@ WINDOWS_EVERY = 400
 WINDOWS_S = (10, 60)
 
 
-class Check:
-    """The cores, the models, and what was compared so far."""
+class Comparison:
+    """The cores of the workers, the naive models, and counts of the comparisons."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
@@ -48,7 +48,7 @@ class Check:
             self.trades.subscribe(symbol)
 
     def take(self, text: bytes, now_ms: int) -> None:
-        """One message of the exchange, into everything; raises where something differs."""
+        """Give a message of the exchange to cores and models; assert that they agree."""
         now_ns = now_ms * 1_000_000
         self.manager.advance(now_ms / 1000)
         decoded = decode(text, "linear", now_ns)
@@ -126,7 +126,7 @@ class Check:
 
 
 def check_accounts(event: WallEvent) -> None:
-    """The published accounts of a wall balance to the last digit that a float holds."""
+    """Assert that the published accounts of a wall balance, within the precision of a float."""
     wall = event.wall
     gone = wall.traded_size + wall.cancelled_size + wall.size
     assert abs(gone - wall.peak_size - wall.refilled_size) <= 1e-9 * max(1.0, gone)
@@ -135,34 +135,37 @@ def check_accounts(event: WallEvent) -> None:
 
 
 def run(messages: int, *, seed: int = 1) -> Counter[str]:
-    """Check so many messages; what was compared, by kind."""
+    """Compare cores and models over ``messages``; return the counts of comparisons."""
     instruments = make_instruments(
         {"linear": SYMBOLS}, with_defaults=False, today=dt.date(2026, 11, 22)
     )
     feed = SyntheticFeed(instruments, seed=seed, rate=300.0)
-    check = Check()
+    comparison = Comparison()
     now_ms = START_MS
     for symbol in SYMBOLS:
         for topic in (f"orderbook.{DEPTH}.{symbol}", f"publicTrade.{symbol}"):
             for text in feed.join(("linear", topic), now_ms):
-                check.take(text, now_ms)
-    while check.counts["book messages"] + check.counts["trade messages"] < messages:
+                comparison.take(text, now_ms)
+    while comparison.counts["book messages"] + comparison.counts["trade messages"] < messages:
         now_ms += STEP_MS
         for outgoing in feed.poll(now_ms):
-            check.take(outgoing.payload, now_ms)
-    return check.counts
+            comparison.take(outgoing.payload, now_ms)
+    return comparison.counts
 
 
 def main() -> None:
-    """Run the long form and print what was compared."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--messages", type=int, default=1_000_000)
-    parser.add_argument("--seed", type=int, default=1)
+    """Run the long form and print the counts."""
+    parser = argparse.ArgumentParser(
+        prog="scripts/invariants",
+        description="Compare the cores with naive models over a synthetic market.",
+    )
+    parser.add_argument("--messages", type=int, default=1_000_000, help="messages to compare")
+    parser.add_argument("--seed", type=int, default=1, help="random seed")
     arguments = parser.parse_args()
     began = time.monotonic()
     for what, count in run(arguments.messages, seed=arguments.seed).items():
         print(f"{what:16} {count}")
-    print(f"nothing differed; took {time.monotonic() - began:.0f} s")
+    print(f"no difference; took {time.monotonic() - began:.0f} s")
 
 
 if __name__ == "__main__":

@@ -174,7 +174,7 @@ class Soak:
         shown = ", ".join(f"{n} {mb:.0f}" for n, mb in self.memory[minute].items())
         print(f"after {minute:g} min, MB: {shown}", flush=True)
 
-    # -- the balance -----------------------------------------------------------------------------
+    # -- the balance ------------------------------------------------------------------------------
 
     def balance(self) -> dict[str, int]:
         """Suspend the exchange, wait until everything has arrived, and return all counts."""

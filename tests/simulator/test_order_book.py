@@ -52,9 +52,9 @@ def test_changes_contain_only_news(changes: list[tuple[int, int]]) -> None:
     before = dict(window.levels())
     for ticks, lots in changes:
         book.asks.put(ticks, lots)
-    told = window.changes()
-    assert len(told) == len(dict(told))
-    assert all(before.get(ticks, 0) != lots for ticks, lots in told)
+    news = window.changes()
+    assert len(news) == len(dict(news))
+    assert all(before.get(ticks, 0) != lots for ticks, lots in news)
     assert [] == window.changes()
 
 

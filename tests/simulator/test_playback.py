@@ -122,15 +122,15 @@ def test_a_late_subscriber_gets_the_current_book(capture: Path) -> None:
 def test_after_the_end_new_subscribers_get_the_final_book(
     capture: Path,
 ) -> None:
-    """The end is reported once, with the totals: six messages and one broken line."""
-    told: list[dict[str, Any]] = []
-    feed = PlaybackFeed(capture, on_finish=told.append)
+    """The end is reported once, with the totals: five messages and one broken line."""
+    reported: list[dict[str, Any]] = []
+    feed = PlaybackFeed(capture, on_finish=reported.append)
     feed.join(TRADES, NOW_MS)
     for offset_ms in (1000, 1010, 1020):
         due(feed, offset_ms)
     (payload,) = feed.join(BOOK, NOW_MS + 60_000)
     assert [["7.9", "3"], ["7.5", "2"], ["7.0", "4"]] == json.loads(payload)["data"]["b"]
-    assert [{"messages": 5, "topics": 2, "skipped": 1}] == told
+    assert [{"messages": 5, "topics": 2, "skipped": 1}] == reported
     assert feed.is_finished
 
 
@@ -174,7 +174,7 @@ def test_real_captures_give_the_recorded_books_to_early_and_late_subscribers(
             books[message["topic"]].apply(message)
             truth[message["topic"], message["data"]["u"]] = books[message["topic"]].best(500)
 
-    feed.join((feed.category, "somebody else's topic"), NOW_MS)
+    feed.join((feed.category, "unknown topic"), NOW_MS)
     length_ms = 50_000
     join_ms = int(length_ms * join_share)
     feed.poll(NOW_MS + START_DELAY_MS + join_ms)

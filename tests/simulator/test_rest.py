@@ -157,8 +157,8 @@ def test_a_delisted_symbol_is_silent_and_rejected() -> None:
         client.ask(op="ping")
         client.until_topic("orderbook.50.BTCUSDT", 20)
         assert "orderbook.50.SOLUSDT" not in {each.get("topic") for each in client.messages[5:]}
-        refusal = client.subscribe("orderbook.200.SOLUSDT")
-        assert "handler not found" in refusal["ret_msg"]
+        rejection = client.subscribe("orderbook.200.SOLUSDT")
+        assert "handler not found" in rejection["ret_msg"]
         assert client.ask(op="unsubscribe", args=["orderbook.50.SOLUSDT"])["success"]
         client.until_topic("orderbook.50.BTCUSDT")
 

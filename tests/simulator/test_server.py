@@ -121,9 +121,9 @@ def test_other_paths_are_not_found(path: str) -> None:
     """The server answers with HTTP 404 instead of a handshake."""
     with running() as server:
         url = f"ws://127.0.0.1:{server.server.port}{path}"
-        with pytest.raises(websocket.WebSocketBadStatusException) as refusal:
+        with pytest.raises(websocket.WebSocketBadStatusException) as rejection:
             websocket.create_connection(url, timeout=DEADLINE_S)
-        assert refusal.value.status_code == 404
+        assert rejection.value.status_code == 404
 
 
 def test_compression_is_not_negotiated_and_protocol_pings_are_answered() -> None:
@@ -294,9 +294,9 @@ def test_a_refused_handshake_has_the_requested_status() -> None:
     faults = Faults()
     faults.set("refuse", times=1, status=403)
     with running(faults=faults) as server:
-        with pytest.raises(websocket.WebSocketBadStatusException) as refusal:
+        with pytest.raises(websocket.WebSocketBadStatusException) as rejection:
             Client(server, "linear")
-        assert refusal.value.status_code == 403
+        assert rejection.value.status_code == 403
         with Client(server, "linear") as client:
             assert client.ask(op="ping")["ret_msg"] == "pong"
 
