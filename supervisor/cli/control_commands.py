@@ -1,6 +1,5 @@
 """Commands that talk to a running pipeline."""
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +9,7 @@ import typer
 
 from bybit_pipeline.shared.errors import EX_FAILED, EX_OK
 from bybit_pipeline.supervisor.cli import arguments as args
-from bybit_pipeline.supervisor.cli.output import examples, print_answer
+from bybit_pipeline.supervisor.cli.output import examples, print_answer, print_error
 
 if TYPE_CHECKING:
     from bybit_pipeline.supervisor.cli.control_client import ControlClient
@@ -74,9 +73,9 @@ def gaps(
     if answer["gaps"] or as_json:
         print_answer(answer["gaps"] if as_json else None, gap_lines(answer["gaps"]))
     else:
-        print("no gaps", file=sys.stderr)
+        print_error("no gaps")
     for worker in answer["silent"]:
-        print(f"{worker} did not answer", file=sys.stderr)
+        print_error(f"{worker} did not answer")
     return EX_FAILED if answer["silent"] else EX_OK
 
 
@@ -124,8 +123,11 @@ def subscribe(
 
 
 def _report(line: str, *, is_served: bool) -> int:
-    print(line, file=sys.stdout if is_served else sys.stderr)
-    return EX_OK if is_served else EX_FAILED
+    if is_served:
+        print(line)
+        return EX_OK
+    print_error(line)
+    return EX_FAILED
 
 
 @app.command(

@@ -21,6 +21,7 @@ from bybit_pipeline.supervisor.cli.output import (
     discard_stdout,
     examples,
     open_missing_streams,
+    print_error,
     stdout_fault,
 )
 
@@ -105,7 +106,7 @@ def _fail(words: Sequence[str], text: str, exit_code: int) -> int:
     if "debug" in (word.removeprefix("--log-level=") for word in words):
         traceback.print_exc()
     for line in text.splitlines():
-        print(" ".join(line.split()), file=sys.stderr)
+        print_error(" ".join(line.split()))
     return exit_code
 
 

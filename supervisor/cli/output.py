@@ -33,6 +33,14 @@ def print_answer(answer: Any, lines: Iterable[str]) -> None:
     show(lines)
 
 
+def print_error(line: str) -> None:
+    """Print a line on stderr; a stderr that cannot be written does not change the exit code."""
+    try:
+        print(line, file=sys.stderr, flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+
+
 def open_missing_streams() -> None:
     """
     Replace standard streams that the caller closed.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from bybit_pipeline.supervisor.cli import arguments as args
-from bybit_pipeline.supervisor.cli.output import examples, print_answer
+from bybit_pipeline.supervisor.cli.output import examples, print_answer, print_error
 
 if TYPE_CHECKING:
     from bybit_pipeline.supervisor.plan.plan import Plan
@@ -95,7 +95,7 @@ def check(
     from bybit_pipeline.supervisor.cli.render import plan_lines, plan_map
 
     for warning in warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+        print_error(f"warning: {warning}")
     print_answer(plan_map(plan) if as_json else None, plan_lines(plan))
 
 

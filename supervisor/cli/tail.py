@@ -10,6 +10,7 @@ import msgspec
 from bybit_pipeline.shared.bus.subscriber import MetricSubscriber
 from bybit_pipeline.shared.errors import EX_FAILED, EX_OK, NoPipelineError
 from bybit_pipeline.supervisor.cli.control_client import read_endpoints
+from bybit_pipeline.supervisor.cli.output import print_error
 from bybit_pipeline.supervisor.interrupts import Interrupts
 from bybit_pipeline.supervisor.run_dir import holder, is_alive
 
@@ -108,7 +109,7 @@ def print_tail(
                 return EX_OK
     if count is None:
         return EX_OK
-    print(f"tail: {printed} of {count} messages in {timeout_s:g} s", file=sys.stderr)
+    print_error(f"tail: {printed} of {count} messages in {timeout_s:g} s")
     return EX_FAILED
 
 
