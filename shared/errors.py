@@ -14,10 +14,10 @@ EX_CONFIG = os.EX_CONFIG
 
 EXIT_CODES = {
     EX_OK: "done, or stopped on request",
-    EX_FAILED: "failed while running",
+    EX_FAILED: "failed while running; for some commands a negative answer, described in their help",
     EX_USAGE: "wrong usage of the command line",
     EX_UNAVAILABLE: "no pipeline runs in the run directory, or it does not answer",
-    EX_SOFTWARE: "a bug",
+    EX_SOFTWARE: "a bug; the log has a traceback",
     EX_CANTCREAT: "the run directory or a port is taken; the message names the holder",
     EX_CONFIG: "bad configuration",
 }

@@ -228,7 +228,10 @@ class PrometheusConfig(Section, frozen=True):
     host: Annotated[str, Meta(description="Address of this machine to listen on")] = "127.0.0.1"
     port: Annotated[
         Port,
-        Meta(description="0: any free port. The other processes use free ports; see /targets"),
+        Meta(
+            description="HTTP port of the supervisor; 0: any free port. The other processes use "
+            "free ports; see /targets"
+        ),
     ] = 9400
     per_symbol: Annotated[bool, Meta(description="Export market gauges for every symbol")] = True
 
@@ -236,11 +239,11 @@ class PrometheusConfig(Section, frozen=True):
 class DashboardConfig(Section, frozen=True):
     """The page in the browser. Every user of this machine may read it, also without keys."""
 
-    enabled: Annotated[bool, Meta(description="Serve the page; also up --dashboard")] = False
+    enabled: Annotated[bool, Meta(description="Serve the page")] = False
     host: Annotated[str, Meta(description="127.0.0.1, ::1 or localhost: this machine only")] = (
         "127.0.0.1"
     )
-    port: Annotated[Port, Meta(description="0: any free port, which the log and status show")] = (
+    port: Annotated[Port, Meta(description="Port of the page; 0: any free port, see the log")] = (
         9480
     )
 
@@ -251,9 +254,7 @@ class ReplayConfig(Section, frozen=True):
     capture: Annotated[
         str, Meta(description="Capture file; markets that are not configured are taken from it")
     ] = ""
-    speed: Annotated[
-        float, Meta(gt=0, le=10_000, description="1 is real time, 50 is 50 times as fast")
-    ] = 1.0
+    speed: Annotated[float, Meta(gt=0, le=10_000, description="Replay speed; 1 is real time")] = 1.0
 
 
 class Config(Section, frozen=True):
@@ -261,7 +262,7 @@ class Config(Section, frozen=True):
 
     source: Annotated[
         SourceChoice,
-        Meta(description="auto: Bybit, or simulated data until it can be reached"),
+        Meta(description="Source of data; auto: Bybit, or simulated data until it can be reached"),
     ] = "auto"
     network: Annotated[Network, Meta(description="Bybit's production or test network")] = "mainnet"
     url: Annotated[

@@ -6,6 +6,7 @@ first, and describes them in the words of this project.
 """
 
 import difflib
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar, get_args, get_type_hints
 
@@ -206,8 +207,10 @@ def listed(words: Iterable[str], joint: str = "or") -> str:
 
 
 def number_text(value: float) -> str:
-    """Return a number without an exponent where that is readable."""
-    return str(int(value)) if abs(value) < 1e7 and value == int(value) else f"{value:g}"
+    """Return a number in few characters: ``86400``, ``0.05``, ``1e-9``."""
+    if abs(value) < 1e7 and value == int(value):
+        return str(int(value))
+    return re.sub(r"e\+?(-?)0*", r"e\1", f"{value:g}")
 
 
 def shown(value: Any) -> str:

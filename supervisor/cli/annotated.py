@@ -57,13 +57,13 @@ def _type_text(kind: types.Type) -> str:
         case types.BoolType():
             return "boolean"
         case types.IntType():
-            return "whole number"
+            return "integer"
         case types.FloatType():
             return "number"
         case types.VarTupleType():
             items = _type_text(kind.item_type)
             return f"list of {items}s"
-    return "text"
+    return "string"
 
 
 def toml_value(value: Any) -> str:
