@@ -43,7 +43,7 @@ BookKey = tuple[Category, str]
 """Category and symbol."""
 
 
-class Snapshot(NamedTuple):
+class BookSnapshot(NamedTuple):
     """A book as users read it; unless ``state`` is ``live`` numbers are None and lists empty."""
 
     state: BookState
@@ -69,7 +69,7 @@ class OrderBookManager:
     Local order books of many symbols: ``apply`` their messages, then call the getters.
 
     Args:
-        settings: Measures to compute; by default those of a configuration without entries.
+        settings: Measures to compute; by default those of the default configuration.
         density: Definition of a wall.
     """
 
@@ -233,15 +233,15 @@ class OrderBookManager:
             states[book.state] += 1
         return states
 
-    def get_snapshot(self, symbol: str, category: Category = "linear") -> Snapshot | None:
+    def get_snapshot(self, symbol: str, category: Category = "linear") -> BookSnapshot | None:
         """Return the book of a symbol; None if it is unknown or has no snapshot yet."""
         local = self.books.get((category, symbol))
         if local is None or local.state == "syncing":
             return None
         book = local.book
         bid, ask = book.best_bid, book.best_ask
-        both = bid is not None and ask is not None
-        return Snapshot(
+        prices = (bid[0], ask[0]) if bid and ask else None
+        return BookSnapshot(
             state=local.state,
             reason=local.reason,
             update_id=book.update_id if local.state == "live" else None,
@@ -249,8 +249,8 @@ class OrderBookManager:
             asks=book.asks(),
             best_bid=bid[0] if bid else None,
             best_ask=ask[0] if ask else None,
-            mid_price=mid(bid[0], ask[0]) if both and bid and ask else None,
-            spread_bps=spread_bps(bid[0], ask[0]) if both and bid and ask else None,
+            mid_price=mid(*prices) if prices else None,
+            spread_bps=spread_bps(*prices) if prices else None,
         )
 
     def get_imbalance(
@@ -292,9 +292,7 @@ class OrderBookManager:
     def get_densities(self, symbol: str, category: Category = "linear") -> list[Wall] | None:
         """Return the walls of a book, nearest first; None without a live book."""
         local = self._live(symbol, category)
-        if local is None:
-            return None
-        return local.walls.walls(local.book)
+        return None if local is None else local.walls.records(local.book)
 
     def get_density_at_price(
         self,

@@ -120,7 +120,7 @@ class BookMarket:
                 seq=self._sequences["orderbook"],
                 publish_ts_ns=now_ns,
                 ofi=None if book.flow is None else book.flow.take(),
-                walls=tuple(book.walls.walls()),
+                walls=tuple(book.walls.records()),
             )
         else:
             record = Orderbook(**self._common("orderbook", now_ns), reason=book.reason)

@@ -228,7 +228,7 @@ class WallTracker:
         events, self._events = self._events, []
         return events
 
-    def walls(self, book: OrderBook | None = None) -> list[Wall]:
+    def records(self, book: OrderBook | None = None) -> list[Wall]:
         """
         Return the walls as published, nearest first.
 

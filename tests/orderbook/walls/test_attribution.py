@@ -68,7 +68,7 @@ def test_a_trade_that_the_book_never_showed_was_refilled_at_once() -> None:
     story.step([(WALL, 20.0)])
     story.step(trades=[story.sold(5.0)])
     story.wait()
-    (wall,) = story.tracker.walls()
+    (wall,) = story.tracker.records()
     assert (5.0, 5.0, 20.0) == (wall.traded_size, wall.refilled_size, wall.size)
 
 
@@ -77,7 +77,7 @@ def test_trades_larger_than_the_decrease_mean_a_refill() -> None:
     story.step([(WALL, 20.0)])
     story.step([(WALL, 18.0)], trades=[story.sold(5.0)])
     story.wait()
-    (wall,) = story.tracker.walls()
+    (wall,) = story.tracker.records()
     assert (5.0, 3.0, 0.0) == (wall.traded_size, wall.refilled_size, wall.cancelled_size)
     assert 0.1 == wall.eaten_ratio
 
@@ -89,7 +89,7 @@ def test_trades_before_the_book_that_first_shows_a_wall_do_not_count() -> None:
     early = [trade(found_ms - 1, "Sell", WALL, 5.0), trade(found_ms, "Sell", WALL, 5.0)]
     story.tracker.on_trades(early)
     story.wait()
-    (wall,) = story.tracker.walls()
+    (wall,) = story.tracker.records()
     assert (0.0, 0.0) == (wall.traded_size, wall.refilled_size)
 
 
@@ -145,18 +145,18 @@ def test_a_trade_received_before_and_after_the_search_counts_once() -> None:
 
 def test_an_earlier_trade_with_retail_price_improvement_makes_a_new_wall_uncertain() -> None:
     story = found_after([trade(FOUND_MS + 40, "Sell", WALL, 8.0, is_rpi=True)])
-    assert [True] == [wall.uncertain for wall in story.tracker.walls()]
+    assert [True] == [wall.uncertain for wall in story.tracker.records()]
 
 
 def test_more_trades_than_can_be_kept_make_a_new_wall_uncertain() -> None:
     for number, expected in ((RECENT_MESSAGES - 1, False), (RECENT_MESSAGES, True)):
         story = found_after(trade(FOUND_MS + 40, "Buy", 100.01, 1.0, str(n)) for n in range(number))
-        assert [expected] == [wall.uncertain for wall in story.tracker.walls()]
+        assert [expected] == [wall.uncertain for wall in story.tracker.records()]
 
 
 def test_trades_lost_after_the_book_that_shows_a_wall_make_it_uncertain() -> None:
     story = found_after([], is_lost=True)
-    assert [True] == [wall.uncertain for wall in story.tracker.walls()]
+    assert [True] == [wall.uncertain for wall in story.tracker.records()]
 
 
 def test_a_refilled_wall_keeps_the_trades_that_its_book_does_not_show_yet() -> None:
@@ -185,7 +185,7 @@ def test_lost_trades_make_known_walls_uncertain_and_not_later_ones() -> None:
     assert {
         WALL: True,
         99.94: False,
-    } == {wall.price: wall.uncertain for wall in story.tracker.walls()}
+    } == {wall.price: wall.uncertain for wall in story.tracker.records()}
 
 
 def test_without_trades_every_wall_is_uncertain() -> None:

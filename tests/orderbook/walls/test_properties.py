@@ -89,7 +89,7 @@ def test_no_event_is_later_when_walls_are_judged_only_at_their_wake_times(
             assert always.tracker.take_events() == rarely.tracker.take_events()
     for story in (always, rarely):
         story.tracker.update(story.book, story.now_ms)
-    assert always.tracker.walls() == rarely.tracker.walls()
+    assert always.tracker.records() == rarely.tracker.records()
 
 
 @given(ACTIONS)

@@ -32,7 +32,7 @@ def test_every_field_of_a_new_wall() -> None:
     assert (0.0, 0.0, 0.0) == (wall.eaten_ratio, wall.pulled_ratio, wall.traded_size)
     assert exactly((100 - WALL) / 100 * 10_000) == wall.distance_bps
     assert (story.now_ms, 0, False) == (wall.first_seen_ms, wall.age_ms, wall.uncertain)
-    assert [wall] == story.tracker.walls()
+    assert [wall] == story.tracker.records()
 
 
 def test_a_wall_in_the_first_snapshot_is_found_at_once() -> None:
@@ -61,8 +61,8 @@ def test_walls_hardly_move_the_baseline() -> None:
     for number in range(4):
         story.step([(round(99.99 - number / 100, 2), 100.0)])
     story.wait(5_000)
-    assert 4 == len(story.tracker.walls())
-    assert {100.0} == {wall.strength for wall in story.tracker.walls()}
+    assert 4 == len(story.tracker.records())
+    assert {100.0} == {wall.strength for wall in story.tracker.records()}
 
 
 def test_the_baseline_is_the_median_of_one_sample_per_second_over_the_look_back() -> None:
@@ -86,7 +86,7 @@ def test_neighbouring_levels_are_one_wall_at_the_price_of_the_largest() -> None:
     wall = event.wall
     assert (99.94, 10.0) == (wall.price, wall.size)
     assert [] == story.step([(99.95, 7.0), (99.94, 0.0)])
-    (wall,) = story.tracker.walls()
+    (wall,) = story.tracker.records()
     assert (99.94, 10.0, 10.0) == (wall.price, wall.size, wall.initial_size)
     assert ["grown"] == names(story.step([(99.93, 6.0)]))
 

@@ -88,10 +88,10 @@ def test_a_wall_can_be_eaten_above_its_threshold_and_is_reported_once() -> None:
     story = Story()
     story.step([(WALL, 100.0)])
     assert ["eaten"] == names(story.step([(WALL, 20.0)], trades=[story.sold(80.0)]))
-    assert [20.0] == [wall.size for wall in story.tracker.walls()]
+    assert [20.0] == [wall.size for wall in story.tracker.records()]
     assert [] == story.step([(WALL, 10.0)], trades=[story.sold(10.0)])
     assert [] == story.step([(WALL, 0.0)], trades=[story.sold(10.0)])
-    assert [] == story.tracker.walls()
+    assert [] == story.tracker.records()
 
 
 def test_an_eaten_wall_that_is_refilled_is_the_same_wall_grown() -> None:
@@ -99,7 +99,7 @@ def test_an_eaten_wall_that_is_refilled_is_the_same_wall_grown() -> None:
     story.step([(WALL, 20.0)])
     first_seen_ms = story.now_ms
     assert ["eaten"] == names(story.step([(WALL, 0.0)], trades=[story.sold(20.0)]))
-    assert [] == story.tracker.walls()
+    assert [] == story.tracker.records()
     story.wait(5_000)
     (event,) = story.step([(WALL, 20.0)])
     assert "grown" == event.event
@@ -218,7 +218,7 @@ def test_a_wall_that_fell_and_recovers_in_time_continues() -> None:
     assert [] == story.step([(WALL, 0.0)])
     assert ["grown"] == names(story.step([(WALL, 10.0)]))
     assert [] == story.wait()
-    assert [10.0] == [wall.size for wall in story.tracker.walls()]
+    assert [10.0] == [wall.size for wall in story.tracker.records()]
 
 
 def test_a_wall_out_of_range_is_removed() -> None:
@@ -258,7 +258,7 @@ def test_the_walls_of_a_dropped_book_are_removed_as_they_were_last_seen() -> Non
         ("removed", 30.0),
     ] == [(event.event, event.wall.size) for event in events]
     assert 0 == story.tracker.tracked
-    assert [] == story.tracker.walls()
+    assert [] == story.tracker.records()
 
 
 def test_the_walls_of_a_book_that_loses_a_side_are_removed() -> None:
@@ -270,12 +270,12 @@ def test_the_walls_of_a_book_that_loses_a_side_are_removed() -> None:
     story.update_id += 1
     story.book.apply(story.message((), [(SMALL_ASKS[0][0], 0.0)]))
     story.tracker.on_book(story.book)
-    assert [] == story.tracker.walls(story.book)
+    assert [] == story.tracker.records(story.book)
     story.tracker.update(story.book, story.now_ms)
     (event,) = story.tracker.take_events()
     assert ("removed", 20.0) == (event.event, event.wall.size)
     assert story.now_ms - event.wall.first_seen_ms == event.wall.age_ms
-    assert ([], 0) == (story.tracker.walls(), story.tracker.tracked)
+    assert ([], 0) == (story.tracker.records(), story.tracker.tracked)
 
 
 def test_an_eaten_wall_that_may_be_refilled_is_dropped_without_an_event() -> None:
