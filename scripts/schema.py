@@ -1,8 +1,9 @@
 """
-``docs/schema`` and the tables of ``docs/reference/wire-format.md``, from the records in ``shared``.
+Generator of ``docs/schema`` and of the tables in ``docs/reference/wire-format.md``.
 
-The records say names, types, units and ranges. What the types cannot say, which numbers are null
-when, is added here as conditions, in JSON Schema's own words (2020-12).
+Names, types, units, ranges and descriptions come from the records in ``shared/wire``. The types
+cannot express which fields are null together; this file adds that as JSON Schema conditions
+(2020-12).
 """
 
 import argparse
@@ -31,7 +32,7 @@ EMPTY: Schema = {"maxItems": 0}
 
 
 def schemas() -> dict[str, Schema]:
-    """Every schema by the name of its file."""
+    """Return every schema by the name of its file."""
     made = {}
     for kind, type_ in metrics.KINDS.items():
         (root,), definitions = msgspec.json.schema_components([type_])
@@ -47,11 +48,11 @@ def schemas() -> dict[str, Schema]:
     return made
 
 
-# -- what the types cannot say -----------------------------------------------------------------
+# -- conditions --------------------------------------------------------------------------------
 
 
 def _require_defaults(definitions: dict[str, Schema]) -> None:
-    """Require the fields with a default: the wire has them all, only ``UNSET`` is left out."""
+    """Require the fields with a default: every message has them, only ``UNSET`` is omitted."""
     for definition in definitions.values():
         definition["description"] = _plain(definition["description"])
         for name, field in definition.get("properties", {}).items():
@@ -72,7 +73,7 @@ def _add_rules(definitions: dict[str, Schema]) -> None:
 
 
 def _when(condition: Schema, then: Schema, otherwise: Schema | None = None) -> Schema:
-    """If the named fields meet the condition, others must meet ``then``."""
+    """If the fields in ``condition`` match it, other fields must match ``then``."""
     rule: Schema = {
         "if": {"properties": condition, "required": list(condition)},
         "then": {"properties": then},
@@ -192,7 +193,7 @@ _RULES: dict[str, list[Schema]] = {
 
 
 def _market_bus() -> Schema:
-    """The arrays of the market bus, by kind of topic; their fields have names here as well."""
+    """Return the schema of the market bus arrays; array items have the field names as titles."""
     records: dict[str, Any] = {"trade": TradesMessage, "book": BookMessage, "link": LinkMessage}
     _, definitions = msgspec.json.schema_components(list(records.values()))
     for record in (*records.values(), Trade):
@@ -217,7 +218,7 @@ def _first_paragraph(text: str | None) -> str:
 
 
 def _plain(docstring: str) -> str:
-    """A docstring as one line of Markdown."""
+    """Return a docstring as one line of Markdown."""
     return " ".join(docstring.split()).replace("``", "`")
 
 
@@ -225,7 +226,7 @@ def _plain(docstring: str) -> str:
 
 
 def table(name: str) -> str:
-    """The fields that a record adds to its base, as a Markdown table."""
+    """Return the fields that a record adds to its base as a Markdown table."""
     record: Any = getattr(metrics, name)
     base: Any = record.__base__
     inherited = set(getattr(base, "__struct_fields__", ()))
@@ -296,7 +297,7 @@ def _unit(schema: Schema) -> str:
 
 
 def with_tables(page: str) -> str:
-    """A page with the text between ``<!-- fields: NAME -->`` and ``<!-- end -->`` made anew."""
+    """Return a page with new tables between ``<!-- fields: NAME -->`` and ``<!-- end -->``."""
     return re.sub(
         r"(<!-- fields: (\w+) -->\n).*?(<!-- end -->)",
         lambda match: f"{match[1]}\n{table(match[2])}\n\n{match[3]}",
@@ -309,7 +310,7 @@ def with_tables(page: str) -> str:
 
 
 def files() -> dict[Path, str]:
-    """What the files made from the records should hold."""
+    """Return the contents of all generated files."""
     made = {
         SCHEMAS / name: json.dumps(schema, indent=2) + "\n" for name, schema in schemas().items()
     }
@@ -319,9 +320,13 @@ def files() -> dict[Path, str]:
 
 
 def main() -> int:
-    """Write what is out of date, or say so."""
+    """Write outdated files, or only list them."""
     parser = argparse.ArgumentParser(prog="scripts/make_schema", description=__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing")
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="list outdated files without writing them; exit code 1 if there are any",
+    )
     check = parser.parse_args().check
     outdated = {
         path: text

@@ -1,11 +1,11 @@
 r"""
-Records and payloads to msgpack bytes and back; the only file that knows how.
+Conversion of records and payloads to msgpack bytes and back; only this file does it.
 
-A market bus frame is ``topic + \x00 + msgpack array``: one ZeroMQ frame costs half of two. Workers
-get many records in a frame, and the forwarder many metrics: a bundle. Records are unpacked by
-msgspec, which checks every field on the way. A metric payload and a control message are msgpack
-maps with named keys, because people read those. Whatever cannot be read raises ``CodecError``;
-neither library allocates more than the frame has bytes for.
+A market bus frame is ``topic + \x00 + msgpack array``, in one ZeroMQ frame because that costs half
+of two. Workers receive many records in one frame, and the forwarder many metrics: a bundle.
+msgspec unpacks records and checks every field. Metrics and control messages are msgpack maps with
+named keys, because people read them. Unreadable bytes raise ``CodecError``; neither library
+allocates more than the frame has bytes for.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -27,7 +27,7 @@ from bybit_pipeline.shared.wire.messages import (
 MAX_FRAME_BYTES = 32 * 1024 * 1024
 
 _pack = Encoder().encode
-"""The same bytes as msgpack's own packer, in a third of its time."""
+"""Writes the same bytes as msgpack's packer, but faster."""
 
 _DECODERS: dict[bytes, Callable[[bytes], MarketMessage]] = {
     b"b": Decoder(BookMessage).decode,
@@ -39,16 +39,15 @@ _unpack_parts = Decoder(list[bytes]).decode
 
 
 def encode_record(message: MarketMessage) -> bytes:
-    """A record as a msgpack array: a frame of the market bus, once its topic stands before it."""
+    """Pack a record as a msgpack array: the part of a market bus frame after the topic."""
     return _pack(message)
 
 
 def decode_market(frame: bytes) -> tuple[bytes, MarketMessage]:
     """
-    The topic (terminator included) and the record of a market bus frame, as anybody may get it.
+    Return the topic (with its terminator) and the record of a market bus frame.
 
-    The kind of record follows from the first letter of the topic. Levels are plain ``(price,
-    size)`` pairs.
+    The first letter of the topic selects the record.
 
     Raises:
         CodecError: If the frame is not a message of this schema version.
@@ -58,20 +57,20 @@ def decode_market(frame: bytes) -> tuple[bytes, MarketMessage]:
 
 
 UNREADABLE = (DecodeError, UnicodeDecodeError)
-"""What a decoder of records raises when it cannot read one."""
+"""Errors that a decoder of records raises for unreadable bytes."""
 
 
 def record_decoder(topic: bytes) -> Callable[[bytes], MarketMessage]:
-    """What decodes the records of a topic; it raises ``UNREADABLE``."""
+    """Return the decoder for the records of a topic; the decoder raises ``UNREADABLE``."""
     return _DECODERS[topic[:1]]
 
 
 def decode_record(topic: bytes, record: bytes) -> MarketMessage:
     """
-    The record of a message with this topic.
+    Unpack the record of a message with this topic.
 
     Raises:
-        CodecError: If it is no message of this schema version.
+        CodecError: If it is not a message of this schema version.
     """
     try:
         return record_decoder(topic)(record)
@@ -80,23 +79,23 @@ def decode_record(topic: bytes, record: bytes) -> MarketMessage:
 
 
 def encode_bundle(parts: list[bytes]) -> bytes:
-    """Several messages in one frame: a msgpack array of topic, content, topic, content, …"""
+    """Pack several messages into one frame: a msgpack array of topic, content, topic, content, …"""
     return _pack(parts)
 
 
 def decode_bundle(bundle: bytes) -> Iterator[tuple[bytes, bytes]]:
     """
-    Topic and content, a record or a packed map, of the messages in a bundle, in order.
+    Yield topic and content (a packed record or map) of the messages in a bundle, in order.
 
     Raises:
-        CodecError: If it is none.
+        CodecError: If the bytes are not a bundle.
     """
     try:
         parts = _unpack_parts(bundle)
     except DecodeError as error:
         raise CodecError(f"unreadable bundle: {error}") from error
     if not parts or len(parts) % 2:
-        raise CodecError(f"a bundle of {len(parts)} parts")
+        raise CodecError(f"bundle of {len(parts)} parts; must be pairs of topic and content")
     each = iter(parts)
     return zip(each, each, strict=True)
 
@@ -108,13 +107,13 @@ def encode_map(payload: MetricRecord | Mapping[str, Any]) -> bytes:
 
 def decode_map(frame: bytes) -> dict[str, Any]:
     """
-    The map of a metric payload or control message.
+    Unpack the map of a metric or control message.
 
     Raises:
         CodecError: If the bytes are not a msgpack map with text keys.
     """
     if len(frame) > MAX_FRAME_BYTES:
-        raise CodecError(f"frame of {len(frame)} bytes; at most {MAX_FRAME_BYTES}")
+        raise CodecError(f"frame of {len(frame)} bytes; at most {MAX_FRAME_BYTES} are allowed")
     try:
         payload = msgpack.unpackb(frame, use_list=True)
     except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:

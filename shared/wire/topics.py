@@ -1,10 +1,10 @@
 r"""
-Topic names: ``kind.category.symbol``, both ways, and the exact-match terminator.
+Topic names: building and parsing ``kind.category.symbol``.
 
-The same scheme names the market bus (``trade``, ``book``, ``link``) and the metrics socket
-(``trades``, ``orderbook``, ``density``, ``gap``, ``process``). ZeroMQ matches subscriptions by
-prefix, so a market bus topic ends with ``\x00``: subscribing with the terminator matches one
-symbol exactly and ``BTCUSDT`` never catches ``BTCUSDTPERP``.
+The market bus (``trade``, ``book``, ``link``) and the metrics socket (``trades``, ``orderbook``,
+``density``, ``gap``, ``process``) use the same scheme. ZeroMQ matches subscriptions by prefix, so a
+market bus topic ends with the terminator ``\x00``: a subscription with it matches one symbol
+exactly, and ``BTCUSDT`` does not match ``BTCUSDTPERP``.
 """
 
 from typing import NamedTuple
@@ -15,7 +15,7 @@ METRIC_KINDS = ("trades", "orderbook", "density", "gap", "process")
 
 
 class Topic(NamedTuple):
-    """The three parts of a topic; a symbol may hold dots (Bybit's options do)."""
+    """The three parts of a topic. A symbol may contain dots, as Bybit's options do."""
 
     kind: str
     category: str
@@ -27,7 +27,7 @@ class Topic(NamedTuple):
 
 def parse_topic(text: str) -> Topic:
     """
-    The parts of ``kind.category.symbol``.
+    Return the parts of ``kind.category.symbol``.
 
     Raises:
         ValueError: If one of the three parts is missing or empty.
@@ -39,25 +39,25 @@ def parse_topic(text: str) -> Topic:
 
 
 def market_topic(kind: str, category: str, symbol: str) -> bytes:
-    """The bytes in front of a market bus message, terminator included; also its subscription."""
+    """Return the topic of a market bus message with its terminator; also the subscription."""
     return f"{kind}.{category}.{symbol}".encode() + TERMINATOR
 
 
 def link_topic(connector: str) -> bytes:
-    """The market bus topic on which a connector announces its link, terminator included."""
+    """Return the market bus topic of a connector's link events, with its terminator."""
     return f"link.{connector}".encode() + TERMINATOR
 
 
 def topic_text(market_topic_bytes: bytes) -> str:
-    """A market bus topic as text, without its terminator."""
+    """Return a market bus topic as text, without its terminator."""
     return market_topic_bytes.removesuffix(TERMINATOR).decode()
 
 
 def metric_topic(kind: str, category: str, symbol: str) -> bytes:
-    """The first frame of a metric message; no terminator, people subscribe by prefix."""
+    """Return the first frame of a metric; without a terminator, because users match by prefix."""
     return f"{kind}.{category}.{symbol}".encode()
 
 
 def process_topic(process: str) -> bytes:
-    """The first frame of a process status message."""
+    """Return the first frame of a process status."""
     return f"process.{process}".encode()

@@ -1,8 +1,8 @@
 """
-The schema against what a running pipeline sends: every message, also in trouble.
+The published schemas, compared with every message of a running pipeline, also during faults.
 
-The published schemas let unknown fields pass, so that readers do not break when there are more; the
-tests close them, so that no field stays undocumented.
+The schemas allow unknown fields, so that subscribers keep working when fields are added. These tests
+forbid them, so that every field is documented.
 """
 
 import itertools
@@ -64,7 +64,7 @@ DEADLINE_S = 40.0
 
 
 def load(name: str) -> dict[str, Any]:
-    """A published schema, closed: a field that it does not name is an error."""
+    """Load a published schema and forbid fields that it does not name."""
     schema: dict[str, Any] = json.loads((SCHEMAS / f"{name}.json").read_text())
     for definition in schema["$defs"].values():
         if "properties" in definition:
@@ -76,7 +76,7 @@ VALIDATORS = {kind: Draft202012Validator(load(kind)) for kind in KINDS}
 
 
 def errors(payload: Payload) -> list[str]:
-    """What is wrong with a message, by the schema of its kind."""
+    """The errors of a message by the schema of its kind."""
     found = VALIDATORS[payload["kind"]].iter_errors(payload)
     return [f"{error.json_path}: {error.message}"[:300] for error in found]
 
@@ -114,7 +114,7 @@ WITHOUT_WORKERS: set[Fact] = {
 
 
 def facts(payload: Payload) -> set[Fact]:
-    """What a message is an example of."""
+    """The facts of which a message is an example, such as a kind in a state."""
     kind, state = payload["kind"], payload["state"]
     found: set[Fact] = {(kind, state), (payload["role" if kind == "process" else "category"],)}
     if kind == "gap":
@@ -125,7 +125,7 @@ def facts(payload: Payload) -> set[Fact]:
 
 
 def collect(pipeline: Pipeline, wanted: set[Fact]) -> Iterator[tuple[str, Payload]]:
-    """Messages until there is one of everything that is wanted, and then for some seconds."""
+    """Yield messages until every wanted fact was seen, and for two seconds more."""
     missing, seconds = set(wanted), 0
     deadline = time.monotonic() + DEADLINE_S
     for message in pipeline.messages():
@@ -140,7 +140,7 @@ def collect(pipeline: Pipeline, wanted: set[Fact]) -> Iterator[tuple[str, Payloa
 
 @pytest.fixture(scope="module")
 def messages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[tuple[str, Payload]]]:
-    """What a pipeline says from its start on, while processes of every kind are killed."""
+    """All messages of a pipeline from its start on, while connector and workers are killed."""
     pipeline = Pipeline(tmp_path_factory.mktemp("schema"), "--source", "sim", config=CONFIG)
     try:
         heard = list(collect(pipeline, AT_REST))
@@ -154,13 +154,13 @@ def messages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[tuple[st
         pipeline.close()
 
 
-def test_every_message_is_as_the_schema_says(messages: list[tuple[str, Payload]]) -> None:
-    """In peace and in trouble; and no message has a field that is not in it."""
+def test_every_message_matches_its_schema(messages: list[tuple[str, Payload]]) -> None:
+    """This includes faults. No message has a field that the schema does not name."""
     wrong = [(topic, found) for topic, payload in messages if (found := errors(payload))]
     assert not wrong, wrong[:3]
 
 
-def test_typed_records_read_every_message_without_losing_a_field(
+def test_typed_records_keep_every_field_of_a_message(
     messages: list[tuple[str, Payload]],
 ) -> None:
     """A Python subscriber may decode with the records of ``bybit_pipeline.shared.wire.metrics``."""
@@ -171,7 +171,7 @@ def test_typed_records_read_every_message_without_losing_a_field(
 
 
 def live_book(messages: list[tuple[str, Payload]]) -> Payload:
-    """A live book that has both sides."""
+    """A live book with both sides."""
     for _, payload in messages:
         if payload["kind"] == "orderbook" and payload["state"] == "live":
             return payload
@@ -179,7 +179,7 @@ def live_book(messages: list[tuple[str, Payload]]) -> Payload:
 
 
 def a_window(messages: list[tuple[str, Payload]]) -> Payload:
-    """Trades with a window in which somebody sold."""
+    """A trades metric with a window that has sells."""
     for _, payload in messages:
         if payload["kind"] == "trades" and (payload["windows"]["10s"]["sell_volume"] or 0) > 0:
             return payload
@@ -187,10 +187,10 @@ def a_window(messages: list[tuple[str, Payload]]) -> Payload:
 
 
 @pytest.mark.parametrize("field", BOOK_MEASURES)
-def test_a_measure_of_a_book_that_is_not_live_is_refused(
+def test_a_measure_of_a_book_that_is_not_live_does_not_match_the_schema(
     messages: list[tuple[str, Payload]], field: str
 ) -> None:
-    """The schema says that every measure is null then."""
+    """All measures must be null then."""
     book = live_book(messages)
     stale = {
         **book,
@@ -205,18 +205,18 @@ def test_a_measure_of_a_book_that_is_not_live_is_refused(
 
 
 @pytest.mark.parametrize("field", ["mid_price", "imbalance", "depth", "best_bid", "update_id"])
-def test_a_live_book_without_a_measure_is_refused(
+def test_a_live_book_without_a_measure_does_not_match_the_schema(
     messages: list[tuple[str, Payload]], field: str
 ) -> None:
-    """The schema says that none is missing then."""
+    """No measure may be null then."""
     assert errors({**live_book(messages), field: None})
 
 
 @pytest.mark.parametrize("field", maker.WINDOW_MEASURES)
-def test_a_window_that_is_null_in_part_is_refused(
+def test_a_window_with_some_null_measures_does_not_match_the_schema(
     messages: list[tuple[str, Payload]], field: str
 ) -> None:
-    """A window was observed or it was not."""
+    """Either all or none of the measures of a window are null."""
     trades = a_window(messages)
     window = {**trades["windows"]["10s"], field: None}
     assert errors({**trades, "windows": {"10s": window}})
@@ -226,16 +226,15 @@ def test_a_window_that_is_null_in_part_is_refused(
     ("kind", "field"),
     list(itertools.product(("trades", "orderbook"), ("epoch", "seq", "source", "v"))),
 )
-def test_a_message_without_a_common_field_is_refused(
+def test_a_message_without_a_common_field_does_not_match_the_schema(
     messages: list[tuple[str, Payload]], kind: str, field: str
 ) -> None:
-    """Every message says whose it is, which number it has and where it came from."""
     payload = next(payload for _, payload in messages if payload["kind"] == kind)
     assert errors({name: value for name, value in payload.items() if name != field})
 
 
-def test_market_bus_frames_are_as_the_schema_says(pipeline: Pipeline) -> None:
-    """Trades, books and links: the array after the topic."""
+def test_market_bus_frames_match_the_schema(pipeline: Pipeline) -> None:
+    """The array after the topic, for trades, books and links."""
     schema = json.loads((SCHEMAS / "market-bus.json").read_text())
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     socket = context.socket(zmq.SUB)
@@ -258,8 +257,7 @@ def test_market_bus_frames_are_as_the_schema_says(pipeline: Pipeline) -> None:
         pipeline.command("unsubscribe", "linear:ADAUSDT")
 
 
-def test_schema_files_and_tables_are_made_from_the_records() -> None:
-    """``scripts/make_schema`` was run after the last change of a record."""
+def test_schema_files_and_tables_are_up_to_date() -> None:
     for path, text in maker.files().items():
         assert text == path.read_text("utf-8"), f"{path.name}: run scripts/make_schema"
 

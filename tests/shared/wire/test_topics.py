@@ -1,4 +1,4 @@
-"""Topic names, both ways."""
+"""Building and parsing topic names."""
 
 import pytest
 
@@ -12,14 +12,14 @@ from bybit_pipeline.shared.wire.topics import (
 )
 
 
-def test_an_option_symbol_with_a_dot_survives_parsing() -> None:
+def test_an_option_symbol_with_a_dot_is_parsed() -> None:
     text = "orderbook.option.XRP-30OCT26-0.4-P-USDT"
-    assert parse_topic(text) == Topic("orderbook", "option", "XRP-30OCT26-0.4-P-USDT")
-    assert str(parse_topic(text)) == text
+    assert Topic("orderbook", "option", "XRP-30OCT26-0.4-P-USDT") == parse_topic(text)
+    assert text == str(parse_topic(text))
 
 
 @pytest.mark.parametrize("text", ["", "trades", "trades.linear", "trades..BTCUSDT", "trades.x."])
-def test_a_topic_without_its_three_parts_is_refused(text: str) -> None:
+def test_a_topic_without_three_parts_is_rejected(text: str) -> None:
     with pytest.raises(ValueError, match=r"kind\.category\.symbol"):
         parse_topic(text)
 
@@ -30,6 +30,6 @@ def test_a_market_subscription_matches_one_symbol_only() -> None:
     assert "book.linear.BTCUSDTPERP" == topic_text(longer)
 
 
-def test_metric_topics_carry_no_terminator() -> None:
+def test_only_market_bus_topics_have_a_terminator() -> None:
     assert b"trades.spot.BTCUSDT" == metric_topic("trades", "spot", "BTCUSDT")
     assert b"link.connector-linear-0\x00" == link_topic("connector-linear-0")
