@@ -56,13 +56,13 @@ from bybit_pipeline.processes.connector.subscriptions import (
     Event,
     EventKind,
     Subscriptions,
-    TopicState,
 )
 from bybit_pipeline.shared.bybit import STREAM_URLS
 from bybit_pipeline.shared.errors import EX_SOFTWARE
 from bybit_pipeline.shared.runtime.clock import Clock, SystemClock
 from bybit_pipeline.shared.settings.config import ConnectorConfig
 from bybit_pipeline.shared.wire.messages import Category, LinkEvent, Source
+from bybit_pipeline.shared.wire.process_status import TopicState
 
 log = structlog.get_logger()
 

@@ -25,7 +25,7 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import count
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 from bybit_pipeline.processes.connector.protocol import (
     Ack,
@@ -40,9 +40,9 @@ from bybit_pipeline.shared.bybit import (
     parse_exchange_topic,
     topic_characters,
 )
+from bybit_pipeline.shared.wire.process_status import TopicState
 
-TopicState = Literal["pending", "confirmed", "delivering", "rejected"]
-TOPIC_STATES: tuple[TopicState, ...] = ("pending", "confirmed", "delivering", "rejected")
+TOPIC_STATES: tuple[TopicState, ...] = get_args(TopicState)
 
 EventKind = Literal["subscribed", "unsubscribed", "rejected", "unanswered", "silent", "reconnect"]
 Admission = Literal["pass", "unexpected", "unknown"]

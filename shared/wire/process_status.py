@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from msgspec import UNSET, Meta
 
+from bybit_pipeline.shared.bybit import Network
 from bybit_pipeline.shared.wire.common import (
     Bytes,
     Count,
@@ -24,7 +25,8 @@ from bybit_pipeline.shared.wire.common import (
 from bybit_pipeline.shared.wire.messages import Source
 
 ProcessState = Literal["starting", "up", "restarting", "flapping", "failed", "stopped"]
-RestartReason = Literal["exit", "signal", "hung"]
+ExitReason = Literal["exit", "signal", "hung"]
+TopicState = Literal["pending", "confirmed", "delivering", "rejected"]
 
 
 class ProcessMetric(MetricRecord, frozen=True):
@@ -53,7 +55,7 @@ class ProcessMetric(MetricRecord, frozen=True):
     ]
     restarts: Annotated[Count, Meta(description="Restarts since the pipeline started.")]
     restarts_by_reason: Annotated[
-        dict[RestartReason, Count],
+        dict[ExitReason, Count],
         Meta(description="Restarts since the pipeline started, by reason."),
     ]
     uptime_s: Annotated[
@@ -85,9 +87,7 @@ class SupervisorStatus(ProcessMetric, frozen=True, tag_field="role", tag="superv
         OrAbsent[list[str]], Meta(description="Reasons why the pipeline is not ready.")
     ] = UNSET
     version: Annotated[OrAbsent[str], Meta(description="Version of the software.")] = UNSET
-    network: Annotated[
-        OrAbsent[Literal["mainnet", "testnet"]], Meta(description="Network of the exchange.")
-    ] = UNSET
+    network: Annotated[OrAbsent[Network], Meta(description="Network of the exchange.")] = UNSET
     started_ts_ms: Annotated[
         OrAbsent[Millis], Meta(description="Time when the pipeline started, our clock.")
     ] = UNSET
@@ -216,8 +216,7 @@ class ConnectorStatus(ProcessMetric, frozen=True, tag_field="role", tag="connect
     ] = UNSET
     reconnects: Annotated[OrAbsent[Count], Meta(description="Sessions that ended.")] = UNSET
     topics: Annotated[
-        OrAbsent[dict[str, Literal["pending", "confirmed", "delivering", "rejected"]]],
-        Meta(description="State by topic of the exchange."),
+        OrAbsent[dict[str, TopicState]], Meta(description="State by topic of the exchange.")
     ] = UNSET
     rejected: Annotated[
         OrAbsent[dict[str, str]],

@@ -8,16 +8,16 @@ of sockets or of other children.
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import structlog
 
-from bybit_pipeline.supervisor.children.restart import ExitReason, RestartHistory, exit_reason
+from bybit_pipeline.shared.wire.process_status import ExitReason, ProcessState
+from bybit_pipeline.supervisor.children.restart import RestartHistory, exit_reason
 from bybit_pipeline.supervisor.children.timing import Timing
 
 log = structlog.get_logger()
 
-State = Literal["starting", "up", "restarting", "flapping", "failed", "stopped"]
 """
 ``restarting``: waits for its next start, or was restarted and is not ready yet. ``flapping``: has
 failed too often, until it has run long enough. ``failed``: will not be restarted. ``stopped``: was
@@ -104,7 +104,7 @@ class Child:
     # -- state -----------------------------------------------------------------------------------
 
     @property
-    def state(self) -> State:
+    def state(self) -> ProcessState:
         """The state, for status and counters."""
         if self._has_failed:
             return "failed"

@@ -9,11 +9,9 @@ nothing.
 """
 
 from dataclasses import dataclass, field
-from typing import Literal
 
 from bybit_pipeline.shared.errors import FINAL_EXIT_CODES
-
-ExitReason = Literal["exit", "signal", "hung"]
+from bybit_pipeline.shared.wire.process_status import ExitReason
 
 
 @dataclass(frozen=True, kw_only=True)

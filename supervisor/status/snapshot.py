@@ -14,10 +14,10 @@ from typing import Any, get_args
 from bybit_pipeline.shared.runtime.clock import Clock
 from bybit_pipeline.shared.runtime.telemetry import Samples, Telemetry
 from bybit_pipeline.shared.wire.messages import SCHEMA_VERSION, Source
+from bybit_pipeline.shared.wire.process_status import ExitReason
 from bybit_pipeline.supervisor.children.child import Child
 from bybit_pipeline.supervisor.children.children import Children
 from bybit_pipeline.supervisor.children.process import usage
-from bybit_pipeline.supervisor.children.restart import ExitReason
 from bybit_pipeline.supervisor.status.status import (
     ProcessView,
     book_counts,

@@ -14,12 +14,12 @@ ready.
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
 from bybit_pipeline.shared.bybit import TRADES_PREFIX
-from bybit_pipeline.supervisor.children.restart import ExitReason
+from bybit_pipeline.shared.wire.process_status import ExitReason, TopicState
 from bybit_pipeline.supervisor.plan.names import exchange_topic
 from bybit_pipeline.supervisor.plan.plan import Plan
 
@@ -38,7 +38,7 @@ class HeartbeatStatus(msgspec.Struct, frozen=True):
     """
 
     connected: bool = False
-    topics: dict[str, Literal["pending", "confirmed", "delivering", "rejected"]] = {}
+    topics: dict[str, TopicState] = {}
     rejected: dict[str, str] = {}
     refused_topics: list[str] = []
     last_message_ts_ms: int | None = None

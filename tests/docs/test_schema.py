@@ -1,8 +1,8 @@
 """
 The published schemas, compared with every message of a running pipeline, also during faults.
 
-The schemas allow unknown fields, so that subscribers keep working when fields are added. These tests
-forbid them, so that every field is documented.
+The schemas allow unknown fields, so that subscribers keep working when fields are added. These
+tests forbid them, so that every field is documented.
 """
 
 import itertools
@@ -10,7 +10,7 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import msgpack
 import msgspec
@@ -18,8 +18,7 @@ import pytest
 import zmq
 from jsonschema import Draft202012Validator
 
-import bybit_pipeline.supervisor.children.child
-from bybit_pipeline.shared.wire import gaps, metrics, process_status
+from bybit_pipeline.shared.wire import gaps, metrics
 from scripts import schema as maker
 from tests.system.pipeline import Payload, Pipeline, kill
 
@@ -260,13 +259,6 @@ def test_market_bus_frames_match_the_schema(pipeline: Pipeline) -> None:
 def test_schema_files_and_tables_are_up_to_date() -> None:
     for path, text in maker.files().items():
         assert text == path.read_text("utf-8"), f"{path.name}: run scripts/make_schema"
-
-
-def test_sets_of_words_of_the_processes_are_those_of_the_records() -> None:
-    """A new reason, state or event is documented."""
-    assert set(get_args(bybit_pipeline.supervisor.children.child.State)) == set(
-        get_args(process_status.ProcessState)
-    )
 
 
 @pytest.mark.parametrize(
