@@ -186,14 +186,14 @@ class OrderbookWorker(Worker):
         manager = self.manager
         market = self._books.get(topic)
         if market is not None:
-            assert isinstance(message, BookMessage), "the topic says so"
+            assert isinstance(message, BookMessage), "by its topic"
             manager.counts.messages += 1
             if market.book.apply(message, manager.now, lost):
                 return self._publish_changes([market])
             return ()
         trades = self._trades.get(topic)
         if trades is not None:
-            assert isinstance(message, TradesMessage), "the topic says so"
+            assert isinstance(message, TradesMessage), "by its topic"
             self._counters.trade_messages.value += 1
             book = manager.books.get(trades[0])
             if book is not None:
@@ -202,7 +202,7 @@ class OrderbookWorker(Worker):
         connector = self._links.get(topic)
         if connector is None:
             return ()
-        assert isinstance(message, LinkMessage), "the topic says so"
+        assert isinstance(message, LinkMessage), "by its topic"
         manager.on_link(connector, message)
         return self._publish_changes(self._books.values())
 
