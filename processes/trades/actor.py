@@ -53,7 +53,7 @@ class TradesMarket:
 
     Attributes:
         tape: The tape of the present epoch; the aggregator may have replaced it already.
-        is_dirty: True if the market traded since it was published.
+        has_traded: True if the market traded since it was published.
         published_at: Time of the last publication, by the monotonic clock.
         published_state: State at the last publication.
         untrusted_before_s: Untrusted time of all earlier tapes, in seconds.
@@ -65,7 +65,7 @@ class TradesMarket:
         "epoch",
         "gap_sequence",
         "gap_topic",
-        "is_dirty",
+        "has_traded",
         "published_at",
         "published_state",
         "resync_due",
@@ -87,7 +87,7 @@ class TradesMarket:
         self.published_at = float("-inf")
         self.published_state: tuple[str, str | None] | None = None
         self.untrusted_before_s = 0.0
-        self.is_dirty = False
+        self.has_traded = False
         self.resync_wait_s = RESYNC_INITIAL_S
         self.resync_due: float | None = None
         self.start_epoch(epoch)
@@ -264,7 +264,7 @@ class TradesWorker(Worker):
         notes = self.aggregator.apply(
             message, market.symbol, category=market.category, lost=lost, our_ns=our_ns
         )
-        market.is_dirty = True
+        market.has_traded = True
         if notes or self.aggregator.source_changes != self._source_changes:
             self._source_changes = self.aggregator.source_changes
             return self._changes(notes)
@@ -313,7 +313,7 @@ class TradesWorker(Worker):
         due = [
             market
             for market in self._markets.values()
-            if market.published_at <= (traded_due if market.is_dirty else last_chance)
+            if market.published_at <= (traded_due if market.has_traded else last_chance)
         ]
         due.sort(key=attrgetter("published_at"))
         quota = self.scheduler.take_quota(len(self._markets))
@@ -346,8 +346,8 @@ class TradesWorker(Worker):
             publish_ts_ns=now_ns,
         )
         market.published_state = _state(tape)
-        if market.is_dirty:
-            market.is_dirty = False
+        if market.has_traded:
+            market.has_traded = False
             if tape.recv_ts_ns is not None:
                 self._metric_latency.observe((now_ns - tape.recv_ts_ns) / 1e9)
         self._set_gauges(market, tape, trades)

@@ -139,7 +139,8 @@ class WorkerStatus(ProcessMetric, frozen=True):
     ] = UNSET
     lost: Annotated[OrAbsent[Count], Meta(description="Missed market messages.")] = UNSET
     frames_invalid: Annotated[
-        OrAbsent[Count], Meta(description="Frames of the market bus that could not be read.")
+        OrAbsent[Count],
+        Meta(description="Frames of the market bus that could not be read completely."),
     ] = UNSET
     lag_s: Annotated[
         OrAbsent[Lag | None],

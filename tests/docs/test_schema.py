@@ -18,7 +18,7 @@ import pytest
 import zmq
 from jsonschema import Draft202012Validator
 
-from bybit_pipeline.shared.wire import gaps, metrics
+from bybit_pipeline.shared.wire import metrics
 from scripts import schema as maker
 from tests.system.pipeline import Payload, Pipeline, kill
 
@@ -259,24 +259,3 @@ def test_market_bus_frames_match_the_schema(pipeline: Pipeline) -> None:
 def test_schema_files_and_tables_are_up_to_date() -> None:
     for path, text in maker.files().items():
         assert text == path.read_text("utf-8"), f"{path.name}: run scripts/make_schema"
-
-
-@pytest.mark.parametrize(
-    ("event", "part"),
-    [
-        (metrics.Density, metrics.Wall),
-        (metrics.TradesGapEvent, gaps.TradesGap),
-        (metrics.BookGapEvent, gaps.BookGap),
-    ],
-)
-def test_an_event_has_the_fields_of_its_wall_or_gap(
-    event: type[msgspec.Struct], part: type[msgspec.Struct]
-) -> None:
-    assert set(part.__struct_fields__) <= set(event.__struct_fields__)
-
-
-def test_a_wall_event_has_the_field_types_of_its_wall() -> None:
-    density = {field.name: field.type for field in msgspec.structs.fields(metrics.Density)}
-    for field in msgspec.structs.fields(metrics.Wall):
-        wall = msgspec.json.schema(field.type)
-        assert msgspec.json.schema(density[field.name]).items() <= wall.items()
