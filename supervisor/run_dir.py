@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from bybit_pipeline.shared.errors import NoPipelineError, TakenError
+from bybit_pipeline.shared.files import replace_file
 from bybit_pipeline.shared.settings.locations import default_run_dir
 from bybit_pipeline.shared.settings.permissions import directory_fault
 from bybit_pipeline.supervisor.plan.names import PROCESS_NAME
@@ -68,9 +69,7 @@ class RunDir:
 
     def write_endpoints(self, endpoints: Mapping[str, Any]) -> None:
         """Write ``endpoints.json``, completely or not at all."""
-        partial = self.path / "endpoints.partial"
-        partial.write_text(json.dumps(endpoints, indent=2) + "\n")
-        partial.replace(self.path / ENDPOINTS)
+        replace_file(self.path / ENDPOINTS, json.dumps(endpoints, indent=2) + "\n")
 
     def remove_endpoints(self) -> None:
         """Remove ``endpoints.json``: the pipeline is no longer complete."""

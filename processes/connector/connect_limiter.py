@@ -16,6 +16,7 @@ from pathlib import Path
 from random import Random
 
 from bybit_pipeline.shared.bybit import CONNECTIONS_PERIOD_S, CONNECTOR_QUOTA
+from bybit_pipeline.shared.files import replace_file
 
 JITTER_RATIO = 0.2
 
@@ -103,6 +104,4 @@ def write_attempts(path: Path, made: Iterable[float]) -> None:
     Raises:
         OSError: If the file cannot be written.
     """
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps([round(moment, 3) for moment in made]))
-    partial.replace(path)
+    replace_file(path, json.dumps([round(moment, 3) for moment in made]))

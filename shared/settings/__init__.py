@@ -1,1 +1,1 @@
-"""Configuration, and what the supervisor passes to its children."""
+"""Settings: the configuration, its files and keys, and the specs of the children."""

@@ -1,11 +1,11 @@
 """
-Recorded captures: reading their lines, their receive times, and what they hold.
+Recorded captures: their lines, receive times and contents.
 
-A capture is a text file of raw exchange messages, one JSON object a line, in arrival order:
-``NAME.jsonl``, or ``NAME.data`` as in Bybit's own archives, either of them also with ``.gz``.
-Beside it may lie ``NAME.recv.txt`` (seconds since 1970, line n for line n) or ``NAME.recv_ns.txt``
-(nanoseconds). Acks and pongs in a capture are not market data and have no topic. Broken lines are
-skipped and counted. Files are read as they are needed, never whole.
+A capture is a text file of raw exchange messages in arrival order, one JSON object per line:
+``NAME.jsonl``, or ``NAME.data`` as in Bybit's own archives, both also with ``.gz``. A file beside
+it may contain the receive times, line n for line n: ``NAME.recv.txt`` (seconds since 1970) or
+``NAME.recv_ns.txt`` (nanoseconds). Acks and pongs are not market data and have no topic. Broken
+lines are skipped and counted. Files are read line by line, never as a whole.
 """
 
 import gzip
@@ -32,7 +32,7 @@ SUFFIXES: Final = (".jsonl", ".data")
 
 
 class CaptureError(PipelineError):
-    """A capture that cannot be read or holds no market data."""
+    """A capture that cannot be read or contains no market data."""
 
     exit_code = EX_USAGE
 
@@ -41,34 +41,35 @@ class CaptureLine(NamedTuple):
     """One message of a capture."""
 
     number: int
-    """Of the line in the file, from 1."""
+    """Number of the line in the file, from 1."""
     recv_ts_ns: int | None
-    """Receive time, None without a file of receive times or with a broken line in it."""
+    """Receive time; None without a file of receive times, or if its line is broken."""
     message: dict[str, Any]
     raw: bytes
-    """The line as recorded, without its end."""
+    """The line as recorded, without the line end."""
 
     @property
     def topic(self) -> str | None:
-        """The topic of a data message, None for acks and pongs."""
+        """Topic of a data message; None for acks and pongs."""
         topic = self.message.get("topic")
         return topic if isinstance(topic, str) and "data" in self.message else None
 
     @property
     def exchange_ts_ms(self) -> int | None:
-        """The exchange's ``ts``."""
+        """Time of the exchange (``ts``); None if there is none."""
         ts = self.message.get("ts")
         return ts if isinstance(ts, int) else None
 
 
 class CaptureReader:
     """
-    The messages of a capture in order; iterate it once, or use it again from the start.
+    Iterates over the messages of a capture in order; each iteration starts at the first line.
 
-    ``skipped`` counts the broken lines of the latest pass, up to where it is.
+    Attributes:
+        skipped: Broken lines so far in the latest iteration.
 
     Raises:
-        CaptureError: If the file cannot be opened, or on reading, when it is damaged.
+        CaptureError: If the file cannot be opened, or, while iterating, if it is damaged.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -97,14 +98,14 @@ class CaptureReader:
             raise self._error(error) from error
 
     def _error(self, error: Exception) -> CaptureError:
-        reason = getattr(error, "strerror", None) or str(error)
+        reason = getattr(error, "strerror", None) or "the file is damaged"
         return CaptureError(f"capture {self.path}: {reason}")
 
     def _open(self, path: Path) -> IO[bytes] | gzip.GzipFile:
         return gzip.open(path) if path.suffix == ".gz" else path.open("rb")
 
     def _recv_times(self) -> Generator[int | None]:
-        """Receive times in nanoseconds, one a line; None for a line that is not a number."""
+        """Yield the receive time of every line in nanoseconds; None for a line without a number."""
         name = capture_name(self.path)
         for suffix, decimals in ((".recv_ns.txt", 0), (".recv.txt", 9)):
             beside = self.path.with_name(name + suffix)
@@ -117,34 +118,34 @@ class CaptureReader:
 
 @dataclass(frozen=True)
 class CaptureInfo:
-    """What a capture holds."""
+    """Contents of a capture."""
 
     path: Path
     category: Category
     depths: dict[str, tuple[int, ...]]
-    """Recorded book depths by symbol, smallest first."""
+    """Recorded book depths by symbol, in ascending order."""
     trade_symbols: tuple[str, ...]
-    """Symbols with trades; of options the contracts that the rows name."""
+    """Symbols with trades; for options the contracts in the rows."""
     topics: dict[str, int]
-    """Messages by topic, acks and pongs left out."""
+    """Number of messages by topic, without acks and pongs."""
     messages: int
-    """All data messages."""
+    """Number of data messages."""
     control: int
-    """Acks, pongs and other messages without a topic."""
+    """Number of acks, pongs and other messages without a topic."""
     skipped: int
-    """Broken lines."""
+    """Number of broken lines."""
     first_ts_ms: int | None
     last_ts_ms: int | None
-    """Of the exchange's ``ts``: the smallest and the largest."""
+    """Smallest and largest time of the exchange (``ts``)."""
 
     @property
     def symbols(self) -> tuple[str, ...]:
-        """Symbols with a book or trades, sorted."""
+        """Symbols with a book or trades, in alphabetical order."""
         return tuple(sorted({*self.depths, *self.trade_symbols}))
 
 
 def capture_name(path: Path) -> str:
-    """The file's name without ``.gz`` and without ``.jsonl`` or ``.data``."""
+    """Return the name of a file without ``.gz`` and without ``.jsonl`` or ``.data``."""
     name = path.name.removesuffix(".gz")
     for suffix in SUFFIXES:
         name = name.removesuffix(suffix)
@@ -153,15 +154,15 @@ def capture_name(path: Path) -> str:
 
 def describe_capture(path: str | Path) -> CaptureInfo:
     """
-    What a capture holds; reads all of it.
+    Read a capture to its end and return a description.
 
-    The category is judged by content, which names it nowhere: spot acks say ``subscribe``, rows of
-    contract trades carry ``L``, option messages carry ``id`` and their trades ``iv``, and in books
-    deeper than one level spot writes ``ts`` before ``type``. Without any of these the file's name
-    decides, and else it is linear.
+    No message names its category, so it is concluded from the content: spot acks contain
+    ``subscribe``, rows of contract trades have ``L``, option messages have ``id`` and their trades
+    ``iv``, and in books deeper than one level spot writes ``ts`` before ``type``. Without any of
+    these the name of the file decides; the default is linear.
 
     Raises:
-        CaptureError: If the file cannot be read or holds no market data.
+        CaptureError: If the file cannot be read or contains no market data.
     """
     reader = CaptureReader(path)
     topics: Counter[str] = Counter()
@@ -182,7 +183,7 @@ def describe_capture(path: str | Path) -> CaptureInfo:
             ts = line.exchange_ts_ms
             times = [min(ts, *times[:1]), max(ts, *times[1:])] if times else [ts, ts]
     if not topics:
-        raise CaptureError(f"capture {path}: no market data in it")
+        raise CaptureError(f"capture {path}: it contains no market data")
     return CaptureInfo(
         path=reader.path,
         category=_category(votes, topics, reader.path),
@@ -198,7 +199,7 @@ def describe_capture(path: str | Path) -> CaptureInfo:
 
 
 def book_topic_parts(topic: str) -> tuple[int, str] | None:
-    """Depth and symbol of ``orderbook.DEPTH.SYMBOL``, None for any other topic."""
+    """Return depth and symbol of ``orderbook.DEPTH.SYMBOL``; None for any other topic."""
     try:
         kind, depth, symbol = parse_exchange_topic(topic)
     except ValueError:
@@ -215,7 +216,7 @@ def _decoded(raw: bytes) -> dict[str, Any] | None:
 
 
 def _is_whole(message: Any) -> bool:
-    """Whether it is a message at all; raises when the levels of a book are not numbers."""
+    """Return True for a message; raise an error if the levels of a book are not numbers."""
     if not isinstance(message, dict):
         return False
     if book_topic_parts(str(message.get("topic", ""))) and "data" in message:
@@ -225,7 +226,7 @@ def _is_whole(message: Any) -> bool:
 
 
 def _nanoseconds(text: str, decimals: int) -> int | None:
-    """A decimal number, its point moved ``decimals`` places; None when it is not one."""
+    """Return a decimal number with its point moved by ``decimals`` places; None if it is none."""
     whole, _, fraction = text.partition(".")
     if not whole.isdecimal() or (fraction and not fraction.isdecimal()):
         return None
@@ -242,7 +243,7 @@ def _note_symbols(topic: str, data: Any, depths: dict[str, set[int]], traded: se
 
 
 def _vote(message: dict[str, Any], votes: Counter[str]) -> None:
-    """Count what one message says about its category."""
+    """Count the evidence of one message for its category."""
     if message.get("type") == "COMMAND_RESP" or "id" in message:
         votes["option"] += 1
     elif message.get("op") == "subscribe" and message.get("success") is True:

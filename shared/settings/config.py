@@ -216,7 +216,7 @@ class SecurityConfig(Section, frozen=True):
     keys: Annotated[
         str,
         Meta(
-            description="Directory that `bybit-pipeline keys` made; default "
+            description="Directory of the keys that `bybit-pipeline keys` created; default "
             "$XDG_CONFIG_HOME/bybit-pipeline/keys"
         ),
     ] = ""

@@ -1,16 +1,16 @@
 """
-CURVE keys of the metrics socket: their files, who may read them, how sockets use them.
+CURVE keys of the metrics socket: their files, permissions and use by sockets.
 
-A directory of the machine that publishes:
+On the machine that publishes, a directory contains:
 
     server.key      secret key of the metrics socket
     server.pub      its public key, which clients pin
     client.key      secret key of the tools of this machine (tail, watch, PipelineClient)
-    clients/        public keys of all who may subscribe, one file NAME.pub each
-    handout/NAME/   client.key and server.pub for somebody else: what NAME's machine needs
+    clients/        public keys of the allowed clients, one file NAME.pub each
+    handout/NAME/   client.key and server.pub for the machine of client NAME
 
-Every file is one line, a key of 32 bytes as 40 characters of Z85 (ZeroMQ RFC 32). A subscriber
-needs ``client.key`` and ``server.pub`` and nothing else.
+Every file is one line: a key of 32 bytes as 40 characters of Z85 (ZeroMQ RFC 32). A subscriber
+needs ``client.key`` and ``server.pub`` only.
 """
 
 import os
@@ -26,13 +26,13 @@ from bybit_pipeline.shared.settings.permissions import directory_fault, readers_
 
 WHERE = "security.keys"
 LOCAL = "local"
-"""The name of this machine's own tools among the clients."""
+"""Name of the tools of this machine among the clients."""
 CLIENT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
 Z85_KEY = re.compile(rb"[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}")
 FILE_BYTES_MAX = 100
 CLIENTS_MAX = 10_000
 RETRY_MS = 200
-"""How soon a client tries again; each time is a handshake that the server computes."""
+"""Reconnect interval of a client: each attempt costs the server a handshake."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class ClientKeys:
     secret: bytes = field(repr=False)
 
     def apply(self, socket: "zmq.Socket[bytes]") -> None:
-        """Make a socket talk to the pinned server only; before it connects."""
+        """Let a socket talk to the pinned server only; call it before it connects."""
         socket.setsockopt(zmq.CURVE_SERVERKEY, self.server)
         socket.setsockopt(zmq.CURVE_PUBLICKEY, self.public)
         socket.setsockopt(zmq.CURVE_SECRETKEY, self.secret)
@@ -60,22 +60,22 @@ class ClientKeys:
 
 
 def clients_dir(directory: Path) -> Path:
-    """Where the public keys of the allowed clients are."""
+    """Return the directory of the public keys of the allowed clients."""
     return directory / "clients"
 
 
-# -- making ------------------------------------------------------------------------------------
+# -- creating ----------------------------------------------------------------------------------
 
 
 def make_server_keys(directory: Path) -> dict[str, bytes]:
     """
-    Make a server's key and one for the tools of this machine; the public keys by name.
+    Create the keys of the server and of the tools of this machine; return public keys by name.
 
     Raises:
-        TakenError: If keys are there already, or the directory is not private.
+        TakenError: If keys exist already, or the directory is not private.
     """
     _make_private(directory)
-    _refuse_existing(directory / "server.key", directory / "client.key")
+    _check_absent(directory / "server.key", directory / "client.key")
     server, secret = zmq.curve_keypair()
     client, client_secret = zmq.curve_keypair()
     _make_private(clients_dir(directory))
@@ -88,19 +88,22 @@ def make_server_keys(directory: Path) -> dict[str, bytes]:
 
 def make_client_keys(directory: Path, name: str) -> tuple[bytes, Path]:
     """
-    Allow one more client; its public key, and the directory to hand over to it.
+    Create the keys of one more client and allow it.
+
+    Returns:
+        The public key of the client, and the directory to move to its machine.
 
     Raises:
-        ConfigError: If the name is none, or there is no server's key to pin.
-        TakenError: If there is such a client already, or the directory is not private.
+        ConfigError: If the name is not valid, or the server has no key.
+        TakenError: If the client exists already, or the directory is not private.
     """
     if not CLIENT_NAME.fullmatch(name):
         raise ConfigError(
-            "--client", f"{name!r} is not a name", "up to 32 letters, digits, - and _"
+            "--client", f"{name!r} is not a valid name", "up to 32 letters, digits, - and _"
         )
     server = read_server_keys(directory).public
     allowed, handout = clients_dir(directory) / f"{name}.pub", directory / "handout" / name
-    _refuse_existing(allowed, handout)
+    _check_absent(allowed, handout)
     public, secret = zmq.curve_keypair()
     for made in (directory, directory / "handout", handout):
         _make_private(made)
@@ -115,15 +118,15 @@ def _make_private(directory: Path) -> None:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         fault = directory_fault(directory)
     except OSError as error:
-        raise TakenError(f"keys: {directory} cannot be made: {error.strerror}") from error
+        raise TakenError(f"keys: {directory} cannot be created: {error.strerror}") from error
     if fault is not None:
         raise TakenError(f"keys: {directory} {fault}")
 
 
-def _refuse_existing(*paths: Path) -> None:
+def _check_absent(*paths: Path) -> None:
     for path in paths:
         if os.path.lexists(path):
-            raise TakenError(f"keys: {path} exists; move it away to make a new one")
+            raise TakenError(f"keys: {path} exists; move it away to create a new one")
 
 
 def _write_new(path: Path, key: bytes) -> None:
@@ -141,10 +144,10 @@ def _write_new(path: Path, key: bytes) -> None:
 
 def read_server_keys(directory: Path) -> ServerKeys:
     """
-    The metrics socket's own keys.
+    Read the keys of the metrics socket.
 
     Raises:
-        ConfigError: If they are missing, unreadable, or not ours alone.
+        ConfigError: If they are missing or unreadable, or if other users can read them.
     """
     secret = _read_key(directory / "server.key", is_secret=True)
     return ServerKeys(zmq.curve_public(secret), secret)
@@ -152,10 +155,10 @@ def read_server_keys(directory: Path) -> ServerKeys:
 
 def read_client_keys(directory: Path) -> ClientKeys:
     """
-    A subscriber's keys.
+    Read the keys of a subscriber.
 
     Raises:
-        ConfigError: If they are missing, unreadable, or not ours alone.
+        ConfigError: If they are missing or unreadable, or if other users can read them.
     """
     secret = _read_key(directory / "client.key", is_secret=True)
     server = _read_key(directory / "server.pub", is_secret=False)
@@ -164,11 +167,13 @@ def read_client_keys(directory: Path) -> ClientKeys:
 
 def read_allowed(directory: Path) -> tuple[dict[bytes, str], list[str]]:
     """
-    Who may subscribe: names by public key (32 bytes); and one line for each file that is no key.
+    Read the public keys of the allowed clients.
+
+    Returns:
+        The names of the clients by public key (32 bytes), and one line for each invalid file.
 
     Raises:
-        ConfigError: If the directory of the clients' keys cannot be read, or others may write to
-            it.
+        ConfigError: If the directory cannot be read, or other users can write to it.
     """
     allowed: dict[bytes, str] = {}
     faults = []
@@ -189,23 +194,23 @@ def _key_files(directory: Path) -> list[Path]:
     if fault is not None:
         raise ConfigError(WHERE, f"{directory} {fault}")
     if len(paths) > CLIENTS_MAX:
-        raise ConfigError(WHERE, f"{directory} holds {len(paths)} keys", f"at most {CLIENTS_MAX}")
+        raise ConfigError(WHERE, f"{directory} has {len(paths)} keys", f"at most {CLIENTS_MAX}")
     return paths
 
 
 def _read_key(path: Path, *, is_secret: bool) -> bytes:
     try:
-        # Not to wait for a pipe that somebody put in place of a file.
+        # O_NONBLOCK: a pipe in the place of the file must not block us.
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
             info = os.fstat(file.fileno())
             fault = readers_fault(info) if is_secret else writers_fault(info)
             text = file.read(FILE_BYTES_MAX).strip()
     except OSError as error:
         missing = isinstance(error, FileNotFoundError)
-        hint = "a file that `bybit-pipeline keys` made" if missing else ""
+        hint = "bybit-pipeline keys to create keys" if missing else ""
         raise ConfigError(WHERE, f"{path}: {error.strerror}", hint) from error
     if fault is not None:
         raise ConfigError(WHERE, f"{path} {fault}")
     if not Z85_KEY.fullmatch(text):
-        raise ConfigError(WHERE, f"{path} holds no key", "40 characters of Z85")
+        raise ConfigError(WHERE, f"{path} does not contain a key", "40 characters of Z85")
     return text

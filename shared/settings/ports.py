@@ -1,4 +1,4 @@
-"""Whether an address can be bound, and who holds it if not."""
+"""Addresses to bind: whether they are free, and which process holds them otherwise."""
 
 import errno
 import os
@@ -9,14 +9,15 @@ from pathlib import Path
 from bybit_pipeline.shared.errors import TakenError
 
 LISTENING = "0A"
+"""State of a listening socket in ``/proc/net/tcp``."""
 
 
 def check_free(key: str, host: str, port: int) -> None:
     """
-    Refuse a tcp address that somebody else has.
+    Check that a TCP address can be bound.
 
     Raises:
-        TakenError: Naming the configuration key and, as far as we may know, the holder.
+        TakenError: With the configuration key and, if it is visible to us, the holder.
     """
     try:
         address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -29,10 +30,10 @@ def check_free(key: str, host: str, port: int) -> None:
 
 def check_free_endpoint(key: str, endpoint: str) -> None:
     """
-    Refuse a ZeroMQ endpoint that somebody else has.
+    Check that a ZeroMQ endpoint can be bound.
 
     Raises:
-        TakenError: Naming the configuration key and, as far as we may know, the holder.
+        TakenError: With the configuration key and, if it is visible to us, the holder.
     """
     if endpoint.startswith("ipc://"):
         path = endpoint.removeprefix("ipc://")
@@ -46,18 +47,18 @@ def check_free_endpoint(key: str, endpoint: str) -> None:
 
 
 def remove_socket_file(endpoint: str) -> None:
-    """Remove the file of an ``ipc://`` endpoint, which a process that was killed leaves."""
+    """Remove the file of an ``ipc://`` endpoint, which a killed process leaves behind."""
     if endpoint.startswith("ipc://"):
         Path(endpoint.removeprefix("ipc://")).unlink(missing_ok=True)
 
 
 def host_port(host: str, port: int) -> str:
-    """``host:port`` as in a URL; an IPv6 address is put into brackets."""
+    """Return ``host:port`` as in a URL, with an IPv6 address in brackets."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def taken(key: str, host: str, port: int, error: OSError) -> TakenError:
-    """The one line about an address that cannot be bound."""
+    """Return the error about an address that cannot be bound."""
     pid = listener(port)
     if pid is not None:
         return TakenError(f"{key}: {host}:{port} is taken by process {pid} ({_name(pid)})")
@@ -65,7 +66,7 @@ def taken(key: str, host: str, port: int, error: OSError) -> TakenError:
 
 
 def _reason(error: OSError) -> str:
-    """The system's words; asyncio puts the address into them once more."""
+    """Return the reason in the words of the system; those of asyncio repeat the address."""
     number = error.errno or 0
     return os.strerror(number) if number in errno.errorcode else error.strerror or str(error)
 
@@ -78,7 +79,7 @@ def _name(pid: int) -> str:
 
 
 def listener(port: int) -> int | None:
-    """The pid of the process that listens on a tcp port, None if it is not ours to see."""
+    """Return the pid of the process that listens on a TCP port; None if it is not visible to us."""
     sockets = {f"socket:[{inode}]" for inode in _listening_inodes(port)}
     for process in Path("/proc").iterdir():
         if process.name.isdigit() and sockets & _open_files(process / "fd"):
@@ -101,7 +102,7 @@ def _listening_inodes(port: int) -> set[str]:
 
 
 def _open_files(directory: Path) -> set[str]:
-    """What the files of a process are; nothing of one that is gone or not ours to see."""
+    """Return the targets of the open files of a process; empty if they are not visible to us."""
     found = set()
     try:
         for entry in directory.iterdir():

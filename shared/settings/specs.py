@@ -1,9 +1,10 @@
 """
-What the supervisor tells each process it starts: one JSON file a process in the run directory.
+Specs: the settings of each child, as a JSON file in the run directory.
 
-``python -m bybit_pipeline.processes.trades SPEC.json`` runs any process by hand with such a file.
+``python -m bybit_pipeline.processes.trades SPEC.json`` runs one process by hand.
 """
 
+import re
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -11,6 +12,7 @@ import msgspec
 
 from bybit_pipeline.shared.bybit import CONNECTOR_QUOTA, StreamKind
 from bybit_pipeline.shared.errors import ConfigError
+from bybit_pipeline.shared.files import replace_file
 from bybit_pipeline.shared.settings.config import (
     ConnectorConfig,
     DensityConfig,
@@ -31,16 +33,16 @@ class Stream(msgspec.Struct, frozen=True, kw_only=True):
     category: Category
     symbol: str
     depth: int = 0
-    """Of a book; 0 for trades."""
+    """Levels per side of a book; 0 for trades."""
 
     @property
     def topic(self) -> str:
-        """The market bus topic as text, such as ``book.linear.BTCUSDT``."""
+        """Topic on the market bus as text, such as ``book.linear.BTCUSDT``."""
         return f"{self.kind}.{self.category}.{self.symbol}"
 
     @property
     def topic_bytes(self) -> bytes:
-        """The market bus topic with its terminator."""
+        """Topic on the market bus with its terminator."""
         return market_topic(self.kind, self.category, self.symbol)
 
 
@@ -53,41 +55,41 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ProcessSpec(msgspec.Struct, kw_only=True):
-    """What every process is told."""
+    """Settings of every process."""
 
     process: str
     role: str
     run_dir: str
     control: str = ""
-    """Endpoint of the supervisor's ROUTER; empty when run by hand."""
+    """Endpoint of the supervisor's ROUTER; empty if the process runs by hand."""
     prometheus_host: str = "127.0.0.1"
     prometheus_port: int = 0
-    """A wish: 0, or taken, lets the operating system choose."""
+    """Preferred port; if it is 0 or taken, the operating system chooses."""
     log_format: LogFormat = "auto"
     log_level: LogLevel = "info"
 
 
 class ConnectorSpec(ProcessSpec, kw_only=True):
-    """One Bybit socket: where it connects, what it subscribes, where it publishes."""
+    """A connector: one websocket, its topics, and the endpoints to publish on."""
 
     category: Category
     url: str
-    """With the category filled in."""
+    """Websocket address, with the category filled in."""
     source: Source
     market_endpoint: str
-    """Where everybody may subscribe."""
+    """Endpoint of the market bus, for any subscriber."""
     feed_endpoint: str
-    """Where the workers are fed."""
+    """Endpoint of the feed, for the workers."""
     streams: list[Stream]
     settings: ConnectorConfig = ConnectorConfig()
     connect_quota: int = CONNECTOR_QUOTA
-    """Connection attempts that it may make in 5 minutes."""
+    """Connection attempts allowed in 5 minutes."""
     silence_matters: bool = True
-    """False in a replay, which falls silent at its end."""
+    """False in a replay, which is silent after its end."""
 
 
 class TradesSpec(ProcessSpec, kw_only=True):
-    """A trades worker: its streams and its windows."""
+    """A trades worker."""
 
     metrics_in: str
     assignments: list[Assignment]
@@ -96,7 +98,7 @@ class TradesSpec(ProcessSpec, kw_only=True):
 
 
 class OrderbookSpec(ProcessSpec, kw_only=True):
-    """An orderbook worker: its books, the trades it needs to tell walls eaten from pulled."""
+    """An orderbook worker. It also receives trades, to tell eaten walls from pulled ones."""
 
     metrics_in: str
     assignments: list[Assignment]
@@ -106,21 +108,21 @@ class OrderbookSpec(ProcessSpec, kw_only=True):
 
 
 class ForwarderSpec(ProcessSpec, kw_only=True):
-    """The forwarder: where metrics come in and where subscribers connect."""
+    """The forwarder: the endpoint for workers, and the one for subscribers."""
 
     metrics_in: str
     endpoint: str
     keys: str = ""
-    """Directory of the CURVE keys of ``endpoint``; empty: it is open to who can reach it."""
+    """Directory of the CURVE keys of ``endpoint``; empty: no keys are needed."""
 
 
 class DashboardSpec(ProcessSpec, kw_only=True):
-    """The page in the browser: where its numbers come from and where it is served."""
+    """The page in the browser: the source of its numbers, and its address."""
 
     metrics: str
-    """The metrics socket, exact."""
+    """Exact endpoint of the metrics socket."""
     keys: str = ""
-    """Directory of its CURVE keys; empty if it has none."""
+    """Directory of the CURVE keys of ``metrics``; empty if it has none."""
     host: str = "127.0.0.1"
     port: int = 0
     windows: tuple[str, ...] = ()
@@ -128,7 +130,7 @@ class DashboardSpec(ProcessSpec, kw_only=True):
 
 
 class SimulatorSpec(ProcessSpec, kw_only=True):
-    """The simulated exchange: what it serves."""
+    """The simulated exchange."""
 
     port: int = 0
     symbols: dict[Category, list[str]] = {}
@@ -145,22 +147,24 @@ AnySpec = TypeVar("AnySpec", bound=ProcessSpec)
 
 
 def write_spec(spec: ProcessSpec, path: Path) -> None:
-    """Write a spec file, complete or not at all."""
-    partial = path.with_suffix(".partial")
-    partial.write_bytes(msgspec.json.format(msgspec.json.encode(spec), indent=2))
-    partial.replace(path)
+    """Write a spec file completely or not at all."""
+    replace_file(path, msgspec.json.format(msgspec.json.encode(spec), indent=2))
 
 
 def read_spec(path: str | Path, kind: type[AnySpec]) -> AnySpec:
     """
-    The spec in a file.
+    Read a spec file.
 
     Raises:
-        ConfigError: If the file cannot be read or does not fit ``kind``.
+        ConfigError: If the file cannot be read or is not a spec of this kind.
     """
     try:
         return msgspec.json.decode(Path(path).read_bytes(), type=kind)
     except OSError as error:
-        raise ConfigError(str(path), error.strerror or str(error)) from error
+        raise ConfigError(str(path), error.strerror or "cannot be read") from error
+    except msgspec.ValidationError as error:
+        key = re.search(r"at `\$\.?(.*)`|field `(.*)`", str(error))
+        where = f": {key[1] or key[2]} is missing or has a wrong value" if key else ""
+        raise ConfigError(str(path), f"not a {kind.__name__}{where}") from error
     except msgspec.DecodeError as error:
-        raise ConfigError(str(path), str(error)) from error
+        raise ConfigError(str(path), "not JSON") from error

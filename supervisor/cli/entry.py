@@ -1,7 +1,8 @@
 """
-Where ``bybit-pipeline`` begins: before anything is loaded, a signal to ``up`` is an orderly end.
+Entry point of ``bybit-pipeline``.
 
-Loading takes half a second, in which SIGTERM would end it with 143 and SIGINT with 130.
+A signal to ``up`` while modules are still loading, which takes half a second, ends it with exit
+code 0, as later.
 """
 
 import signal
@@ -12,10 +13,10 @@ from bybit_pipeline.shared.errors import EX_OK
 
 
 def main() -> int:
-    """Run the command line; its exit code."""
+    """Run the command line and return its exit code."""
     if sys.argv[1:2] == ["up"]:
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, _leave)  # until the run has its own
+            signal.signal(number, _leave)  # until the command sets its own handlers
     from bybit_pipeline.supervisor.cli.main import main as run
 
     return run()

@@ -1,4 +1,4 @@
-"""What ``check``, ``status`` and ``subscribe`` print: plain lines for people."""
+"""Lines of text that ``check``, ``status`` and ``gaps`` print."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -19,7 +19,7 @@ TOPICS_PER_LINE = 4
 
 
 def plan_lines(plan: Plan) -> Iterator[str]:
-    """The plan: every process, its topics, its endpoints."""
+    """Yield the plan: every process with its topics and endpoints."""
     config = plan.config
     yield from _columns(
         [
@@ -28,7 +28,7 @@ def plan_lines(plan: Plan) -> Iterator[str]:
             ["run_dir", plan.run_dir],
             ["control", plan.control_endpoint],
             ["metrics", config.metrics.endpoint],
-            ["keys", plan.keys or "none: for this machine only"],
+            ["keys", plan.keys or "none: this machine only"],
             ["http", _http_url(plan)],
             *([["dashboard", _dashboard_url(plan)]] if config.dashboard.enabled else []),
             *([["patterns", _patterns_text(plan)]] if plan.universe.patterns else []),
@@ -40,7 +40,7 @@ def plan_lines(plan: Plan) -> Iterator[str]:
 
 
 def plan_map(plan: Plan) -> dict[str, Any]:
-    """The plan for programs: the same facts under stable names."""
+    """Return the plan for programs, under stable names."""
     config = plan.config
     return {
         "source": config.source,
@@ -79,13 +79,13 @@ def _process_map(plan: Plan, process: str) -> dict[str, Any]:
 def _patterns_text(plan: Plan) -> str:
     names = " ".join(pattern.name for pattern in plan.universe.patterns)
     where = plan.rest_url or "the simulator"
-    return f"{names}: resolved while it runs, from the list of {where}"
+    return f"{names}: resolved at run time, from the list of {where}"
 
 
 def _source_text(plan: Plan) -> str:
     if plan.config.source == "auto":
-        patience = plan.config.connector.fallback_after_s
-        return f"auto: {plan.url}, or simulated data if it is out of reach for {patience:g} s"
+        after_s = plan.config.connector.fallback_after_s
+        return f"auto: {plan.url}, or simulated data if unreachable for {after_s:g} s"
     where = plan.url or plan.config.replay.capture or "the embedded simulator"
     return f"{plan.config.source}: {where}"
 
@@ -122,7 +122,7 @@ def _process_facts(plan: Plan, process: str) -> Iterator[tuple[str, str]]:
         yield "gathers", plan.config.metrics.endpoint
         yield "serves", _dashboard_url(plan)
     elif process == SIMULATOR:
-        yield "serves", plan.config.replay.capture or "a made market"
+        yield "serves", plan.config.replay.capture or "a synthetic market"
     else:
         yield "listens", plan.control_endpoint
         yield "serves", _http_url(plan)
@@ -137,7 +137,7 @@ def _topic_facts(topics: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 
 def status_lines(status: Mapping[str, Any]) -> Iterator[str]:
-    """The status of a running pipeline."""
+    """Yield the status of a running pipeline."""
     yield from _columns(
         [
             ["source", _loud(status["source"])],
@@ -227,7 +227,7 @@ def _connector_row(connector: Mapping[str, Any]) -> list[str]:
 
 
 def duration_text(seconds: float | None) -> str:
-    """Seconds as ``1:02:03``."""
+    """Return seconds as ``1:02:03``."""
     return NONE if seconds is None else str(timedelta(seconds=int(seconds)))
 
 
@@ -243,7 +243,7 @@ _GAP_HEAD = ["STREAM", "MARKET", "REASON", "FROM (EXCHANGE TIME)", "SECONDS", "B
 
 
 def gap_lines(gaps: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """The gap ledger: one line a gap, numbers are update ids of books and sequences of trades."""
+    """Yield the gaps, one line each; the numbers are update ids of books, sequences of trades."""
     yield from _columns([_GAP_HEAD, *map(_gap_row, gaps)])
 
 
@@ -261,7 +261,7 @@ def _gap_row(gap: Mapping[str, Any]) -> list[str]:
 
 
 def _time_text(ms: int) -> str:
-    """Milliseconds since 1970 as UTC."""
+    """Return milliseconds since 1970 as a time in UTC."""
     return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
 
 

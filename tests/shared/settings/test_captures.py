@@ -1,4 +1,4 @@
-"""Reading recorded captures and telling what they hold."""
+"""Reading and describing recorded captures."""
 
 import gzip
 import json
@@ -69,7 +69,7 @@ def write(path: Path, *messages: object) -> Path:
         ("my_option_day.jsonl.gz", [LEVEL_1], "option"),
     ],
 )
-def test_the_category_is_judged_by_content_then_by_name(
+def test_the_category_is_concluded_from_the_content_then_from_the_name(
     tmp_path: Path, name: str, messages: list[Any], category: str
 ) -> None:
     """No message names its category."""
@@ -77,7 +77,7 @@ def test_the_category_is_judged_by_content_then_by_name(
 
 
 def test_a_description_counts_topics_symbols_depths_and_times(tmp_path: Path) -> None:
-    """Acks and broken lines are counted apart."""
+    """Acks and broken lines are counted separately."""
     path = write(
         tmp_path / "x.jsonl",
         LINEAR_ACK,
@@ -104,7 +104,7 @@ def test_a_description_counts_topics_symbols_depths_and_times(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("name", ["x.jsonl", "x.data", "x.jsonl.gz", "x.data.gz"])
-def test_all_kinds_of_files_give_the_same_lines(tmp_path: Path, name: str) -> None:
+def test_all_formats_give_the_same_lines(tmp_path: Path, name: str) -> None:
     """Plain and compressed; the raw text is that of the line."""
     path = write(tmp_path / name, LINEAR_BOOK, trade("AAAUSDT"))
     lines = list(CaptureReader(path))
@@ -129,7 +129,7 @@ def test_all_kinds_of_files_give_the_same_lines(tmp_path: Path, name: str) -> No
 def test_receive_times_belong_to_the_lines_with_the_same_number(
     tmp_path: Path, name: str, text: str, expected: list[int]
 ) -> None:
-    """Empty and broken lines of the capture count too; a broken time is absent, not guessed."""
+    """Empty and broken lines of the capture count too; a broken time is None."""
     path = tmp_path / "x.jsonl.gz"
     write(path, LINEAR_BOOK, "", "broken", trade("AAAUSDT"), LINEAR_BOOK, LINEAR_BOOK)
     (tmp_path / name).write_text(text)
@@ -139,13 +139,13 @@ def test_receive_times_belong_to_the_lines_with_the_same_number(
 
 
 def test_reading_again_starts_at_the_beginning(tmp_path: Path) -> None:
-    """Also the count of broken lines."""
+    """The count of broken lines starts at 0 too."""
     reader = CaptureReader(write(tmp_path / "x.jsonl", "broken", LINEAR_BOOK))
     assert [line.number for line in reader] == [line.number for line in reader] == [2]
     assert reader.skipped == 1
 
 
-def test_what_cannot_be_read_is_one_error_that_names_the_file(tmp_path: Path) -> None:
+def test_a_capture_that_cannot_be_read_is_one_error_with_the_file(tmp_path: Path) -> None:
     """Missing, a directory, damaged compression, no market data."""
     damaged = write(tmp_path / "y.jsonl.gz", LINEAR_BOOK, *([trade("AAAUSDT")] * 50))
     damaged.write_bytes(damaged.read_bytes()[:-20])
@@ -189,7 +189,7 @@ def test_what_cannot_be_read_is_one_error_that_names_the_file(tmp_path: Path) ->
         ),
     ],
 )
-def test_real_captures_are_described_as_their_readme_says(
+def test_real_captures_are_described_as_in_their_readme(
     captures: Path,
     name: str,
     category: str,

@@ -1,4 +1,4 @@
-"""Key files: how they are made, and which are refused."""
+"""Key files: how they are created, and which are rejected."""
 
 import os
 from pathlib import Path
@@ -24,14 +24,14 @@ def keys(tmp_path: Path) -> Path:
     return tmp_path / "keys"
 
 
-def test_keys_are_for_our_eyes_only(keys: Path) -> None:
+def test_only_our_user_can_read_the_keys(keys: Path) -> None:
     make_client_keys(keys, "bob")
     entries = [keys, *keys.rglob("*")]
     assert {0o700} == {entry.stat().st_mode & 0o777 for entry in entries if entry.is_dir()}
     assert {0o600} == {entry.stat().st_mode & 0o777 for entry in entries if entry.is_file()}
 
 
-def test_what_is_made_fits_together(keys: Path) -> None:
+def test_the_created_keys_belong_together(keys: Path) -> None:
     public, handout = make_client_keys(keys, "bob")
     server, local, bob = read_server_keys(keys), read_client_keys(keys), read_client_keys(handout)
     assert server.public == local.server == bob.server
@@ -41,7 +41,7 @@ def test_what_is_made_fits_together(keys: Path) -> None:
     assert [] == faults
 
 
-def test_nothing_is_overwritten(keys: Path) -> None:
+def test_existing_keys_are_not_overwritten(keys: Path) -> None:
     make_client_keys(keys, "bob")
     before = {path: path.read_bytes() for path in keys.rglob("*") if path.is_file()}
     with pytest.raises(TakenError, match=r"server\.key exists"):
@@ -59,7 +59,7 @@ def test_a_link_in_the_place_of_a_key_is_not_followed(tmp_path: Path) -> None:
     assert not (tmp_path / "elsewhere").exists()
 
 
-def test_keys_are_not_made_where_others_look(tmp_path: Path) -> None:
+def test_keys_are_not_created_in_a_directory_open_to_others(tmp_path: Path) -> None:
     (tmp_path / "keys").mkdir()
     (tmp_path / "keys").chmod(0o755)
     with pytest.raises(TakenError, match="open to others"):
@@ -67,17 +67,17 @@ def test_keys_are_not_made_where_others_look(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "../bob", "a b", ".hidden", "x" * 33])
-def test_a_client_has_a_plain_name(keys: Path, name: str) -> None:
-    with pytest.raises(ConfigError, match="is not a name"):
+def test_the_name_of_a_client_is_plain(keys: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match="is not a valid name"):
         make_client_keys(keys, name)
 
 
-def test_a_client_needs_a_server_to_pin(tmp_path: Path) -> None:
+def test_a_client_needs_the_key_of_the_server(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="bybit-pipeline keys"):
         make_client_keys(tmp_path, "bob")
 
 
-def test_a_secret_that_others_can_read_is_refused(keys: Path) -> None:
+def test_a_secret_that_others_can_read_is_rejected(keys: Path) -> None:
     for name, read in (("server.key", read_server_keys), ("client.key", read_client_keys)):
         (keys / name).chmod(0o640)
         with pytest.raises(ConfigError, match=rf"{name} open to others \(mode 0640\)"):
@@ -85,21 +85,21 @@ def test_a_secret_that_others_can_read_is_refused(keys: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"x", b"x" * 41, b"\xff" * 40, b"y" * 39 + b"~"])
-def test_a_file_without_a_key_allows_nobody_and_is_named(keys: Path, content: bytes) -> None:
+def test_a_file_without_a_key_allows_no_client_and_is_named(keys: Path, content: bytes) -> None:
     (keys / "clients" / "bob.pub").write_bytes(content)
     allowed, faults = read_allowed(keys)
     assert ["local"] == list(allowed.values())
     assert 1 == len(faults)
-    assert "bob.pub holds no key" in faults[0]
+    assert "bob.pub does not contain a key" in faults[0]
 
 
-def test_a_pipe_in_the_place_of_a_key_holds_nothing_up(keys: Path) -> None:
+def test_a_pipe_in_the_place_of_a_key_does_not_block(keys: Path) -> None:
     os.mkfifo(keys / "clients" / "bob.pub", 0o600)
     assert 1 == len(read_allowed(keys)[1])
 
 
 @pytest.mark.parametrize("mode", [0o770, 0o702])
-def test_clients_that_others_could_allow_are_refused(keys: Path, mode: int) -> None:
+def test_a_directory_of_clients_that_others_can_change_is_rejected(keys: Path, mode: int) -> None:
     (keys / "clients").chmod(mode)
     with pytest.raises(ConfigError, match="can be changed by others"):
         read_allowed(keys)
@@ -111,6 +111,6 @@ def test_secrets_are_not_printed(keys: Path) -> None:
     assert client.secret.decode() not in repr(client)
 
 
-def test_the_library_can_do_curve() -> None:
-    """Without it every other promise about keys would be void."""
+def test_the_library_supports_curve() -> None:
+    """Everything else about keys depends on it."""
     assert zmq.has("curve")

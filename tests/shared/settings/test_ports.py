@@ -1,4 +1,4 @@
-"""Whether an address is free, and who holds it."""
+"""Addresses that are free, and the holders of the others."""
 
 import errno
 import os
@@ -17,7 +17,7 @@ from bybit_pipeline.shared.settings.ports import (
 )
 
 
-def test_a_port_that_is_listened_on_is_taken_by_a_named_process() -> None:
+def test_the_error_about_a_taken_port_names_its_process() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
 
@@ -29,8 +29,8 @@ def test_a_port_that_is_listened_on_is_taken_by_a_named_process() -> None:
     assert listener(port) is None
 
 
-def test_an_address_that_nobody_holds_is_refused_in_the_words_of_the_system() -> None:
-    """Asyncio's own say the address twice."""
+def test_the_error_about_an_impossible_address_has_the_reason_of_the_system() -> None:
+    """The text of asyncio repeats the address."""
     refused = OSError(errno.EADDRNOTAVAIL, "error while attempting to bind on address ('h', 1)")
 
     assert "key: 192.0.2.1:1 cannot be bound: Cannot assign requested address" == str(
@@ -39,11 +39,11 @@ def test_an_address_that_nobody_holds_is_refused_in_the_words_of_the_system() ->
 
 
 @pytest.mark.parametrize("endpoint", ["tcp://127.0.0.1:0", "tcp://127.0.0.1:*"])
-def test_a_port_that_the_operating_system_chooses_is_free(endpoint: str) -> None:
+def test_a_port_chosen_by_the_operating_system_is_free(endpoint: str) -> None:
     check_free_endpoint("key", endpoint)
 
 
-def test_a_socket_file_is_taken_only_while_somebody_listens(tmp_path: Path) -> None:
+def test_a_socket_file_is_taken_only_while_a_process_listens(tmp_path: Path) -> None:
     path = tmp_path / "m"
     check_free_endpoint("key", f"ipc://{path}")
     with socket.socket(socket.AF_UNIX) as server:

@@ -82,11 +82,11 @@ def test_every_help_has_examples_that_parse(
         ("tail process.trades-0", "topic_prefix", "process.trades-0"),
     ],
 )
-def test_symbols_need_no_capitals_in_any_command(words: str, name: str, meant: Any) -> None:
+def test_symbols_may_be_typed_in_small_letters(words: str, name: str, meant: Any) -> None:
     assert meant == parse(shlex.split(words))[name]
 
 
-def test_symbols_that_are_not_given_stay_so() -> None:
+def test_missing_symbols_stay_missing() -> None:
     assert parse(["up"])["symbols"] is None
     assert not parse(["watch"])["symbols"]
     assert "" == parse(["tail"])["topic_prefix"]
@@ -103,7 +103,7 @@ def test_the_summary_of_every_command_fits_in_its_line(capsys: pytest.CaptureFix
 
 
 def complete(words: str) -> tuple[int, list[str]]:
-    """Exit code and offers of the shell completion after these words."""
+    """Exit code and proposals of the shell completion after these words."""
     done = subprocess.run(
         RUN,
         capture_output=True,
@@ -141,7 +141,7 @@ def test_the_shell_completes_the_markets_of_the_running_pipeline(steady_pipeline
     assert (0, ["linear:BTCUSDT", "linear:ETHUSDT"]) == complete(words)
 
 
-def test_a_completion_that_is_not_known_fails() -> None:
+def test_completion_for_an_unknown_shell_fails() -> None:
     done = subprocess.run(
         RUN,
         capture_output=True,
@@ -182,7 +182,7 @@ def test_the_plan_as_json_has_the_same_keys_for_every_process(
     assert [] == topics["forwarder"]
 
 
-def test_without_gaps_there_is_nothing_on_stdout(
+def test_without_gaps_stdout_stays_empty(
     capsys: pytest.CaptureFixture[str], steady_pipeline: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answer: dict[str, Any] = {"gaps": [], "silent": []}
@@ -199,13 +199,13 @@ def test_without_gaps_there_is_nothing_on_stdout(
 # -- lines for people --------------------------------------------------------------------------
 
 
-def test_in_a_pipe_there_is_no_colour(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_pipe_gets_no_colour(capsys: pytest.CaptureFixture[str]) -> None:
     show(["source  SIM: NOT live market data", "trades-0  up [x]"])
 
     assert "source  SIM: NOT live market data\ntrades-0  up [x]\n" == capsys.readouterr().out
 
 
-def test_on_a_terminal_states_have_colours_and_long_lines_stay_whole() -> None:
+def test_a_terminal_gets_colours_and_long_lines_unbroken() -> None:
     ours, theirs = pty.openpty()
     code = "from bybit_pipeline.supervisor.tui.highlight import show;"
     code += "show(['books  1 stale ' + 'x' * 200])"
@@ -278,13 +278,13 @@ HEAD = {"source": "sim", "state": "live", "publish_ts_ns": 1_700_000_000_123_000
     ],
     ids=["trades", "orderbook", "density", "gap"],
 )
-def test_a_message_is_one_line_with_what_matters(payload: dict[str, Any], facts: list[str]) -> None:
+def test_a_message_is_one_line_with_its_values(payload: dict[str, Any], facts: list[str]) -> None:
     line = message_line("kind.linear.X", {**HEAD, **payload})
 
     assert ["kind.linear.X", "SIM", "live", *facts] == line.split()[1:]
 
 
-def test_a_message_about_nothing_known_has_dashes_and_the_reason() -> None:
+def test_a_message_without_values_has_dashes_and_the_reason() -> None:
     stale = {**HEAD, "state": "stale", "last_price": None, "windows": {}}
 
     assert "gap" == message_line("o", {**stale, "kind": "orderbook", "reason": "gap"}).split()[-1]

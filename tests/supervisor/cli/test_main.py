@@ -1,4 +1,4 @@
-"""The command line: what is said, where, and with which exit code."""
+"""The command line: output, errors and exit codes."""
 
 import json
 import os
@@ -29,18 +29,18 @@ PLANNED = {
     for symbol in ("BTCUSDT", "ETHUSDT")
     for stream in ("publicTrade", "orderbook.50")
 }
-"""The topics of a pipeline without any option."""
+"""Topics of a pipeline without options."""
 
 
 def run(*arguments: str, **options: Any) -> "subprocess.CompletedProcess[str]":
-    """Run the command line as a process of its own."""
+    """Run the command line in a process of its own."""
     return subprocess.run(
         [*RUN, *arguments], capture_output=True, text=True, timeout=20, check=False, **options
     )
 
 
-def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
-    """Exit code and the one line on stderr of a command that says nothing on stdout."""
+def only_error(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
+    """Exit code and the only line on stderr of a command that prints nothing on stdout."""
     code = main(arguments)
     out, err = capsys.readouterr()
     assert "" == out
@@ -82,7 +82,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, s
 def test_wrong_usage_is_one_line_and_64(
     capsys: pytest.CaptureFixture[str], arguments: list[str], says: str
 ) -> None:
-    code, line = refused(capsys, *arguments)
+    code, line = only_error(capsys, *arguments)
 
     assert 64 == code
     assert says in line
@@ -104,12 +104,12 @@ def test_without_a_command_the_help_is_shown(capsys: pytest.CaptureFixture[str])
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["up", "-h"], ["tail", "--help"]])
-def test_help_is_help(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
+def test_help_is_shown_on_request(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
     assert 0 == main(arguments)
     assert "Usage: bybit-pipeline" in capsys.readouterr().out
 
 
-def test_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_version_is_the_one_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
     assert 0 == main(["--version"])
     assert capsys.readouterr().out[0].isdigit()
 
@@ -147,7 +147,7 @@ def test_a_bad_configuration_is_one_line_and_78(
     file = tmp_path / "pipeline.toml"
     file.write_text(text)
 
-    code, line = refused(capsys, "check", "--config", str(file))
+    code, line = only_error(capsys, "check", "--config", str(file))
 
     assert 78 == code
     assert line.startswith(f"{file}:{says}")
@@ -170,13 +170,13 @@ def test_all_mistakes_are_reported_at_once_each_in_a_line(
     ] == [": ".join(line.split(": ")[:2]) for line in err.splitlines()]
 
 
-def test_a_file_that_is_not_there_is_bad_configuration(capsys: pytest.CaptureFixture[str]) -> None:
-    code, line = refused(capsys, "check", "--config", "none.toml")
+def test_a_missing_file_is_bad_configuration(capsys: pytest.CaptureFixture[str]) -> None:
+    code, line = only_error(capsys, "check", "--config", "none.toml")
 
     assert (78, "none.toml: No such file or directory") == (code, line)
 
 
-def test_up_refuses_what_check_refuses_and_makes_nothing(tmp_path: Path) -> None:
+def test_up_rejects_what_check_rejects_and_creates_nothing(tmp_path: Path) -> None:
     done = run("up", "--run-dir", str(tmp_path / "run"), "--depth", "7")
 
     assert 78 == done.returncode
@@ -199,7 +199,7 @@ def test_a_bug_is_one_line_and_70(
 ) -> None:
     monkeypatch.setattr("bybit_pipeline.supervisor.cli.options.resolve", lambda _: 1 / 0)
 
-    assert (70, "bug: ZeroDivisionError: division by zero") == refused(capsys, "check")
+    assert (70, "bug: ZeroDivisionError: division by zero") == only_error(capsys, "check")
 
 
 def test_check_prints_every_process_its_topics_and_endpoints(
@@ -261,10 +261,10 @@ def test_check_prints_every_process_its_topics_and_endpoints(
         ["unsubscribe", "linear:BTCUSDT"],
     ],
 )
-def test_without_a_pipeline_there_is_nothing_to_talk_to(
+def test_without_a_pipeline_commands_end_with_69_and_a_hint(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, arguments: list[str]
 ) -> None:
-    code, line = refused(capsys, *arguments, "--run-dir", str(tmp_path))
+    code, line = only_error(capsys, *arguments, "--run-dir", str(tmp_path))
 
     hint = f"start one with: bybit-pipeline up --run-dir {tmp_path}"
     assert (69, f"run_dir {tmp_path}: no pipeline runs there; {hint}") == (code, line)
@@ -275,19 +275,19 @@ def test_the_hint_on_starting_a_pipeline_is_short_for_the_default_directory(
 ) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", "/nowhere")
 
-    code, line = refused(capsys, "status")
+    code, line = only_error(capsys, "status")
 
     assert 69 == code
     assert line.endswith("; start one with: bybit-pipeline up")
 
 
-def test_a_pipeline_that_does_not_answer_is_nothing_to_talk_to(
+def test_a_pipeline_that_does_not_answer_is_69(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bybit_pipeline.supervisor.cli.control_client.ANSWER_S", 0.1)
     (tmp_path / "lock").write_text(f"{os.getpid()}\n")
 
-    code, line = refused(capsys, "status", "--run-dir", str(tmp_path))
+    code, line = only_error(capsys, "status", "--run-dir", str(tmp_path))
 
     assert 69 == code
     assert f"pid {os.getpid()} does not answer" in line
@@ -296,9 +296,7 @@ def test_a_pipeline_that_does_not_answer_is_nothing_to_talk_to(
 # -- a running pipeline ------------------------------------------------------------------------
 
 
-def test_status_is_for_people_or_for_programs(
-    capsys: pytest.CaptureFixture[str], steady_pipeline: Any
-) -> None:
+def test_status_is_text_or_json(capsys: pytest.CaptureFixture[str], steady_pipeline: Any) -> None:
     where = ["--run-dir", str(steady_pipeline.run_dir)]
     assert 0 == main(["status", *where])
     text = capsys.readouterr().out
@@ -332,13 +330,13 @@ def test_status_is_for_people_or_for_programs(
     assert "delivering" == connector["topics"]["orderbook.50.BTCUSDT"]
 
 
-def test_subscribe_says_what_the_exchange_answered(
+def test_subscribe_prints_the_answer_of_the_exchange(
     capsys: pytest.CaptureFixture[str], start_pipeline: Any
 ) -> None:
     topics = {"publicTrade.SOLUSDT": "confirmed", "orderbook.50.SOLUSDT": "rejected"}
     rejected = {"orderbook.50.SOLUSDT": "confirmed, but no snapshot comes"}
-    said = {"topics": topics, "rejected": rejected}
-    pipeline = start_pipeline(behaviour={"connector-linear-0": {"status": said}})
+    reported = {"topics": topics, "rejected": rejected}
+    pipeline = start_pipeline(behaviour={"connector-linear-0": {"status": reported}})
     pipeline.wait_up()
 
     code = main(["subscribe", "SOLUSDT", "--run-dir", str(pipeline.run_dir)])
@@ -352,22 +350,22 @@ def test_subscribe_says_what_the_exchange_answered(
 
     assert 0 == main(["unsubscribe", "solusdt", "--run-dir", str(pipeline.run_dir)])
     assert "linear publicTrade.SOLUSDT unsubscribed" in capsys.readouterr().out
-    code, line = refused(
+    code, line = only_error(
         capsys, "unsubscribe", "linear:SOLUSDT", "--run-dir", str(pipeline.run_dir)
     )
     assert (64, "linear:SOLUSDT is not subscribed") == (code, line)
 
 
-def test_what_the_exchange_refuses_is_told_and_followed_no_longer(
+def test_a_topic_that_the_exchange_rejects_is_reported_and_dropped(
     capsys: pytest.CaptureFixture[str], start_pipeline: Any
 ) -> None:
     topics = ["publicTrade.NOPEUSDT", "orderbook.50.NOPEUSDT"]
-    said = {
+    reported = {
         "topics": {**dict.fromkeys(PLANNED, "delivering"), **dict.fromkeys(topics, "rejected")},
         "rejected": dict.fromkeys(topics, "error:handler not found"),
         "refused_topics": topics,
     }
-    pipeline = start_pipeline(behaviour={"connector-linear-0": {"status": said}})
+    pipeline = start_pipeline(behaviour={"connector-linear-0": {"status": reported}})
     pipeline.wait_up()
 
     code = main(["subscribe", "linear:NOPEUSDT", "--run-dir", str(pipeline.run_dir)])
@@ -380,15 +378,15 @@ def test_what_the_exchange_refuses_is_told_and_followed_no_longer(
     status = pipeline.status()
     assert status["ready"], status["reasons"]
     assert PLANNED == set(status["connectors"][0]["topics"])
-    told = pipeline.wait_for(
+    commands = pipeline.wait_for(
         lambda: [c["type"] for c in pipeline.commands("connector-linear-0")][1:]
     )
-    assert ["unsubscribe"] == told
+    assert ["unsubscribe"] == commands
     assert ["assign", "unassign"] == [c["type"] for c in pipeline.commands("trades-0")]
     assert "subscriptions_refused_total 2.0" in pipeline.page("/metrics")[1]
 
 
-def test_a_second_up_is_refused_with_the_pid_of_the_first(steady_pipeline: Any) -> None:
+def test_a_second_up_is_rejected_with_the_pid_of_the_first(steady_pipeline: Any) -> None:
     done = run("up", "--run-dir", str(steady_pipeline.run_dir), "--source", "sim")
 
     assert 73 == done.returncode
@@ -422,7 +420,7 @@ def test_a_taken_port_is_one_line_and_73(steady_pipeline: Any, tmp_path: Path) -
 
 
 class Metrics:
-    """The metrics socket of a pipeline, and nothing else of it; publishes all the time."""
+    """The metrics socket of a pipeline, without the rest; publishes continuously."""
 
     def __init__(self, run_dir: Path) -> None:
         self.run_dir = str(run_dir)
@@ -463,13 +461,13 @@ class Metrics:
 
 @pytest.fixture
 def metrics(tmp_path: Path) -> Iterator[Metrics]:
-    """Something to listen to."""
+    """A metrics socket that publishes."""
     metrics = Metrics(tmp_path)
     yield metrics
     metrics.close()
 
 
-def test_tail_prints_a_json_object_a_line_and_stops_after_the_count(metrics: Metrics) -> None:
+def test_tail_prints_one_json_object_per_line_and_stops_after_the_count(metrics: Metrics) -> None:
     done = run("tail", "trades.", "--count", "3", "--run-dir", metrics.run_dir)
 
     lines = [json.loads(line) for line in done.stdout.splitlines()]
@@ -480,7 +478,7 @@ def test_tail_prints_a_json_object_a_line_and_stops_after_the_count(metrics: Met
     assert lines[0]["last_price"] is None
 
 
-def test_tail_stops_when_its_time_is_over(metrics: Metrics) -> None:
+def test_tail_stops_after_its_timeout(metrics: Metrics) -> None:
     began = time.monotonic()
 
     done = run("tail", "density.", "--timeout", "0.5", "--run-dir", metrics.run_dir)
@@ -489,14 +487,14 @@ def test_tail_stops_when_its_time_is_over(metrics: Metrics) -> None:
     assert time.monotonic() - began < 5.0
 
 
-def test_tail_that_gets_too_little_in_its_time_has_failed(metrics: Metrics) -> None:
+def test_tail_fails_with_fewer_messages_than_its_count(metrics: Metrics) -> None:
     done = run("tail", "gap.", "--count", "2", "--timeout", "0.3", "--run-dir", metrics.run_dir)
 
     assert (1, ["tail: 0 of 2 messages in 0.3 s"]) == (done.returncode, done.stderr.splitlines())
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_tail_ends_quietly_when_asked(metrics: Metrics, number: int) -> None:
+def test_tail_ends_quietly_on_a_signal(metrics: Metrics, number: int) -> None:
     with subprocess.Popen(
         [*RUN, "tail", "--run-dir", metrics.run_dir], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
@@ -508,7 +506,7 @@ def test_tail_ends_quietly_when_asked(metrics: Metrics, number: int) -> None:
         assert b"" == process.stderr.read()
 
 
-def test_tail_ends_quietly_when_its_reader_has_had_enough(metrics: Metrics) -> None:
+def test_tail_ends_quietly_when_its_reader_ends(metrics: Metrics) -> None:
     with subprocess.Popen(
         [*RUN, "tail", "--run-dir", metrics.run_dir], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
@@ -523,14 +521,14 @@ def test_tail_ends_quietly_when_its_reader_has_had_enough(metrics: Metrics) -> N
 # -- watch in a pipe ---------------------------------------------------------------------------
 
 
-def test_watch_prints_the_markets_that_are_wanted(metrics: Metrics) -> None:
+def test_watch_prints_the_given_markets(metrics: Metrics) -> None:
     done = run("watch", "btcusdt", "--run-dir", metrics.run_dir)
 
     assert (0, "") == (done.returncode, done.stderr)
     assert ["market", "linear:BTCUSDT"] == [line.split()[0] for line in done.stdout.splitlines()]
 
 
-def test_watch_says_of_which_markets_nothing_is_heard(metrics: Metrics) -> None:
+def test_watch_names_markets_without_data(metrics: Metrics) -> None:
     done = run("watch", "NOPE", "--run-dir", metrics.run_dir)
 
     [line] = done.stderr.splitlines()
@@ -538,7 +536,7 @@ def test_watch_says_of_which_markets_nothing_is_heard(metrics: Metrics) -> None:
     assert "no data for NOPE; bybit-pipeline watch lists the markets of the pipeline" == line
 
 
-def test_watch_shows_the_others_all_the_same(metrics: Metrics) -> None:
+def test_watch_shows_the_other_markets_all_the_same(metrics: Metrics) -> None:
     done = run("watch", "spot:BTCUSDT", "linear:BTCUSDT", "NOPE", "--run-dir", metrics.run_dir)
 
     [line] = done.stderr.splitlines()
@@ -550,7 +548,7 @@ def test_watch_shows_the_others_all_the_same(metrics: Metrics) -> None:
 # -- simulate ----------------------------------------------------------------------------------
 
 
-def test_simulate_runs_the_simulated_exchange_with_the_same_options() -> None:
+def test_simulate_passes_its_options_to_the_simulated_exchange() -> None:
     with subprocess.Popen(
         [*RUN, "simulate", "--symbols", "BTCUSDT", "--category", "spot", "--seed", "7"],
         stdout=subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""What ``check`` and ``status`` print for people."""
+"""Lines that ``check`` and ``status`` print."""
 
 from typing import Any
 
@@ -58,7 +58,7 @@ def status(**changes: Any) -> dict[str, Any]:
     } | changes
 
 
-def test_a_process_is_one_line_with_dashes_for_what_is_not_known() -> None:
+def test_a_process_is_one_line_with_dashes_for_unknown_values() -> None:
     lines = [line.split() for line in status_lines(status())]
 
     assert ["trades-0", "up", "12", "1:02:05", "1", "1.5", "36", "1.2", "3"] in lines
@@ -85,7 +85,7 @@ def test_reasons_are_listed_when_it_is_not_ready() -> None:
     assert "  not ready: forwarder: restarting" in lines
 
 
-def test_patterns_are_shown_with_what_they_stand_for() -> None:
+def test_patterns_are_shown_with_their_number_of_symbols() -> None:
     shared = {"resolved_ts_ms": 1_735_809_771_618, "symbols": ["AUSDT", "BUSDT"]}
     patterns = [
         {"pattern": "linear:*USDT", "state": "resolved", "reason": None, **shared},
@@ -103,12 +103,12 @@ def test_patterns_are_shown_with_what_they_stand_for() -> None:
     assert ["spot:top:5:turnover", "unresolved", "0", "-", "HTTP", "403"] in lines
 
 
-def test_a_plan_says_where_patterns_come_from() -> None:
+def test_the_plan_names_the_source_of_the_instruments() -> None:
     config = make_config({"market": [{"symbols": ["*USDT", "top:5:turnover"]}]})
     text = "\n".join(plan_lines(make_plan(config, run_dir="/run/x")))
 
     assert (
-        "patterns  linear:*USDT linear:top:5:turnover: resolved while it runs, from the list "
+        "patterns  linear:*USDT linear:top:5:turnover: resolved at run time, from the list "
         "of https://api.bybit.com"
     ) in text
 
@@ -122,7 +122,7 @@ def test_columns_are_aligned() -> None:
     assert head.index("PID") == row.index("12")
 
 
-def test_the_plan_says_that_auto_may_fall_back() -> None:
+def test_the_plan_mentions_the_fallback_of_auto() -> None:
     lines = list(plan_lines(make_plan(make_config({}), run_dir="/run/x")))
 
     assert lines[0].startswith(
@@ -138,7 +138,7 @@ def test_the_plan_names_the_capture_that_is_played() -> None:
     assert "connects  to the simulator" in text
 
 
-def test_an_idle_worker_says_so() -> None:
+def test_an_idle_worker_is_shown_as_idle() -> None:
     config = make_config({"workers": {"trades": 3}, "market": [{"symbols": ["AUSDT"]}]})
 
     assert "  topics 0  idle until something is subscribed" in list(
