@@ -1,5 +1,5 @@
 """
-The supervisor: the loop that starts, watches, restarts and stops the children, and answers users.
+The supervisor: the loop that starts, watches, restarts and stops the children and answers requests.
 
 Decisions are made in the rooms beside this file: ``plan`` (which process handles what),
 ``children`` (which processes run), ``source`` (live or simulated data, instrument lists) and

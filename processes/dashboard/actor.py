@@ -147,7 +147,7 @@ class Dashboard(Actor):
     def _on_link(self) -> None:
         """The connection to the forwarder has changed."""
         assert self._subscriber is not None
-        if self._subscriber.take_loss():
+        if self._subscriber.follow_connection():
             self._on_metrics()  # sent before the loss: taken first, so that it is not taken for new
             if self.page.metrics in ("live", "silent"):
                 self._lose("lost")

@@ -1,8 +1,8 @@
 """
 The receiving end of the metrics socket, shared by the client, the dashboard and the terminal.
 
-Decides how such a socket is set up, which topics match, and when the connection is lost. What is a
-repeat and what was missed is decided in ``sequences``.
+Decides how such a socket is set up, which topics match, and when the connection is lost. The rule
+for repeats and missed messages is in ``sequences``.
 """
 
 import time
@@ -63,8 +63,8 @@ class MetricSubscriber:
     """
     A SUB socket that receives decoded metrics; for one thread, and a context manager.
 
-    Topics can be conflated: of those only the newest message is kept, undecoded, until ``latest``
-    takes it. A view that is drawn four times a second skips the messages in between.
+    Topics can be conflated: only the newest message of such a topic is kept, undecoded, until
+    ``latest`` takes it. A view that is drawn four times per second skips the messages in between.
 
     Args:
         endpoint: The metrics socket.
@@ -75,8 +75,8 @@ class MetricSubscriber:
 
     Attributes:
         socket: Readable when messages wait; then call ``receive``.
-        monitor: Readable when the connection has changed; then call ``take_loss``.
-        is_connected: True while connected to the pipeline, as of the last ``take_loss``.
+        monitor: Readable when the connection has changed; then call ``follow_connection``.
+        is_connected: True while connected to the pipeline, as of the last ``follow_connection``.
 
     Raises:
         NoPipelineError: If the endpoint is malformed.
@@ -142,7 +142,7 @@ class MetricSubscriber:
     # -- subscriptions ---------------------------------------------------------------------------
 
     def subscribe(self, topic: str) -> None:
-        """Receive exactly one topic, and no longer ones that start with it."""
+        """Receive exactly one topic: other topics that start with its name do not match."""
         if topic not in self._topics:
             self._topics.add(topic)
             self.socket.subscribe(topic)
@@ -214,15 +214,15 @@ class MetricSubscriber:
             timeout_ms: How long to wait.
             descriptors: File descriptors that end the wait when they are readable.
         """
-        self.follow_connection()
+        self.maintain()
         poller = zmq.Poller()
         for source in (self.socket, self.monitor, *descriptors):
             poller.register(source, zmq.POLLIN)
         poller.poll(timeout_ms)
 
-    def follow_connection(self) -> None:
+    def maintain(self) -> None:
         """Follow the connection, and connect again after a refusal; call it before every wait."""
-        self.take_loss()
+        self.follow_connection()
         self.retry_refused()
 
     def latest(self) -> Iterator[ReceivedMetric]:
@@ -244,12 +244,12 @@ class MetricSubscriber:
 
     # -- the connection --------------------------------------------------------------------------
 
-    def take_loss(self) -> bool:
+    def follow_connection(self) -> bool:
         """
         Follow the connection to its present state; True if it was lost since the last call.
 
-        Messages that were sent before the loss may still wait in ``receive``. Take them, and then
-        drop what they say: it is no longer current.
+        Messages that were sent before the loss may still be waiting. After a loss, take them with
+        ``receive`` and then drop all values: they are not current.
         """
         is_lost = False
         while self.monitor.poll(0):
@@ -267,7 +267,7 @@ class MetricSubscriber:
         return is_lost
 
     def retry_refused(self) -> None:
-        """Connect again ``RETRY_REFUSED_S`` after a refusal. Call it at least about that often."""
+        """Connect again ``RETRY_REFUSED_S`` after a refusal; call it about that often."""
         if self._retry_at is not None and time.monotonic() >= self._retry_at:
             self._retry_at = None
             self.socket.disconnect(self._endpoint)

@@ -25,6 +25,10 @@ class AsyncPipelineClient(BaseClient):
     """
     The last message of every topic of a pipeline, and all messages as they arrive, for asyncio.
 
+    Receives every topic until the first ``subscribe``, and from then on only the topics of the
+    subscribed symbols. Getters return None for what was not received, and keep nothing once the
+    connection is lost.
+
     An asynchronous context manager; or await ``open`` and ``close``. All of its methods belong to
     the event loop that opened it. On Windows it needs ``asyncio.SelectorEventLoop``.
     """

@@ -1,10 +1,6 @@
-"""
-What both clients share: their arguments, their getters and their subscriptions.
+"""The common part of both clients: arguments, subscriptions and getters."""
 
-The getters read the last message of a topic. They return None for what was not received, and
-nothing is kept once the connection is lost.
-"""
-
+import os
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +14,7 @@ from bybit_pipeline.shared.client.values import (
     snapshot_of,
     walls_of,
 )
+from bybit_pipeline.shared.errors import ConfigError
 from bybit_pipeline.shared.wire.messages import Category, Source
 from bybit_pipeline.shared.wire.topics import metric_topic
 
@@ -26,10 +23,7 @@ BPS = 10_000
 
 class BaseClient:
     """
-    The last message of every topic of a pipeline.
-
-    Receives every topic until the first ``subscribe``, and from then on only the topics of the
-    subscribed symbols.
+    The getters of both clients. They read the last message of a topic, and never wait.
 
     Numbers of a book are None unless the book is live. Numbers of trades cover what was observed:
     ``get_coverage_s`` says how many seconds of a window that is. It is less than the whole window
@@ -62,6 +56,8 @@ class BaseClient:
         if endpoint is None:
             endpoint, found_keys = find_endpoint(self._run_dir)
             keys = keys or found_keys
+        if keys and not hasattr(os, "geteuid"):
+            raise ConfigError("keys", "this operating system has no file permissions to check")
         subscriber = MetricSubscriber(endpoint, keys=keys, counts=self._state.counts)
         self._state.subscribe_wanted(subscriber)
         return subscriber

@@ -27,6 +27,10 @@ class PipelineClient(BaseClient):
     """
     The last message of every topic of a pipeline, and all messages as they arrive.
 
+    Receives every topic until the first ``subscribe``, and from then on only the topics of the
+    subscribed symbols. Getters return None for what was not received, and keep nothing once the
+    connection is lost.
+
     A context manager; or call ``open`` and ``close``. Every method may be called from any thread.
     """
 

@@ -107,7 +107,7 @@ class ClientState:
 
     def read(self, subscriber: MetricSubscriber, limit: int) -> None:
         """Follow the connection and take in up to ``limit`` messages; never blocks."""
-        if subscriber.take_loss():
+        if subscriber.follow_connection():
             self._receive(subscriber, METRIC_QUEUE)
             self._drop_values()
         self.is_connected = subscriber.is_connected

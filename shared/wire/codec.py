@@ -11,7 +11,6 @@ allocates more than the frame has bytes for.
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import msgpack
 from msgspec import DecodeError
 from msgspec.msgpack import Decoder, Encoder
 
@@ -36,6 +35,7 @@ _DECODERS: dict[bytes, Callable[[bytes], MarketMessage]] = {
 }
 
 _unpack_parts = Decoder(list[bytes]).decode
+_unpack_map = Decoder(dict[str, Any]).decode
 
 
 def encode_record(message: MarketMessage) -> bytes:
@@ -115,9 +115,6 @@ def decode_map(frame: bytes) -> dict[str, Any]:
     if len(frame) > MAX_FRAME_BYTES:
         raise CodecError(f"frame of {len(frame)} bytes; at most {MAX_FRAME_BYTES} are allowed")
     try:
-        payload = msgpack.unpackb(frame, use_list=True)
-    except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:
+        return _unpack_map(frame)
+    except (*UNREADABLE, RecursionError, TypeError) as error:
         raise CodecError(f"unreadable map: {type(error).__name__}") from error
-    if not isinstance(payload, dict) or not all(isinstance(key, str) for key in payload):
-        raise CodecError("not a map with text keys")
-    return payload

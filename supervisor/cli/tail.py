@@ -65,7 +65,7 @@ def tail(
     with MetricSubscriber(endpoints["metrics"], keys=endpoints.get("keys")) as subscriber:
         subscriber.subscribe_prefix(prefix)
         while (left_s := deadline - time.monotonic()) > 0:
-            subscriber.follow_connection()
+            subscriber.maintain()
             interrupts.wait(min(left_s, CHECK_S), subscriber.socket, subscriber.monitor)
             for metric in subscriber.receive():
                 if not metric.is_repeat:

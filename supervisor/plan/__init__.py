@@ -1,1 +1,1 @@
-"""Which process does what, and which markets are followed."""
+"""The plan: the processes, the streams that each one handles, and the followed symbols."""

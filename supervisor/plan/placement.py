@@ -21,7 +21,7 @@ class Placement:
     stream: Stream
     connector: str
     workers: tuple[str, ...]
-    """The worker that publishes the metrics first."""
+    """The first one publishes the metrics of the stream; the others only read it."""
 
 
 def add_streams(

@@ -140,7 +140,7 @@ class Plan:
         return None
 
     def assignment(self, placement: Placement) -> Assignment:
-        """What a worker needs to read the stream."""
+        """The assignment of a placed stream to its workers."""
         return Assignment(
             stream=placement.stream,
             connector=placement.connector,

@@ -149,8 +149,7 @@ def subscribe(endpoint: str, prefixes: Iterable[str], keys: str | None) -> Metri
 
 def drain(subscriber: MetricSubscriber, events: EventLog | None = None) -> None:
     """Take in the messages that wait: events go to the log, the others wait for a refresh."""
-    subscriber.take_loss()
-    subscriber.retry_refused()
+    subscriber.maintain()
     for metric in subscriber.receive(DRAIN_LIMIT):
         if events is not None and not metric.is_repeat:
             events.take_message(metric.payload)

@@ -1,4 +1,4 @@
-"""A real supervisor with fake children, started and stopped for tests."""
+"""A real supervisor with fake children, for tests."""
 
 import json
 import os
@@ -19,6 +19,11 @@ from bybit_pipeline.supervisor.cli.control_client import ControlClient, read_end
 
 FAKE = Path(__file__).with_name("fake_child.py")
 DEADLINE_S = 15.0
+CHILDREN = {"forwarder", "trades-0", "orderbook-0", "connector-linear-0"}
+"""The children of the default plan."""
+
+Start = Callable[..., Any]
+"""Starts a pipeline with fake children; the arguments are those of ``Pipeline``."""
 
 
 class Pipeline:
@@ -54,10 +59,10 @@ class Pipeline:
                 start_new_session=True,
             )
 
-    # -- what it says ----------------------------------------------------------------------------
+    # -- requests --------------------------------------------------------------------------------
 
     def ask(self, command: str, **arguments: Any) -> dict[str, Any]:
-        """The answer of the control plane."""
+        """The result of a command on the control plane."""
         with ControlClient(str(self.run_dir)) as requests:
             return requests.ask(command, **arguments)
 
@@ -71,7 +76,7 @@ class Pipeline:
         return dict(entries.get(name, {}))
 
     def commands(self, name: str) -> list[dict[str, Any]]:
-        """The commands that a fake child got so far."""
+        """The commands that a fake child has received so far."""
         found: list[dict[str, Any]] = self.process_entry(name)["counts"].get("commands", [])
         return found
 
@@ -85,41 +90,46 @@ class Pipeline:
             with error:
                 return error.code, error.read().decode()
 
-    # -- what we do to it ------------------------------------------------------------------------
+    # -- life ------------------------------------------------------------------------------------
 
     def wait_up(self) -> None:
-        """Wait until everything is up."""
+        """Wait until every process is up."""
         self.wait_for(self.is_complete)
 
     def is_complete(self) -> bool:
-        """True when this very pipeline has written its endpoints."""
+        """True once this pipeline, not one before it, has written its endpoints."""
         try:
             return bool(self.process.pid == read_endpoints(str(self.run_dir))["pid"])
         except NoPipelineError:
             return False
 
     def wait_for(self, condition: Callable[[], Any], *, within_s: float = DEADLINE_S) -> Any:
-        """Wait until a condition holds; what it gave."""
+        """Wait until a condition holds; return its value."""
         deadline = time.monotonic() + within_s
         while True:
             assert self.process.poll() is None, f"the supervisor ended:\n{self.log.read_text()}"
             found = condition()
             if found:
                 return found
-            assert time.monotonic() < deadline, f"not in time:\n{self.log.read_text()}"
+            assert time.monotonic() < deadline, f"timeout:\n{self.log.read_text()}"
             time.sleep(0.03)
+
+    def wait_for_commands(self, name: str, number: int = 1) -> list[dict[str, Any]]:
+        """Wait until a fake child has received this many commands; return all of them."""
+        self.wait_for(lambda: len(self.commands(name)) >= number)
+        return self.commands(name)
 
     def children(self) -> list[psutil.Process]:
         """The running children."""
         return list(psutil.Process(self.process.pid).children())
 
     def stop(self) -> int:
-        """Ask it to stop; its exit code."""
+        """Ask the supervisor to stop; return its exit code."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(10)
 
     def end(self) -> None:
-        """End it and whatever it started, however they are."""
+        """Kill the supervisor and its children, in whatever state they are."""
         processes = []
         if self.process.poll() is None:
             processes = [*self.children(), psutil.Process(self.process.pid)]
@@ -130,7 +140,7 @@ class Pipeline:
 
 @pytest.fixture(scope="module")
 def steady_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
-    """One pipeline with everything up, for tests that leave it as it was."""
+    """A running pipeline for all tests of a module, which leave it unchanged."""
     pipeline = Pipeline(tmp_path_factory.mktemp("steady") / "run")
     pipeline.wait_up()
     yield pipeline
@@ -139,7 +149,7 @@ def steady_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeli
 
 @pytest.fixture
 def start_pipeline(tmp_path: Path) -> Iterator[Callable[..., Pipeline]]:
-    """Start pipelines of fake children; they end with the test."""
+    """Starts pipelines with fake children; they end with the test."""
     pipelines: list[Pipeline] = []
 
     def start(**options: Any) -> Pipeline:
@@ -150,3 +160,11 @@ def start_pipeline(tmp_path: Path) -> Iterator[Callable[..., Pipeline]]:
     yield start
     for pipeline in pipelines:
         pipeline.end()
+
+
+@pytest.fixture
+def pipeline(start_pipeline: Start) -> Pipeline:
+    """A running pipeline of its own for one test."""
+    started: Pipeline = start_pipeline()
+    started.wait_up()
+    return started

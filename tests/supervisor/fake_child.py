@@ -1,19 +1,19 @@
 """
-A child of the pipeline that does nothing but what its behaviour says; run as a process.
+A fake child that behaves as the test says; run as a process.
 
-It speaks the control plane by hand, both to start fast and so that what the supervisor relies on is
-written down here once more. ``BEHAVIOUR`` in the environment is a JSON map from process name to:
+It implements the control plane without our own code, to start fast and to pin down what the
+supervisor relies on. ``BEHAVIOUR`` in the environment is a JSON map from process name to:
 
-    exit            exit code to end with, right after the start
-    exit_times      how many runs do that before one does not (default: all)
-    never_ready     seconds to sleep instead of starting
-    ignore_sigterm  true: SIGTERM does nothing
-    status          what heartbeats say, over the defaults
-    resync          topic to ask a resync for, with every heartbeat
+    exit            exit code, right after the start
+    exit_times      number of runs that exit, before one that does not (default: all)
+    never_ready     seconds to sleep before ``ready``
+    ignore_sigterm  true: ignore SIGTERM
+    status          fields of the status, over the defaults
+    resync          topic to request a resync for, with every heartbeat
     websocket       address to announce as the simulator's
 
-Every command that it gets is shown in its status as ``commands``. With ``supervise`` as its first
-argument it is the supervisor of such children.
+The commands that it has received are in its status as ``commands``. With ``supervise`` as its first
+argument it runs the supervisor of such children.
 """
 
 import json
@@ -31,11 +31,11 @@ HEARTBEAT_MS = 100
 
 
 class FakeChild:
-    """Announce itself, beat, collect commands, stop like a real one."""
+    """Reports ready, sends heartbeats, collects commands, and stops like a real child."""
 
-    def __init__(self, spec: dict[str, Any], does: dict[str, Any]) -> None:
+    def __init__(self, spec: dict[str, Any], behaviour: dict[str, Any]) -> None:
         self.spec = spec
-        self.does = does
+        self.behaviour = behaviour
         self.commands: list[dict[str, Any]] = []
         self.socket = zmq.Context().socket(zmq.DEALER)
         self.socket.setsockopt(zmq.ROUTING_ID, spec["process"].encode())
@@ -43,7 +43,7 @@ class FakeChild:
         self.socket.connect(spec["control"])
 
     def run(self, lifeline: int) -> None:
-        """Live until SIGTERM, a ``stop``, or the end of the supervisor."""
+        """Run until SIGTERM or the end of the supervisor."""
         self.send(
             "ready",
             pid=os.getpid(),
@@ -56,8 +56,8 @@ class FakeChild:
             poller.register(source, zmq.POLLIN)
         while True:
             self.send("heartbeat", status=self.status())
-            if "resync" in self.does:
-                self.send("resync", topic=self.does["resync"], reason="gap")
+            if "resync" in self.behaviour:
+                self.send("resync", topic=self.behaviour["resync"], reason="gap")
             readable = dict(poller.poll(HEARTBEAT_MS))
             if lifeline in readable:
                 return
@@ -69,16 +69,16 @@ class FakeChild:
         self.socket.send(msgpack.packb({"type": kind, "process": self.spec["process"], **fields}))
 
     def endpoints(self) -> dict[str, str]:
-        """What the real one would have bound."""
+        """The endpoints that a real child of the role binds."""
         if self.spec["role"] == "forwarder":
             return {"metrics": self.spec["endpoint"].replace(":0", ":5999")}
         if self.spec["role"] == "simulator":
-            return {"websocket": self.does["websocket"]}
+            return {"websocket": self.behaviour["websocket"]}
         return {}
 
     def status(self) -> dict[str, Any]:
-        """What a healthy process of the role says."""
-        said: dict[str, Any] = {"commands": self.commands}
+        """The status of a healthy child of the role."""
+        status: dict[str, Any] = {"commands": self.commands}
         streams = self.spec.get("streams")
         if streams is not None:
             names = [
@@ -87,46 +87,46 @@ class FakeChild:
                 else f"publicTrade.{s['symbol']}"
                 for s in streams
             ]
-            said |= {
+            status |= {
                 "connected": True,
                 "url": self.spec["url"],
                 "last_message_ts_ms": None,
                 "topics": dict.fromkeys(names, "delivering"),
             }
         if self.spec["role"] == "orderbook":
-            said["books"] = {"live": len(self.spec["assignments"])}
-        return {**said, **self.does.get("status", {})}
+            status["books"] = {"live": len(self.spec["assignments"])}
+        return {**status, **self.behaviour.get("status", {})}
 
 
 def main() -> int:
-    """Behave."""
+    """Run one child."""
     path, lifeline = Path(sys.argv[1]), int(sys.argv[3])
     spec = json.loads(path.read_text())
-    does = json.loads(os.environ.get("BEHAVIOUR", "{}")).get(spec["process"], {})
-    if "exit" in does and is_due(path, does):
-        return int(does["exit"])
-    if does.get("ignore_sigterm"):
+    behaviour = json.loads(os.environ.get("BEHAVIOUR", "{}")).get(spec["process"], {})
+    if "exit" in behaviour and is_due(path, behaviour):
+        return int(behaviour["exit"])
+    if behaviour.get("ignore_sigterm"):
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     else:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    select.select([lifeline], [], [], does.get("never_ready", 0))
+    select.select([lifeline], [], [], behaviour.get("never_ready", 0))
     try:
-        FakeChild(spec, does).run(lifeline)
+        FakeChild(spec, behaviour).run(lifeline)
     finally:
         print(json.dumps({"event": "stopped", "process": spec["process"]}), file=sys.stderr)
     return 0
 
 
-def is_due(path: Path, does: dict[str, Any]) -> bool:
-    """True in the first ``exit_times`` runs, counted in a file beside the run directory."""
+def is_due(path: Path, behaviour: dict[str, Any]) -> bool:
+    """True in the first ``exit_times`` runs, which a file beside the run directory counts."""
     counter = path.parent.parent / f"{path.stem}.runs"
     runs = len(counter.read_bytes()) if counter.exists() else 0
     counter.write_bytes(b"x" * (runs + 1))
-    return runs < int(does.get("exit_times", 1_000_000))
+    return runs < int(behaviour.get("exit_times", 1_000_000))
 
 
 def supervise() -> int:
-    """``RUN_DIR TABLES TIMING``: run a supervisor whose children are all fakes."""
+    """``RUN_DIR TABLES TIMING``: run a supervisor with fake children."""
     import msgspec
 
     from bybit_pipeline.shared.errors import PipelineError

@@ -100,12 +100,10 @@ class Pipeline:
         return dict(json.loads(self.http("/status")[1]))
 
     def http(self, path: str) -> tuple[int, str]:
-        """Status code and body of a request to the supervisor."""
-        url = f"http://{self.endpoints()['http']}" if "http" not in path else ""
-        if url.startswith("http://http"):
-            url = url.removeprefix("http://")
+        """Status code and body of a page of the supervisor, or of a URL."""
+        url = path if path.startswith("http://") else f"{self.endpoints()['http']}{path}"
         try:
-            with urllib.request.urlopen(url + path, timeout=5) as answer:
+            with urllib.request.urlopen(url, timeout=5) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()

@@ -128,7 +128,7 @@ def test_where_rest_is_out_of_reach_named_symbols_work_and_the_pattern_says_why(
     assert code == 503
     assert "linear:*USDT: http://127.0.0.1" in body
     assert "HTTP 403 Forbidden" in body
-    assert pipeline.log.read_text().count("no list of instruments") == 1
+    assert pipeline.log.read_text().count("instrument list unavailable") == 1
     assert "403 Forbidden" in pipeline.command("status").stdout
     refused = pipeline.command("subscribe", "top:1:turnover")
     assert refused.returncode == 1

@@ -131,7 +131,7 @@ def test_a_symbol_that_is_subscribed_and_refused_leaves_nothing_behind(start: St
 
     assert done.returncode == 1
     assert {"publicTrade.SOLUSDT", "orderbook.50.SOLUSDT"} == {
-        line.split()[0] for line in done.stdout.splitlines()
+        line.split()[1] for line in done.stdout.splitlines()
     }
     assert done.stderr.count("NOPEUSDT rejected: ") == 4
     assert "handler not found" in done.stderr

@@ -200,7 +200,7 @@ def test_of_a_conflated_topic_only_the_newest_message_is_kept(publisher: Publish
 
 def connect(subscriber: MetricSubscriber) -> None:
     """Wait until the subscriber has noticed its connection."""
-    wait_for(lambda: not subscriber.take_loss() and subscriber.is_connected, subscriber)
+    wait_for(lambda: not subscriber.follow_connection() and subscriber.is_connected, subscriber)
 
 
 def replace(publisher: Publisher, subscriber: MetricSubscriber) -> Publisher:
@@ -226,9 +226,9 @@ def test_a_lost_connection_is_reported_once(
 ) -> None:
     connect(subscriber)
     publisher.socket.close()
-    wait_for(subscriber.take_loss, subscriber)
+    wait_for(subscriber.follow_connection, subscriber)
     assert not subscriber.is_connected
-    assert not subscriber.take_loss()
+    assert not subscriber.follow_connection()
 
 
 def test_a_connection_that_was_lost_and_is_back_is_reported_too(
@@ -238,7 +238,7 @@ def test_a_connection_that_was_lost_and_is_back_is_reported_too(
     connect(subscriber)
     successor = replace(publisher, subscriber)
 
-    assert subscriber.take_loss()
+    assert subscriber.follow_connection()
     assert subscriber.is_connected
     subscriber.socket.poll(0)
     assert [b"\x00", b"\x01"] == [successor.subscription(), successor.subscription()]

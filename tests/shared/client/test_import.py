@@ -24,6 +24,17 @@ def test_the_client_subscribes_to_an_endpoint_on_any_system() -> None:
     assert "False" == run(f"{code} print(client.connected)")
 
 
+def test_keys_need_file_permissions() -> None:
+    code = f"""{AS_ON_WINDOWS}
+from bybit_pipeline.shared.errors import ConfigError
+try:
+    PipelineClient("tcp://127.0.0.1:9", keys="keys").open()
+except ConfigError as error:
+    print(error)
+"""
+    assert "keys: this operating system has no file permissions to check" == run(code)
+
+
 def test_without_an_endpoint_the_client_says_that_pipelines_run_on_linux() -> None:
     code = f"""{AS_ON_WINDOWS}
 from bybit_pipeline.shared.errors import NoPipelineError

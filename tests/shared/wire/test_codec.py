@@ -136,10 +136,19 @@ def test_unknown_numbers_stay_none_in_a_map() -> None:
     assert payload == decode_map(encode_map(payload))
 
 
-@pytest.mark.parametrize("frame", [b"\x90", b"\x81\x01\x02", b"\xc0", b"\x81\xa1a"])
+@pytest.mark.parametrize(
+    "frame",
+    [b"\x90", b"\x81\x01\x02", b"\xc0", b"\x81\xa1a", b"", b"\x80\x80", b"\x81\xa1a\xa1\xff"],
+)
 def test_only_a_map_with_text_keys_is_a_payload(frame: bytes) -> None:
     with pytest.raises(CodecError):
         decode_map(frame)
+
+
+@pytest.mark.parametrize("nested", [b"\x91", b"\x81\xa1a"])
+def test_a_map_nested_too_deeply_is_refused(nested: bytes) -> None:
+    with pytest.raises(CodecError):
+        decode_map(b"\x81\xa1a" + nested * 100_000 + b"\xc0")
 
 
 def test_floats_keep_every_digit() -> None:

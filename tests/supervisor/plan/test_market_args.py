@@ -104,7 +104,7 @@ def test_a_word_without_a_category_belongs_to_the_only_one_else_to_linear(
 
 
 @pytest.mark.parametrize(
-    ("word", "says"),
+    ("word", "error"),
     [
         ("margin:*USDT", "is not a pattern"),
         ("linear:*usdt", "is not a pattern; use "),
@@ -112,8 +112,8 @@ def test_a_word_without_a_category_belongs_to_the_only_one_else_to_linear(
         ("option:*", r"has no base coin; use BTC-\*"),
     ],
 )
-def test_a_wrong_pattern_is_rejected_with_its_fault(word: str, says: str) -> None:
-    with pytest.raises(MarketError, match=says):
+def test_a_wrong_pattern_is_rejected_with_its_fault(word: str, error: str) -> None:
+    with pytest.raises(MarketError, match=error):
         parse_market(word, categories=["spot", "linear"])
 
 

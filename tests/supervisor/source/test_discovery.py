@@ -1,4 +1,4 @@
-"""When instrument lists are requested, and which responses are accepted."""
+"""Requests for instrument lists, and the responses that are accepted."""
 
 import dataclasses
 from typing import Any
