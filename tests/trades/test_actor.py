@@ -1,125 +1,36 @@
-"""The trades worker: its metrics, when they are published, and the worker on real sockets."""
+"""The trades worker: its metrics, and when they are published."""
 
 import dataclasses
-import time
-from collections.abc import Iterable, Iterator
-from itertools import count, pairwise
-from pathlib import Path
+from itertools import pairwise
 from typing import Any
 
 import msgspec
 import pytest
-import zmq
 from prometheus_client import generate_latest
 
 from bybit_pipeline.processes.trades.actor import TradesWorker
-from bybit_pipeline.shared.bus.market import MarketPublisher, Received
-from bybit_pipeline.shared.bus.metrics import MetricInbox
 from bybit_pipeline.shared.runtime.scheduling import LATE_S, MIN_BATCH, TICKS_MAX
-from bybit_pipeline.shared.settings.config import TradesConfig
-from bybit_pipeline.shared.settings.specs import Assignment, Stream, TradesSpec
-from bybit_pipeline.shared.wire.codec import decode_map, encode_map
 from bybit_pipeline.shared.wire.messages import (
-    LinkEvent,
-    LinkMessage,
-    MarketMessage,
-    Source,
     Trade,
     TradesMessage,
 )
-from bybit_pipeline.shared.wire.metrics import Metric
-from bybit_pipeline.shared.wire.topics import link_topic, market_topic, parse_topic, topic_text
-
-T0 = 1_700_000_000_000
-DEADLINE_S = 10
-CONNECTOR = "connector-linear-0"
-BTC = market_topic("trade", "linear", "BTCUSDT")
-ETH = market_topic("trade", "linear", "ETHUSDT")
-LINK = link_topic(CONNECTOR)
-IDS = count()
-
-
-@dataclasses.dataclass
-class FakeClock:
-    """A clock that the test moves."""
-
-    now_s: float = 1_000.0
-
-    def time_ns(self) -> int:
-        return int(self.now_s * 1_000_000_000)
-
-    def monotonic(self) -> float:
-        return self.now_s
-
-
-def assignment(symbol: str, endpoint: str = "ipc:///nowhere") -> Assignment:
-    stream = Stream(kind="trade", category="linear", symbol=symbol)
-    return Assignment(stream=stream, connector=CONNECTOR, endpoint=endpoint)
-
-
-def make_worker(clock: FakeClock | None = None, **settings: Any) -> TradesWorker:
-    spec = TradesSpec(
-        process="trades-0",
-        role="trades",
-        run_dir="/nowhere",
-        metrics_in="ipc:///nowhere",
-        assignments=[assignment("BTCUSDT"), assignment("ETHUSDT")],
-        settings=TradesConfig(**settings),
-    )
-    return TradesWorker(spec, clock=clock or FakeClock())
-
-
-def trades_message(
-    clock: FakeClock, *trades: Trade, session: int = 1, source: Source = "sim"
-) -> TradesMessage:
-    now_ns = clock.time_ns()
-    return TradesMessage(1, source, session, 1, now_ns, T0 + now_ns // 1_000_000, trades)
-
-
-def trade(clock: FakeClock, *, size: float = 1.0) -> Trade:
-    at_ms = T0 + clock.time_ns() // 1_000_000
-    return Trade(at_ms, "Buy", 100.0, size, f"trade-{next(IDS)}", 5, False, False)
-
-
-def link(
-    clock: FakeClock, event: LinkEvent, *topics: str, session: int = 1, source: Source = "sim"
-) -> LinkMessage:
-    return LinkMessage(1, source, session, 1, clock.time_ns(), event, "", topics)
-
-
-Payload = dict[str, Any]
-
-
-def read(metric: Metric) -> Payload:
-    """The payload of a metric as a subscriber reads it."""
-    return decode_map(encode_map(metric.payload))
-
-
-def give(worker: TradesWorker, topic: bytes, message: MarketMessage, lost: int = 0) -> list[Metric]:
-    return list(worker.on_message(Received(topic, message, lost)))
-
-
-def due(worker: TradesWorker, topic: bytes = b"trades.linear.BTCUSDT") -> list[Payload]:
-    return [read(metric) for metric in worker.publish_due() if metric.topic == topic]
-
-
-def of_bitcoin(metrics: Iterable[Metric], kind: str) -> list[Payload]:
-    topic = f"{kind}.linear.BTCUSDT".encode()
-    return [read(metric) for metric in metrics if metric.topic == topic]
-
-
-def by_topic(metrics: Iterable[Metric]) -> dict[bytes, Payload]:
-    return {metric.topic: read(metric) for metric in metrics}
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
-def worker(clock: FakeClock) -> TradesWorker:
-    return make_worker(clock)
+from bybit_pipeline.shared.wire.topics import market_topic, parse_topic, topic_text
+from tests.trades.worker import (
+    BTC,
+    LINK,
+    T0,
+    FakeClock,
+    assignment,
+    by_topic,
+    due,
+    give,
+    link,
+    make_worker,
+    of_bitcoin,
+    read,
+    trade,
+    trades_message,
+)
 
 
 def test_a_metric_has_all_fields(worker: TradesWorker, clock: FakeClock) -> None:
@@ -131,7 +42,7 @@ def test_a_metric_has_all_fields(worker: TradesWorker, clock: FakeClock) -> None
     epoch = payload.pop("epoch")
     assert isinstance(epoch, str)
     assert payload.pop("last_trade_id").startswith("trade-")
-    assert payload == {
+    assert {
         "v": 1,
         "kind": "trades",
         "category": "linear",
@@ -153,7 +64,7 @@ def test_a_metric_has_all_fields(worker: TradesWorker, clock: FakeClock) -> None
         "cvd": 0.5,
         "untrusted_s": 0.0,
         "tps": 0.1,
-    }
+    } == payload
     assert {"10s", "60s", "300s"} == windows.keys()
     assert {
         "trades": 1,
@@ -241,7 +152,7 @@ def test_an_overloaded_worker_still_publishes_every_market_every_second(
             give(worker, topic, trades_message(clock, trade(clock)))
         for metric in worker.publish_due():
             times.setdefault(metric.topic, []).append(clock.now_s)
-    assert len(times) == len(topics) + 2  # plus those of the fixture
+    assert len(topics) + 2 == len(times)  # plus those of the fixture
     for at in times.values():
         assert all(later - earlier < 1.0 for earlier, later in pairwise(at))
     assert sum(map(len, times.values())) < 4 * len(times)
@@ -438,142 +349,6 @@ def test_the_status_counts_markets_by_state(worker: TradesWorker, clock: FakeClo
     assert 2 == status["markets"]
     assert {"live": 0, "warming": 1, "stale": 1} == status["states"]
     assert 1 == status["trades"]
-
-
-# -- over real sockets -----------------------------------------------------------------------------
-
-
-@pytest.fixture
-def context() -> Iterator[zmq.Context[zmq.Socket[bytes]]]:
-    context = zmq.Context()
-    yield context
-    context.destroy(linger=0)
-
-
-class Rig:
-    """A worker between a real market publisher and a real metrics inbox."""
-
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], directory: Path) -> None:
-        self.publisher = MarketPublisher(
-            context, f"ipc://{directory}/market", f"ipc://{directory}/feed"
-        )
-        self.inbox = MetricInbox(context, f"ipc://{directory}/metrics")
-        spec = TradesSpec(
-            process="trades-0",
-            role="trades",
-            run_dir=str(directory),
-            metrics_in=self.inbox.endpoint,
-            assignments=[assignment("BTCUSDT", self.publisher.feed_endpoint)],
-            settings=TradesConfig(publish_interval_ms=10),
-        )
-        self.worker = TradesWorker(spec)
-        self.worker._context = context
-        self.worker.on_start()
-        self.topics: list[bytes] = []
-
-    def receive(self, topic: bytes) -> tuple[bytes, dict[str, Any] | None]:
-        """Run the worker's loop until a message of this topic arrives."""
-        deadline = time.monotonic() + DEADLINE_S
-        while time.monotonic() < deadline:
-            for name, payload in self.inbox.receive(100):
-                self.topics.append(name)
-                if name == topic:
-                    return name, decode_map(payload) if payload else None
-            self.worker.turn()
-        raise AssertionError(f"nothing on {topic!r}")
-
-
-def test_a_trade_on_the_market_bus_becomes_a_metric(
-    context: zmq.Context[zmq.Socket[bytes]], tmp_path: Path
-) -> None:
-    rig = Rig(context, tmp_path)
-    assert set() == rig.publisher.wait_for_workers([BTC, LINK], 5)
-    clock = FakeClock(rig.worker.clock.time_ns() / 1e9)
-    rig.publisher.publish(BTC, trades_message(clock, trade(clock, size=0.25)))
-    _, payload = rig.receive(b"trades.linear.BTCUSDT")
-    assert payload is not None
-    assert (0.25, "sim", 1) == (payload["last_size"], payload["source"], payload["seq"])
-    rig.worker.on_stop()
-
-
-def test_windows_end_at_the_last_applied_message_while_messages_are_late(
-    context: zmq.Context[zmq.Socket[bytes]], tmp_path: Path
-) -> None:
-    rig = Rig(context, tmp_path)
-    assert set() == rig.publisher.wait_for_workers([BTC, LINK], 5)
-    clock = FakeClock(rig.worker.clock.time_ns() / 1e9 - 3.0)
-    sent = trades_message(clock, trade(clock))
-    rig.publisher.publish(BTC, sent)
-
-    _, payload = rig.receive(b"trades.linear.BTCUSDT")
-
-    assert payload is not None
-    assert 1_000 > payload["as_of_ms"] - sent.exchange_ts_ms
-    rig.worker.on_stop()
-
-
-def test_symbols_are_assigned_and_unassigned_at_runtime(
-    context: zmq.Context[zmq.Socket[bytes]], tmp_path: Path
-) -> None:
-    rig = Rig(context, tmp_path)
-    assigned = assignment("ETHUSDT", rig.publisher.endpoint)
-    command = {
-        "type": "assign",
-        "assignment": {
-            "stream": {"kind": "trade", "category": "linear", "symbol": "ETHUSDT"},
-            "connector": assigned.connector,
-            "endpoint": assigned.endpoint,
-        },
-    }
-    rig.worker.on_command(command)
-    assert set() == rig.publisher.wait_for_workers([BTC, ETH], 5)
-    clock = FakeClock(rig.worker.clock.time_ns() / 1e9)
-    rig.publisher.publish(ETH, trades_message(clock, trade(clock)))
-    _, payload = rig.receive(b"trades.linear.ETHUSDT")
-    assert payload is not None
-    rig.worker.on_command({"type": "unassign", "topic": "trade.linear.ETHUSDT"})
-    while payload is not None:
-        last = payload
-        _, payload = rig.receive(b"trades.linear.ETHUSDT")
-    assert ("stale", "unsubscribed") == (last["state"], last["reason"])
-    rig.topics.clear()
-    rig.receive(b"gap.linear.ETHUSDT")
-    rig.receive(b"trades.linear.BTCUSDT")
-    assert b"trades.linear.ETHUSDT" not in rig.topics
-    rig.worker.on_stop()
-
-
-def test_markets_are_stale_when_their_connector_ends_unannounced(
-    context: zmq.Context[zmq.Socket[bytes]], tmp_path: Path
-) -> None:
-    rig = Rig(context, tmp_path)
-    assert set() == rig.publisher.wait_for_workers([BTC, LINK], 5)
-    clock = FakeClock(rig.worker.clock.time_ns() / 1e9)
-    rig.publisher.publish(BTC, trades_message(clock, trade(clock)))
-    _, payload = rig.receive(b"trades.linear.BTCUSDT")
-    assert payload is not None
-    assert "warming" == payload["state"]
-    rig.publisher.close()
-    _, gap = rig.receive(b"gap.linear.BTCUSDT")
-    assert gap is not None
-    assert ("opened", "stale", "disconnected") == (gap["event"], gap["state"], gap["reason"])
-    rig.worker.on_stop()
-
-
-def test_all_markets_are_published_again_for_a_restarted_forwarder(
-    context: zmq.Context[zmq.Socket[bytes]], tmp_path: Path
-) -> None:
-    rig = Rig(context, tmp_path)
-    assert set() == rig.publisher.wait_for_workers([BTC, LINK], 5)
-    clock = FakeClock(rig.worker.clock.time_ns() / 1e9)
-    rig.publisher.publish(LINK, link(clock, "connected"))
-    _, first = rig.receive(b"trades.linear.BTCUSDT")
-    rig.worker.on_command({"type": "republish"})
-    _, second = rig.receive(b"trades.linear.BTCUSDT")
-    assert first is not None
-    assert second is not None
-    assert second["seq"] == first["seq"] + 1
-    rig.worker.on_stop()
 
 
 def test_a_late_worker_requests_resyncs_until_the_source_is_known(
