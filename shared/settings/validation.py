@@ -176,13 +176,16 @@ def _symbol_mistakes(place: str, category: Category, symbol: str) -> Iterator[Mi
 
 
 def _imbalance_mistakes(config: Config, conversion: Conversion) -> Iterator[Mistake]:
-    """Yield counts of levels that no configured book has."""
-    places = [f"market[{index}]" for index in range(len(config.market))]
-    is_known = conversion.is_good(*(f"{place}.depth" for place in places)) and conversion.is_good(
-        *(f"{place}.streams" for place in places), "orderbook.imbalance_levels"
-    )
-    depths = [market.depth for market in config.market if "orderbook" in market.streams]
-    if not depths or not is_known:
+    """Yield counts of levels that no configured book has; nothing if a depth is in doubt."""
+    depths = []
+    for index, market in enumerate(config.market):
+        where = f"market[{index}]"
+        keys = [f"{where}.{key}" for key in ("category", "depth", "streams")]
+        if not conversion.is_good(*keys) or any(_depth_mistakes(config, market, where)):
+            return
+        if "orderbook" in market.streams:
+            depths.append(market.depth)
+    if not depths or not conversion.is_good("orderbook.imbalance_levels"):
         return
     for index, levels in enumerate(config.orderbook.imbalance_levels):
         if levels > max(depths):

@@ -127,10 +127,10 @@ def _topic_prefix(text: str) -> str:
     parts = text.split(".", 2)
     prefix = ".".join([*parts[:2], *map(str.upper, parts[2:])])
     if not is_metric_prefix(prefix):
-        kinds = listed(f"{kind}." for kind in METRIC_KINDS)
+        kinds = listed(f"{kind}." for kind in METRIC_KINDS if kind != "process")
         raise typer.BadParameter(
-            f"no topic starts with {text!r}; use {kinds}, followed by CATEGORY.SYMBOL "
-            "(process.: by the name of a process)"
+            f"no topic starts with {text!r}; use {kinds} with CATEGORY.SYMBOL, "
+            "or process. with the name of a process"
         )
     return prefix
 

@@ -165,6 +165,10 @@ def test_all_mistakes_are_reported_at_once() -> None:
             {"market": [{"depth": "200"}], "orderbook": {"imbalance_levels": [100]}},
             "market[0].depth",
         ),
+        (
+            {"market": [{"depth": 51}], "orderbook": {"imbalance_levels": [100]}},
+            "market[0].depth",
+        ),
         ({"source": "replay", "replay": {"capture": 5}}, "replay.capture"),
     ],
 )
