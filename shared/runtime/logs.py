@@ -7,6 +7,7 @@ from typing import TextIO, cast
 
 import structlog
 
+from bybit_pipeline.shared.runtime.terminal import has_control_codes
 from bybit_pipeline.shared.settings.specs import LogFormat, LogLevel
 
 
@@ -61,7 +62,7 @@ def configure(process: str, log_format: LogFormat = "auto", level: LogLevel = "i
     ]
     if console:
         renderer: list[structlog.typing.Processor] = [
-            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+            structlog.dev.ConsoleRenderer(colors=has_control_codes(sys.stderr))
         ]
     else:
         renderer = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]

@@ -14,13 +14,13 @@ import structlog
 
 from bybit_pipeline.shared.errors import EX_OK, PipelineError
 from bybit_pipeline.shared.runtime import logs
+from bybit_pipeline.shared.runtime.terminal import has_screen
 from bybit_pipeline.shared.settings.permissions import UMASK
 from bybit_pipeline.supervisor.cli.output import DISK_FULL
 from bybit_pipeline.supervisor.cli.render import duration_text
 from bybit_pipeline.supervisor.plan.plan import Plan
 from bybit_pipeline.supervisor.run_dir import LOG, RunDir
 from bybit_pipeline.supervisor.supervisor import Supervisor
-from bybit_pipeline.supervisor.tui import has_terminal
 from bybit_pipeline.supervisor.tui.rates import messages_of
 
 log = structlog.get_logger()
@@ -121,7 +121,7 @@ def ensure_descriptors(processes: int) -> None:
 
 
 def _run_in(run_dir: RunDir, plan: Plan, warnings: Iterable[str]) -> int:
-    has_view = plan.log_format == "auto" and has_terminal()
+    has_view = plan.log_format == "auto" and has_screen()
     has_log_file = has_view and sys.stderr.isatty()
     totals = Totals()
     with ExitStack() as stack:

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.highlighter import RegexHighlighter
 from rich.theme import Theme
 
+from bybit_pipeline.shared.runtime.terminal import has_control_codes
 from bybit_pipeline.supervisor.tui.formatting import (
     NONE,
     amount,
@@ -47,7 +48,7 @@ THEME = Theme(
 
 def show(lines: Iterable[str]) -> None:
     """Print lines; the terminal wraps long ones."""
-    if not sys.stdout.isatty():
+    if not has_control_codes(sys.stdout):
         for line in lines:
             print(line)
         return

@@ -15,10 +15,10 @@ from rich.console import Console
 
 from bybit_pipeline.shared.bus.subscriber import MetricSubscriber
 from bybit_pipeline.shared.errors import NoPipelineError, PipelineError
+from bybit_pipeline.shared.runtime.terminal import has_screen
 from bybit_pipeline.supervisor.interrupts import Interrupts
 from bybit_pipeline.supervisor.run_dir import is_alive
 from bybit_pipeline.supervisor.status.snapshot import Snapshot
-from bybit_pipeline.supervisor.tui import has_terminal
 from bybit_pipeline.supervisor.tui.event_log import EventLog
 from bybit_pipeline.supervisor.tui.market_table import PLAIN_WIDTH, ViewState, plain_table
 from bybit_pipeline.supervisor.tui.market_view import watch_screen
@@ -187,7 +187,7 @@ def watch(
     """
     table = TableState(markets)
     with subscribe(endpoint, MARKET_KINDS, keys) as subscriber:
-        if has_terminal():
+        if has_screen():
             _watch_live(subscriber, table, interrupts, pid)
         else:
             _listen(subscriber, table, interrupts)
