@@ -8,7 +8,17 @@ import bybit_pipeline.supervisor.run_dir
 
 ROOT = Path(bybit_pipeline.supervisor.run_dir.__file__).parent
 PACKAGE = "bybit_pipeline.supervisor"
-ORDER = ("interrupts", "plan", "run_dir", "children", "source", "status", "supervisor", "tui", "cli")
+ORDER = (
+    "interrupts",
+    "plan",
+    "run_dir",
+    "children",
+    "source",
+    "status",
+    "supervisor",
+    "tui",
+    "cli",
+)
 """Each room imports only rooms before it."""
 
 
