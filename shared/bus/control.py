@@ -5,8 +5,8 @@ Every message has ``type``. From a child up:
 
     ready       process, pid, role, prometheus ("host:port" or ""), endpoints (name -> endpoint)
     heartbeat   process, status (the map that ``Actor.status`` gives)
-    resync      process, topic ("book.linear.BTCUSDT"), reason; of a trade topic: a late worker
-                asks whether it flows, and the connector announces it once more
+    resync      process, topic ("book.linear.BTCUSDT"), reason; for a trade topic, a late worker
+                requests its announcement again
 
     gaps        process, id, gaps (list of maps)              from workers, when asked
 
@@ -15,15 +15,15 @@ From the supervisor down to a child:
     assign      assignment (see ``specs.Assignment``)         to workers
     unassign    topic                                         to workers
     republish   -                                             to workers: the forwarder restarted
-    gaps        id                                            to workers: tell the gap ledger
+    gaps        id                                            to workers: report the gap ledger
     subscribe   streams (list of ``specs.Stream``)            to connectors
     unsubscribe streams                                       to connectors
     resync      topic, reason                                 to connectors
-    source      source, url                                   to connectors: change over
+    source      source, url                                   to connectors: change the source
     share       share (connections in 5 minutes)              to connectors
     stop        -                                             to everyone
 
-A command line is one more DEALER: it sends ``request`` (id, command, arguments) and gets ``reply``
+A command line is another DEALER: it sends ``request`` (id, command, arguments) and gets ``reply``
 (id, ok, result or error).
 """
 
@@ -44,7 +44,7 @@ class ControlLink:
     """
     A child's end of the control plane.
 
-    ``dropped`` counts messages that found the queue full, ``invalid`` frames that were not
+    ``dropped`` counts messages that found the queue full, ``invalid`` counts frames that are not
     control messages.
     """
 
@@ -71,7 +71,7 @@ class ControlLink:
             self.dropped += 1
 
     def receive(self) -> Iterator[dict[str, Any]]:
-        """The commands that are waiting; never blocks."""
+        """Yield the waiting commands; never blocks."""
         while True:
             try:
                 frame = self.socket.recv(zmq.NOBLOCK)

@@ -25,24 +25,23 @@ from bybit_pipeline.shared.wire.messages import MarketMessage
 from bybit_pipeline.shared.wire.topics import TERMINATOR, topic_text
 
 BUNDLE = 64
-"""Messages of one read that go to a worker in one frame, at most."""
+"""Upper limit of messages in one frame to a worker."""
 DRAIN_S = 0.002
-"""How often a connector looks who came and went: with every message it took 7 us."""
+"""How often a connector reads its subscriptions; once per message would be costly."""
 MARKET_QUEUE = 50_000
 """
-Frames a slow worker may fall behind before losses begin. Up to some 5,000 messages/s a frame mostly
-holds one: 10 s, after which a worker that does nothing is restarted. They may hold more, up to 64,
-when messages come faster than anybody has seen from Bybit.
+Frames queued for a slow worker before ZeroMQ drops them: about 10 s at 5,000 messages/s, by which
+time a hung worker has been restarted.
 """
 
 
 class _Bundle:
     """
-    What one worker gets with the next flush.
+    The messages for one worker, sent with the next flush.
 
     Attributes:
-        name: The worker's, with the terminator.
-        topics: Which it follows; without any the bundle is forgotten.
+        name: Name of the worker, with the terminator.
+        topics: Topics that the worker follows; a bundle without topics is dropped.
         parts: Topic, record, topic, record, …
     """
 
@@ -56,20 +55,19 @@ class _Bundle:
 
 class MarketPublisher:
     """
-    One connector's end of the market bus: a socket for everybody, and the feed for the workers.
+    A connector's end of the market bus: an open socket for all, and the feed for the workers.
 
-    Belongs to the thread that calls it; ``start_session`` before the first ``publish`` of every
-    websocket connection. The messages get their ``bus_sequence`` here, from 1 per topic and
-    session.
+    Belongs to the thread that calls it. Numbers the messages (``bus_sequence``) from 1 per topic
+    and session: call ``start_session`` before the first message of every websocket connection.
 
     Args:
-        context: Of the process.
-        endpoint: Where everybody may subscribe; a message is one frame.
-        feed_endpoint: Where workers subscribe, each for itself; a frame holds many messages.
+        context: ZeroMQ context of the process.
+        endpoint: Endpoint of the open socket; each frame is one message.
+        feed_endpoint: Endpoint of the feed; each frame is a batch for one worker.
         queue: Frames that may wait for each subscriber.
 
     Raises:
-        TakenError: If one of the two cannot be bound.
+        TakenError: If an endpoint cannot be bound.
     """
 
     def __init__(
@@ -89,13 +87,13 @@ class MarketPublisher:
         self._send_open, self._send_feed = plain_send(self._open), plain_send(self._feed)
         self._sequences: dict[bytes, int] = {}
         self._collected: list[tuple[bytes, bytes]] = []
-        """Topic and record of each."""
+        """(topic, record) pairs since the last flush."""
         self._listeners: set[bytes] = set()
-        """What others than workers have subscribed; mostly nothing."""
+        """Subscriptions on the open socket; usually none."""
         self._bundles: dict[bytes, _Bundle] = {}
-        """By the worker's name."""
+        """Bundle by name of the worker."""
         self._routes: dict[bytes, list[_Bundle]] = {}
-        """Who follows a topic."""
+        """Bundles of the workers that follow a topic."""
         self._drain_due = 0.0
 
     def start_session(self) -> None:
@@ -103,13 +101,13 @@ class MarketPublisher:
         self._sequences.clear()
 
     def next_sequence(self, topic: bytes) -> int:
-        """The ``bus_sequence`` for the next message of ``topic``; call once per message."""
+        """Return the ``bus_sequence`` of the next message of ``topic``; call once per message."""
         sequence = self._sequences.get(topic, 0) + 1
         self._sequences[topic] = sequence
         return sequence
 
     def publish(self, topic: bytes, message: MarketMessage) -> None:
-        """Send to whoever has subscribed; never blocks."""
+        """Send to all subscribers; never blocks."""
         self.drain_subscriptions()
         self.collect(topic, message)
         self.flush()
@@ -119,7 +117,7 @@ class MarketPublisher:
         self._collected.append((topic, codec.encode_record(message)))
 
     def flush(self) -> None:
-        """Send what was collected, in order; who subscribed just now may be left out."""
+        """Send the collected messages in order; very recent subscribers may miss them."""
         if time.monotonic() >= self._drain_due:
             self.drain_subscriptions()
         collected, routes = self._collected, self._routes
@@ -138,10 +136,9 @@ class MarketPublisher:
 
     def wait_for_workers(self, topics: Iterable[bytes], timeout_s: float) -> set[bytes]:
         """
-        Wait until every topic is followed by a worker; the topics that still are by none.
+        Wait until every topic is followed by a worker; return the topics without one.
 
-        Call it before the websocket is opened: a first snapshot that nobody hears is lost.
-        ``drain_subscriptions`` keeps the answer current later.
+        Call it before opening the websocket: a first snapshot without a listener is lost.
         """
         missing = set(topics).difference(self._routes)
         deadline = time.monotonic() + timeout_s
@@ -152,11 +149,11 @@ class MarketPublisher:
         return missing
 
     def drain_subscriptions(self) -> None:
-        """Note who came and went; ``flush`` does so by itself, now and then."""
+        """Read new and ended subscriptions; ``flush`` does this every ``DRAIN_S``."""
         self._drain_due = time.monotonic() + DRAIN_S
-        for topic, is_new in _notes(self._open):
+        for topic, is_new in _subscription_changes(self._open):
             (self._listeners.add if is_new else self._listeners.discard)(topic)
-        for text, is_new in _notes(self._feed):
+        for text, is_new in _subscription_changes(self._feed):
             name, terminator, topic = text.partition(TERMINATOR)
             if topic:
                 (self._follow if is_new else self._leave)(name + terminator, topic)
@@ -184,16 +181,16 @@ class MarketPublisher:
         self._feed.close()
 
 
-def _notes(socket: "zmq.Socket[bytes]") -> Iterator[tuple[bytes, bool]]:
-    """What was subscribed (True) or is no longer, since the last call; the rest is dropped."""
+def _subscription_changes(socket: "zmq.Socket[bytes]") -> Iterator[tuple[bytes, bool]]:
+    """Subscriptions (True) and unsubscriptions (False) since the last call."""
     while int(socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
-        note = socket.recv(zmq.NOBLOCK)
-        if note[:1] in (b"\x00", b"\x01"):
-            yield note[1:], note[:1] == b"\x01"
+        change = socket.recv(zmq.NOBLOCK)
+        if change[:1] in (b"\x00", b"\x01"):
+            yield change[1:], change[:1] == b"\x01"
 
 
 class Received(Struct, frozen=True, gc=False):
-    """One market message, and how many messages of its topic were lost just before it."""
+    """A market message, and the number of messages of its topic lost just before it."""
 
     topic: bytes
     message: MarketMessage
@@ -201,7 +198,7 @@ class Received(Struct, frozen=True, gc=False):
 
 
 class _Route:
-    """What a subscriber knows of one topic."""
+    """State of a subscriber for one topic."""
 
     __slots__ = ("connector", "decode", "sequence", "session")
 
@@ -216,12 +213,12 @@ class MarketSubscriber:
     """
     A worker's end of the market bus: one SUB connected to the feed of every connector.
 
-    ``lost`` counts, by connector, the messages that are missing in ``bus_sequence``;
-    ``invalid`` the frames and messages that could not be read.
+    ``lost`` counts by connector the messages missing in ``bus_sequence``; ``invalid`` counts
+    unreadable frames and messages.
 
     Args:
-        context: Of the process.
-        name: The worker's, which no other subscriber of these connectors has.
+        context: ZeroMQ context of the process.
+        name: Name of the worker, unique among the subscribers of these connectors.
         queue: Frames that may wait.
     """
 
@@ -232,16 +229,16 @@ class MarketSubscriber:
         self.socket = context.socket(zmq.SUB)
         self.socket.setsockopt(zmq.LINGER, 0)
         self.socket.setsockopt(zmq.RCVHWM, queue)
-        # Subscriptions are messages as well: those over this mark would be dropped in silence.
+        # Subscriptions are messages too: above this mark they would be dropped silently.
         self.socket.setsockopt(zmq.SNDHWM, queue)
         self.socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
         self.socket.subscribe(self._name)
         self.lost: dict[str, int] = {}
         self.invalid = 0
         self.monitor = self.socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
-        """Readable when a connector's end has gone; then call ``hang_ups``."""
+        """Readable when a connector has gone; then call ``hang_ups``."""
         self._endpoints: dict[str, str] = {}
-        """Connector by endpoint."""
+        """Name of the connector by endpoint."""
         self._routes: dict[bytes, _Route] = {}
 
     def connect(self, connector: str, endpoint: str) -> None:
@@ -258,18 +255,17 @@ class MarketSubscriber:
             self.socket.subscribe(self._name + topic)
 
     def unsubscribe(self, topic: bytes) -> None:
-        """Receive a topic no longer, and forget its numbers."""
+        """Stop receiving a topic and forget its sequence."""
         if self._routes.pop(topic, None) is not None:
             self.socket.unsubscribe(self._name + topic)
 
     def receive(self, limit: int) -> Iterator[Received]:
         """
-        The messages that are waiting, some ``limit`` at most; never blocks.
+        Yield the waiting messages, about ``limit`` at most; never blocks.
 
-        Iterate it to its end: what came in one frame is all handed out, or lost. ``lost`` of a
-        message is the hole before it: within a session, or at the start of a new session of a topic
-        that was followed before. Messages of a topic that was unsubscribed while they waited are
-        dropped; what cannot be read is counted in ``invalid``.
+        Iterate to the end, or the rest of a frame is lost. ``lost`` of a message counts the missing
+        messages before it, within a session or at the start of a new one. Messages of a topic
+        unsubscribed in the meantime are dropped, and unreadable ones are counted in ``invalid``.
         """
         recv, routes = self.socket.recv, self._routes
         start, left = len(self._name), limit
@@ -305,7 +301,7 @@ class MarketSubscriber:
                 yield Received(topic, message, missing)
 
     def _drop(self, topic: bytes, record: bytes) -> None:
-        """What nobody follows: mostly a message of a topic that was unsubscribed meanwhile."""
+        """Drop a message of a topic unsubscribed in the meantime; count it if unreadable."""
         try:
             codec.decode_record(topic, record)
         except CodecError:
@@ -313,9 +309,9 @@ class MarketSubscriber:
 
     def hang_ups(self) -> list[str]:
         """
-        The connectors whose process has ended since the last call, perhaps without a word.
+        Return the connectors whose process has ended since the last call.
 
-        What they had sent may still wait to be received, and counts.
+        Messages they sent before may still be waiting, and are valid.
         """
         gone = []
         while self.monitor.poll(0):
@@ -324,10 +320,10 @@ class MarketSubscriber:
         return gone
 
     def topics(self) -> list[str]:
-        """The subscribed topics as text."""
+        """Return the subscribed topics as text."""
         return [topic_text(topic) for topic in self._routes]
 
     def close(self) -> None:
-        """Close the socket at once; what waits is of no use to a process that stops."""
+        """Close the socket at once and discard waiting messages."""
         self.socket.disable_monitor()
         self.socket.close()

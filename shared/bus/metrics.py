@@ -13,22 +13,22 @@ from bybit_pipeline.shared.wire.common import MetricRecord
 Payload = MetricRecord | Mapping[str, Any]
 
 METRIC_QUEUE = 50_000
-"""Metrics a slow subscriber may fall behind before losses begin."""
+"""Metrics queued for a slow subscriber before ZeroMQ drops them."""
 BURST = 32
-"""Metrics that go to the forwarder in one frame, at most; making them takes some 3 ms."""
+"""Upper limit of metrics in one frame to the forwarder."""
 BURST_QUEUE = 10_000
 """
-Frames that may wait for the forwarder: 50 s of a worker whose every turn has something to publish.
-One that does nothing is restarted after 5, one that crashes at every start is away for some 34.
+Frames queued for the forwarder: about 50 s of a busy worker, longer than any restart of the
+forwarder takes.
 """
 
 
 class MetricPublisher:
     """
-    A worker's way to the forwarder: topic and msgpack map.
+    A worker's end of the way to the forwarder.
 
-    A PUSH socket, so that nothing is lost while the forwarder starts or restarts: frames wait in a
-    bounded queue. ``dropped`` counts the metrics that found it full.
+    A PUSH socket with a bounded queue, so that nothing is lost while the forwarder restarts.
+    ``dropped`` counts the metrics that found the queue full.
     """
 
     def __init__(
@@ -48,10 +48,9 @@ class MetricPublisher:
 
     def publish_all(self, metrics: Iterable[tuple[bytes, Payload]]) -> None:
         """
-        Send several in order, ``BURST`` in a frame, once they are made; never blocks.
+        Send several metrics in order, up to ``BURST`` per frame; never blocks.
 
-        Sent one by one as they are made, some 0.1 ms apart, each wakes ZeroMQ's thread here and
-        there and the forwarder.
+        Sent one by one, each metric would wake ZeroMQ's threads and the forwarder.
         """
         parts: list[bytes] = []
         for topic, payload in metrics:
@@ -63,11 +62,11 @@ class MetricPublisher:
             self._send(parts)
 
     def tombstone(self, topic: bytes) -> None:
-        """Tell the forwarder to forget a topic: an empty payload, which it does not pass on."""
+        """Make the forwarder forget a topic, by an empty payload that it does not pass on."""
         self._send([topic, b""])
 
     def _send(self, parts: list[bytes]) -> None:
-        """Topic, payload, topic, payload, …"""
+        """Send topic, payload, topic, payload, … as one frame."""
         try:
             self._plain_send(codec.encode_bundle(parts), zmq.NOBLOCK)
         except zmq.Again:
@@ -79,7 +78,7 @@ class MetricPublisher:
 
 
 class MetricInbox:
-    """The forwarder's inbound end: a bound PULL socket; no payload is decoded."""
+    """The forwarder's end: a bound PULL socket. Payloads are not decoded."""
 
     def __init__(
         self, context: "zmq.Context[zmq.Socket[bytes]]", endpoint: str, *, queue: int = BURST_QUEUE
@@ -91,9 +90,9 @@ class MetricInbox:
 
     def receive(self, limit: int) -> Iterator[tuple[bytes, bytes]]:
         """
-        Topic and payload of the metrics that are waiting, some ``limit`` at most; never blocks.
+        Yield topic and payload of the waiting metrics, about ``limit`` at most; never blocks.
 
-        Iterate it to its end. A frame that is none of ours comes with an empty topic.
+        Iterate to the end. An unreadable frame is yielded with an empty topic.
         """
         left = limit
         while left > 0:

@@ -1,4 +1,4 @@
-"""The two clocks of the operating system behind one object, so that tests can bring their own."""
+"""The two clocks of the operating system behind one interface, which tests replace."""
 
 import time
 from functools import partial
@@ -9,19 +9,19 @@ class Clock(Protocol):
     """Wall clock for timestamps that leave the process, monotonic clock for durations."""
 
     def time_ns(self) -> int:
-        """Nanoseconds since 1970, may step."""
+        """Nanoseconds since 1970; may step."""
         ...
 
     def monotonic(self) -> float:
-        """Seconds since some start, also those in which the machine slept; never steps."""
+        """Seconds since an arbitrary start, including suspended time; never steps."""
         ...
 
 
 class SystemClock:
     """
-    The real clocks; the hot path reads them for every message, so nothing is called between.
+    The real clocks, called directly because the hot path reads them for every message.
 
-    ``time.monotonic`` stands still while the machine sleeps: what was missed would look shorter.
+    ``time.monotonic`` stops while the machine is suspended, which would shorten gaps.
     """
 
     time_ns = staticmethod(time.time_ns)

@@ -1,4 +1,4 @@
-"""Logging of every process: a short phrase and keys, to stderr, readable or JSON."""
+"""Logging of every process: a short phrase and keys on stderr, for people or as JSON lines."""
 
 import logging
 import sys
@@ -13,9 +13,9 @@ from bybit_pipeline.shared.settings.specs import LogFormat, LogLevel
 
 class LossyStream:
     """
-    A text stream whose failures cost lines and nothing else; ``lost`` counts them.
+    A text stream that never fails; ``lost`` counts the lines that could not be written.
 
-    Whoever reads our log may go away, the disk under it may be full: no reason to stop.
+    A closed pipe or a full disk must not stop the process.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -31,7 +31,7 @@ class LossyStream:
             return 0
 
     def flush(self) -> None:
-        """Hand on what is buffered, or count it."""
+        """Flush the stream, or count a lost line."""
         try:
             self._stream.flush()
         except OSError:
@@ -42,7 +42,7 @@ _stream: LossyStream | None = None
 
 
 def lost_lines() -> int:
-    """Log lines of this process that could not be written."""
+    """Return the number of log lines of this process that could not be written."""
     return 0 if _stream is None else _stream.lost
 
 
@@ -50,7 +50,7 @@ def configure(process: str, log_format: LogFormat = "auto", level: LogLevel = "i
     """
     Send the log of this process to stderr; every line carries ``process``.
 
-    ``auto`` writes for people on a terminal and JSON lines otherwise.
+    ``auto`` writes for people on a terminal, and JSON lines otherwise.
     """
     global _stream
     _stream = LossyStream(sys.stderr)
@@ -78,6 +78,6 @@ def configure(process: str, log_format: LogFormat = "auto", level: LogLevel = "i
 def _add_process(
     process: str, _logger: object, _method: str, event: structlog.typing.EventDict
 ) -> structlog.typing.EventDict:
-    """Name the process on every line, whichever thread wrote it."""
+    """Add the process to every line, from any thread."""
     event.setdefault("process", process)
     return event

@@ -1,10 +1,10 @@
 """
-Imported first by every process that draws nothing: keeps `rich` out of it.
+Keeps ``rich`` out of a process; imported first by every process without a terminal view.
 
-structlog loads rich where it is installed, for tracebacks in colour. That is a third of the start
-of a worker (0.1 s) and 4 MB of its memory; its tracebacks also show the values of local variables.
+structlog loads rich, if installed, for coloured tracebacks. That costs a third of a worker's start
+and 4 MB of memory, and its tracebacks show the values of local variables.
 """
 
 import sys
 
-sys.modules["rich"] = None  # type: ignore[assignment]  # "not installed", says the import system
+sys.modules["rich"] = None  # type: ignore[assignment]  # the import system reports it as not installed

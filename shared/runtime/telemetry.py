@@ -2,11 +2,11 @@
 Counters for Prometheus that cost the hot path one attribute update.
 
 ``prometheus_client`` takes a lock for every increment. Here a counter is a plain ``Cell`` that its
-owner adds to, and a collector reads the cells when somebody scrapes; one exporter per process.
-Names are given without the prefix ``bybit_pipeline_``; they stand in contract section 6.
+owner updates, and a collector reads the cells during a scrape; one exporter per process. Names are
+given without the prefix ``bybit_pipeline_``; docs/reference/prometheus.md lists them.
 
-Scrapes run on the exporter's thread: a cell is one number, read in one step, and the callback of a
-gauge family must hand out a copy (``list(mapping.items())`` is one step as well).
+Scrapes run on the exporter's thread. A cell is one number, read in one step; the callback of a
+gauge family must return a copy (``list(mapping.items())`` is one step too).
 """
 
 import errno
@@ -56,7 +56,7 @@ Samples = Iterable[tuple[tuple[str, ...], float]]
 
 
 class Cell:
-    """One number of a counter or gauge; whoever owns it writes ``value``."""
+    """The number of a counter or gauge; its owner writes ``value``."""
 
     __slots__ = ("value",)
 
@@ -65,7 +65,7 @@ class Cell:
 
 
 class Histogram:
-    """Counts of observations by upper bound, in the unit that the name says."""
+    """Counts of observations by upper bound, in the unit of the name."""
 
     __slots__ = ("bounds", "counts", "total")
 
@@ -80,14 +80,14 @@ class Histogram:
         self.total += value
 
     def observe_all(self, values: Sequence[float]) -> None:
-        """Count many: 0.1 us each, where ``observe`` takes 0.3."""
+        """Count many observations, faster than one by one."""
         bounds, counts = self.bounds, self.counts
         for value in values:
             counts[bisect_left(bounds, value)] += 1
         self.total += sum(values)
 
     def cumulative(self) -> list[tuple[str, float]]:
-        """``(upper bound, observations up to it)`` pairs as Prometheus wants them."""
+        """Return ``(upper bound, observations up to it)`` pairs, as Prometheus expects them."""
         running, pairs = 0, []
         for bound, count in zip((*map(str, self.bounds), "+Inf"), list(self.counts), strict=True):
             running += count
@@ -114,11 +114,11 @@ class Telemetry(Collector):
         self.registry.register(self)
 
     def counter(self, name: str, documentation: str, **labels: str) -> Cell:
-        """The cell of a counter; ``name`` ends with ``_total``. Asking again gives it again."""
+        """Return the cell of a counter, always the same; ``name`` ends with ``_total``."""
         return self._cell("counter", name, documentation, labels)
 
     def gauge(self, name: str, documentation: str, **labels: str) -> Cell:
-        """The cell of a gauge."""
+        """Return the cell of a gauge."""
         return self._cell("gauge", name, documentation, labels)
 
     def histogram(
@@ -128,7 +128,7 @@ class Telemetry(Collector):
         bounds: Sequence[float] = LATENCY_BUCKETS_S,
         **labels: str,
     ) -> Histogram:
-        """A histogram with the given upper bounds."""
+        """Return a histogram with the given upper bounds."""
         family = self._family("histogram", name, documentation, tuple(labels))
         return family.histograms.setdefault(tuple(labels.values()), Histogram(bounds))
 
@@ -136,30 +136,30 @@ class Telemetry(Collector):
         self, name: str, documentation: str, labels: tuple[str, ...], read: Callable[[], Samples]
     ) -> None:
         """
-        A gauge family that is read when somebody scrapes.
+        Add a gauge family that is read at each scrape.
 
         Args:
-            name: Without the prefix.
+            name: Name without the prefix.
             documentation: The help line.
             labels: The label names.
-            read: Gives ``(label values, value)`` pairs; called on the exporter's thread.
+            read: Returns ``(label values, value)`` pairs; called on the exporter's thread.
         """
         self._family("gauge", name, documentation, labels).callback = read
 
     def counters(
         self, name: str, documentation: str, labels: tuple[str, ...], read: Callable[[], Samples]
     ) -> None:
-        """A counter family that is read when somebody scrapes; as ``gauges``."""
+        """Add a counter family that is read at each scrape, like ``gauges``."""
         self._family("counter", name, documentation, labels).callback = read
 
     def remove(self, name: str, **labels: str) -> None:
-        """Forget the cell with these label values, if there is one."""
+        """Remove the cell with these label values, if it exists."""
         family = self._families.get(name)
         if family is not None:
             family.cells.pop(tuple(labels.values()), None)
 
     def collect(self) -> Iterator[Metric]:
-        """The families as ``prometheus_client`` exposes them."""
+        """Yield the families for ``prometheus_client``."""
         for name, family in list(self._families.items()):
             yield _exposed(PREFIX + name, family)
 
@@ -167,8 +167,8 @@ class Telemetry(Collector):
         """
         Start the exporter and return its port.
 
-        ``port`` is a wish: when it is taken (a successor asks for its predecessor's), the
-        operating system chooses.
+        If ``port`` is taken, the operating system chooses another: a restarted process requests the
+        port of its predecessor.
         """
         ProcessCollector(registry=self.registry)
         GCCollector(registry=self.registry)
@@ -202,12 +202,12 @@ class Telemetry(Collector):
 
 
 class _Handler(ReadOnlyHandler):
-    """Answers every path with the counters, in the format that the scraper prefers."""
+    """Answers every path with the counters, in the format requested by the scraper."""
 
     registry: CollectorRegistry
 
     def show(self) -> tuple[HTTPStatus, str, bytes]:
-        """The counters."""
+        """Return the counters."""
         encode, content_type = choose_encoder(self.headers.get("Accept", ""))
         return HTTPStatus.OK, content_type, encode(self.registry)
 

@@ -1,8 +1,8 @@
 """
-An HTTP server that only ever shows something, and that nobody can keep busy.
+A read-only HTTP server with bounded resources.
 
-A bounded number of connections, a thread and a time limit for each; GET and HEAD, whatever the
-handler makes of them. Knows nothing of pages.
+The number of connections is limited, and each has its own thread and a time limit. It answers GET
+and HEAD; the content comes from the handler.
 """
 
 import json
@@ -22,20 +22,20 @@ log = structlog.get_logger()
 
 CONNECTIONS_MAX = 32
 CONNECTION_S = 5.0
-"""From the connection to the last byte of the answer, however busy the client keeps us."""
+"""Time limit from the connection to the last byte of the answer."""
 
 Answer = tuple[HTTPStatus, str, bytes]
 """Status, content type and body."""
 
 
 def error_answer(status: HTTPStatus, error: str) -> Answer:
-    """An answer that says what is wrong."""
+    """Return an answer with an error message as JSON."""
     return status, "application/json", json.dumps({"error": error}).encode() + b"\n"
 
 
 class BoundedServer(ThreadingHTTPServer):
     """
-    Serves connections in threads; one more than ``connections_max`` is closed at once.
+    Serves up to ``connections_max`` connections in threads; further ones are closed at once.
 
     Args:
         address: Host and port; port 0 lets the operating system choose.
@@ -56,7 +56,7 @@ class BoundedServer(ThreadingHTTPServer):
         self.request_queue_size = self.connections_max
         self._free = threading.BoundedSemaphore(self.connections_max)
         self._ends: dict[Any, float] = {}
-        """When each open connection must be done, oldest first."""
+        """Deadline of each open connection, oldest first."""
         super().__init__(address, handler)
 
     def start(self, name: str, *, poll_s: float = 0.5) -> threading.Thread:
@@ -66,15 +66,15 @@ class BoundedServer(ThreadingHTTPServer):
         return thread
 
     def on_turned_away(self) -> None:
-        """There was no room for a connection."""
+        """Called when a connection is closed because there are too many."""
 
     def server_bind(self) -> None:
-        """Bind, without the look-up of our own name that ``HTTPServer`` does."""
+        """Bind without the host name lookup of ``HTTPServer``."""
         TCPServer.server_bind(self)
         self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Answer in a thread, if there are not too many already."""
+        """Answer in a thread, unless there are too many connections."""
         if self._free.acquire(blocking=False):
             self._ends[request] = time.monotonic() + self.connection_s
             super().process_request(request, client_address)
@@ -83,7 +83,7 @@ class BoundedServer(ThreadingHTTPServer):
             self.shutdown_request(request)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """Answer, and make room for the next."""
+        """Answer, then release the place of the connection."""
         try:
             super().process_request_thread(request, client_address)
         finally:
@@ -91,21 +91,21 @@ class BoundedServer(ThreadingHTTPServer):
             self._free.release()
 
     def service_actions(self) -> None:
-        """End connections whose time is over: a byte now and then keeps no thread."""
+        """Close connections past their deadline, even if the client still sends or reads slowly."""
         now = time.monotonic()
         for request, end in list(self._ends.items()):
             if end > now:
                 break
-            with suppress(OSError):  # gone by itself meanwhile
+            with suppress(OSError):  # already closed
                 request.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002
-        """Note a connection that broke off, which is the client's affair."""
-        log.debug("http connection broke off", client=str(client_address), exc_info=True)
+        """Log a broken connection at debug level only: it is the client's business."""
+        log.debug("http connection broken", client=str(client_address), exc_info=True)
 
 
 class ReadOnlyHandler(BaseHTTPRequestHandler):
-    """Answers GET and HEAD with what ``show`` gives; refuses the rest; logs no requests."""
+    """Answers GET and HEAD with the result of ``show``, rejects other methods, logs no requests."""
 
     timeout = CONNECTION_S
     server_version = "bybit-pipeline"
@@ -114,7 +114,7 @@ class ReadOnlyHandler(BaseHTTPRequestHandler):
     """Headers of every answer."""
 
     def show(self) -> Answer:
-        """The answer for ``self.path``."""
+        """Return the answer for ``self.path``."""
         raise NotImplementedError
 
     def do_GET(self) -> None:
@@ -131,17 +131,17 @@ class ReadOnlyHandler(BaseHTTPRequestHandler):
         message: str | None = None,
         explain: str | None = None,  # noqa: ARG002
     ) -> None:
-        """Answer an unreadable request or another method than GET and HEAD."""
+        """Answer an unreadable request, or a method other than GET and HEAD."""
         status = HTTPStatus(code)
         if status is HTTPStatus.NOT_IMPLEMENTED:
             status = HTTPStatus.METHOD_NOT_ALLOWED
         self.send(*error_answer(status, message or status.phrase))
 
     def log_message(self, format: str, *arguments: Any) -> None:
-        """Requests are not logged."""
+        """Do not log requests."""
 
     def send(self, status: HTTPStatus, content_type: str, body: bytes) -> None:
-        """Send an answer, without its body when only the headers were asked for."""
+        """Send an answer; for HEAD without its body."""
         self.send_head(status, content_type, {"Content-Length": str(len(body))})
         if self.command != "HEAD":
             self.wfile.write(body)
