@@ -1,4 +1,4 @@
-"""The buses over real sockets: numbers, holes, exact topics, bounded queues."""
+"""The buses over real sockets: sequences, missed messages, exact topics, bounded queues."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -45,7 +45,7 @@ def market(context: zmq.Context[zmq.Socket[bytes]]) -> MarketPublisher:
 def following(
     context: zmq.Context[zmq.Socket[bytes]], publisher: MarketPublisher, name: str, *topics: bytes
 ) -> MarketSubscriber:
-    """A worker that follows topics, as the publisher knows."""
+    """A worker that follows topics and is known to the publisher."""
     subscriber = MarketSubscriber(context, name)
     subscriber.connect("connector-linear-0", publisher.feed_endpoint)
     for topic in topics:
@@ -57,7 +57,7 @@ def following(
 def listening(
     context: zmq.Context[zmq.Socket[bytes]], publisher: MarketPublisher, topic: bytes
 ) -> zmq.Socket[bytes]:
-    """Somebody else who listens, as the publisher knows."""
+    """Another subscriber, known to the publisher."""
     listener = context.socket(zmq.SUB)
     listener.subscribe(topic)
     listener.connect(publisher.endpoint)
@@ -74,7 +74,7 @@ def receive(subscriber: MarketSubscriber, count: int) -> list[Received]:
     return received
 
 
-def test_a_subscriber_gets_its_symbol_and_no_longer_name(
+def test_a_subscription_matches_its_symbol_exactly(
     context: zmq.Context[zmq.Socket[bytes]],
 ) -> None:
     publisher, subscriber = connected_pair(context)
@@ -93,7 +93,7 @@ def test_sequences_run_from_one_per_topic_and_session(
     assert publisher.next_sequence(BTC) == 1
 
 
-def test_a_hole_within_a_session_is_counted_and_told_with_the_next_message(
+def test_missed_messages_are_counted_and_reported_with_the_next_message(
     context: zmq.Context[zmq.Socket[bytes]],
 ) -> None:
     publisher, subscriber = connected_pair(context)
@@ -103,7 +103,7 @@ def test_a_hole_within_a_session_is_counted_and_told_with_the_next_message(
     assert {"connector-linear-0": 2} == subscriber.lost
 
 
-def test_a_new_session_that_does_not_begin_at_one_has_a_hole(
+def test_a_new_session_that_does_not_start_at_one_has_missed_messages(
     context: zmq.Context[zmq.Socket[bytes]],
 ) -> None:
     publisher, subscriber = connected_pair(context)
@@ -124,7 +124,7 @@ def test_unreadable_frames_are_counted_and_skipped(
     assert subscriber.invalid == 5
 
 
-def test_an_unsubscribed_topic_is_silent_even_when_messages_waited(
+def test_waiting_messages_of_an_unsubscribed_topic_are_dropped(
     context: zmq.Context[zmq.Socket[bytes]],
 ) -> None:
     publisher, subscriber = connected_pair(context)
@@ -138,14 +138,14 @@ def test_an_unsubscribed_topic_is_silent_even_when_messages_waited(
     assert subscriber.topics() == ["trade.linear.ETHUSDT"]
 
 
-def test_waiting_for_workers_names_the_topics_nobody_follows(
+def test_waiting_for_workers_returns_the_topics_without_a_worker(
     context: zmq.Context[zmq.Socket[bytes]],
 ) -> None:
     publisher, _ = connected_pair(context)
     assert publisher.wait_for_workers([BTC, BTC_PERP], 0.05) == {BTC_PERP}
 
 
-def test_messages_that_are_sent_together_come_in_order_and_none_is_missing(
+def test_a_batch_arrives_complete_and_in_order(
     context: zmq.Context[zmq.Socket[bytes]],
 ) -> None:
     publisher, subscriber = connected_pair(context)
@@ -159,7 +159,7 @@ def test_messages_that_are_sent_together_come_in_order_and_none_is_missing(
     assert {received.lost for received in found} == {0}
 
 
-def test_every_worker_gets_what_it_follows_and_nothing_else(
+def test_every_worker_receives_only_the_topics_it_follows(
     context: zmq.Context[zmq.Socket[bytes]],
 ) -> None:
     publisher = market(context)
@@ -173,7 +173,7 @@ def test_every_worker_gets_what_it_follows_and_nothing_else(
     assert not one.socket.poll(50)
 
 
-def test_a_worker_that_ended_is_sent_nothing_and_its_successor_everything(
+def test_an_ended_worker_is_dropped_and_its_successor_is_served(
     context: zmq.Context[zmq.Socket[bytes]],
 ) -> None:
     publisher, subscriber = connected_pair(context)
@@ -191,7 +191,7 @@ def test_a_worker_that_ended_is_sent_nothing_and_its_successor_everything(
     "parts",
     [[b"\x02" + BTC], [b"hello", b"\x01" + BTC], [b"\x02trades-0\0"], [b""], [b"\x00trades-0\0"]],
 )
-def test_what_is_no_subscription_changes_nothing(
+def test_frames_that_are_not_subscriptions_change_nothing(
     context: zmq.Context[zmq.Socket[bytes]], parts: list[bytes]
 ) -> None:
     publisher, subscriber = connected_pair(context)
@@ -201,17 +201,17 @@ def test_what_is_no_subscription_changes_nothing(
         stranger.connect(endpoint)
         stranger.send_multipart(parts)
         stranger.send(b"\x01last\0last")
-        drain_until(publisher, lambda: b"last" in told(publisher))
+        drain_until(publisher, lambda: b"last" in subscriptions(publisher))
         stranger.close()
-        drain_until(publisher, lambda: b"last" not in told(publisher))
-    assert [BTC, BTC] == told(publisher)
+        drain_until(publisher, lambda: b"last" not in subscriptions(publisher))
+    assert [BTC, BTC] == subscriptions(publisher)
     publisher.publish(BTC, trades(1, 1))
     assert listener.poll(DEADLINE_MS)
     assert len(receive(subscriber, 1)) == 1
 
 
-def told(publisher: MarketPublisher) -> list[bytes]:
-    """What the publisher believes to be subscribed, at both ends."""
+def subscriptions(publisher: MarketPublisher) -> list[bytes]:
+    """Return the subscriptions that the publisher knows, of both sockets."""
     return [topic.removeprefix(b"last\0") for topic in (*publisher._listeners, *publisher._routes)]
 
 
@@ -222,7 +222,7 @@ def drain_until(publisher: MarketPublisher, condition: Callable[[], bool]) -> No
         publisher.drain_subscriptions()
 
 
-def test_a_name_that_is_given_up_alone_leaves_nothing_behind(
+def test_a_worker_name_without_topics_is_dropped(
     context: zmq.Context[zmq.Socket[bytes]],
 ) -> None:
     publisher = market(context)
@@ -240,7 +240,7 @@ def test_a_name_that_is_given_up_alone_leaves_nothing_behind(
     drain_until(publisher, lambda: not publisher._bundles and not publisher._routes)
 
 
-def test_everybody_may_listen_beside_the_workers_a_message_a_frame(
+def test_other_subscribers_receive_one_message_per_frame(
     context: zmq.Context[zmq.Socket[bytes]],
 ) -> None:
     publisher, subscriber = connected_pair(context)
@@ -268,7 +268,7 @@ def test_metrics_wait_for_a_forwarder_that_starts_later(
     assert decode_map(payload) == {"seq": 1}
 
 
-def test_metrics_that_are_published_together_keep_their_order_and_none_is_missing(
+def test_a_batch_of_metrics_arrives_complete_and_in_order(
     context: zmq.Context[zmq.Socket[bytes]], tmp_path: Path
 ) -> None:
     endpoint = ipc_endpoint(str(tmp_path / "m"))
@@ -294,14 +294,14 @@ def test_metrics_that_find_the_queue_full_are_counted(
     assert publisher.dropped == 15 + BURST + 2
 
 
-def test_a_taken_port_is_said_by_name(context: zmq.Context[zmq.Socket[bytes]]) -> None:
+def test_the_error_for_a_taken_port_names_it(context: zmq.Context[zmq.Socket[bytes]]) -> None:
     owner = context.socket(zmq.PUB)  # kept: a socket nobody holds is closed
     endpoint = bind(owner, "tcp://127.0.0.1:0")
     with pytest.raises(TakenError, match=endpoint):
         bind(context.socket(zmq.PUB), endpoint)
 
 
-def test_a_socket_path_that_is_too_long_is_refused() -> None:
+def test_a_socket_path_that_is_too_long_is_rejected() -> None:
     with pytest.raises(TakenError, match="at most 107"):
         ipc_endpoint("/tmp/" + "x" * 103)
 
@@ -314,7 +314,7 @@ def test_thousands_of_symbols_can_be_subscribed_at_once(
     following(context, publisher, "trades-0", *topics)
 
 
-def test_a_connector_that_ends_without_a_word_is_named(
+def test_a_connector_that_ends_silently_is_reported(
     context: zmq.Context[zmq.Socket[bytes]],
 ) -> None:
     publisher, subscriber = connected_pair(context)
@@ -324,7 +324,7 @@ def test_a_connector_that_ends_without_a_word_is_named(
     assert subscriber.hang_ups() == ["connector-linear-0"]
 
 
-def test_a_file_that_is_no_socket_is_left_alone(
+def test_a_file_that_is_not_a_socket_is_not_replaced(
     context: zmq.Context[zmq.Socket[bytes]], tmp_path: Path
 ) -> None:
     file = tmp_path / "notes"

@@ -110,7 +110,7 @@ def child(tmp_path: Path, supervisor: Supervisor) -> Iterator[subprocess.Popen[s
     process.communicate()
 
 
-def test_a_child_says_ready_and_then_keeps_telling_its_status(
+def test_a_child_reports_ready_and_then_its_status_regularly(
     supervisor: Supervisor, child: subprocess.Popen[str]
 ) -> None:
     ready = supervisor.receive("ready")
@@ -126,7 +126,7 @@ def test_commands_reach_the_child(supervisor: Supervisor, child: subprocess.Pope
     assert supervisor.receive("echo")["command"]["topic"] == "book.linear.BTCUSDT"
 
 
-def test_frames_that_are_no_commands_are_ignored(
+def test_frames_that_are_not_commands_are_ignored(
     supervisor: Supervisor, child: subprocess.Popen[str]
 ) -> None:
     supervisor.receive("ready")
@@ -192,7 +192,7 @@ def test_an_expected_failure_is_one_line_with_its_own_exit_code(
         ([], EX_USAGE, "spec"),
     ],
 )
-def test_a_start_that_cannot_work_says_why_in_one_line(
+def test_a_start_that_cannot_work_gives_its_reason_in_one_line(
     arguments: list[str], code: int, text: str
 ) -> None:
     done = subprocess.run(

@@ -11,7 +11,7 @@ ASLEEP = ("unshare", "--time", "--boottime", "1000")
 """A machine that has slept for 1,000 s, as far as a process can see."""
 
 
-def test_durations_contain_the_time_in_which_the_machine_slept() -> None:
+def test_durations_include_suspended_time() -> None:
     if subprocess.run([*ASLEEP, "true"], capture_output=True, check=False).returncode:
         pytest.skip("no right to make a time namespace")
     look = (

@@ -15,7 +15,7 @@ os.write(1, str(logs.lost_lines()).encode())
 """
 
 
-def test_a_process_whose_log_nobody_reads_goes_on_and_counts_the_lines() -> None:
+def test_a_process_with_a_closed_log_goes_on_and_counts_the_lost_lines() -> None:
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=False
     )

@@ -21,7 +21,7 @@ def test_a_counter_reads_zero_before_anything_happened() -> None:
     assert 'bybit_pipeline_trades_total{process="trades-0"} 0.0' in exposed(telemetry)
 
 
-def test_cells_of_one_family_are_told_apart_by_label() -> None:
+def test_labels_distinguish_the_cells_of_a_family() -> None:
     telemetry = Telemetry()
     telemetry.gauge("books", "Books.", state="live").value = 3
     telemetry.gauge("books", "Books.", state="stale").value = 1
@@ -67,7 +67,7 @@ def test_one_name_cannot_be_two_kinds() -> None:
         telemetry.gauge("trades_total", "Trades.", process="p")
 
 
-def test_a_successor_gets_another_port_when_the_wished_one_is_taken() -> None:
+def test_a_restarted_process_gets_another_port_when_its_port_is_taken() -> None:
     first, second = Telemetry(), Telemetry()
     first.counter("trades_total", "Trades.", process="first")
     port = first.serve("127.0.0.1", 0)
@@ -76,7 +76,7 @@ def test_a_successor_gets_another_port_when_the_wished_one_is_taken() -> None:
         assert b'process="first"' in answer.read()
 
 
-def test_an_exporter_shows_and_changes_nothing() -> None:
+def test_an_exporter_is_read_only() -> None:
     telemetry = Telemetry()
     telemetry.counter("trades_total", "Trades.", process="p").value = 3
     base = f"http://127.0.0.1:{telemetry.serve('127.0.0.1', 0)}"
