@@ -33,7 +33,7 @@ from bybit_pipeline.shared.wire.messages import Category
 def test_a_form_is_matched_as_a_whole(text: str, fits: list[str], does_not: list[str]) -> None:
     pattern = parse_pattern(text, "linear")
 
-    assert [symbol for symbol in fits + does_not if pattern.fits(symbol)] == fits
+    assert fits == [symbol for symbol in fits + does_not if pattern.fits(symbol)]
 
 
 def test_a_form_of_many_stars_is_matched_quickly() -> None:
@@ -107,8 +107,8 @@ def test_other_texts_are_rejected_with_what_is_allowed(text: str, category: Cate
     ("text", "coin"), [("BTC-*", "BTC"), ("ETH-*-C-USDT", "ETH"), ("top:9:turnover:SOL-*", "SOL")]
 )
 def test_a_pattern_for_options_starts_with_its_base_coin(text: str, coin: str) -> None:
-    assert parse_pattern(text, "option").base_coin("option") == coin
-    assert parse_pattern(text, "linear").base_coin("linear") == ""
+    assert coin == parse_pattern(text, "option").base_coin("option")
+    assert "" == parse_pattern(text, "linear").base_coin("linear")
 
 
 RANKED = [f"S{number:02}" for number in range(1, 31)]
@@ -134,12 +134,12 @@ RANKED = [f"S{number:02}" for number in range(1, 31)]
 def test_the_highest_are_chosen_with_an_advantage_for_members(
     had: list[str], expected: list[str]
 ) -> None:
-    assert chosen(parse_pattern("top:20:turnover", "linear"), RANKED, had) == expected
+    assert expected == chosen(parse_pattern("top:20:turnover", "linear"), RANKED, had)
 
 
 def test_all_are_chosen_when_fewer_than_wanted_exist() -> None:
-    assert chosen(parse_pattern("top:50:turnover", "linear"), RANKED) == RANKED
-    assert chosen(parse_pattern("top:2:turnover:*3", "linear"), RANKED) == ["S03", "S13"]
+    assert RANKED == chosen(parse_pattern("top:50:turnover", "linear"), RANKED)
+    assert ["S03", "S13"] == chosen(parse_pattern("top:2:turnover:*3", "linear"), RANKED)
 
 
 @given(st.integers(1, 40), st.permutations(RANKED), st.sets(st.sampled_from([*RANKED, "GONE"])))
@@ -148,7 +148,7 @@ def test_every_choice_is_full_listed_and_includes_the_first_places(
 ) -> None:
     found = chosen(parse_pattern(f"top:{size}:turnover", "linear"), ranked, had)
 
-    assert len(found) == min(size, len(ranked)) == len(set(found))
+    assert min(size, len(ranked)) == len(found) == len(set(found))
     assert set(found) <= set(ranked[: size + slack(size)])
     assert set(ranked[: max(0, size - slack(size))]) <= set(found)
-    assert chosen(parse_pattern(f"top:{size}:turnover", "linear"), ranked, found) == found
+    assert found == chosen(parse_pattern(f"top:{size}:turnover", "linear"), ranked, found)

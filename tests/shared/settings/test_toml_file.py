@@ -180,7 +180,7 @@ def test_a_byte_order_mark_is_accepted(tmp_path: Path, mark: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "line", "says"),
+    ("text", "line", "expected"),
     [
         ("a = ", 1, "this is not a value; text needs quotes"),
         ("source = live", 1, "text needs quotes"),
@@ -201,7 +201,7 @@ def test_a_byte_order_mark_is_accepted(tmp_path: Path, mark: bytes) -> None:
     ],
 )
 def test_bad_syntax_is_one_line_with_its_place(
-    tmp_path: Path, text: str, line: int, says: str
+    tmp_path: Path, text: str, line: int, expected: str
 ) -> None:
     path = tmp_path / "pipeline.toml"
     path.write_text(text)
@@ -209,7 +209,7 @@ def test_bad_syntax_is_one_line_with_its_place(
         read_toml(path)
     message = str(rejection.value)
     assert message.startswith(f"{path}:{line}: not TOML: ")
-    assert says in message
+    assert expected in message
     assert "\n" not in message
     assert "(at " not in message
 

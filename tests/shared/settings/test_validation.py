@@ -98,16 +98,18 @@ REJECTED: list[tuple[dict[str, Any], str, str]] = [
 LIBRARY_WORDS = ("expected `", "got `", "should be", "valid integer", "errno", "enum", "object")
 
 
-@pytest.mark.parametrize(("tables", "where", "says"), REJECTED, ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize(
+    ("tables", "where", "expected"), REJECTED, ids=lambda value: str(value)[:40]
+)
 def test_a_mistake_is_rejected_with_its_place_and_what_is_allowed(
-    tables: dict[str, Any], where: str, says: str
+    tables: dict[str, Any], where: str, expected: str
 ) -> None:
     with pytest.raises(ConfigError) as rejection:
         make_config(tables)
     [line] = str(rejection.value).splitlines()
     assert where == rejection.value.where
     assert line.startswith(f"{where}: ")
-    assert says in line
+    assert expected in line
     assert [] == [word for word in LIBRARY_WORDS if word in line.lower()]
 
 

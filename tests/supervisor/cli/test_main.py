@@ -52,7 +52,7 @@ def only_error(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "expected"),
     [
         (["explode"], "unknown command 'explode'; see --help"),
         (["up", "--bogus"], "unknown option --bogus; see --help"),
@@ -80,12 +80,12 @@ def only_error(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int
     ],
 )
 def test_wrong_usage_is_one_line_and_64(
-    capsys: pytest.CaptureFixture[str], arguments: list[str], says: str
+    capsys: pytest.CaptureFixture[str], arguments: list[str], expected: str
 ) -> None:
     code, line = only_error(capsys, *arguments)
 
     assert 64 == code
-    assert says in line
+    assert expected in line
     assert "Invalid value: " not in line
 
 
@@ -140,9 +140,9 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize(("text", "says"), BAD.values(), ids=BAD.keys())
+@pytest.mark.parametrize(("text", "expected"), BAD.values(), ids=BAD.keys())
 def test_a_bad_configuration_is_one_line_and_78(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, text: str, says: str
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, text: str, expected: str
 ) -> None:
     file = tmp_path / "pipeline.toml"
     file.write_text(text)
@@ -150,7 +150,7 @@ def test_a_bad_configuration_is_one_line_and_78(
     code, line = only_error(capsys, "check", "--config", str(file))
 
     assert 78 == code
-    assert line.startswith(f"{file}:{says}")
+    assert line.startswith(f"{file}:{expected}")
 
 
 def test_all_mistakes_are_reported_at_once_each_in_a_line(

@@ -109,8 +109,8 @@ def test_the_dashboard_is_off_by_default() -> None:
 
 
 def test_port_0_applies_to_the_dashboard_too() -> None:
-    assert config(port=0, dashboard=True).dashboard.port == 0
-    assert config(port=9500, dashboard=True).dashboard.port == Config().dashboard.port
+    assert 0 == config(port=0, dashboard=True).dashboard.port
+    assert Config().dashboard.port == config(port=9500, dashboard=True).dashboard.port
 
 
 def test_the_file_applies_where_no_option_is_given(file: Path) -> None:
@@ -244,7 +244,7 @@ def test_symbols_restrict_a_capture_and_keep_its_depth(capture: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "says"),
+    ("options", "expected"),
     [
         (
             {"symbols": "BTCUSDT,ETHUSDT"},
@@ -255,9 +255,9 @@ def test_symbols_restrict_a_capture_and_keep_its_depth(capture: Path) -> None:
     ],
 )
 def test_a_market_that_was_not_recorded_is_rejected_with_what_was(
-    capture: Path, options: dict[str, Any], says: str
+    capture: Path, options: dict[str, Any], expected: str
 ) -> None:
-    with pytest.raises(ConfigError, match=says):
+    with pytest.raises(ConfigError, match=expected):
         config(capture=capture, **options)
 
 
@@ -265,8 +265,8 @@ def test_patterns_match_the_symbols_of_a_capture(capture: Path) -> None:
     markets = config(capture=capture, symbols="B*,SOLUSDT").market
     assert {"BTCUSDT", "SOLUSDT"} == {symbol for market in markets for symbol in market.symbols}
 
-    for word, says in (("X*", "X* matches nothing"), ("top:2:turnover", "needs turnover")):
-        with pytest.raises(ConfigError, match=re.escape(says)):
+    for word, expected in (("X*", "X* matches nothing"), ("top:2:turnover", "needs turnover")):
+        with pytest.raises(ConfigError, match=re.escape(expected)):
             config(capture=capture, symbols=word)
 
 
