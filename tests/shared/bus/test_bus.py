@@ -329,6 +329,6 @@ def test_a_file_that_is_not_a_socket_is_not_replaced(
 ) -> None:
     file = tmp_path / "notes"
     file.write_text("keep me")
-    with pytest.raises(TakenError, match="no socket"):
+    with pytest.raises(TakenError, match="is not a socket"):
         bind(context.socket(zmq.XPUB), f"ipc://{file}")
     assert "keep me" == file.read_text()
