@@ -1,4 +1,4 @@
-"""What a process must not load: it starts the faster, and takes less memory."""
+"""Libraries that a process must not load, for a fast start and little memory."""
 
 import subprocess
 import sys
@@ -11,7 +11,7 @@ ROLES = sorted(path.parent.name for path in CHECKOUT.glob("processes/*/__main__.
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_nothing_that_draws_is_loaded(role: str) -> None:
+def test_no_terminal_library_is_loaded(role: str) -> None:
     """Rich and typer are for the supervisor's terminal."""
     look = (
         f"import bybit_pipeline.processes.{role}.__main__, sys;"

@@ -1,4 +1,4 @@
-"""Rigs that end with their tests."""
+"""Rigs that are stopped at the end of their tests."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -44,7 +44,7 @@ def rig(shared_rig: Callable[[], Rig]) -> Rig:
 
 @pytest.fixture
 def make_rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Rig]]:
-    """Make rigs with the given options; they are gone when the test ends."""
+    """Make rigs with the given options; they are stopped at the end of the test."""
     rigs: list[Rig] = []
 
     def make(**options: Any) -> Rig:

@@ -1,4 +1,4 @@
-"""What a network and a hostile server do to a running pipeline, and that no number is wrong."""
+"""Network faults and a hostile server: the pipeline recovers and no number is wrong."""
 
 from collections.abc import Callable
 from functools import partial
@@ -26,7 +26,7 @@ TRADE = b'{"topic":"publicTrade.BTCUSDT","type":"snapshot","ts":1,"data":'
     ],
     ids=["reset", "1006", "end inside a frame", "1000", "1012", "half open"],
 )
-def test_a_broken_connection_is_named_and_replaced(
+def test_a_broken_connection_is_reported_and_replaced(
     rig: Rig, fault: Callable[[FaultProxy], None], reason: str, within_s: float
 ) -> None:
     rig.until_live()
@@ -53,7 +53,7 @@ def test_a_broken_connection_is_named_and_replaced(
         ("garbage", "handshake"),
     ],
 )
-def test_a_refused_handshake_is_named_and_tried_again(rig: Rig, mode: str, reason: str) -> None:
+def test_a_rejected_handshake_is_reported_and_retried(rig: Rig, mode: str, reason: str) -> None:
     rig.until_live()
     before = rig.by_reason("connector_reconnects_total")
     rig.proxy.mode = mode
@@ -69,7 +69,7 @@ def test_a_refused_handshake_is_named_and_tried_again(rig: Rig, mode: str, reaso
 
 
 def test_a_handshake_that_never_ends_is_given_up(rig: Rig, start: Start) -> None:
-    """Nothing at all, or a header byte by byte without end; both at a time to wait but once."""
+    """No answer, or an endless header sent byte by byte; both side by side to wait only once."""
     rig.until_live()
     before = rig.by_reason("connector_reconnects_total")
     other = FaultProxy("ws://127.0.0.1:1/v5/public/linear")
@@ -96,7 +96,7 @@ def test_a_handshake_that_never_ends_is_given_up(rig: Rig, start: Start) -> None
 
 
 def book(body: bytes) -> bytes:
-    """A delta with this for its data."""
+    """Return a delta with this data."""
     return frame(BOOK + body + b',"cts":1}')
 
 
@@ -242,8 +242,8 @@ def test_a_broken_protocol_ends_the_connection(rig: Rig, name: str) -> None:
     assert rig.oracle.wrong == []
 
 
-def test_after_all_of_that_memory_is_bounded_and_every_book_was_right(rig: Rig) -> None:
-    """A hundred times the smaller ones on top: nothing stays in memory."""
+def test_after_all_faults_memory_is_bounded_and_every_book_was_right(rig: Rig) -> None:
+    """With the smaller faults repeated a hundred times, memory does not grow."""
     rig.until_live()
     before = rig.memory_mb()[CONNECTOR]
     small = [data for _, data in SKIPPED.values() if len(data) < 1 << 20]
@@ -262,7 +262,7 @@ def test_after_all_of_that_memory_is_bounded_and_every_book_was_right(rig: Rig) 
 # -- silences, each noticed by its own rule --------------------------------------------------------
 
 
-def test_pongs_without_data_are_silence(rig: Rig) -> None:
+def test_pongs_without_data_count_as_silence(rig: Rig) -> None:
     rig.until_live()
     before = rig.by_reason("connector_reconnects_total")
     rig.proxy.drops = lambda payload: b'"topic":' in payload
@@ -274,7 +274,7 @@ def test_pongs_without_data_are_silence(rig: Rig) -> None:
     rig.until_live()
 
 
-def test_data_without_pongs_is_a_dead_peer(rig: Rig) -> None:
+def test_data_without_pongs_means_a_dead_peer(rig: Rig) -> None:
     rig.until_live()
     before = rig.by_reason("connector_reconnects_total")
     rig.proxy.drops = lambda payload: b"pong" in payload[:200]
@@ -286,7 +286,7 @@ def test_data_without_pongs_is_a_dead_peer(rig: Rig) -> None:
     rig.until_live()
 
 
-def test_a_topic_that_is_confirmed_but_silent_is_named(rig: Rig) -> None:
+def test_a_topic_that_is_confirmed_but_silent_is_reported(rig: Rig) -> None:
     rig.until_live()
     rig.proxy.drops = lambda payload: b'"orderbook.50.ETHUSDT"' in payload[:60]
     rig.proxy.reset()
@@ -305,7 +305,7 @@ def test_a_topic_that_is_confirmed_but_silent_is_named(rig: Rig) -> None:
     rig.until_live()
 
 
-def test_acks_that_never_come_are_named(rig: Rig) -> None:
+def test_missing_acknowledgements_are_reported(rig: Rig) -> None:
     rig.until_live()
     lost = rig.pipeline.total(CONNECTOR, "connector_acks_lost_total")
     rig.proxy.drops = lambda payload: b'"success"' in payload or b'"topic":' in payload[:20]
@@ -323,8 +323,8 @@ def test_acks_that_never_come_are_named(rig: Rig) -> None:
 # -- before anything is connected ------------------------------------------------------------------
 
 
-def test_an_address_that_cannot_work_is_named(rig: Rig, start: Start) -> None:
-    """TLS to a port that speaks none, and a name that does not exist; side by side."""
+def test_an_address_that_cannot_work_is_reported(rig: Rig, start: Start) -> None:
+    """TLS to a port without TLS, and a host name that does not exist, side by side."""
     urls = {
         "tls": rig.proxy.url.replace("ws://", "wss://"),
         "dns": "ws://no-such-host.invalid/v5/public/linear",
@@ -341,5 +341,5 @@ def test_an_address_that_cannot_work_is_named(rig: Rig, start: Start) -> None:
 
 
 def has_two(count: Callable[[], float]) -> bool:
-    """Whether something has happened at least twice."""
+    """True once something has happened at least twice."""
     return count() >= 2

@@ -1,4 +1,4 @@
-"""What happens to processes, and what subscribers, files and others see of it."""
+"""Faults of processes, as seen by subscribers, in files and by other processes."""
 
 import contextlib
 import os
@@ -27,7 +27,7 @@ CHILDREN = ("forwarder", "trades-0", "orderbook-0", "simulator", "connector-line
 
 
 def is_down(kind: str, symbol: str, message: dict[str, Any]) -> bool:
-    """A condition: nobody knows anything of this market, since its process is gone."""
+    """A condition: the last will of this market, whose process is down."""
     return (message["kind"], message.get("symbol"), message.get("reason")) == (
         kind,
         symbol,
@@ -36,7 +36,7 @@ def is_down(kind: str, symbol: str, message: dict[str, Any]) -> bool:
 
 
 def late_message(pipeline: Pipeline, topic: str) -> dict[str, Any]:
-    """What somebody gets who subscribes now."""
+    """Return the first message of a new subscriber."""
     context = zmq.Context()
     try:
         late = context.socket(zmq.SUB)
@@ -75,7 +75,7 @@ def test_a_worker_slower_than_the_market_recovers_and_its_lag_is_visible(
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
-    """One pipeline for the tests that leave it ready; nothing of it is left at the end."""
+    """A pipeline shared by tests that leave it ready."""
     pipeline = Pipeline(Path(tmp_path_factory.mktemp("p")), "--source", "sim")
     try:
         pipeline.wait_ready()
@@ -89,10 +89,10 @@ KINDS = {"orderbook-0": "orderbook", "trades-0": "trades"}
 
 
 @pytest.mark.parametrize("process", random.Random(7).sample(CHILDREN, len(CHILDREN)))
-def test_a_kill_leaves_everything_else_alone_and_no_old_value_passes_for_live(
+def test_a_kill_affects_nothing_else_and_no_old_value_is_labelled_live(
     shared: Pipeline, process: str
 ) -> None:
-    """A short form of ``scripts/soak kills``; of a worker's markets everybody hears at once."""
+    """A short form of ``scripts/soak kills``; subscribers learn at once of a dead worker."""
     drained(shared)
     kind = KINDS.get(process, "")
     own = {symbol: shared.first(is_live(kind, symbol)) for symbol in SYMBOLS if kind}
@@ -120,8 +120,8 @@ def test_a_kill_leaves_everything_else_alone_and_no_old_value_passes_for_live(
         shared.first(is_live(kind, "BTCUSDT"))
 
 
-def test_markets_of_a_hung_worker_are_stale_when_that_is_noticed(shared: Pipeline) -> None:
-    """And a successor brings them back; the kill counts as hung."""
+def test_markets_of_a_hung_worker_become_stale_once_it_is_detected(shared: Pipeline) -> None:
+    """A restart brings them back; the kill counts as hung."""
     drained(shared)
     os.kill(shared.pid("orderbook-0"), signal.SIGSTOP)
 
@@ -133,7 +133,7 @@ def test_markets_of_a_hung_worker_are_stale_when_that_is_noticed(shared: Pipelin
 
 
 def carries_numbers(message: dict[str, Any]) -> bool:
-    """Whether a message holds a measure."""
+    """True if a message holds a measure."""
     keep = {"v", "seq", "publish_ts_ns"}
     plain = [value for key, value in message.items() if key not in keep]
     windows = message.get("windows", {}).values()
@@ -144,19 +144,19 @@ def carries_numbers(message: dict[str, Any]) -> bool:
 
 
 def is_back(pipeline: Pipeline, name: str, pid: int) -> bool:
-    """Whether a successor runs and everything is ready."""
+    """True once a new process runs and everything is ready."""
     return pipeline.pid(name) not in (pid, 0) and pipeline.http("/readyz")[0] == 200
 
 
-def test_a_subscriber_that_stops_reading_holds_nobody_up(make_rig: Callable[..., Rig]) -> None:
-    """A short form of ``scripts/soak lazy``: others get everything in time, memory is bounded."""
+def test_a_subscriber_that_stops_reading_delays_no_other(make_rig: Callable[..., Rig]) -> None:
+    """A short form of ``scripts/soak lazy``: others are served in time, memory is bounded."""
     figures = slow_subscriber.measure(make_rig(**slow_subscriber.FLOOD).pipeline, 6.0)
 
     assert figures.is_good, figures
 
 
-def test_a_child_that_crashes_at_every_start_harms_nobody_and_recovers(start: Start) -> None:
-    """A short form of ``scripts/soak crashes``: somebody has taken the forwarder's port."""
+def test_a_child_that_crashes_at_every_start_affects_no_other_and_recovers(start: Start) -> None:
+    """A short form of ``scripts/soak crashes``: the forwarder's port is taken."""
     pipeline = start(*crashes.ARGUMENTS)
 
     crashes.crash(pipeline, until_reason="forwarder: restarting", crashes=2)
@@ -170,13 +170,13 @@ from bybit_pipeline.shared.bus import market
 for end in (market.MarketPublisher, market.MarketSubscriber):
     end.__init__.__kwdefaults__["queue"] = 50
 """
-"""Python runs this first in every process: queues of 50,000 frames would take minutes to fill."""
+"""Runs first in every process: queues of 50,000 frames would take minutes to fill."""
 
 
 def test_an_overflow_of_the_market_queue_is_counted_exactly_and_books_recover(
     make_rig: Callable[..., Rig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A worker that stands still for less than the heartbeat limit while the market floods."""
+    """A worker stops for less than the heartbeat limit during a flood of messages."""
     (tmp_path / "sitecustomize.py").write_text(SMALL_QUEUES)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     rig = make_rig(rate=3_000, config="")  # a pong may take longer behind such a flood
@@ -219,7 +219,7 @@ def random_frames(count: int) -> list[list[bytes]]:
     ]
 
 
-def test_random_bytes_at_every_socket_are_refused_and_counted(shared: Pipeline) -> None:
+def test_random_bytes_at_every_socket_are_rejected_and_counted(shared: Pipeline) -> None:
     pipeline = drained(shared)
     endpoints = pipeline.endpoints()
     pids = {child: pipeline.pid(child) for child in CHILDREN}
@@ -275,7 +275,7 @@ def test_random_bytes_at_every_socket_are_refused_and_counted(shared: Pipeline) 
 
 
 def raw_bytes(path: str) -> None:
-    """What is not even ZeroMQ."""
+    """Send bytes that are not ZeroMQ."""
     chance = random.Random(3)
     for _ in range(50):
         with socket.socket(socket.AF_UNIX) as stream:

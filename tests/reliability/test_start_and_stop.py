@@ -1,4 +1,4 @@
-"""Starting and stopping where the machine lacks something, or a signal comes at a bad moment."""
+"""Starting and stopping with missing resources, and with signals at bad moments."""
 
 import os
 import signal
@@ -18,7 +18,7 @@ from tests.system.pipeline import COMMAND, until
 
 
 def up(directory: Path, *arguments: str, limits: Callable[[], None] | None = None) -> Any:
-    """``up`` on the simulator until it ends by itself, or for six seconds."""
+    """Run ``up`` with the simulator until it ends, for six seconds at most."""
     try:
         return subprocess.run(
             [
@@ -44,14 +44,14 @@ def up(directory: Path, *arguments: str, limits: Callable[[], None] | None = Non
 
 
 def limit_files(number: int) -> Callable[[], None]:
-    """At most so many file descriptors."""
+    """Limit the number of file descriptors."""
     import resource
 
     return lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (number, number))
 
 
 def no_space() -> None:
-    """Every write to a file fails, as on a full disk."""
+    """Make every write to a file fail, as on a full disk."""
     import resource
 
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
@@ -68,7 +68,7 @@ def no_space() -> None:
     ],
     ids=["read-only", "path too long", "disk full", "12 descriptors", "100 descriptors"],
 )
-def test_what_the_machine_does_not_give_is_one_clear_line(
+def test_a_missing_resource_gives_one_clear_line(
     tmp_path: Path, arguments: tuple[str, ...], limits: Any, code: int, words: str
 ) -> None:
     done = up(tmp_path, *(text.format(here=tmp_path) for text in arguments), limits=limits)

@@ -289,7 +289,7 @@ def test_disconnect_can_send_a_close_frame() -> None:
         assert (websocket.ABNF.OPCODE_CLOSE, 1012) == (opcode, int.from_bytes(data[:2], "big"))
 
 
-def test_a_refused_handshake_has_the_requested_status() -> None:
+def test_a_rejected_handshake_has_the_requested_status() -> None:
     """Later handshakes succeed."""
     faults = Faults()
     faults.set("refuse", times=1, status=403)

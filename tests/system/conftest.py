@@ -12,7 +12,7 @@ Start = Callable[..., Pipeline]
 
 @pytest.fixture
 def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
-    """Start a pipeline with the given options; it is gone when the test ends."""
+    """Start a pipeline with the given options; it is stopped at the end of the test."""
     running: list[Pipeline] = []
 
     def start(*arguments: str, config: str = "", topics: str = "") -> Pipeline:

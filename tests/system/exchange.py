@@ -17,7 +17,7 @@ class Exchange:
         assert word == "READY"
 
     def kill(self) -> None:
-        """Gone from one moment to the next."""
+        """Kill it without warning."""
         if self.process.poll() is None:
             self.process.kill()
             self.process.communicate()

@@ -24,7 +24,7 @@ Payload = dict[str, Any]
 
 
 def until(condition: Callable[[], Any], what: str, timeout_s: float = 20.0) -> Any:
-    """The first true answer of ``condition``, asked every 20 ms."""
+    """Return the first true result of ``condition``, polled every 20 ms."""
     deadline = time.monotonic() + timeout_s
     tick = threading.Event()
     while time.monotonic() < deadline:
@@ -36,7 +36,7 @@ def until(condition: Callable[[], Any], what: str, timeout_s: float = 20.0) -> A
 
 
 class Pipeline:
-    """``bybit-pipeline up`` in a process of its own, with a subscriber that was there first."""
+    """``bybit-pipeline up`` in its own process, with a subscriber that connected first."""
 
     def __init__(
         self,
@@ -114,7 +114,7 @@ class Pipeline:
         until(lambda: self._gone() or self.http("/readyz")[0] == 200, "ready", START_S)
 
     def messages(self, timeout_s: float = 20.0) -> Iterator[Payload]:
-        """Metric payloads as they come, with ``topic`` added; ends when none comes in time."""
+        """Yield metric payloads with ``topic`` added; end after a time without messages."""
         while self.socket.poll(int(timeout_s * 1000)):
             topic, payload = self.socket.recv_multipart()
             yield {"topic": topic.decode(), **msgpack.unpackb(payload)}
@@ -133,7 +133,7 @@ class Pipeline:
     def first_of_each(
         self, *conditions: Callable[[Payload], Any], timeout_s: float = 20.0
     ) -> list[Payload]:
-        """The first message that meets each condition, in whatever order they come."""
+        """Return the first message that meets each condition, in any order of arrival."""
         found: dict[int, Payload] = {}
 
         def completes(message: Payload) -> bool:
@@ -146,7 +146,7 @@ class Pipeline:
         return [found[place] for place in range(len(conditions))]
 
     def pid(self, process: str) -> int:
-        """The process id of one of the processes; 0 while it does not run."""
+        """Return the process id of a process; 0 while it does not run."""
         pids = {entry["process"]: entry["pid"] for entry in self.status()["processes"]}
         return int(pids[process] or 0)
 
@@ -170,7 +170,7 @@ class Pipeline:
     # -- the end ---------------------------------------------------------------------------------
 
     def stop(self, number: signal.Signals = signal.SIGINT) -> float:
-        """Stop it as a user would; the seconds it took. Nothing may be left behind."""
+        """Stop it as a user would and return the seconds it took; nothing may be left behind."""
         children = psutil.Process(self.process.pid).children(recursive=True)
         began = time.monotonic()
         self.process.send_signal(number)
@@ -184,7 +184,7 @@ class Pipeline:
         return took
 
     def close(self) -> None:
-        """Make sure nothing of it runs on."""
+        """Make sure that none of its processes keeps running."""
         if self.process.poll() is None:
             for child in psutil.Process(self.process.pid).children(recursive=True):
                 with contextlib.suppress(psutil.NoSuchProcess):  # it may just have ended

@@ -88,10 +88,10 @@ def check_counters(pipeline: Pipeline, path: Path) -> None:
 
 
 def has_handled(pipeline: Pipeline, worker: str, label: str, count: int) -> bool:
-    """Whether a worker has handled this many messages."""
+    """True once a worker has handled this many messages."""
     return pipeline.total(worker, "worker_messages_total", label) == count
 
 
 def has_published(pipeline: Pipeline, connector: str, label: str, count: int) -> bool:
-    """Whether the connector has published this many messages; level 1 ends with repeats."""
+    """True once the connector has published this many messages; level 1 ends with repeats."""
     return pipeline.total(connector, "connector_messages_total", label) == count

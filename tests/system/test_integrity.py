@@ -1,4 +1,4 @@
-"""No spoiled book gets past: the short form of ``scripts/faults``."""
+"""No faulty book is published: a short form of ``scripts/faults``."""
 
 from scripts.reliability.integrity import SYMBOLS, run
 from tests.system.conftest import Start

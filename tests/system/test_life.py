@@ -132,7 +132,7 @@ def has_topic(topic: str, message: dict[str, Any]) -> bool:
     return bool(message["topic"] == topic)
 
 
-def test_metrics_of_both_kinds_arrive_with_every_field_and_the_end_leaves_nothing(
+def test_metrics_of_both_kinds_arrive_with_every_field_and_nothing_is_left_at_the_end(
     start: Start,
 ) -> None:
     pipeline = start("--source", "sim")
@@ -197,7 +197,9 @@ def test_a_signal_during_start_ends_it_cleanly(start: Start, number: signal.Sign
     pipeline.stop(number)
 
 
-def test_a_second_pipeline_in_the_same_run_directory_is_refused_by_name(start: Start) -> None:
+def test_a_second_pipeline_in_the_same_run_directory_is_rejected_naming_the_first(
+    start: Start,
+) -> None:
     pipeline = start("--source", "sim")
     pipeline.endpoints()
     done = pipeline.command("up", "--source", "sim", "--port", "0")
@@ -206,7 +208,7 @@ def test_a_second_pipeline_in_the_same_run_directory_is_refused_by_name(start: S
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_commands_without_a_pipeline_say_so(tmp_path: Path) -> None:
+def test_commands_report_that_no_pipeline_runs(tmp_path: Path) -> None:
     for command in (["status"], ["tail"], ["subscribe", "linear:BTCUSDT"]):
         done = subprocess.run(
             [*COMMAND, *command, "--run-dir", str(tmp_path / "none")],
@@ -362,12 +364,12 @@ def test_a_killed_connector_makes_its_books_stale_at_once(start: Start) -> None:
 
 
 def is_stale(kind: str, symbol: str, message: dict[str, Any]) -> bool:
-    """A condition: a message of this kind and symbol that says it cannot be trusted."""
+    """A condition: a message of this kind and symbol that is not live."""
     wanted = (kind, symbol, "stale")
     return (message["kind"], message.get("symbol"), message.get("state")) == wanted
 
 
-def test_gaps_lists_what_could_not_be_trusted(start: Start) -> None:
+def test_gaps_lists_every_interval_without_trusted_data(start: Start) -> None:
     pipeline = start("--source", "sim")
     pipeline.wait_ready()
     kill(pipeline.pid("connector-linear-0"))

@@ -98,7 +98,7 @@ def test_new_listings_join_and_delisted_symbols_leave_without_touching_the_other
 
 
 def check_undisturbed(pipeline: Pipeline, symbols: tuple[str, ...], *, until_live: str) -> None:
-    """Books stay live in one epoch and without a hole until another one has become live."""
+    """Books stay live in one epoch, without missed messages, until another one is live."""
     last: dict[str, dict[str, Any]] = {}
     for message in pipeline.messages():
         if message["kind"] != "orderbook":
@@ -115,7 +115,7 @@ def check_undisturbed(pipeline: Pipeline, symbols: tuple[str, ...], *, until_liv
     assert set(last) == set(symbols)
 
 
-def test_where_rest_is_out_of_reach_named_symbols_work_and_the_pattern_says_why(
+def test_without_rest_named_symbols_work_and_the_pattern_reports_the_reason(
     start: Start, exchange: ServerThread
 ) -> None:
     exchange.server.faults.set("rest", status=403)
@@ -139,7 +139,7 @@ def test_where_rest_is_out_of_reach_named_symbols_work_and_the_pattern_says_why(
     assert stands_for(pipeline, "linear:*USDT", "AUSDT", "BUSDT", "CUSDT")()
 
 
-def test_a_broken_list_unsubscribes_nobody(start: Start, exchange: ServerThread) -> None:
+def test_a_broken_list_unsubscribes_nothing(start: Start, exchange: ServerThread) -> None:
     feed = exchange.server.feed
     assert isinstance(feed, SyntheticFeed)
     for number in range(12):

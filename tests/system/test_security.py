@@ -1,4 +1,4 @@
-"""Who reaches a running pipeline: this user, another user, another machine."""
+"""Access to a running pipeline: this user, another user, another machine."""
 
 import os
 import stat
@@ -34,7 +34,7 @@ path = Path(sys.argv[1])
 
 
 def as_somebody_else(code: str, *arguments: object) -> str:
-    """What a program of another user says; ``path`` is its first argument."""
+    """Return the output of another user's program; ``path`` is its first argument."""
     command = [sys.executable, "-c", DROP + code, *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return done.stdout
@@ -42,7 +42,7 @@ def as_somebody_else(code: str, *arguments: object) -> str:
 
 @pytest.fixture
 def shared_tmp(tmp_path: Path) -> Path:
-    """A directory like ``/tmp``: everybody may make files, nobody may touch another's."""
+    """A directory like ``/tmp``: all users may create files, none may change another's."""
     path = tmp_path / "tmp"
     path.mkdir()
     path.chmod(0o1777)
@@ -57,7 +57,7 @@ def shared_tmp(tmp_path: Path) -> Path:
 
 
 @needs_root
-def test_a_run_directory_that_somebody_else_made_first_is_refused(shared_tmp: Path) -> None:
+def test_a_run_directory_created_by_another_user_is_rejected(shared_tmp: Path) -> None:
     path = shared_tmp / "bybit-pipeline-0"
     as_somebody_else("path.mkdir(mode=0o700)", path)
 
@@ -68,8 +68,8 @@ def test_a_run_directory_that_somebody_else_made_first_is_refused(shared_tmp: Pa
 
 
 @needs_root
-def test_a_link_that_somebody_else_put_there_first_is_refused(shared_tmp: Path) -> None:
-    """Else our own files somewhere would be taken for the remains of a pipeline, and removed."""
+def test_a_link_created_by_another_user_is_rejected(shared_tmp: Path) -> None:
+    """Otherwise our own files elsewhere would be removed as remains of a pipeline."""
     precious = shared_tmp / "precious"
     precious.mkdir(mode=0o700)
     (precious / "lock").write_text("mine")
@@ -91,10 +91,10 @@ endpoints = {"pid": int(sys.argv[2]), "metrics": "tcp://127.0.0.1:1"}
 
 
 @needs_root
-def test_commands_do_not_believe_a_pipeline_of_somebody_else(
+def test_commands_do_not_trust_a_pipeline_of_another_user(
     shared_tmp: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its numbers would be whatever somebody else likes."""
+    """Another user could choose its numbers."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(shared_tmp))
     path = shared_tmp / "bybit-pipeline"
 
@@ -126,8 +126,8 @@ while time.monotonic() < end:
 
 
 @needs_root
-def test_nothing_is_gained_by_being_quicker(shared_tmp: Path) -> None:
-    """Somebody who makes and removes the name all the time gets none of our files."""
+def test_winning_the_race_for_a_file_gains_nothing(shared_tmp: Path) -> None:
+    """A user who creates and removes the name in a loop gets none of our files."""
     target = shared_tmp / "target"
     target.mkdir(mode=0o700)
     (target / "lock").write_text("mine")
@@ -160,7 +160,7 @@ def test_nothing_is_gained_by_being_quicker(shared_tmp: Path) -> None:
 
 
 def test_a_lock_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
-    """Somebody may have put it there while the directory was open to others."""
+    """Another user may have created it while the directory was open."""
     (tmp_path / "run").mkdir(mode=0o700)
     (tmp_path / "precious").write_text("mine")
     (tmp_path / "run" / "lock").symlink_to(tmp_path / "precious")
@@ -219,7 +219,7 @@ keys = "{keys}"
 """
 
 
-def test_with_keys_local_tools_just_work_and_strangers_read_nothing(
+def test_with_keys_local_tools_work_and_other_clients_read_nothing(
     start: Start, tmp_path: Path
 ) -> None:
     make_server_keys(tmp_path / "keys")

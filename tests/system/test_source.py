@@ -1,4 +1,4 @@
-"""What ``source`` means: fallback at start only, change-over without mixing, refusals by name."""
+"""The source of data: fallback only at start, a clean change to live, rejections by name."""
 
 import socket
 from collections.abc import Callable, Iterator
@@ -25,7 +25,7 @@ publish_interval_ms = 20
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """Return a port without a listener."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -33,7 +33,7 @@ def free_port() -> int:
 
 @pytest.fixture
 def exchange() -> Iterator[Callable[..., Exchange]]:
-    """Start a simulated exchange with the given options; it is gone when the test ends."""
+    """Start a simulated exchange with the given options; it is stopped at the end of the test."""
     running: list[Exchange] = []
 
     def exchange(*arguments: str) -> Exchange:
@@ -45,7 +45,7 @@ def exchange() -> Iterator[Callable[..., Exchange]]:
         server.kill()
 
 
-def test_auto_falls_back_says_so_and_changes_over_when_the_exchange_answers(
+def test_auto_falls_back_with_a_warning_and_changes_to_live_when_the_exchange_answers(
     start: Start, exchange: Callable[..., Exchange]
 ) -> None:
     port = free_port()
@@ -63,7 +63,7 @@ def test_auto_falls_back_says_so_and_changes_over_when_the_exchange_answers(
 
 
 def check_change_over(pipeline: Pipeline) -> None:
-    """From simulation to live: each topic changes once, in a new epoch, starting from nothing."""
+    """From simulated to live: each topic changes once, in a new epoch, without old state."""
     epochs: dict[str, dict[str, str]] = {}
     first_live: dict[str, int] = {}
     for message in pipeline.messages():
@@ -104,7 +104,7 @@ def test_once_live_a_lost_link_is_reconnected_and_never_simulated(
     assert "SIMULATED" not in pipeline.log.read_text()
 
 
-def test_a_refused_symbol_is_named_and_the_others_go_on(
+def test_a_rejected_symbol_is_reported_and_the_others_continue(
     start: Start, exchange: Callable[..., Exchange]
 ) -> None:
     url = exchange("--symbols", "BTCUSDT,ETHUSDT").url
@@ -121,7 +121,7 @@ def test_a_refused_symbol_is_named_and_the_others_go_on(
     assert "NOPEUSDT" in pipeline.log.read_text()
 
 
-def test_a_symbol_that_is_subscribed_and_refused_leaves_nothing_behind(start: Start) -> None:
+def test_a_subscribed_symbol_that_is_rejected_leaves_nothing_behind(start: Start) -> None:
     pipeline = start("--source", "sim", "--symbols", "BTCUSDT", config=FAST)
     pipeline.wait_ready()
     processes = [entry["process"] for entry in pipeline.status()["processes"]]
@@ -152,13 +152,13 @@ def test_a_symbol_that_is_subscribed_and_refused_leaves_nothing_behind(start: St
 
 
 def is_said(wanted: tuple[str, ...], message: dict[str, Any]) -> bool:
-    """A condition: a message that says this."""
+    """A condition: a message with this text."""
     fields = ("kind", "category", "symbol", "state", "reason")
     return tuple(message.get(field) for field in fields) == wanted
 
 
 def rejected(pipeline: Pipeline) -> set[str]:
-    """The topics that the exchange refused, once both are."""
+    """Return the topics rejected by the exchange, once there are two."""
     pipeline.endpoints()
     topics = pipeline.status()["connectors"][0]["topics"]
     named = {topic for topic, state in topics.items() if state == "rejected"}
@@ -166,7 +166,7 @@ def rejected(pipeline: Pipeline) -> set[str]:
 
 
 @pytest.mark.parametrize("category", ["spot", "inverse", "option"])
-def test_other_categories_work_alike(
+def test_other_categories_work_the_same_way(
     start: Start, exchange: Callable[..., Exchange], category: str
 ) -> None:
     arguments = ["--source", "sim", "--category", category]

@@ -1,4 +1,4 @@
-"""A scripted market places, feeds, eats and pulls walls; the pipeline tells exactly that story."""
+"""A scripted market places, refills, eats and pulls walls; the events match exactly."""
 
 import json
 from pathlib import Path
@@ -38,7 +38,7 @@ TOLD = [
 ]
 
 
-def test_the_events_are_exactly_those_of_the_script_with_the_right_ratios(
+def test_the_wall_events_match_the_script_with_the_right_ratios(
     start: Start, tmp_path: Path
 ) -> None:
     script = tmp_path / "walls.jsonl"
@@ -64,7 +64,7 @@ def test_the_events_are_exactly_those_of_the_script_with_the_right_ratios(
 
 
 def read_events(pipeline: Pipeline, count: int) -> list[dict[str, Any]]:
-    """The first wall events, and whatever else comes within two seconds after them."""
+    """Return the first wall events, and all others within two seconds after them."""
     events: list[dict[str, Any]] = []
     last_at_ns = 0
     for message in pipeline.messages():
