@@ -33,6 +33,7 @@ CANNOT_RUN = {
     r".*\bscripts/test\b": "would run the tests inside the tests",
     r"scripts/(check|bench|soak|faults|invariants|fuzz|memory|lock|make_schema)\b": "takes minutes",
     r"cd scripts/examples && npm install": "a fixture of tests/examples runs it",
+    r"bybit-pipeline --install-completion": "would change the configuration of the shell",
     r"node subscribe.mjs": "tests/examples runs it, where its packages are",
 }
 """Patterns of commands that these tests cannot run, and why."""
