@@ -1,9 +1,9 @@
 """
-The supervisor: the loop that starts, watches, restarts and stops the children and answers requests.
+The supervisor: starts, watches, restarts and stops the children, and answers requests.
 
-Decisions are made in the rooms beside this file: ``plan`` (which process handles what),
+Decisions are made in the packages next to this file: ``plan`` (which process handles what),
 ``children`` (which processes run), ``source`` (live or simulated data, instrument lists) and
-``status`` (what is reported and asked). The supervisor moves messages between them.
+``status`` (reports and answers). The supervisor moves messages between them.
 """
 
 import contextlib
@@ -47,7 +47,7 @@ TICK_S = 0.1
 REPORT_S = 1.0
 """Interval of the ``process.NAME`` messages, in seconds."""
 STOP_ORDER = (("connector",), ("simulator", "trades", "orderbook"), ("forwarder", "dashboard"))
-"""Roles in the order in which they stop; each group has its part of ``Timing.stop_s``."""
+"""Roles in the order in which they stop; the groups share ``Timing.stop_s`` equally."""
 WARNING_PERIOD_S = 10.0
 """Shortest time between two warnings about unusable heartbeats, in seconds."""
 
@@ -57,16 +57,16 @@ class Supervisor:
     Runs a plan until it is asked to stop.
 
     Args:
-        plan: The first plan.
-        run_dir: The run directory, already held.
+        plan: The initial plan.
+        run_dir: The run directory, already locked by the caller.
         log_children: True to send the children's output to ``pipeline.log``, not to our stderr.
-        command: Arguments with which Python runs a child of a role.
+        command: Returns the arguments with which Python starts a child, by its role.
         clock: Wall and monotonic clock.
         telemetry: The counters; a fresh registry by default.
         timing: Time limits and the restart policy.
 
     Attributes:
-        snapshot: The latest snapshot of the pipeline; any thread may read it.
+        snapshot: The latest status snapshot of the pipeline; any thread may read it.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class Supervisor:
         self._started = self._clock.monotonic()
         self._refreshed_at = 0.0
         self._has_news = False
-        """True if a heartbeat has arrived since the latest snapshot."""
+        """True if a heartbeat has arrived since the latest status snapshot."""
         self._warned_at = float("-inf")
         self._cleanup = contextlib.ExitStack()
         self._declare_counters()
@@ -115,7 +115,7 @@ class Supervisor:
 
     @property
     def is_running(self) -> bool:
-        """False once the pipeline stops."""
+        """False from the moment when the pipeline begins to stop."""
         return self._loop.is_running
 
     @property
@@ -124,7 +124,7 @@ class Supervisor:
         return self._children.up_workers
 
     def every(self, interval_s: float, callback: Callable[[], None]) -> None:
-        """Call back every ``interval_s`` seconds while the pipeline runs and while it stops."""
+        """Call ``callback`` every ``interval_s`` seconds, also while the pipeline stops."""
         self._loop.every(interval_s, callback)
 
     def run(self) -> int:
@@ -186,7 +186,7 @@ class Supervisor:
         self.refresh()
 
     def _stop_children(self) -> None:
-        """Stop the children in ``STOP_ORDER``; a second signal ends the waiting."""
+        """Stop the children in ``STOP_ORDER``; a second signal cuts the wait short."""
         self._run_dir.remove_endpoints()
         began = self._clock.monotonic()
         for number, roles in enumerate(STOP_ORDER, start=1):
@@ -197,7 +197,7 @@ class Supervisor:
                 self._loop.turn()
 
     def _close(self) -> None:
-        """Kill the children that still run, then release everything."""
+        """Kill the children that are still running, then release everything."""
         for child in self._children.all:
             child.kill()
         while any(child.pid is not None for child in self._children.all):
@@ -226,7 +226,7 @@ class Supervisor:
             return
         is_stale = now - self._refreshed_at >= self._timing.refresh_s
         if self._has_news and not self.snapshot.is_ready and is_stale:
-            self.refresh()  # somebody may wait for readiness
+            self.refresh()  # a client may be waiting for readiness
         self._check_forwarder()
         self.change_plan(self._switch.fall_back_if_due(self.plan, now, self._links()))
         probes_exchange = self._switch.may_fall_back and self._has_only_patterns
@@ -261,7 +261,7 @@ class Supervisor:
         return self.snapshot
 
     def _check_children(self) -> None:
-        """Handle exits and hanging children; publish the last wills of dead workers."""
+        """Handle exited and hung children; publish the last wills of dead workers."""
         now = self._clock.monotonic()
         self._children.check(now)
         if self.is_running:
@@ -272,7 +272,7 @@ class Supervisor:
 
     def _check_forwarder(self) -> None:
         """
-        Check that the forwarder has bound its endpoint at the start.
+        Fail if the forwarder could not bind its endpoint when it was first started.
 
         Raises:
             TakenError: If it could not.
@@ -345,7 +345,7 @@ class Supervisor:
     # -- changes of the plan ---------------------------------------------------------------------
 
     def change_plan(self, plan: Plan) -> None:
-        """Bring the pipeline to another plan; nothing happens if it is the one in force."""
+        """Switch the pipeline to ``plan``; do nothing if that plan is in force."""
         if plan is self.plan:
             return
         before = set(self.plan.processes)
@@ -359,7 +359,7 @@ class Supervisor:
             self.change_plan(plan)
 
     def _on_lists(self) -> None:
-        """Add and remove symbols as the exchange lists them."""
+        """Add and remove symbols as the exchange lists and delists them."""
         now_ms = self._clock.time_ns() // 1_000_000
         universe = self._discovery.take(self.plan, self._clock.monotonic(), now_ms)
         if self.is_running:
@@ -367,11 +367,11 @@ class Supervisor:
 
     @property
     def _has_only_patterns(self) -> bool:
-        """True while only patterns are followed and none is resolved: no connector runs."""
+        """True while only patterns are configured and none is resolved: no connector runs."""
         return bool(self.plan.universe.patterns) and not self.plan.connectors
 
     def _links(self) -> list[Link]:
-        """The connections to the exchange; without connectors, the probe of ``Discovery``."""
+        """Connections to the exchange; without connectors, the link that ``Discovery`` probes."""
         if self._discovery.link is not None and self._has_only_patterns:
             return [self._discovery.link]
         return [

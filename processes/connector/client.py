@@ -1,5 +1,5 @@
 """
-The websocket client: trades and order books of one category, over one websocket that is kept up.
+The websocket client: trades and order books of one category, over one websocket that reconnects.
 
 It also works alone, outside of the pipeline:
 
@@ -8,13 +8,13 @@ It also works alone, outside of the pipeline:
     client.subscribe_orderbook("BTCUSDT", 50)
     client.start()
 
-This file joins the parts. ``reconnector`` keeps the socket open and ``dispatcher`` hands out the
-data. ``streams`` and ``subscriptions`` know what is wanted and what is served. ``keepalive`` and
-``missed_trades`` detect what goes wrong silently.
+This file connects the parts. ``reconnector`` keeps the socket open and ``dispatcher`` hands out the
+data. ``streams`` holds the requested symbols, ``subscriptions`` the state of every topic.
+``keepalive`` and ``missed_trades`` detect silent failures.
 
-Two threads meet here. The *socket thread* connects, reads, decodes and makes every callback. The
-commands and ``check`` run on any other thread: they send requests or break the connection, which
-wakes the reader. One lock guards what both touch; the data of a subscribed topic never takes it.
+Two threads meet here. The *socket thread* connects, reads, decodes and calls every callback. The
+commands and ``check`` run on any other thread: they send requests, or break the connection to wake
+the socket thread. One lock guards the shared state; data of a subscribed topic never needs it.
 """
 
 import os
@@ -76,7 +76,7 @@ class LinkHandler(Protocol):
     """Receives the events of the connection and of its streams, on the socket thread."""
 
     def __call__(self, event: LinkEvent, reason: str, streams: Sequence[StreamKey]) -> None:
-        """``streams`` is empty for ``connected`` and ``disconnected``, which concern all."""
+        """``streams`` is empty for ``connected`` and ``disconnected``: they apply to all."""
 
 
 @dataclass
@@ -86,7 +86,7 @@ class Counts(ConnectionCounts, MessageCounts):
 
 class BybitWebSocketClient:
     """
-    Trades and order books of one category, over one websocket that is kept up.
+    Trades and order books of one category, over one websocket that reconnects.
 
     ``on_trade(symbol, batch)`` and ``on_orderbook(symbol, update)`` are called on the socket
     thread with a ``TradeBatch`` and a ``BookUpdate``. An exception that they raise is a bug: by
@@ -95,21 +95,20 @@ class BybitWebSocketClient:
     Args:
         on_trade, on_orderbook: Receive the data.
         category: The category that the endpoint serves.
-        url: The endpoint; Bybit's main net by default.
+        url: The endpoint; Bybit's mainnet by default.
         source: The source of the data: ``live``, ``sim`` or ``replay``.
         settings: Timeouts and backoff.
-        silence_matters: False if a connection without data is never given up.
+        silence_matters: If False, a connection is kept even without data.
         on_link: Receives the events of the connection and of its streams, on the socket thread.
         on_ping: Receives every round-trip time in seconds, on the socket thread.
         before_connecting: Called once on the socket thread, before the first attempt.
-        after_batch: Called on the socket thread after the callbacks of one read, or of 256
-            messages of it. Callbacks that collect messages pass them on here.
-        limiter: Quota of connection attempts at a live exchange.
-        on_attempt: Called on the socket thread before each of these attempts, when the limiter has
-            counted it.
-        on_bug: Receives the unexpected error that ended a thread, on that thread.
+        after_batch: Called on the socket thread after the callbacks of each read, and after every
+            256 messages of a large one. Callbacks that collect messages pass them on here.
+        limiter: Limits connection attempts to a live exchange.
+        on_attempt: Called on the socket thread before each limited attempt, once it is counted.
+        on_bug: Receives an unexpected error, on the thread that it ends.
         clock: Wall and monotonic clock.
-        rng: Jitter of the backoff.
+        rng: Random numbers for the jitter of the backoff.
         connect_timeout_s: How long an attempt may take.
         tls: Certificates to trust instead of the system's.
 
@@ -143,11 +142,11 @@ class BybitWebSocketClient:
         self.counts = Counts()
         self.session = 0
         """
-        Names the present connection, or the last one: the time when it was opened, in milliseconds
-        since 1970. Always greater than the session before.
+        Number of the current connection, or of the last one: its opening time in milliseconds since
+        1970, always greater than that of the previous session.
         """
         self.source = source
-        """Source of the present connection, or of the last one."""
+        """Source of the current connection, or of the last one."""
         self._on_link = on_link or _ignore
         self._on_ping = on_ping or _ignore
         self._before_connecting = before_connecting or _ignore
@@ -190,7 +189,7 @@ class BybitWebSocketClient:
             tls=tls,
         )
         self.coalescer = self._reconnector.coalescer
-        """How long the socket thread sleeps between two reads."""
+        """Decides how long the socket thread sleeps between two reads."""
         self._threads: list[threading.Thread] = []
 
     # -- commands, from any thread ---------------------------------------------------------------
@@ -230,7 +229,7 @@ class BybitWebSocketClient:
 
     @property
     def url(self) -> str:
-        """Where this client connects."""
+        """Return the address that this client connects to."""
         return self._reconnector.target.url
 
     @property
@@ -244,19 +243,19 @@ class BybitWebSocketClient:
         return self._dispatcher.last_message_ts_ns
 
     def subscribe_trades(self, *symbols: str) -> None:
-        """Receive the trades of these symbols, also after a reconnect."""
+        """Receive the trades of these symbols, including after a reconnect."""
         with self._lock:
             self._streams.subscribe_trades(symbols, self._clock.monotonic())
             self._flush()
 
     def subscribe_orderbook(self, symbol: str, depth: int) -> None:
         """
-        Receive the book of a symbol, also after a reconnect.
+        Receive the book of a symbol, including after a reconnect.
 
         Raises:
-            ValueError: If another depth of the symbol is subscribed, or this one is out of range.
-                Any depth in range is accepted: recorded captures have depths that Bybit does not
-                serve today.
+            ValueError: If the symbol is subscribed with another depth, or the depth is out of
+                range. Depths that Bybit no longer offers are accepted, because old captures
+                contain them.
         """
         self.subscribe_orderbooks([(symbol, depth)])
 
@@ -284,13 +283,13 @@ class BybitWebSocketClient:
             return self._streams.resync_book(symbol, self._clock.monotonic())
 
     def announce_trades(self, symbol: str) -> bool:
-        """Announce once more that the trades of a symbol flow; False if they do not."""
+        """Announce again that the trades of a symbol are flowing; return False if they are not."""
         with self._lock:
             return self._streams.announce_trades(symbol)
 
     def change_source(self, url: str, source: Source) -> None:
         """
-        Connect elsewhere, at once; a new session follows.
+        Switch to another address at once; this starts a new session.
 
         Raises:
             ValueError: If ``url`` is not a websocket address.
@@ -298,16 +297,16 @@ class BybitWebSocketClient:
         self._reconnector.change_target(Target(url, source))
 
     def set_connect_quota(self, quota: int) -> None:
-        """Allow this many connection attempts in five minutes from now on."""
+        """From now on, allow this many connection attempts per five minutes."""
         self._limiter.quota = quota
 
     def topics(self) -> dict[str, TopicState]:
-        """The state of every wanted topic of Bybit's."""
+        """Return the state of every requested Bybit topic."""
         with self._lock:
             return self._subscriptions.states()
 
     def rejected(self) -> dict[str, str]:
-        """The rejected topics of Bybit's, each with the reason."""
+        """Return the rejected Bybit topics, each with its reason."""
         with self._lock:
             return self._subscriptions.rejected()
 
@@ -323,11 +322,11 @@ class BybitWebSocketClient:
 
     @property
     def lost_acks(self) -> int:
-        """Requests without an ack in time."""
+        """Number of requests that were not acknowledged in time."""
         return self._subscriptions.unanswered
 
     def check(self) -> None:
-        """Do everything that is due by time; call it every ``CHECK_S`` seconds."""
+        """Run all checks and timeouts that are due; call it every ``CHECK_S`` seconds."""
         with self._lock:
             now = self._clock.monotonic()
             self._reconnector.check(now)
@@ -337,7 +336,7 @@ class BybitWebSocketClient:
                 self._flush()
                 self._check_missed(now)
 
-    # -- with the lock ---------------------------------------------------------------------------
+    # -- called with the lock held ---------------------------------------------------------------
 
     def _check_alive(self, now: float) -> None:
         failure = self._keepalive.failure(
@@ -351,7 +350,7 @@ class BybitWebSocketClient:
             self._reconnector.send(ping_text(ping_id))
 
     def _check_missed(self, now: float) -> None:
-        """Announce missed trades as flowing if no more are missed."""
+        """Announce that trades are flowing again once no more are missed."""
         if self._missed and (recovered := self._missed.take_recovered(now)):
             served = self._streams.served_trades(self._streams.trade_topics())
             flowing = [stream for stream in served if stream in recovered]
@@ -430,7 +429,7 @@ class BybitWebSocketClient:
         self._on_link("disconnected", reason, ())
 
     def _admit(self, topic: str, is_snapshot: bool) -> Admission:
-        """Whether data of a topic that does not simply flow is for us."""
+        """Decide whether to accept data of a topic that is not delivering yet, or no longer."""
         with self._lock:
             admission = self._subscriptions.on_data(topic, is_snapshot, self._clock.monotonic())
             self._flush()
@@ -450,7 +449,7 @@ class BybitWebSocketClient:
                     self._on_ping(rtt_s)
 
     def _on_unreadable(self, raw: bytes, reason: InvalidReason) -> None:
-        """Announce the trades that an unreadable message may have held."""
+        """Announce the streams whose trades an unreadable message may have held."""
         with self._lock:
             wanted = self._streams.trade_topics()
         topics = trades_in(raw, wanted)
