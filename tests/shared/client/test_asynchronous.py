@@ -154,6 +154,7 @@ def test_missed_messages_are_counted_and_repeats_skipped(pipeline: ForwarderRig)
                 await until(lambda: pipeline.status("repeats") == 1)
                 pipeline.publish_trades(seq=9)
                 assert 9 == (await anext(iteration)).payload["seq"]
+                await until(lambda: other.lost > 0)
             assert (3, 3) == (client.lost, other.lost)
 
     run(scenario())
