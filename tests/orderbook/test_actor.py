@@ -4,6 +4,7 @@ import pytest
 
 from bybit_pipeline.shared.runtime.scheduling import MIN_BATCH, TICKS_MAX
 from bybit_pipeline.shared.wire.topics import market_topic
+from tests.clock import FakeClock
 from tests.orderbook.build import (
     ASKS,
     BIDS,
@@ -19,8 +20,8 @@ from tests.orderbook.worker import (
     ETH,
     HEADER,
     LINK,
+    START_S,
     WALL,
-    FakeClock,
     assignment,
     books,
     due,
@@ -86,7 +87,7 @@ def test_a_book_without_a_snapshot_is_published_as_syncing_once_the_source_is_kn
 
 
 def test_order_flow_covers_one_publish_interval() -> None:
-    clock = FakeClock()
+    clock = FakeClock(START_S)
     worker = make_worker(clock)
     give(worker, snapshot(10))
     flows = []
@@ -99,7 +100,7 @@ def test_order_flow_covers_one_publish_interval() -> None:
 
 
 def test_order_flow_never_spans_an_invalid_book() -> None:
-    clock = FakeClock()
+    clock = FakeClock(START_S)
     worker = make_worker(clock)
     give(worker, snapshot(10))
     give(worker, delta(11, bids=[(100.0, 50.0)]))
@@ -117,7 +118,7 @@ def test_order_flow_is_null_when_it_is_turned_off() -> None:
 
 
 def test_books_that_changed_together_are_spread_over_the_publish_interval() -> None:
-    clock = FakeClock()
+    clock = FakeClock(START_S)
     names = [f"S{number}USDT" for number in range(40)]
     worker = make_worker(clock, *[assignment(name) for name in names])
     topics = [market_topic("book", "linear", name) for name in names]
@@ -132,7 +133,7 @@ def test_books_that_changed_together_are_spread_over_the_publish_interval() -> N
 
 
 def test_changes_are_published_once_per_interval_and_silence_is_not() -> None:
-    clock = FakeClock()
+    clock = FakeClock(START_S)
     worker = make_worker(clock, publish_interval_ms=100)
     give(worker, snapshot(10))
     published = []
@@ -150,7 +151,7 @@ def test_changes_are_published_once_per_interval_and_silence_is_not() -> None:
 
 
 def test_a_change_after_a_pause_is_published_at_the_next_tick() -> None:
-    clock = FakeClock()
+    clock = FakeClock(START_S)
     worker = make_worker(clock)
     give(worker, snapshot(10))
     clock.now_s += 5.0
@@ -219,7 +220,7 @@ def test_every_book_is_published_again_on_request() -> None:
 
 
 def test_a_gap_is_published_when_it_opens_and_when_it_closes() -> None:
-    clock = FakeClock()
+    clock = FakeClock(START_S)
     worker = make_worker(clock)
     give(worker, snapshot(10))
     (opened,) = of_kind(give(worker, delta(14)), "gap")
@@ -282,7 +283,7 @@ def test_the_final_metrics_of_a_live_book_remove_its_walls_and_contain_no_number
 
 
 def test_the_final_metrics_of_a_stale_book_close_its_gap_without_an_end() -> None:
-    clock = FakeClock()
+    clock = FakeClock(START_S)
     worker = make_worker(clock)
     give(worker, snapshot(10))
     (opened,) = of_kind(give(worker, delta(12)), "gap")
@@ -324,7 +325,7 @@ def test_a_second_assignment_of_a_topic_changes_nothing() -> None:
 
 
 def test_every_counter_counts_its_event() -> None:
-    clock = FakeClock()
+    clock = FakeClock(START_S)
     worker = make_worker(clock)
     give(worker, snapshot(10))
     give(worker, delta(12))
@@ -365,7 +366,7 @@ def test_gauges_per_symbol_show_live_books_and_can_be_turned_off() -> None:
 
 
 def test_the_status_names_the_books_that_are_not_live() -> None:
-    clock = FakeClock()
+    clock = FakeClock(START_S)
     worker = make_worker(clock)
     give(worker, snapshot(10))
     clock.now_s += 2.5

@@ -1,6 +1,5 @@
 """The orderbook worker with recorded markets, with a clock that is set, and over real sockets."""
 
-import dataclasses
 import random
 from collections import Counter
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ from bybit_pipeline.shared.wire.messages import (
 )
 from bybit_pipeline.shared.wire.metrics import Metric
 from bybit_pipeline.shared.wire.topics import market_topic
+from tests.clock import FakeClock, SteppingClock
 from tests.naive import NaiveBook, read_capture
 from tests.orderbook.build import (
     delta,
@@ -37,7 +37,7 @@ from tests.orderbook.worker import (
     BTC_TRADES,
     DEADLINE_MS,
     LINK,
-    FakeClock,
+    START_S,
     assignment,
     books,
     due,
@@ -54,7 +54,7 @@ def test_every_published_book_of_a_capture_equals_the_model_at_that_update(
     captures: Path, name: str
 ) -> None:
     symbols = ("BTCUSDT", "SOLUSDT", "ETHUSDT")
-    clock = FakeClock()
+    clock = FakeClock(START_S)
     worker = make_worker(
         clock,
         *[assignment(symbol, depth=200) for symbol in symbols],
@@ -84,16 +84,6 @@ def test_every_published_book_of_a_capture_equals_the_model_at_that_update(
             assert payload["best_bid"] < payload["best_ask"]
             published += 1
     assert published > 100
-
-
-@dataclasses.dataclass
-class SteppingClock(FakeClock):
-    """A wall clock that can be set, and a monotonic one that is not affected."""
-
-    step_s: float = 0.0
-
-    def time_ns(self) -> int:
-        return super().time_ns() + int(self.step_s * 1e9)
 
 
 OUR_CLOCK = {"recv_ts_ns", "publish_ts_ns", "opened_ts_ns", "closed_ts_ns"}

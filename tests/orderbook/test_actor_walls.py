@@ -12,6 +12,7 @@ from bybit_pipeline.shared.wire.messages import (
     TradesMessage,
 )
 from bybit_pipeline.shared.wire.topics import link_topic
+from tests.clock import FakeClock
 from tests.orderbook.build import (
     delta,
     link,
@@ -25,8 +26,8 @@ from tests.orderbook.worker import (
     ETH,
     HEADER,
     LINK,
+    START_S,
     WALL,
-    FakeClock,
     assignment,
     books,
     due,
@@ -57,7 +58,7 @@ def fall(sold: float) -> tuple[BookMessage, TradesMessage]:
 
 
 def test_an_eaten_wall_is_published_with_the_size_that_trades_took() -> None:
-    clock = FakeClock()
+    clock = FakeClock(START_S)
     worker = make_worker(clock)
     give(worker, snapshot(10, bids=WALL))
     fell, sold = fall(18.0)
@@ -86,7 +87,7 @@ def events_while_quiet(
 
 
 def test_a_pulled_wall_is_reported_in_time_even_if_the_book_does_not_change_again() -> None:
-    clock = FakeClock()
+    clock = FakeClock(START_S)
     worker = make_worker(clock)
     give(worker, snapshot(10, bids=WALL))
     give(worker, delta(11, bids=[(99.9, 0.0)]))
@@ -97,7 +98,7 @@ def test_a_pulled_wall_is_reported_in_time_even_if_the_book_does_not_change_agai
 
 
 def test_a_wall_that_fell_by_trades_is_reported_as_eaten_in_time_in_a_quiet_book() -> None:
-    clock = FakeClock()
+    clock = FakeClock(START_S)
     worker = make_worker(clock)
     give(worker, snapshot(10, bids=WALL))
     fell, sold = fall(11.0)
@@ -109,7 +110,7 @@ def test_a_wall_that_fell_by_trades_is_reported_as_eaten_in_time_in_a_quiet_book
 
 
 def test_a_trade_that_explains_a_decrease_is_reported_within_an_interval() -> None:
-    clock = FakeClock()
+    clock = FakeClock(START_S)
     worker = make_worker(clock)
     give(worker, snapshot(10, bids=WALL))
     fell, sold = fall(18.0)
@@ -205,7 +206,7 @@ def test_walls_and_gaps_end_in_the_epoch_of_their_source(is_link_first: bool) ->
 
 
 def test_books_without_a_source_use_up_no_publish_quota() -> None:
-    clock = FakeClock()
+    clock = FakeClock(START_S)
     without_source = [
         replace(assignment(f"C{number}USDT"), connector="connector-linear-1")
         for number in range(10)

@@ -1,6 +1,5 @@
 """An orderbook worker without sockets, and its metrics as subscribers decode them."""
 
-import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
@@ -15,6 +14,7 @@ from bybit_pipeline.shared.wire.codec import decode_map, encode_map
 from bybit_pipeline.shared.wire.messages import MarketMessage
 from bybit_pipeline.shared.wire.metrics import Metric
 from bybit_pipeline.shared.wire.topics import link_topic, market_topic
+from tests.clock import FakeClock
 
 CONNECTOR = "connector-linear-0"
 BTC = market_topic("book", "linear", "BTCUSDT")
@@ -24,6 +24,7 @@ LINK = link_topic(CONNECTOR)
 DEADLINE_MS = 10_000
 START_NS = 1_000_207_000_000
 """Wall clock at which the first snapshot of ``build`` is received."""
+START_S = START_NS / 1e9
 
 WALL = [(100.0, 1.0), (99.9, 20.0), (99.8, 1.0), (99.7, 1.0)]
 """Bids with a wall of 20 at 99.9."""
@@ -62,19 +63,6 @@ DENSITY = {
 }
 
 
-@dataclasses.dataclass
-class FakeClock:
-    """A clock that the test moves."""
-
-    now_s: float = START_NS / 1e9
-
-    def time_ns(self) -> int:
-        return round(self.now_s * 1_000) * 1_000_000
-
-    def monotonic(self) -> float:
-        return self.now_s
-
-
 def assignment(
     symbol: str, kind: Any = "book", endpoint: str = "ipc:///nowhere", depth: int = 50
 ) -> Assignment:
@@ -98,7 +86,7 @@ def make_worker(
         density=DensityConfig(k=3.0),
         per_symbol=per_symbol,
     )
-    return OrderbookWorker(spec, clock=clock or FakeClock())
+    return OrderbookWorker(spec, clock=clock or FakeClock(START_S))
 
 
 def give(

@@ -4,7 +4,8 @@ import pytest
 
 from bybit_pipeline.processes.trades.actor import TradesWorker
 from bybit_pipeline.processes.trades.aggregator import TradesAggregator
-from tests.trades.worker import FakeClock, make_worker
+from tests.clock import FakeClock
+from tests.trades.worker import make_worker
 
 
 @pytest.fixture

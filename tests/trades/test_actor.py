@@ -1,6 +1,5 @@
 """The trades worker: its metrics, and when they are published."""
 
-import dataclasses
 from itertools import pairwise
 from typing import Any
 
@@ -15,11 +14,11 @@ from bybit_pipeline.shared.wire.messages import (
     TradesMessage,
 )
 from bybit_pipeline.shared.wire.topics import market_topic, parse_topic, topic_text
+from tests.clock import FakeClock, SteppingClock
 from tests.trades.worker import (
     BTC,
     LINK,
     T0,
-    FakeClock,
     assignment,
     by_topic,
     due,
@@ -369,16 +368,6 @@ def test_a_late_worker_requests_resyncs_until_the_source_is_known(
     ] == asked
     [payload] = due(worker, b"trades.linear.ETHUSDT")
     assert "warming" == payload["state"]
-
-
-@dataclasses.dataclass
-class SteppingClock(FakeClock):
-    """A wall clock that is set during the test, and a monotonic clock that is not."""
-
-    step_s: float = 0.0
-
-    def time_ns(self) -> int:
-        return int((self.now_s + self.step_s) * 1_000_000_000)
 
 
 @pytest.mark.parametrize("step_s", [3_600.0, -3_600.0])

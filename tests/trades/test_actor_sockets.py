@@ -14,12 +14,12 @@ from bybit_pipeline.shared.bus.metrics import MetricInbox
 from bybit_pipeline.shared.settings.config import TradesConfig
 from bybit_pipeline.shared.settings.specs import TradesSpec
 from bybit_pipeline.shared.wire.codec import decode_map
+from tests.clock import FakeClock
 from tests.trades.worker import (
     BTC,
     DEADLINE_S,
     ETH,
     LINK,
-    FakeClock,
     assignment,
     link,
     trade,

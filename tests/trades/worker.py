@@ -1,6 +1,5 @@
 """A trades worker for tests: messages in, metrics as subscribers read them out."""
 
-import dataclasses
 from collections.abc import Iterable
 from itertools import count
 from typing import Any
@@ -20,6 +19,7 @@ from bybit_pipeline.shared.wire.messages import (
 )
 from bybit_pipeline.shared.wire.metrics import Metric
 from bybit_pipeline.shared.wire.topics import link_topic, market_topic
+from tests.clock import FakeClock
 
 T0 = 1_700_000_000_000
 DEADLINE_S = 10
@@ -28,19 +28,6 @@ BTC = market_topic("trade", "linear", "BTCUSDT")
 ETH = market_topic("trade", "linear", "ETHUSDT")
 LINK = link_topic(CONNECTOR)
 IDS = count()
-
-
-@dataclasses.dataclass
-class FakeClock:
-    """A clock that the test moves."""
-
-    now_s: float = 1_000.0
-
-    def time_ns(self) -> int:
-        return int(self.now_s * 1_000_000_000)
-
-    def monotonic(self) -> float:
-        return self.now_s
 
 
 def assignment(symbol: str, endpoint: str = "ipc:///nowhere") -> Assignment:
