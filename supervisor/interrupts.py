@@ -7,10 +7,7 @@ from typing import Any
 
 import zmq
 
-from bybit_pipeline.shared.runtime.wakeup import Wakeup
-
-Source = zmq.Socket[bytes] | int
-"""A ZeroMQ socket or a file descriptor."""
+from bybit_pipeline.shared.runtime.wakeup import Pollable, Wakeup
 
 
 class Interrupts:
@@ -49,7 +46,7 @@ class Interrupts:
         self._is_interrupted = True
         raise KeyboardInterrupt
 
-    def wait(self, timeout_s: float, *sources: Source) -> bool:
+    def wait(self, timeout_s: float, *sources: Pollable) -> bool:
         """
         Wait until a source is readable, for up to ``timeout_s``; return True if one is.
 

@@ -390,9 +390,4 @@ class Supervisor:
             )
             for kind in ("process", "down")
         )
-        self._telemetry.counters(
-            "log_lines_lost_total",
-            "Log lines that could not be written.",
-            ("process",),
-            lambda: [((SUPERVISOR,), logs.lost_lines())],
-        )
+        logs.expose_lost_lines(self._telemetry, SUPERVISOR)

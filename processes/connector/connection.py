@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 from urllib.parse import urlsplit
 
 import websocket
@@ -61,27 +61,7 @@ FailureReason = Literal[
     "stopped",
     "bug",
 ]
-FAILURE_REASONS: tuple[FailureReason, ...] = (
-    "dns",
-    "refused",
-    "unreachable",
-    "timeout",
-    "tls",
-    "forbidden",
-    "rate_limited",
-    "server_error",
-    "handshake",
-    "reset",
-    "closed",
-    "protocol",
-    "too_large",
-    "dead_peer",
-    "silence",
-    "resync",
-    "source_change",
-    "stopped",
-    "bug",
-)
+FAILURE_REASONS: tuple[FailureReason, ...] = get_args(FailureReason)
 """
 Why a connection attempt failed or a connection ended.
 

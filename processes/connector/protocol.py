@@ -16,7 +16,7 @@ https://bybit-exchange.github.io/docs/v5/websocket/public/orderbook and …/publ
 
 import re
 from collections.abc import Sequence
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple, get_args
 
 import msgspec
 from msgspec import Meta, Struct
@@ -43,18 +43,7 @@ MAX_ROWS = 10_000
 InvalidReason = Literal[
     "size", "utf8", "json", "nesting", "schema", "number", "topic", "symbol", "control", "binary"
 ]
-INVALID_REASONS: tuple[InvalidReason, ...] = (
-    "size",
-    "utf8",
-    "json",
-    "nesting",
-    "schema",
-    "number",
-    "topic",
-    "symbol",
-    "control",
-    "binary",
-)
+INVALID_REASONS: tuple[InvalidReason, ...] = get_args(InvalidReason)
 """
 Why a frame was rejected: ``size`` too large; ``utf8`` not UTF-8; ``json`` not JSON; ``nesting`` too
 deep; ``schema`` not the documented shape; ``number`` not a number, or out of bounds; ``topic`` not

@@ -25,8 +25,9 @@ from bybit_pipeline.shared.bus.sockets import LINGER_MS
 from bybit_pipeline.shared.errors import EX_OK, EX_SOFTWARE, EX_USAGE, ConfigError, PipelineError
 from bybit_pipeline.shared.runtime import logs
 from bybit_pipeline.shared.runtime.clock import Clock, SystemClock
-from bybit_pipeline.shared.runtime.loop import Loop, Pollable, Timer
+from bybit_pipeline.shared.runtime.loop import Loop, Timer
 from bybit_pipeline.shared.runtime.telemetry import Telemetry
+from bybit_pipeline.shared.runtime.wakeup import Pollable
 from bybit_pipeline.shared.settings.ports import host_port
 from bybit_pipeline.shared.settings.specs import AnySpec, ProcessSpec, read_spec
 
@@ -53,12 +54,7 @@ class Actor:
         self.process = spec.process
         self.clock = clock or SystemClock()
         self.telemetry = telemetry or Telemetry()
-        self.telemetry.counters(
-            "log_lines_lost_total",
-            "Log lines that could not be written.",
-            ("process",),
-            lambda: [((self.process,), logs.lost_lines())],
-        )
+        logs.expose_lost_lines(self.telemetry, self.process)
         self.loop = Loop(self.clock)
         self.control: ControlLink | None = None
         self.endpoints: dict[str, str] = {}

@@ -7,6 +7,7 @@ from typing import TextIO, cast
 
 import structlog
 
+from bybit_pipeline.shared.runtime.telemetry import Telemetry
 from bybit_pipeline.shared.runtime.terminal import has_control_codes
 from bybit_pipeline.shared.settings.specs import LogFormat, LogLevel
 
@@ -39,6 +40,16 @@ class LossyStream:
 
 
 _stream: LossyStream | None = None
+
+
+def expose_lost_lines(telemetry: Telemetry, process: str) -> None:
+    """Publish the number of lost log lines of this process to Prometheus."""
+    telemetry.counters(
+        "log_lines_lost_total",
+        "Log lines that could not be written.",
+        ("process",),
+        lambda: [((process,), lost_lines())],
+    )
 
 
 def lost_lines() -> int:

@@ -15,12 +15,9 @@ import zmq
 
 from bybit_pipeline.shared.errors import EX_FAILED
 from bybit_pipeline.shared.runtime.clock import Clock
-from bybit_pipeline.shared.runtime.wakeup import Wakeup
+from bybit_pipeline.shared.runtime.wakeup import Pollable, Wakeup
 
 log = structlog.get_logger()
-
-Pollable = zmq.Socket[bytes] | int
-"""A ZeroMQ socket or a file descriptor."""
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 

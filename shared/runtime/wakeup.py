@@ -5,6 +5,11 @@ import socket
 import threading
 from contextlib import suppress
 
+import zmq
+
+Pollable = zmq.Socket[bytes] | int
+"""A ZeroMQ socket or a file descriptor."""
+
 _READ_BYTES = 4096
 
 

@@ -231,7 +231,7 @@ def _number(text: str) -> float:
 
 
 def missing_from(after: InstrumentList, before: InstrumentList) -> int:
-    """Symbols that disappeared, if there are so many that the response may be broken; else 0."""
+    """Number of symbols that disappeared, if it suggests a broken response; else 0."""
     gone = len(set(before.symbols) - set(after.symbols))
     return gone if gone > _missing_max(len(before.symbols)) else 0
 
