@@ -130,11 +130,14 @@ class ConnectorActor(Actor):
     def status(self) -> Mapping[str, Any]:
         """The entry of this connector in ``status``."""
         client, counts = self.client, self.client.counts
-        rtt, last = client.ping_rtt_s, client.last_message_ts_ns
+        rtt, last, failure = client.ping_rtt_s, client.last_message_ts_ns, client.failure
         return {
             "url": client.url,
             "source": client.source,
             "connected": client.connected,
+            "failure": failure and failure.name,
+            "failure_detail": failure and failure.detail,
+            "next_attempt_ts_ms": failure and failure.next_attempt_ts_ms,
             "session": client.session or None,
             "reconnects": sum(counts.reconnects.values()),
             "topics": client.topics(),

@@ -46,6 +46,7 @@ from bybit_pipeline.processes.connector.protocol import (
 )
 from bybit_pipeline.processes.connector.reconnector import (
     ConnectionCounts,
+    LinkFailure,
     Reconnector,
     Target,
     one_line,
@@ -231,6 +232,11 @@ class BybitWebSocketClient:
     def url(self) -> str:
         """Return the address that this client connects to."""
         return self._reconnector.target.url
+
+    @property
+    def failure(self) -> LinkFailure | None:
+        """Why there is no connection; None if there is one or none has been tried."""
+        return self._reconnector.failure
 
     @property
     def ping_rtt_s(self) -> float | None:

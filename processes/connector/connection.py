@@ -142,6 +142,14 @@ def failure_reason(error: Exception) -> FailureReason:
     return "reset"
 
 
+def failure_name(error: Exception) -> str:
+    """The reason of a failed attempt for people: the HTTP status if the server sent one."""
+    match error:
+        case websocket.WebSocketBadStatusException(status_code=int(status)):
+            return str(status)
+    return failure_reason(error)
+
+
 class Connection:
     """
     One attempt, and the connection that it opens.

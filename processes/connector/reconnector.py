@@ -22,6 +22,7 @@ from bybit_pipeline.processes.connector.connection import (
     NETWORK_ERRORS,
     Connection,
     FailureReason,
+    failure_name,
     failure_reason,
     parse_url,
 )
@@ -41,6 +42,17 @@ class Target(NamedTuple):
 
     url: str
     source: Source
+
+
+class LinkFailure(NamedTuple):
+    """Why there is no connection, and when the next attempt follows."""
+
+    name: str
+    """One of ``FAILURE_REASONS``, or the HTTP status that answered the handshake."""
+    detail: str
+    """Text of the error, one line."""
+    next_attempt_ts_ms: int | None = None
+    """Wall clock of the next attempt; None while it is under way."""
 
 
 @dataclass
@@ -100,6 +112,11 @@ class Reconnector:
         parse_url(target.url)
         self.coalescer = ReadCoalescer()
         """How long the socket thread sleeps between two reads."""
+        self.failure: LinkFailure | None = None
+        """
+        Why there is no connection; None if there is one or none has been tried. Written by the
+        socket thread; any thread may read.
+        """
         self._target = target
         self._on_open = on_open
         self._on_read = on_read
@@ -185,9 +202,12 @@ class Reconnector:
             if self._stopping.is_set():
                 return
             self._counts.reconnects[reason] += 1
-            if reason != "source_change":
+            if reason == "source_change":
+                self.failure = None
+            else:
                 delay = self._backoff.next_delay_s()
                 log.info("next connection attempt scheduled", in_s=round(delay, 1))
+                self._expect_attempt(delay)
                 self._wake.wait(delay)
             self._wake.clear()
 
@@ -201,6 +221,7 @@ class Reconnector:
                 self._limiter.spend(now)
                 self._on_attempt()
                 return
+            self._expect_attempt(wait_s)
             if not is_held:
                 is_held = True
                 self._counts.held += 1
@@ -212,6 +233,12 @@ class Reconnector:
             self._wake.wait(min(wait_s, QUOTA_CHECK_S))
             self._wake.clear()
 
+    def _expect_attempt(self, in_s: float | None) -> None:
+        """Update the time of the next attempt; None: it begins now."""
+        if self.failure is not None:
+            due = None if in_s is None else self._clock.time_ns() // 1_000_000 + int(in_s * 1000)
+            self.failure = self.failure._replace(next_attempt_ts_ms=due)
+
     def _connect_and_read(self) -> FailureReason:
         """One attempt and the connection that comes of it; the reason why it ended."""
         with self._lock:
@@ -221,10 +248,13 @@ class Reconnector:
                 return "stopped"
             self._connection = connection
             self._connecting_since = self._clock.monotonic()
+        self._expect_attempt(None)
         try:
             connection.open(self._connect_timeout_s)
         except NETWORK_ERRORS as error:
             reason = connection.abort_reason or failure_reason(error)
+            name = reason if connection.abort_reason else failure_name(error)
+            self.failure = LinkFailure(name, one_line(error))
             if reason not in ("stopped", "source_change"):
                 self._counts.failed_connects += 1
                 log.warning(
@@ -237,6 +267,7 @@ class Reconnector:
         else:
             self._connecting_since = math.inf
             self._counts.connects += 1
+            self.failure = None
             return self._use(connection, target)
         finally:
             with self._lock:
@@ -252,6 +283,7 @@ class Reconnector:
         try:
             error = self._read(connection)
             reason = connection.abort_reason or failure_reason(error)
+            self.failure = LinkFailure(reason, one_line(error))
         finally:
             self._on_close(target, reason, error)
         return reason

@@ -211,6 +211,24 @@ class ConnectorStatus(ProcessMetric, frozen=True, tag_field="role", tag="connect
     connected: Annotated[OrAbsent[bool], Meta(description="True while the websocket is open.")] = (
         UNSET
     )
+    failure: Annotated[
+        OrAbsent[str | None],
+        Meta(
+            description="Reason why there is no connection, such as `dns`, `refused`, `timeout`, "
+            "`tls`, `proxy` or the HTTP status `403`; null while there is one or before the first "
+            "attempt has failed."
+        ),
+    ] = UNSET
+    failure_detail: Annotated[
+        OrAbsent[str | None], Meta(description="Text of that error, one line.")
+    ] = UNSET
+    next_attempt_ts_ms: Annotated[
+        OrAbsent[Millis | None],
+        Meta(
+            description="Time of the next connection attempt, our clock; null while connected or "
+            "while an attempt is under way."
+        ),
+    ] = UNSET
     session: Annotated[
         OrAbsent[int | None],
         Meta(description="Number of the session; null before the first one."),

@@ -38,6 +38,8 @@ class HeartbeatStatus(msgspec.Struct, frozen=True):
     """
 
     connected: bool = False
+    failure: str | None = None
+    next_attempt_ts_ms: int | None = None
     topics: dict[str, TopicState] = {}
     rejected: dict[str, str] = {}
     refused_topics: list[str] = []
@@ -116,6 +118,9 @@ def connector_entries(plan: Plan, views: Iterable[ProcessView]) -> list[dict[str
                 "process": view.process,
                 "url": plan.connector_url(view.process),
                 "connected": False,
+                "failure": None,
+                "failure_detail": None,
+                "next_attempt_ts_ms": None,
                 "session": None,
                 "reconnects": 0,
                 "ping_rtt_ms": None,
@@ -194,7 +199,8 @@ def _process_reasons(views: Iterable[ProcessView]) -> Iterator[str]:
 
 def _topic_reasons(entry: Mapping[str, Any]) -> Iterator[str]:
     if not entry["connected"]:
-        yield f"{entry['process']}: not connected to {entry['url']}"
+        why = f": {entry['failure']}" if entry.get("failure") else ""
+        yield f"{entry['process']}: not connected to {entry['url']}{why}"
         return
     for state in ("pending", "rejected"):
         topics = [topic for topic, is_in in entry["topics"].items() if is_in == state]

@@ -404,6 +404,36 @@ def test_a_message_above_the_limit_ends_the_connection(
     feed.wait("disconnected", "too_large")
 
 
+def test_a_failed_attempt_is_shown_with_its_reason_and_the_time_of_the_next(
+    make_feed: MakeFeed,
+) -> None:
+    settings = ConnectorConfig(backoff_initial_s=30.0, backoff_max_s=30.0)
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        url = f"ws://127.0.0.1:{closed.getsockname()[1]}/"
+    feed = make_feed(url, settings=settings)
+    assert feed.client.failure is None
+    feed.client.start()
+    failure = until(lambda: (f := feed.client.failure) and f.next_attempt_ts_ms and f)
+    assert "refused" == failure.name
+    assert "ConnectionRefusedError" in failure.detail
+    assert 20_000 < failure.next_attempt_ts_ms - time.time() * 1000 < 31_000
+
+
+def test_an_open_connection_shows_no_failure_and_a_lost_one_its_reason(
+    venue: Venue, make_feed: MakeFeed
+) -> None:
+    feed = make_feed(venue.url)
+    feed.client.start()
+    feed.wait("connected", "")
+    until(lambda: venue.connections)
+    assert feed.client.failure is None
+    venue.connections[0].close(1012, "restart")
+    failure = until(lambda: feed.client.failure)
+    assert "closed" == failure.name
+    until(lambda: feed.client.connected)
+    assert feed.client.failure is None
+
+
 def test_a_change_of_the_source_connects_elsewhere_at_once(make_feed: MakeFeed) -> None:
     one, two = Venue(), Venue()
     slow = ConnectorConfig(backoff_initial_s=60.0)

@@ -8,7 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from bybit_pipeline.processes.connector.connection import Connection, failure_reason, parse_url
+from bybit_pipeline.processes.connector.connection import (
+    Connection,
+    failure_name,
+    failure_reason,
+    parse_url,
+)
 
 DEADLINE_S = 10.0
 
@@ -57,6 +62,18 @@ def test_every_response_that_is_not_an_upgrade_has_a_reason(response: bytes, rea
         Connection(url).open(DEADLINE_S)
     close_listener(server)
     assert reason == failure_reason(caught.value), repr(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("response", "name"),
+    [(b"HTTP/1.1 403 Forbidden\r\n\r\n", "403"), (b"noise\r\n\r\n", "handshake")],
+)
+def test_people_see_the_http_status(response: bytes, name: str) -> None:
+    server, url = responding(response)
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - the name counts
+        Connection(url).open(DEADLINE_S)
+    close_listener(server)
+    assert name == failure_name(caught.value)
 
 
 @pytest.mark.parametrize(
