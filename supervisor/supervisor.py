@@ -48,6 +48,8 @@ REPORT_S = 1.0
 """Interval of the ``process.NAME`` messages, in seconds."""
 STOP_ORDER = (("connector",), ("simulator", "trades", "orderbook"), ("forwarder", "dashboard"))
 """Roles in the order in which they stop; the groups share ``Timing.stop_s`` equally."""
+DECISIVE_FIELDS = ("books", "connected")
+"""Fields of a child's status that may end readiness."""
 WARNING_PERIOD_S = 10.0
 """Shortest time between two warnings about unusable heartbeats, in seconds."""
 
@@ -103,7 +105,11 @@ class Supervisor:
         self._started = self._clock.monotonic()
         self._refreshed_at = 0.0
         self._has_news = False
-        """True if a heartbeat has arrived since the latest status snapshot."""
+        """True if a status has arrived since the latest status snapshot."""
+        self._is_doubtful = False
+        """True if the books or the connection of a child have changed since then."""
+        self._silent = frozenset[str]()
+        """The silent children in the latest status snapshot."""
         self._warned_at = float("-inf")
         self._cleanup = contextlib.ExitStack()
         self._declare_counters()
@@ -159,7 +165,10 @@ class Supervisor:
         ProcessCollector(registry=self._telemetry.registry)
         GCCollector(registry=self._telemetry.registry)
         self._http = StatusServer(
-            config.prometheus.host, config.prometheus.port, self._telemetry.registry
+            config.prometheus.host,
+            config.prometheus.port,
+            self._telemetry.registry,
+            self._clock.monotonic,
         )
         self._cleanup.callback(self._http.close)
         self._reporter = Reporter(self._clock, self._telemetry, address=self._http.address)
@@ -224,9 +233,7 @@ class Supervisor:
         self._requests.send_gathered(now)
         if not self.is_running:
             return
-        is_stale = now - self._refreshed_at >= self._timing.refresh_s
-        if self._has_news and not self.snapshot.is_ready and is_stale:
-            self.refresh()  # a client may be waiting for readiness
+        self._refresh_if_due(now)
         self._check_forwarder()
         self.change_plan(self._switch.fall_back_if_due(self.plan, now, self._links()))
         probes_exchange = self._switch.may_fall_back and self._has_only_patterns
@@ -244,9 +251,21 @@ class Supervisor:
         if self._has_log_file:
             self._run_dir.rotate_log()
 
+    def _refresh_if_due(self, now: float) -> None:
+        """Make a new snapshot if readiness may have changed since the latest one."""
+        age_s = now - self._refreshed_at
+        is_waited_for = (self._has_news and not self.snapshot.is_ready) or self.snapshot.is_passing
+        if (
+            self._children.silent != self._silent
+            or (self._is_doubtful and age_s >= TICK_S)
+            or (is_waited_for and age_s >= self._timing.refresh_s)
+        ):
+            self.refresh()
+
     def refresh(self) -> Snapshot:
         """Make a new snapshot, and update ``endpoints.json``."""
-        self._has_news, self._refreshed_at = False, self._clock.monotonic()
+        self._has_news = self._is_doubtful = False
+        self._refreshed_at, self._silent = self._clock.monotonic(), self._children.silent
         self.snapshot = self._http.snapshot = self._reporter.refresh(self._children)
         if self.is_running and self._endpoints.update(self._children, self._reporter.addresses()):
             page = {"dashboard": self._children.dashboard} if self._children.dashboard else {}
@@ -320,7 +339,11 @@ class Supervisor:
     def _on_heartbeat(self, envelope: Envelope, now: float) -> None:
         """Record a sign of life; a status that cannot be used is counted and dropped."""
         child = self._children.by_name.get(envelope.sender.decode())
-        status = envelope.message.get("status") or {}
+        status = envelope.message.get("status")
+        if status is None:
+            if child is not None:
+                child.on_heartbeat(now, None)
+            return
         error = status_error(status)
         if error is not None:
             self._router.invalid["content"] += 1
@@ -329,9 +352,11 @@ class Supervisor:
         if error is not None and now - self._warned_at >= WARNING_PERIOD_S:
             self._warned_at = now
             log.warning("heartbeat with an unusable status", child=child.name, error=error)
+        before = child.status
         child.on_heartbeat(now, status if error is None else None)
         self._has_news = True
         if error is None:
+            self._is_doubtful |= any(before.get(k) != status.get(k) for k in DECISIVE_FIELDS)
             self._requests.drop_rejected(child.name, status)
 
     def _on_resync(self, envelope: Envelope) -> None:

@@ -99,13 +99,15 @@ class OrderbookWorker(Worker):
         manager = self.manager
         now = self.clock.monotonic()
         not_live = {
-            book.topic: round(seconds, 1)
+            book.topic: (round(seconds, 1), book.reason or book.state)
             for book in manager.books.values()
             if (seconds := book.not_live_s(now)) is not None
         }
+        listed = dict(itertools.islice(not_live.items(), NOT_LIVE_MAX))
         return {
             "books": manager.states(),
-            "not_live": dict(itertools.islice(not_live.items(), NOT_LIVE_MAX)),
+            "not_live": {topic: seconds for topic, (seconds, _) in listed.items()},
+            "not_live_reasons": {topic: reason for topic, (_, reason) in listed.items()},
             "messages": manager.counts.messages,
             "ignored": manager.counts.ignored,
             "gaps": sum(manager.counts.invalidated.values()),
@@ -267,6 +269,7 @@ class OrderbookWorker(Worker):
         state = market.state
         if market.published_state != state:
             market.published_state = state
+            self.report_soon()
             if book.reason != "starting":
                 self._state_changes[book.reason or book.state] += 1
         is_changed = book.is_changed

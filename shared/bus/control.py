@@ -4,7 +4,7 @@ The control plane: one DEALER in every process, one ROUTER in the supervisor, ms
 Every message has ``type``. From a child up:
 
     ready       process, pid, role, prometheus ("host:port" or ""), endpoints (name -> endpoint)
-    heartbeat   process, status (the map that ``Actor.status`` gives)
+    heartbeat   process; status (the map that ``Actor.status`` gives) in some of them
     resync      process, topic ("book.linear.BTCUSDT"), reason; for a trade topic, a late worker
                 requests its announcement again
 
@@ -36,7 +36,14 @@ from bybit_pipeline.shared.bus.sockets import LINGER_MS, RECONNECT_MS
 from bybit_pipeline.shared.errors import CodecError
 from bybit_pipeline.shared.wire import codec
 
-HEARTBEAT_S = 1.0
+HEARTBEAT_S = 0.25
+"""Interval of the heartbeats, in seconds. A process without one for 1.2 s counts as silent."""
+STATUS_S = 1.0
+"""
+Interval of the heartbeats with a status, in seconds.
+
+A status lists every topic, so it is too large for every heartbeat.
+"""
 CONTROL_QUEUE = 10_000
 
 

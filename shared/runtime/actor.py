@@ -20,7 +20,7 @@ from typing import Any, ClassVar, NoReturn
 import structlog
 import zmq
 
-from bybit_pipeline.shared.bus.control import HEARTBEAT_S, ControlLink
+from bybit_pipeline.shared.bus.control import HEARTBEAT_S, STATUS_S, ControlLink
 from bybit_pipeline.shared.bus.sockets import LINGER_MS
 from bybit_pipeline.shared.errors import EX_OK, EX_SOFTWARE, EX_USAGE, ConfigError, PipelineError
 from bybit_pipeline.shared.runtime import logs
@@ -34,6 +34,9 @@ from bybit_pipeline.shared.settings.specs import AnySpec, ProcessSpec, read_spec
 log = structlog.get_logger()
 
 Context = zmq.Context[zmq.Socket[bytes]]
+
+NEWS_S = 0.05
+"""Delay of a status that reports news, so that the same status reports what follows at once."""
 
 
 class Actor:
@@ -62,6 +65,8 @@ class Actor:
         self._spec_common = spec
         self._context: Context | None = None
         self._started = self.clock.monotonic()
+        self._status_due = float("-inf")
+        self._heartbeats: Timer | None = None
 
     # -- hooks -----------------------------------------------------------------------------------
 
@@ -111,6 +116,12 @@ class Actor:
         if self.control is not None:
             self.control.send(kind, **fields)
 
+    def report_soon(self) -> None:
+        """Send the status within ``NEWS_S``: something has changed that decides on readiness."""
+        self._status_due = float("-inf")
+        if self._heartbeats is not None:
+            self.loop.hasten(self._heartbeats, NEWS_S)
+
     # -- life ------------------------------------------------------------------------------------
 
     def run(self, lifeline: int | None = None) -> int:
@@ -155,7 +166,7 @@ class Actor:
             endpoints=self.endpoints,
         )
         self._heartbeat()
-        self.every(HEARTBEAT_S, self._heartbeat)
+        self._heartbeats = self.every(HEARTBEAT_S, self._heartbeat)
 
     def _close(self) -> None:
         self.on_stop()
@@ -165,7 +176,12 @@ class Actor:
         self.context.destroy(linger=LINGER_MS)
 
     def _heartbeat(self) -> None:
-        self.send_control("heartbeat", status=dict(self.status()))
+        now = self.clock.monotonic()
+        if now < self._status_due:
+            self.send_control("heartbeat")
+        else:
+            self._status_due = now + STATUS_S - HEARTBEAT_S / 2
+            self.send_control("heartbeat", status=dict(self.status()))
 
     def _on_control(self) -> None:
         assert self.control is not None

@@ -102,6 +102,11 @@ class Loop:
         self._next_due = min(self._next_due, timer.due)
         return timer
 
+    def hasten(self, timer: Timer, within_s: float) -> None:
+        """Make a timer due ``within_s`` seconds from now, unless it is due earlier."""
+        timer.due = min(timer.due, self._clock.monotonic() + within_s)
+        self._next_due = min(self._next_due, timer.due)
+
     def stop(self, reason: str) -> None:
         """End ``run`` after the current callback."""
         if self.is_running:

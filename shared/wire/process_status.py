@@ -24,7 +24,7 @@ from bybit_pipeline.shared.wire.common import (
 )
 from bybit_pipeline.shared.wire.messages import Source
 
-ProcessState = Literal["starting", "up", "restarting", "flapping", "failed", "stopped"]
+ProcessState = Literal["starting", "up", "silent", "restarting", "flapping", "failed", "stopped"]
 ExitReason = Literal["exit", "signal", "hung"]
 TopicState = Literal["pending", "confirmed", "delivering", "rejected"]
 
@@ -49,8 +49,8 @@ class ProcessMetric(MetricRecord, frozen=True):
     state: Annotated[
         ProcessState,
         Meta(
-            description="`flapping`: it fails too often, so restarts are slow. `failed`: it is not "
-            "restarted."
+            description="`silent`: it runs, but sends no heartbeats. `flapping`: it fails too "
+            "often, so restarts are slow. `failed`: it is not restarted."
         ),
     ]
     restarts: Annotated[Count, Meta(description="Restarts since the pipeline started.")]
@@ -189,6 +189,10 @@ class OrderbookStatus(WorkerStatus, frozen=True, tag_field="role", tag="orderboo
     not_live: Annotated[
         OrAbsent[dict[str, Seconds]],
         Meta(description="Time that a book has not been live, by bus topic; at most 100."),
+    ] = UNSET
+    not_live_reasons: Annotated[
+        OrAbsent[dict[str, str]],
+        Meta(description="Reason why a book of `not_live` is not live, by bus topic."),
     ] = UNSET
     ignored: Annotated[
         OrAbsent[Count], Meta(description="Deltas ignored because there was no snapshot.")

@@ -19,9 +19,9 @@ from bybit_pipeline.supervisor.children.timing import Timing
 log = structlog.get_logger()
 
 """
-``restarting``: waits for its next start, or was restarted and is not ready yet. ``flapping``: has
-failed too often, until it has run long enough. ``failed``: will not be restarted. ``stopped``: was
-asked to stop.
+``silent``: was up, and sends no heartbeats. ``restarting``: waits for its next start, or was
+restarted and is not ready yet. ``flapping``: has failed too often, until it has run long enough.
+``failed``: will not be restarted. ``stopped``: was asked to stop.
 """
 
 
@@ -45,8 +45,14 @@ class Process(Protocol):
         """End the process at once."""
         ...
 
-    def demand(self) -> tuple[float, bool]:
-        """CPU time used in seconds, and True if a thread is runnable now."""
+    @property
+    def cpu_s(self) -> float:
+        """CPU time used, in seconds."""
+        ...
+
+    @property
+    def is_runnable(self) -> bool:
+        """True if a thread is runnable now."""
         ...
 
 
@@ -66,6 +72,8 @@ class Child:
         ready: The ``ready`` message of this run; empty before it.
         last_heard: Time of the last ``ready`` or heartbeat of this run; None before ``ready``.
         started: Time of the last start.
+        status_at: Time of the heartbeat with ``status``.
+        is_silent: True while it is up and sends no heartbeats, as of the last ``check``.
         exit_code: Exit code of the last run; None while there is none or if a signal ended it.
     """
 
@@ -82,7 +90,9 @@ class Child:
         self.restarts: Counter[ExitReason] = Counter()
         self.status: dict[str, Any] = {}
         self.ready: dict[str, Any] = {}
+        self.status_at = 0.0
         self.last_heard: float | None = None
+        self.is_silent = False
         self.started = 0.0
         self.exit_code: int | None = None
         self._spawn = spawn
@@ -113,7 +123,7 @@ class Child:
         if self._history.is_flapping:
             return "flapping"
         if self.is_up:
-            return "up"
+            return "silent" if self.is_silent else "up"
         return "restarting" if self.restarts else "starting"
 
     @property
@@ -188,11 +198,11 @@ class Child:
         return True
 
     def on_heartbeat(self, now: float, status: Mapping[str, Any] | None) -> None:
-        """Record a sign of life and its status; None for a status that is unusable."""
+        """Record a sign of life and its status; None for a heartbeat without a usable one."""
         if self.is_up:
             self._on_message(now)
             if status is not None:
-                self.status = dict(status)
+                self.status, self.status_at = dict(status), now
 
     def excuse_silence(self, seconds: float) -> None:
         """Ignore this much of its silence, because the supervisor itself did not run."""
@@ -213,8 +223,11 @@ class Child:
     def _on_message(self, now: float) -> None:
         assert self._process is not None, "only a running process sends messages"
         self.last_heard = self._alive_at = now
-        self._cpu_s, _ = self._process.demand()
+        self._cpu_s = self._process.cpu_s
         self._is_starved = False
+        if self.is_silent:
+            self.is_silent = False
+            log.info("process answers again", child=self.name, pid=self.pid)
 
     def _launch(self, now: float) -> None:
         self.started = self._alive_at = now
@@ -230,7 +243,7 @@ class Child:
             log.error("process start failed", child=self.name, error=str(error))
 
     def _forget_run(self) -> None:
-        self.ready, self.status, self.last_heard = {}, {}, None
+        self.ready, self.status, self.last_heard, self.is_silent = {}, {}, None, False
 
     def _check_running(self, now: float, process: Process) -> None:
         if not self._is_wanted:
@@ -241,7 +254,10 @@ class Child:
             return
         self._history.on_running(now, started=self.started)
         silent_s = now - self._alive_at
-        limit_s = self._timing.ready_s if self.last_heard is None else self._timing.silent_s
+        if self.is_up and not self.is_silent and silent_s >= self._timing.silent_s:
+            self.is_silent = True
+            log.warning("process silent", child=self.name, pid=process.pid)
+        limit_s = self._timing.ready_s if self.last_heard is None else self._timing.hung_s
         if silent_s < limit_s or self._was_hung:
             return
         if silent_s < limit_s * self._timing.starved_ratio and self._lacks_cpu(process, silent_s):
@@ -254,9 +270,8 @@ class Child:
 
     def _lacks_cpu(self, process: Process, silent_s: float) -> bool:
         """True if it is silent because other processes have the CPU; logged once."""
-        used_s, is_runnable = process.demand()
-        used_s -= self._cpu_s
-        if not is_runnable or used_s >= silent_s / 2:
+        used_s = process.cpu_s - self._cpu_s
+        if used_s >= silent_s / 2 or not process.is_runnable:
             return False
         if not self._is_starved:
             self._is_starved = True

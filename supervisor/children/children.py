@@ -20,7 +20,7 @@ from bybit_pipeline.supervisor.plan.names import DASHBOARD, FORWARDER, role_of
 from bybit_pipeline.supervisor.plan.plan import Plan
 from bybit_pipeline.supervisor.plan.process_specs import make_spec
 
-PAUSE_S = 1.0
+PAUSE_S = 0.5
 """Time between two checks, in seconds, from which on the supervisor itself was suspended."""
 
 Send = Callable[[str, Mapping[str, Any]], None]
@@ -89,6 +89,11 @@ class Children:
         return all(
             name in self.by_name and self.by_name[name].is_up for name in self.plan.processes
         )
+
+    @property
+    def silent(self) -> frozenset[str]:
+        """Children that are up and send no heartbeats, as of the last ``check``."""
+        return frozenset(name for name, child in self.by_name.items() if child.is_silent)
 
     @property
     def up_workers(self) -> list[str]:

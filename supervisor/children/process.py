@@ -79,10 +79,16 @@ class ChildProcess:
         """End the process at once."""
         self._process.kill()
 
-    def demand(self) -> tuple[float, bool]:
-        """CPU time used in seconds, and True if a thread is runnable now."""
+    @property
+    def cpu_s(self) -> float:
+        """CPU time used, in seconds."""
         used = usage(self.pid)
-        return (0.0 if used is None else used[0], is_runnable(self.pid))
+        return 0.0 if used is None else used[0]
+
+    @property
+    def is_runnable(self) -> bool:
+        """True if a thread is runnable now."""
+        return is_runnable(self.pid)
 
     def wait(self) -> int:
         """Wait for the exit, after ``kill``; return the exit code."""

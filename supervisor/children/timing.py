@@ -11,7 +11,13 @@ class Timing:
 
     ready_s: float = 20.0
     """Longest time from the start of a child to its ``ready``."""
-    silent_s: float = 5.0
+    silent_s: float = 1.2
+    """
+    Time without a heartbeat, in seconds, after which a child counts as silent.
+
+    A child sends four heartbeats per second. The limit leaves room for a busy machine.
+    """
+    hung_s: float = 5.0
     """Longest time without a heartbeat; a child that is silent for longer hangs."""
     starved_ratio: float = 6.0
     """

@@ -1,11 +1,12 @@
 """
 The supervisor's HTTP server: counters, scrape targets, status, health and readiness.
 
-Serves the latest ``Snapshot`` of the supervisor's loop and never waits for the loop. Read-only; see
-``bybit_pipeline.shared.runtime.webserver``.
+Serves the latest ``Snapshot`` of the supervisor's loop and never waits for the loop. While the loop
+hangs, the pipeline is not ready. Read-only; see ``bybit_pipeline.shared.runtime.webserver``.
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
+from bybit_pipeline.shared.runtime.clock import SystemClock
 from bybit_pipeline.shared.runtime.webserver import BoundedServer, ReadOnlyHandler
 from bybit_pipeline.shared.settings.ports import host_port, taken
 from bybit_pipeline.supervisor.status.snapshot import Snapshot
@@ -40,6 +42,7 @@ class StatusServer:
         host: Address to listen on.
         port: Port to listen on; 0 lets the operating system choose.
         registry: The counters.
+        monotonic: The clock of the snapshots.
 
     Attributes:
         snapshot: The snapshot to serve.
@@ -49,8 +52,15 @@ class StatusServer:
         TakenError: If the address cannot be bound.
     """
 
-    def __init__(self, host: str, port: int, registry: CollectorRegistry) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        registry: CollectorRegistry,
+        monotonic: Callable[[], float] = SystemClock.monotonic,
+    ) -> None:
         self.snapshot = Snapshot()
+        self._monotonic = monotonic
         self._registry = registry
         try:
             self._server = _Server((host, port), self)
@@ -66,7 +76,7 @@ class StatusServer:
 
     def page(self, path: str) -> Page:
         """The response for a path without its query."""
-        snapshot = self.snapshot
+        snapshot = self.snapshot.as_of(self._monotonic())
         if path == "/metrics":
             return Page(
                 status=HTTPStatus.OK,

@@ -5,9 +5,10 @@ Combines the plan and the children into one ``Snapshot``, from which everything 
 ``status`` decides the meaning of *ready*.
 """
 
+import math
 import os
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from typing import Any, get_args
 
@@ -22,6 +23,7 @@ from bybit_pipeline.supervisor.status.status import (
     ProcessView,
     book_counts,
     connector_entries,
+    not_live_books,
     pattern_entries,
     unready_reasons,
 )
@@ -29,13 +31,15 @@ from bybit_pipeline.supervisor.status.status import (
 SUPERVISOR = "supervisor"
 PIPELINE_FIELDS = ("ready", "reasons", "version", "network", "started_ts_ms")
 """Fields of the status that the supervisor's own ``process.NAME`` message repeats."""
+OVERDUE_S = 1.5
+"""Age of a snapshot, in seconds, from which on the supervisor counts as silent."""
 SOURCES: tuple[Source, ...] = get_args(Source)
 EXIT_REASONS: tuple[ExitReason, ...] = get_args(ExitReason)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """The state of a pipeline at one moment."""
+    """The state of a pipeline at one moment; call ``as_of`` to use it later."""
 
     status: dict[str, Any] = field(default_factory=dict)
     """As ``status --json`` prints it."""
@@ -44,6 +48,23 @@ class Snapshot:
     is_ready: bool = False
     reasons: list[str] = field(default_factory=list)
     """Why the pipeline is not ready."""
+    made_at: float = math.inf
+    """Time when it was made, in monotonic seconds."""
+    is_passing: bool = False
+    """True if readiness changes without further news: a book that is not live may be late soon."""
+
+    def as_of(self, now: float) -> "Snapshot":
+        """
+        This snapshot, or one that is not ready if it is too old to be true.
+
+        The supervisor makes a new one every second. It is older while the supervisor hangs, and
+        just after the supervisor was suspended.
+        """
+        if now - self.made_at < OVERDUE_S:
+            return self
+        reasons = [f"{SUPERVISOR}: silent for {now - self.made_at:.0f} s", *self.reasons]
+        status = {**self.status, "ready": False, "reasons": reasons} if self.status else {}
+        return replace(self, status=status, is_ready=False, reasons=reasons)
 
 
 class Reporter:
@@ -78,7 +99,8 @@ class Reporter:
         self._source = plan.source
         self.views = (self._own_view(), *map(self._view, children.by_name.values()))
         connectors = connector_entries(plan, self.views)
-        reasons = unready_reasons(plan, self.views, connectors, _not_live_s(self.views))
+        not_live = not_live_books(self.views)
+        reasons = unready_reasons(plan, self.views, connectors, not_live)
         status = {
             "version": self._version,
             "source": plan.source,
@@ -97,7 +119,12 @@ class Reporter:
             "patterns": pattern_entries(plan),
         }
         self.snapshot = Snapshot(
-            status=status, targets=self._targets(), is_ready=not reasons, reasons=reasons
+            status=status,
+            targets=self._targets(),
+            is_ready=not reasons,
+            reasons=reasons,
+            made_at=self._clock.monotonic(),
+            is_passing=bool(not_live) and not reasons,
         )
         return self.snapshot
 
@@ -136,12 +163,14 @@ class Reporter:
             pid=os.getpid(),
             state="up",
             is_up=True,
+            is_silent=False,
             is_flapping=False,
             restarts={},
             uptime_s=self._clock.monotonic() - self._started,
             prometheus=self._address,
             exit_code=None,
             status={},
+            status_age_s=0.0,
             **_usage(os.getpid()),
         )
 
@@ -152,12 +181,14 @@ class Reporter:
             pid=child.pid,
             state=child.state,
             is_up=child.is_up,
+            is_silent=child.is_silent,
             is_flapping=child.is_flapping,
             restarts=dict(child.restarts),
             uptime_s=None if child.pid is None else self._clock.monotonic() - child.started,
             prometheus=child.prometheus,
             exit_code=child.exit_code,
             status=child.status,
+            status_age_s=self._clock.monotonic() - child.status_at,
             **_usage(child.pid),
         )
 
@@ -173,9 +204,9 @@ class Reporter:
     def _declare_counters(self, telemetry: Telemetry) -> None:
         telemetry.gauges(
             "process_up",
-            "1 while a process is up.",
+            "1 while a process is up and answers.",
             ("process",),
-            lambda: [((view.process,), view.is_up) for view in self.views],
+            lambda: [((view.process,), view.is_up and not view.is_silent) for view in self.views],
         )
         telemetry.gauges(
             "process_flapping",
@@ -196,22 +227,13 @@ class Reporter:
             "pipeline_ready",
             "1 while the pipeline is ready, as in /readyz.",
             (),
-            lambda: [((), self.snapshot.is_ready)],
+            lambda: [((), self.snapshot.as_of(self._clock.monotonic()).is_ready)],
         )
 
     def _restart_samples(self) -> Samples:
         for view in self.views:
             for reason in EXIT_REASONS:
                 yield (view.process, reason), view.restarts.get(reason, 0)
-
-
-def _not_live_s(views: Iterable[ProcessView]) -> dict[str, float]:
-    """Seconds since each book that is not ``live`` was, by bus topic, as the workers report."""
-    found: dict[str, float] = {}
-    for view in views:
-        if view.role == "orderbook":
-            found |= view.status.get("not_live", {})
-    return found
 
 
 def _usage(pid: int | None) -> dict[str, Any]:

@@ -3,18 +3,22 @@ The status of a pipeline, and whether it is ready, from the plan and the heartbe
 
 Decides the entries of ``status --json`` and the meaning of *ready*:
 
-- every process is up and none is flapping;
+- every process is up and answers, and none is flapping;
 - every topic is confirmed, and book topics deliver;
-- no book has been out of ``live`` for longer than ``NOT_LIVE_S``.
+- no book has been out of ``live`` for longer than ``NOT_LIVE_S``, or at all for one of the
+  ``REASONS_AT_ONCE``.
+
+The status of a silent process is out of date: its books count as stale, and a connector counts as
+not connected.
 
 A trades topic need not deliver, because a market without trades would keep the pipeline from being
 ready.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -23,8 +27,10 @@ from bybit_pipeline.shared.wire.process_status import ExitReason, TopicState
 from bybit_pipeline.supervisor.plan.names import exchange_topic
 from bybit_pipeline.supervisor.plan.plan import Plan
 
-NOT_LIVE_S = 10.0
-"""Time that a book may be out of ``live``, in seconds."""
+NOT_LIVE_S = 1.0
+"""Time that a book may be out of ``live``, in seconds, such as for a resync."""
+REASONS_AT_ONCE = frozenset(("disconnected", "process_down", "process_silent", "silent"))
+"""Reasons of an outage that concerns more than one book and does not pass by itself."""
 REASON_NAMES_MAX = 5
 """Names that one reason lists; further ones are only counted."""
 
@@ -34,7 +40,8 @@ class HeartbeatStatus(msgspec.Struct, frozen=True):
     The fields that the supervisor uses in the status of a heartbeat; others are passed on.
 
     Connectors send ``topics``, ``rejected`` and ``refused_topics``, by the exchange's topic.
-    Orderbook workers send ``books``, by state, and ``not_live``, by bus topic.
+    Orderbook workers send ``books``, by state, and ``not_live`` with the seconds and
+    ``not_live_reasons``, by bus topic.
     """
 
     connected: bool = False
@@ -46,6 +53,7 @@ class HeartbeatStatus(msgspec.Struct, frozen=True):
     last_message_ts_ms: int | None = None
     books: dict[str, int] = {}
     not_live: dict[str, float] = {}
+    not_live_reasons: dict[str, str] = {}
     lost: int = 0
     lag_s: float | None = None
 
@@ -68,6 +76,7 @@ class ProcessView:
     pid: int | None
     state: str
     is_up: bool
+    is_silent: bool
     is_flapping: bool
     restarts: Mapping[ExitReason, int]
     """Restarts by reason."""
@@ -78,7 +87,9 @@ class ProcessView:
     """``host:port``, empty while it is not up."""
     exit_code: int | None
     status: Mapping[str, Any]
-    """Status in its last heartbeat."""
+    """Status in its last heartbeat that had one."""
+    status_age_s: float
+    """Seconds since that heartbeat."""
 
     def summary(self) -> dict[str, Any]:
         """The entry in ``processes``, which is also part of the ``process.NAME`` message."""
@@ -95,6 +106,29 @@ class ProcessView:
             "prometheus": self.prometheus or None,
             "exit_code": self.exit_code,
         }
+
+
+class NotLive(NamedTuple):
+    """How long a book has been out of ``live``, and why."""
+
+    seconds: float
+    reason: str
+
+    @property
+    def matters(self) -> bool:
+        """True if the pipeline is not ready because of it."""
+        return self.seconds >= NOT_LIVE_S or self.reason in REASONS_AT_ONCE
+
+
+def not_live_books(views: Iterable[ProcessView]) -> dict[str, NotLive]:
+    """The books that are not ``live``, by bus topic, as the workers report; now, not then."""
+    found = {}
+    for view in views:
+        if view.role == "orderbook":
+            reasons = view.status.get("not_live_reasons", {})
+            for topic, seconds in view.status.get("not_live", {}).items():
+                found[topic] = NotLive(seconds + view.status_age_s, reasons.get(topic, ""))
+    return found
 
 
 def connector_entries(plan: Plan, views: Iterable[ProcessView]) -> list[dict[str, Any]]:
@@ -126,6 +160,7 @@ def connector_entries(plan: Plan, views: Iterable[ProcessView]) -> list[dict[str
                 "ping_rtt_ms": None,
                 "last_message_ts_ms": None,
                 **status,
+                **({"connected": False} if view.is_silent else {}),
                 "topics": topics,
                 "rejected": rejected,
                 "refused_topics": [t for t in status.get("refused_topics", ()) if t in topics],
@@ -154,12 +189,18 @@ def pattern_entries(plan: Plan) -> list[dict[str, Any]]:
 
 
 def book_counts(plan: Plan, views: Iterable[ProcessView]) -> dict[str, int]:
-    """Number of books by state; the books of a worker that is not up count as ``syncing``."""
+    """
+    Number of books by state.
+
+    The books of a worker that is not up count as ``syncing``, those of a silent one as ``stale``.
+    """
     counts: Counter[str] = Counter(syncing=0, live=0, stale=0)
     for view in views:
         if view.role != "orderbook":
             continue
-        if "books" in view.status:
+        if view.is_silent:
+            counts["stale"] += sum(view.status.get("books", {}).values())
+        elif "books" in view.status:
             counts.update(view.status["books"])
         else:
             books = [a for a in plan.assignments_of(view.process) if a.stream.kind == "book"]
@@ -169,9 +210,9 @@ def book_counts(plan: Plan, views: Iterable[ProcessView]) -> dict[str, int]:
 
 def unready_reasons(
     plan: Plan,
-    views: Iterable[ProcessView],
+    views: Collection[ProcessView],
     connectors: Iterable[Mapping[str, Any]],
-    not_live_s: Mapping[str, float],
+    not_live: Mapping[str, NotLive],
 ) -> list[str]:
     """
     The reasons why the pipeline is not ready, for people; empty if it is.
@@ -180,12 +221,14 @@ def unready_reasons(
         plan: The plan in force.
         views: All processes.
         connectors: Result of ``connector_entries``.
-        not_live_s: Seconds since each book that is not ``live`` was, by bus topic.
+        not_live: Result of ``not_live_books``.
     """
+    silent = {view.process for view in views if view.is_silent}
+    answering = (entry for entry in connectors if entry["process"] not in silent)
     return [
         *_process_reasons(views),
-        *(reason for entry in connectors for reason in _topic_reasons(entry)),
-        *_book_reasons(not_live_s),
+        *(reason for entry in answering for reason in _topic_reasons(entry)),
+        *_book_reasons(not_live),
         *([] if plan.url else ["simulator: no address yet"]),
         *_pattern_reasons(plan),
     ]
@@ -193,7 +236,7 @@ def unready_reasons(
 
 def _process_reasons(views: Iterable[ProcessView]) -> Iterator[str]:
     for view in views:
-        if not view.is_up or view.is_flapping:
+        if not view.is_up or view.is_silent or view.is_flapping:
             yield f"{view.process}: {view.state}"
 
 
@@ -215,10 +258,13 @@ def _topic_reasons(entry: Mapping[str, Any]) -> Iterator[str]:
         yield f"{entry['process']}: confirmed but not delivering: {_names(silent)}"
 
 
-def _book_reasons(not_live_s: Mapping[str, float]) -> Iterator[str]:
-    late = {topic: seconds for topic, seconds in not_live_s.items() if seconds >= NOT_LIVE_S}
+def _book_reasons(not_live: Mapping[str, NotLive]) -> Iterator[str]:
+    late = {topic: book for topic, book in not_live.items() if book.matters}
     if late:
-        yield f"books not live for {max(late.values()):.0f} s: {_names(list(late))}"
+        seconds = max(book.seconds for book in late.values())
+        why = ", ".join(sorted({book.reason for book in late.values() if book.reason}))
+        books = f"books not live for {seconds:.0f} s"
+        yield f"{books}{f' ({why})' if why else ''}: {_names(list(late))}"
 
 
 def _pattern_reasons(plan: Plan) -> Iterator[str]:

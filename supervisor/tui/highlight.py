@@ -30,7 +30,7 @@ class StateHighlighter(RegexHighlighter):
         r"^(?P<head>[A-Z][A-Z (]+[A-Z)]+ {2}.*)$",
         r"\b(?P<good>live|up|connected|delivering|yes|confirmed)\b(?!:)",
         r"\b(?P<soon>warming|syncing|starting|restarting|pending|idle|open)\b",
-        r"\b(?P<bad>stale|flapping|failed|rejected|not ready|DOWN|no)\b",
+        r"\b(?P<bad>stale|silent|flapping|failed|rejected|not ready|DOWN|no)\b",
         r"\b(?P<loud>(SIM|REPLAY)\b(: NOT live market data)?)",
     ]
 

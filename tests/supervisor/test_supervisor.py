@@ -172,7 +172,7 @@ def test_a_child_that_ends_is_restarted_and_the_others_continue(
 
 
 def test_a_child_that_hangs_is_killed_and_restarted(start_pipeline: Start) -> None:
-    pipeline = start_pipeline(timing={"silent_s": 1.0})
+    pipeline = start_pipeline(timing={"hung_s": 1.0})
     pipeline.wait_up()
     pid = pipeline.process_entry("orderbook-0")["pid"]
 

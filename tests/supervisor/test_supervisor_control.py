@@ -144,7 +144,7 @@ def test_hostile_control_frames_are_counted_and_ignored(steady_pipeline: Any) ->
 def test_a_child_with_an_unusable_status_is_not_restarted(start_pipeline: Start) -> None:
     """The heartbeat is a sign of life; the status is dropped and counted."""
     pipeline = start_pipeline(
-        behaviour={"orderbook-0": {"status": {"books": {"live": "all"}}}}, timing={"silent_s": 1.0}
+        behaviour={"orderbook-0": {"status": {"books": {"live": "all"}}}}, timing={"hung_s": 1.0}
     )
     pipeline.wait_up()
 

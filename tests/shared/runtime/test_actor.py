@@ -39,6 +39,8 @@ class Child(actor.Actor):
             raise RuntimeError("broken on purpose")
         if command["type"] == "unreachable":
             raise NoPipelineError("nobody there")
+        if command["type"] == "news":
+            self.report_soon()
         self.send_control("echo", command=command)
 
 sys.exit(actor.main(Child, ProcessSpec))
@@ -117,7 +119,25 @@ def test_a_child_reports_ready_and_then_its_status_regularly(
     assert (ready["process"], ready["role"], ready["pid"]) == ("child-0", "test", child.pid)
     assert ready["prometheus"].startswith("127.0.0.1:")
     first = supervisor.receive("heartbeat")["status"]["ticks"]
-    assert supervisor.receive("heartbeat")["status"]["ticks"] > first
+
+    heartbeats = [supervisor.receive("heartbeat") for _ in range(5)]
+
+    later = [beat["status"]["ticks"] for beat in heartbeats if "status" in beat]
+    assert 1 == len(later), "one heartbeat in four has a status"
+    assert later[0] > first
+
+
+def test_news_are_reported_before_the_next_status_is_due(
+    supervisor: Supervisor, child: subprocess.Popen[str]
+) -> None:
+    supervisor.receive("ready")
+    assert "status" in supervisor.receive("heartbeat")
+    assert "status" not in supervisor.receive("heartbeat")
+
+    supervisor.send(type="news")
+    supervisor.receive("echo")
+
+    assert "status" in supervisor.receive("heartbeat")
 
 
 def test_commands_reach_the_child(supervisor: Supervisor, child: subprocess.Popen[str]) -> None:

@@ -8,7 +8,7 @@ from bybit_pipeline.supervisor.children.child import Child
 from bybit_pipeline.supervisor.children.timing import Timing
 
 TIMING = Timing()
-READY_S, SILENT_S = TIMING.ready_s, TIMING.silent_s
+READY_S, HUNG_S = TIMING.ready_s, TIMING.hung_s
 
 
 class FakeProcess:
@@ -18,12 +18,8 @@ class FakeProcess:
         self.pid = pid
         self.code: int | None = None
         self.requests: list[str] = []
-        self.used_s = 0.0
+        self.cpu_s = 0.0
         self.is_runnable = False
-
-    def demand(self) -> tuple[float, bool]:
-        """CPU time used, and whether a thread is runnable."""
-        return self.used_s, self.is_runnable
 
     def poll(self) -> int | None:
         """Exit code."""
@@ -100,7 +96,7 @@ def test_a_heartbeat_before_ready_is_ignored(world: World) -> None:
 def test_heartbeats_keep_a_child_alive_and_carry_its_status(world: World) -> None:
     world.ready()
     for number in range(5):
-        world.pass_time(SILENT_S - 0.1)
+        world.pass_time(HUNG_S - 0.1)
         world.heartbeat(trades=number)
 
     assert {"trades": 4} == world.child.status
@@ -109,7 +105,7 @@ def test_heartbeats_keep_a_child_alive_and_carry_its_status(world: World) -> Non
 
 def test_a_silent_child_hangs_and_is_restarted(world: World) -> None:
     world.ready()
-    world.pass_time(SILENT_S - 0.1)
+    world.pass_time(HUNG_S - 0.1)
     assert [] == world.processes[0].requests
 
     world.pass_time(0.1)
@@ -125,7 +121,7 @@ def test_silence_is_excused_while_the_supervisor_did_not_listen(world: World) ->
     world.ready()
     world.child.excuse_silence(60.0)
 
-    world.pass_time(60.0 + SILENT_S - 0.1)
+    world.pass_time(60.0 + HUNG_S - 0.1)
     assert [] == world.processes[0].requests
     world.pass_time(0.1)
     assert ["kill"] == world.processes[0].requests
@@ -141,11 +137,11 @@ def test_a_start_has_a_longer_limit_than_a_heartbeat(world: World) -> None:
 
 @pytest.mark.parametrize("is_up", [True, False])
 def test_a_child_starved_of_cpu_time_has_longer_limits(world: World, is_up: bool) -> None:
-    limit = SILENT_S if is_up else READY_S
+    limit = HUNG_S if is_up else READY_S
     if is_up:
         world.ready()
     world.processes[0].is_runnable = True
-    world.processes[0].used_s += 0.4 * limit
+    world.processes[0].cpu_s += 0.4 * limit
 
     for _ in range(int(TIMING.starved_ratio) - 1):
         world.pass_time(limit)
@@ -158,26 +154,26 @@ def test_a_child_starved_of_cpu_time_has_longer_limits(world: World, is_up: bool
 def test_a_silent_child_that_is_idle_or_gets_enough_cpu_time_hangs(world: World) -> None:
     """The first is stopped or deadlocked after a busy time, the second is in an endless loop."""
     world.ready()
-    world.processes[0].used_s = 0.4 * SILENT_S
-    world.pass_time(SILENT_S)
+    world.processes[0].cpu_s = 0.4 * HUNG_S
+    world.pass_time(HUNG_S)
     assert ["kill"] == world.processes[0].requests
     world.pass_time(0.1)
     world.pass_time(0.5)
 
     world.ready()
     world.processes[1].is_runnable = True
-    world.processes[1].used_s = 0.6 * SILENT_S
-    world.pass_time(SILENT_S)
+    world.processes[1].cpu_s = 0.6 * HUNG_S
+    world.pass_time(HUNG_S)
     assert ["kill"] == world.processes[1].requests
 
 
 def test_only_cpu_time_since_the_last_heartbeat_counts(world: World) -> None:
     world.ready()
-    world.processes[0].used_s = 1_000.0
+    world.processes[0].cpu_s = 1_000.0
     world.heartbeat()
     world.processes[0].is_runnable = True
 
-    world.pass_time(SILENT_S)
+    world.pass_time(HUNG_S)
 
     assert [] == world.processes[0].requests
 
@@ -276,7 +272,7 @@ def test_a_heartbeat_with_an_unusable_status_is_a_sign_of_life(world: World) -> 
     world.heartbeat(messages=1)
 
     for _ in range(4):
-        world.pass_time(SILENT_S / 2)
+        world.pass_time(HUNG_S / 2)
         world.child.on_heartbeat(world.now, None)
 
     assert "up" == world.state
@@ -292,3 +288,35 @@ def test_a_child_is_down_from_its_crash_to_its_restart(world: World) -> None:
     assert world.child.is_down
     world.pass_time(1.0)
     assert not world.child.is_down
+
+
+def test_a_child_without_heartbeats_is_silent_long_before_it_counts_as_hung(world: World) -> None:
+    world.ready()
+
+    world.pass_time(TIMING.silent_s - 0.1)
+    assert "up" == world.state
+    world.pass_time(0.2)
+
+    assert "silent" == world.state
+    assert world.child.is_up
+    assert [] == world.processes[0].requests
+
+
+def test_a_heartbeat_without_a_status_ends_the_silence_and_keeps_the_status(world: World) -> None:
+    world.ready()
+    world.heartbeat(books={"live": 1})
+    world.pass_time(TIMING.silent_s)
+
+    world.child.on_heartbeat(world.now, None)
+
+    assert "up" == world.state
+    assert {"books": {"live": 1}} == world.child.status
+
+
+def test_the_time_in_which_the_supervisor_did_not_run_is_no_silence(world: World) -> None:
+    world.ready()
+
+    world.child.excuse_silence(10.0)
+    world.pass_time(10.0)
+
+    assert "up" == world.state

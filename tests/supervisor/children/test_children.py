@@ -100,12 +100,13 @@ def test_a_pause_of_the_supervisor_is_not_silence_of_the_children(
     """A pipeline that was suspended with Ctrl-Z continues where it was."""
     killed: list[int] = []
     monkeypatch.setattr(ChildProcess, "kill", lambda child: killed.append(child.pid))
-    monkeypatch.setattr(ChildProcess, "demand", lambda _: (0.0, False))
+    monkeypatch.setattr(ChildProcess, "cpu_s", 0.0)
+    monkeypatch.setattr(ChildProcess, "is_runnable", False)
     world.all_ready()
     world.pass_time(1.0)
 
     world.now += 3600.0
-    world.pass_time(Timing().silent_s - 2.0)
+    world.pass_time(Timing().hung_s - 2.0)
     assert [] == killed
 
     world.pass_time(3.0)

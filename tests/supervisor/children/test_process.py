@@ -34,17 +34,17 @@ def child(request: pytest.FixtureRequest) -> Iterator[ChildProcess]:
 
 @pytest.mark.parametrize("child", [ENDLESS], indirect=True)
 def test_a_busy_child_is_runnable_until_it_is_suspended(child: ChildProcess) -> None:
-    until(lambda: child.demand()[0] > 0.05, "it uses CPU time", 10)
-    assert child.demand()[1]
+    until(lambda: child.cpu_s > 0.05, "it uses CPU time", 10)
+    assert child.is_runnable
 
     os.kill(child.pid, signal.SIGSTOP)
 
-    until(lambda: not child.demand()[1], "it is not runnable", 10)
+    until(lambda: not child.is_runnable, "it is not runnable", 10)
 
 
 @pytest.mark.parametrize("child", [DEADLOCKED], indirect=True)
 def test_a_deadlocked_child_is_not_runnable(child: ChildProcess) -> None:
-    until(lambda: child.demand()[0] > 0 and not child.demand()[1], "it waits", 10)
+    until(lambda: child.cpu_s > 0 and not child.is_runnable, "it waits", 10)
 
 
 def test_a_process_that_is_gone_has_no_usage() -> None:

@@ -15,7 +15,7 @@ from bybit_pipeline.shared.errors import TakenError
 from bybit_pipeline.shared.runtime.telemetry import Telemetry
 from bybit_pipeline.shared.runtime.webserver import CONNECTIONS_MAX
 from bybit_pipeline.supervisor.status.server import StatusServer
-from bybit_pipeline.supervisor.status.snapshot import Snapshot
+from bybit_pipeline.supervisor.status.snapshot import OVERDUE_S, Snapshot
 
 
 @pytest.fixture
@@ -63,6 +63,23 @@ def test_readiness_is_the_status_code_and_the_reasons_are_in_the_body(server: St
 
     server.snapshot = Snapshot(is_ready=True)
     assert 200 == ask(server, "/readyz")[0]
+
+
+def test_a_pipeline_is_not_ready_while_its_supervisor_makes_no_snapshots() -> None:
+    now = 100.0
+    server = StatusServer("127.0.0.1", 0, CollectorRegistry(), lambda: now)
+    server.snapshot = Snapshot(status={"ready": True, "reasons": []}, is_ready=True, made_at=now)
+    try:
+        now += OVERDUE_S - 0.1
+        assert 200 == ask(server, "/readyz")[0]
+
+        now += 3.1
+
+        code, _, body = ask(server, "/readyz")
+        assert (503, ["supervisor: silent for 4 s"]) == (code, json.loads(body)["reasons"])
+        assert not json.loads(ask(server, "/status")[2])["ready"]
+    finally:
+        server.close()
 
 
 def test_health_does_not_depend_on_readiness(server: StatusServer) -> None:

@@ -11,6 +11,7 @@ from bybit_pipeline.supervisor.status.status import (
     ProcessView,
     book_counts,
     connector_entries,
+    not_live_books,
     unready_reasons,
 )
 
@@ -30,6 +31,7 @@ def view(process: str, status: dict[str, Any] | None = None, **more: Any) -> Pro
         "pid": 7,
         "state": "up",
         "is_up": True,
+        "is_silent": False,
         "is_flapping": False,
         "restarts": {},
         "uptime_s": 1.0,
@@ -38,6 +40,7 @@ def view(process: str, status: dict[str, Any] | None = None, **more: Any) -> Pro
         "prometheus": "127.0.0.1:1",
         "exit_code": None,
         "status": status or {},
+        "status_age_s": 0.0,
     }
     return ProcessView(**(fields | more))
 
@@ -47,8 +50,13 @@ def connector(**topics: str) -> ProcessView:
     return view("connector-linear-0", {"connected": True, "topics": states})
 
 
-def reasons(plan: Plan, *views: ProcessView, **not_live_s: float) -> list[str]:
-    return unready_reasons(plan, views, connector_entries(plan, views), not_live_s)
+def reasons(plan: Plan, *views: ProcessView) -> list[str]:
+    return unready_reasons(plan, views, connector_entries(plan, views), not_live_books(views))
+
+
+def orderbook(not_live: dict[str, float], reason: str = "gap", **more: Any) -> ProcessView:
+    status = {"not_live": not_live, "not_live_reasons": dict.fromkeys(not_live, reason)}
+    return view("orderbook-0", status, **more)
 
 
 def test_a_pipeline_is_ready_when_everything_is_up_and_delivers(plan: Plan) -> None:
@@ -113,16 +121,43 @@ def test_processes_that_are_down_or_flapping_are_named(plan: Plan) -> None:
 
 
 def test_a_book_out_of_live_for_too_long_prevents_readiness(plan: Plan) -> None:
-    assert [] == reasons(plan, **{"book.linear.BTCUSDT": NOT_LIVE_S - 0.1})
-    assert ["books not live for 12 s: book.linear.BTCUSDT"] == reasons(
-        plan, **{"book.linear.BTCUSDT": 12.0}
+    assert [] == reasons(plan, orderbook({"book.linear.BTCUSDT": NOT_LIVE_S - 0.1}))
+    assert ["books not live for 12 s (gap): book.linear.BTCUSDT"] == reasons(
+        plan, orderbook({"book.linear.BTCUSDT": 12.0})
     )
+
+
+def test_the_time_since_the_worker_reported_counts_too(plan: Plan) -> None:
+    assert ["books not live for 1 s (gap): book.linear.BTCUSDT"] == reasons(
+        plan, orderbook({"book.linear.BTCUSDT": 0.7}, status_age_s=0.4)
+    )
+
+
+@pytest.mark.parametrize("reason", ["disconnected", "process_down", "process_silent", "silent"])
+def test_an_outage_prevents_readiness_at_once(plan: Plan, reason: str) -> None:
+    assert [f"books not live for 0 s ({reason}): book.linear.BTCUSDT"] == reasons(
+        plan, orderbook({"book.linear.BTCUSDT": 0.0}, reason)
+    )
+
+
+def test_nothing_that_a_silent_process_said_counts_as_current(plan: Plan) -> None:
+    links = view(
+        "connector-linear-0",
+        {"connected": True, "topics": dict.fromkeys(TOPICS, "delivering")},
+        state="silent",
+        is_silent=True,
+    )
+    books = view("orderbook-0", {"books": {"live": 3}}, state="silent", is_silent=True)
+
+    assert ["connector-linear-0: silent", "orderbook-0: silent"] == reasons(plan, links, books)
+    assert not connector_entries(plan, [links])[0]["connected"]
+    assert {"syncing": 0, "live": 0, "stale": 3} == book_counts(plan, [books])
 
 
 def test_further_names_are_only_counted(plan: Plan) -> None:
     late = {f"book.linear.{envelope}USDT": 11.0 for envelope in "ABCDEFGH"}
 
-    [reason] = reasons(plan, **late)
+    [reason] = reasons(plan, orderbook(late))
     assert reason.endswith("book.linear.EUSDT and 3 more")
 
 
