@@ -63,7 +63,7 @@ def certificate(tmp_path: Path) -> tuple[Path, Path]:
                 "-subj",
                 "/CN=localhost",
                 "-addext",
-                "subjectAltName=DNS:localhost",
+                "subjectAltName=DNS:localhost,DNS:exchange.test",
             ],
             check=True,
             capture_output=True,

@@ -15,17 +15,18 @@ from random import Random
 from typing import NamedTuple
 
 import structlog
+import websocket
 
 from bybit_pipeline.processes.connector.connect_limiter import Backoff, ConnectLimiter
 from bybit_pipeline.processes.connector.connection import (
     FAILURE_REASONS,
-    NETWORK_ERRORS,
     Connection,
     FailureReason,
     failure_name,
     failure_reason,
-    parse_url,
 )
+from bybit_pipeline.shared.network.address import parse_url
+from bybit_pipeline.shared.network.handshake import NETWORK_ERRORS, retry_after_s
 from bybit_pipeline.shared.runtime.clock import Clock
 from bybit_pipeline.shared.runtime.scheduling import ReadCoalescer
 from bybit_pipeline.shared.settings.config import ConnectorConfig
@@ -86,7 +87,7 @@ class Reconnector:
         on_attempt: Called before each attempt at a live exchange.
         counts: Where connections are counted.
         limiter: Quota of attempts at a live exchange.
-        settings: ``backoff_initial_s`` and ``backoff_max_s`` count.
+        settings: ``backoff_initial_s``, ``backoff_max_s`` and ``proxy`` count.
         clock: Wall and monotonic clock.
         rng: Jitter of the backoff.
         connect_timeout_s: How long an attempt may take.
@@ -128,6 +129,9 @@ class Reconnector:
         self._clock = clock
         self._connect_timeout_s = connect_timeout_s
         self._tls = tls
+        self._proxy = settings.proxy
+        self._asked_pause_s = 0.0
+        """Pause that the server asked for in its response to the last attempt."""
         self._lock = threading.Lock()
         """Guards the target and which connection is in use."""
         self._connection: Connection | None = None
@@ -205,8 +209,9 @@ class Reconnector:
             if reason == "source_change":
                 self.failure = None
             else:
-                delay = self._backoff.next_delay_s()
-                log.info("next connection attempt scheduled", in_s=round(delay, 1))
+                delay = max(self._backoff.next_delay_s(), self._asked_pause_s)
+                asked = {"asked_by_server": True} if delay == self._asked_pause_s else {}
+                log.info("next connection attempt scheduled", in_s=round(delay, 1), **asked)
                 self._expect_attempt(delay)
                 self._wake.wait(delay)
             self._wake.clear()
@@ -243,7 +248,10 @@ class Reconnector:
         """One attempt and the connection that comes of it; the reason why it ended."""
         with self._lock:
             target = self._target
-            connection = Connection(target.url, tls=self._tls, time_ns=self._clock.time_ns)
+            connection = Connection(
+                target.url, proxy=self._proxy, tls=self._tls, time_ns=self._clock.time_ns
+            )
+            self._asked_pause_s = 0.0
             if self._stopping.is_set():
                 return "stopped"
             self._connection = connection
@@ -255,6 +263,7 @@ class Reconnector:
             reason = connection.abort_reason or failure_reason(error)
             name = reason if connection.abort_reason else failure_name(error)
             self.failure = LinkFailure(name, one_line(error))
+            self._asked_pause_s = retry_after_s(error, self._clock.time_ns() / 1e9)
             if reason not in ("stopped", "source_change"):
                 self._counts.failed_connects += 1
                 log.warning(
@@ -306,5 +315,8 @@ class Reconnector:
 
 
 def one_line(error: BaseException) -> str:
-    """Type and text of an error for the log."""
+    """Type and text of an error for the log; of an HTTP response only its status."""
+    match error:
+        case websocket.WebSocketBadStatusException(status_code=int(status)):
+            return f"HTTP {status} {error.status_message or ''}".strip()[:300]
     return " ".join(f"{type(error).__name__}: {error}".split())[:300]

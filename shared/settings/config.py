@@ -109,6 +109,13 @@ class ConnectorConfig(Section, frozen=True):
             "simulated data",
         ),
     ] = 5.0
+    proxy: Annotated[
+        str,
+        Meta(
+            description="Proxy: http:// or socks5://[user:password@]host:port; default: the "
+            'environment\'s HTTPS_PROXY, ALL_PROXY and NO_PROXY; "none": no proxy'
+        ),
+    ] = ""
 
 
 class WorkersConfig(Section, frozen=True):

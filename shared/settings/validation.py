@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from bybit_pipeline.shared.bybit import DEPTHS, SYMBOL
 from bybit_pipeline.shared.errors import ConfigError, Mistake
+from bybit_pipeline.shared.network.proxies import ALLOWED, DIRECT, ProxyInvalid, parse_proxy
 from bybit_pipeline.shared.settings.config import (
     LOOPBACK,
     Config,
@@ -210,6 +211,11 @@ def _connector_mistakes(config: Config, conversion: Conversion) -> Iterator[Mist
             f"{number_text(section.backoff_max_s)} is less than backoff_initial_s",
             f"{least} or more",
         )
+    if section.proxy not in ("", DIRECT) and conversion.is_good("connector.proxy"):
+        try:
+            parse_proxy(section.proxy, "connector.proxy")
+        except ProxyInvalid as error:
+            yield Mistake(error.origin, error.what, f'{ALLOWED}, or "{DIRECT}"')
 
 
 def _measure_mistakes(config: Config) -> Iterator[Mistake]:

@@ -10,10 +10,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from email.utils import formatdate
 from pathlib import Path
 from random import Random
 from typing import Any
 
+import msgspec
 import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import ServerConnection, serve
@@ -23,6 +25,7 @@ from bybit_pipeline.processes.connector.protocol import BookUpdate, TradeBatch
 from bybit_pipeline.shared.settings.config import ConnectorConfig
 from bybit_pipeline.shared.wire.messages import Category
 from tests.connector.venue import DEADLINE_S, Venue, book_text, trade_text, until
+from tests.shared.network.exits import ConnectProxy, listener, resolve, swallowing
 
 QUICK = ConnectorConfig(
     ping_interval_s=0.2,
@@ -417,6 +420,69 @@ def test_a_failed_attempt_is_shown_with_its_reason_and_the_time_of_the_next(
     assert "refused" == failure.name
     assert "ConnectionRefusedError" in failure.detail
     assert 20_000 < failure.next_attempt_ts_ms - time.time() * 1000 < 31_000
+
+
+@pytest.mark.parametrize("value", ["60", "http-date"])
+def test_a_server_that_limits_connections_decides_about_the_pause(
+    make_feed: MakeFeed, value: str
+) -> None:
+    if value == "http-date":
+        value = formatdate(time.time() + 60.0, usegmt=True)
+    response = f"HTTP/1.1 429 Too Many Requests\r\nRetry-After: {value}\r\n\r\n".encode()
+
+    def refuse(connection: socket.socket) -> None:
+        connection.recv(4096)
+        connection.sendall(response)
+
+    with listener(refuse) as port:
+        feed = make_feed(f"ws://127.0.0.1:{port}/")
+        feed.client.start()
+        failure = until(lambda: (f := feed.client.failure) and f.next_attempt_ts_ms and f)
+        assert ("429", "HTTP 429 Too Many Requests") == (failure.name, failure.detail)
+        assert 50_000 < failure.next_attempt_ts_ms - time.time() * 1000 < 61_000
+        assert 1 == feed.client.counts.failed_connects
+
+
+@pytest.mark.parametrize("from_environment", [True, False])
+def test_it_connects_through_the_proxy(
+    venue: Venue, make_feed: MakeFeed, monkeypatch: pytest.MonkeyPatch, from_environment: bool
+) -> None:
+    proxy = ConnectProxy(venue.port, credentials="me:pass")
+    with listener(proxy) as port:
+        url, settings = f"http://me:pass@127.0.0.1:{port}", QUICK
+        if from_environment:
+            monkeypatch.setenv("HTTP_PROXY", url)
+        else:
+            settings = msgspec.structs.replace(QUICK, proxy=url)
+        feed = make_feed(f"ws://stream.invalid:{venue.port}/v5/public/linear", settings=settings)
+        feed.client.subscribe_orderbook("BTCUSDT", 50)
+        feed.client.start()
+        feed.wait("book", "BTCUSDT", 1)
+    assert {f"CONNECT stream.invalid:{venue.port} HTTP/1.1"} == set(proxy.requests)
+
+
+def test_a_proxy_that_refuses_is_the_shown_reason(
+    make_feed: MakeFeed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with listener(ConnectProxy(0, credentials="me:pass")) as port:
+        monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{port}")
+        feed = make_feed("ws://stream.invalid/v5/public/linear")
+        feed.client.start()
+        failure = until(lambda: feed.client.failure)
+    assert "proxy" == failure.name
+    assert "(HTTP_PROXY): refused the tunnel to stream.invalid:80: 407" in failure.detail
+
+
+def test_it_connects_within_seconds_when_the_first_address_swallows_packets(
+    venue: Venue, make_feed: MakeFeed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with swallowing() as first:
+        resolve(monkeypatch, two_test=[first, venue.port])
+        feed = make_feed(f"ws://two.test:{venue.port}/v5/public/linear")
+        began = time.monotonic()
+        feed.client.start()
+        feed.wait("connected", "")
+        assert time.monotonic() - began < 3.0
 
 
 def test_an_open_connection_shows_no_failure_and_a_lost_one_its_reason(

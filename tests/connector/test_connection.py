@@ -12,7 +12,6 @@ from bybit_pipeline.processes.connector.connection import (
     Connection,
     failure_name,
     failure_reason,
-    parse_url,
 )
 
 DEADLINE_S = 10.0
@@ -130,11 +129,3 @@ def tls_server(cert: Path, key: Path) -> socket.socket:
 
     threading.Thread(target=serve_all, daemon=True).start()
     return server
-
-
-@pytest.mark.parametrize(
-    "url", ["http://x/", "127.0.0.1:80", "wss://", "", "ws:///x", "ws://h:x/", "ws://[::1/"]
-)
-def test_a_url_that_is_not_a_websocket_address_is_rejected(url: str) -> None:
-    with pytest.raises(ValueError, match="is not a websocket address; use ws://"):
-        parse_url(url)
