@@ -176,3 +176,12 @@ def test_an_action_that_the_book_does_not_allow_is_an_error(
     client = Subscriber(BOOK, {"at_ms": 100, **action})
     with pytest.raises(ScenarioError):
         client.run(200)
+
+
+def test_a_symbol_of_any_name_can_have_a_scenario() -> None:
+    """Its price follows from its name, and need not be a multiple of its tick."""
+    for number in range(20):
+        instrument = instrument_named("linear", f"Q{number}USDT", dt.date(2026, 8, 9))
+        action = {"symbol": instrument.symbol, "do": "book", "mid": 50, "levels": 5}
+        feed = SyntheticFeed([instrument], scenario=parse_scenario(json.dumps(action)))
+        assert feed.join(("linear", f"orderbook.50.{instrument.symbol}"), START_MS)

@@ -222,7 +222,8 @@ class ScenarioFlow:
         self._pulse_ms = 0
         self._pulse_due = math.inf
         self._is_pulse_high = False
-        self._set_book(SetBook(symbol=instrument.symbol, mid=instrument.start_price), now_ms)
+        mid = instrument.tick.count(instrument.start_price) * instrument.tick.value
+        self._set_book(SetBook(symbol=instrument.symbol, mid=mid), now_ms)
         self.add(actions, now_ms)
 
     def add(self, actions: Iterable[MarketAction], now_ms: int) -> None:
