@@ -8,6 +8,8 @@ processes; this process is the subscriber. Requirements:
   books must be uncrossed, and empty while they are not live.
 - No silent loss. Messages sent by the exchange = messages taken by the connectors + messages lost
   with connections. Messages taken = messages handled by every worker + messages it counted as lost.
+- No old number. A message that says live has data of the last two seconds, or a connection that was
+  heard from since; every topic is published once per second while its worker runs.
 - Neither memory nor file descriptors grow after the first five minutes.
 """
 
@@ -25,6 +27,7 @@ from typing import Any
 
 import psutil
 
+from scripts.freshness.messages import FreshnessCheck
 from scripts.reliability.rig import Rig
 from tests.system.pipeline import until
 
@@ -47,6 +50,9 @@ FOLLOWED = 10
 """Symbols whose books are compared with those of the exchange."""
 PAUSE_S = (3.0, 8.0)
 FAULTS = ("reset", "hang_up", "cut", "close", "freeze", "drop", "garbage", "stop_worker")
+CHECK_S = 1.0
+RESUMED_S = 1.0
+"""Time for a worker that was stopped to publish again."""
 DAMAGED_SHARE = 1 / 3_000
 """Share of book messages that the proxy drops or damages."""
 GRACE_S = 300.0
@@ -80,8 +86,9 @@ class Soak:
         self.damaged: Counter[str] = Counter()
         self.inserted = 0
         """Invalid frames inserted between those of the exchange."""
+        self.freshness = FreshnessCheck()
         self._last: dict[tuple[str, str], int] = {}
-        self.rig.on_metric = self._count_missed
+        self.rig.on_metric = self._on_metric
         self._damage_random = random.Random(seed)
         self._began = time.monotonic()
 
@@ -97,18 +104,23 @@ class Soak:
         self.rig.replace = self._replace
         self._began = began = time.monotonic()
         next_fault = began + 3.0
+        next_check = began
         left = [mark for mark in marks if mark <= minutes]
         while (now := time.monotonic()) < began + minutes * 60:
             self.rig.listen()
             if left and now >= began + left[0] * 60:
                 self.measure(left.pop(0))
+            if now >= next_check:
+                next_check = now + CHECK_S
+                self.freshness.check()
             if now >= next_fault:
                 next_fault = now + self.chance.uniform(*PAUSE_S)
                 self._inject(self.chance.choice(FAULTS))
             self.rig.pipeline.socket.poll(100)
 
-    def _count_missed(self, message: dict[str, Any]) -> None:
-        """Count the metrics that the subscriber has missed."""
+    def _on_metric(self, message: dict[str, Any]) -> None:
+        """Judge the freshness of a metric, and count those that the subscriber has missed."""
+        self.freshness.take(message["topic"], message)
         if message["kind"] in ("trades", "orderbook"):
             key = (message["topic"], message["epoch"])
             before = self._last.get(key, message["seq"] - 1)
@@ -159,6 +171,7 @@ class Soak:
         name = self.chance.choice(("trades-0", "orderbook-0", "orderbook-1"))
         pid = self.rig.pipeline.pid(name)
         os.kill(pid, signal.SIGSTOP)
+        self.freshness.excuse(name, time.time() + seconds + RESUMED_S)
         until_s = time.monotonic() + seconds
         while time.monotonic() < until_s:
             self.rig.listen()
@@ -264,11 +277,18 @@ def report(soak: Soak, counted: dict[str, int], minutes: float) -> int:
     print(f"metrics judged             {rig.oracle.metrics}")
     print(f"live books compared        {rig.oracle.checked}")
     print(f"wrong numbers              {len(rig.oracle.wrong)} {rig.oracle.wrong[:5]}")
+    fresh = soak.freshness
+    print(f"freshness judged           {fresh.judged} messages")
+    print(f"oldest data said live      {fresh.oldest_s:.2f} s without a sign of life")
+    print(f"longest pause of a topic   {fresh.longest_s:.2f} s")
+    print(f"frozen or not published    {len(fresh.wrong)} {fresh.wrong[:5]}")
     restarts = {e["process"]: e["restarts"] for e in rig.pipeline.status()["processes"]}
     print(f"restarts                   {sum(restarts.values())} {restarts}")
     print(f"metrics the subscriber missed {soak.missed}")
     if rig.oracle.wrong:
         bad.append("wrong numbers")
+    if fresh.wrong:
+        bad.append("old numbers said to be live")
     if trades or books > books_lost or books < 0:
         bad.append("messages lost silently")
     bad += growth(soak)

@@ -4,12 +4,14 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from scripts.freshness.bench import Sample
 from scripts.freshness.faults import VIEWS
 from scripts.freshness.judge import Claim, Judge, Verdict
+from scripts.freshness.messages import FreshnessCheck
 from scripts.freshness.report import summarize
 
 FAULT_AT = 100.0
@@ -107,3 +109,50 @@ def test_every_view_notices_a_killed_worker(tmp_path: Path) -> None:
     assert [] == [view for view, row in rows.items() if row["unnoticed"]]
     within = [view for view in ("subscriber", "client", "readyz") if rows[view]["is_good"]]
     assert ["subscriber", "client", "readyz"] == within
+
+
+# -- every message -------------------------------------------------------------------------------
+
+
+def message(published_s: float, **fields: Any) -> dict[str, Any]:
+    """A message of a live book, with data of 0.1 s before."""
+    times = {"publish_ts_ns": int(published_s * 1e9), "recv_ts_ns": int((published_s - 0.1) * 1e9)}
+    head = {"kind": "orderbook", "state": "live", "process": "orderbook-0"}
+    return head | times | fields
+
+
+@pytest.mark.parametrize(
+    ("fields", "is_wrong"),
+    [
+        ({}, False),
+        ({"recv_ts_ns": int(97.5e9)}, True),
+        ({"recv_ts_ns": int(97.5e9), "alive_ts_ns": int(99.0e9)}, False),
+        ({"recv_ts_ns": int(97.5e9), "alive_ts_ns": int(97.9e9)}, True),
+        ({"recv_ts_ns": int(97.5e9), "state": "stale"}, False),
+        ({"recv_ts_ns": None, "kind": "trades", "state": "warming"}, True),
+        ({"recv_ts_ns": None, "state": "syncing"}, False),
+    ],
+)
+def test_a_live_message_has_new_data_or_a_live_connection(
+    fields: dict[str, Any], is_wrong: bool
+) -> None:
+    check = FreshnessCheck()
+
+    check.take(TOPIC, message(100.0, **fields))
+
+    assert is_wrong == bool(check.wrong)
+
+
+def test_every_topic_is_published_once_per_second_while_its_worker_runs() -> None:
+    """The time in which a worker is stopped does not count."""
+    check = FreshnessCheck()
+    for published_s in (100.0, 101.2, 102.6):
+        check.take("orderbook.linear.BTCUSDT", message(published_s))
+    check.excuse("orderbook-0", 105.0)
+    check.take("orderbook.linear.BTCUSDT", message(106.0))
+    assert [] == check.wrong
+
+    check.take("trades.linear.BTCUSDT", message(107.6, kind="trades", process="trades-0"))
+    check.check()
+
+    assert ["orderbook.linear.BTCUSDT not published for 1.60 s"] == check.wrong
