@@ -78,10 +78,11 @@ class RunDir:
     def rotate_log(self) -> None:
         """Move the log to ``pipeline.log.1`` and empty it once it has ``LOG_BYTES_MAX``."""
         log = self.path / LOG
-        if log.stat().st_size > LOG_BYTES_MAX:
-            with contextlib.suppress(OSError):  # a full disk costs the old lines
-                shutil.copyfile(log, log.with_name(f"{LOG}.1"))
-            os.truncate(log, 0)
+        with contextlib.suppress(OSError):  # somebody has removed it
+            if log.stat().st_size > LOG_BYTES_MAX:
+                with contextlib.suppress(OSError):  # a full disk costs the old lines
+                    shutil.copyfile(log, log.with_name(f"{LOG}.1"))
+                os.truncate(log, 0)
 
     def release(self, *, keep_log: bool = False) -> None:
         """Remove all our files and the directories that ``take`` created; unlock."""

@@ -88,7 +88,6 @@ class Supervisor:
         self._timing = timing or Timing()
         self._loop = Loop(self._clock)
         self._run_dir = run_dir
-        self._has_log_file = log_children
         self._lifeline = Lifeline()
         self._children = Children(
             plan,
@@ -248,8 +247,6 @@ class Supervisor:
         for process, payload in self._reporter.messages():
             self._publisher.publish(process_topic(process), payload)
             self._published.value += 1
-        if self._has_log_file:
-            self._run_dir.rotate_log()
 
     def _refresh_if_due(self, now: float) -> None:
         """Make a new snapshot if readiness may have changed since the latest one."""

@@ -1,5 +1,6 @@
 """Logging of every process: a short phrase and keys on stderr, for people or as JSON lines."""
 
+import atexit
 import logging
 import sys
 from functools import partial
@@ -7,39 +8,14 @@ from typing import TextIO, cast
 
 import structlog
 
+from bybit_pipeline.shared.runtime.background_stream import BackgroundStream
 from bybit_pipeline.shared.runtime.telemetry import Telemetry
 from bybit_pipeline.shared.runtime.terminal import has_control_codes
 from bybit_pipeline.shared.settings.specs import LogFormat, LogLevel
 
+log = structlog.get_logger()
 
-class LossyStream:
-    """
-    A text stream that never fails; ``lost`` counts the lines that could not be written.
-
-    A closed pipe or a full disk must not stop the process.
-    """
-
-    def __init__(self, stream: TextIO) -> None:
-        self.lost = 0
-        self._stream = stream
-
-    def write(self, text: str) -> int:
-        """Write a line, or count it."""
-        try:
-            return self._stream.write(text)
-        except OSError:
-            self.lost += 1
-            return 0
-
-    def flush(self) -> None:
-        """Flush the stream, or count a lost line."""
-        try:
-            self._stream.flush()
-        except OSError:
-            self.lost += 1
-
-
-_stream: LossyStream | None = None
+_stream: BackgroundStream | None = None
 
 
 def expose_lost_lines(telemetry: Telemetry, process: str) -> None:
@@ -61,11 +37,14 @@ def configure(process: str, log_format: LogFormat = "auto", level: LogLevel = "i
     """
     Send the log of this process to stderr; every line carries ``process``.
 
-    ``auto`` writes for people on a terminal, and JSON lines otherwise.
+    ``auto`` writes for people on a terminal, and JSON lines otherwise. From here on ``sys.stderr``
+    itself never waits for its reader, so neither does a traceback or a warning of a library.
     """
     global _stream
-    _stream = LossyStream(sys.stderr)
-    console = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
+    stream = _stream = BackgroundStream(sys.stderr, on_loss=_report_loss)
+    sys.stderr = cast(TextIO, stream)
+    atexit.register(close)
+    console = log_format == "console" or (log_format == "auto" and stream.isatty())
     shared: list[structlog.typing.Processor] = [
         partial(_add_process, process),
         structlog.processors.add_log_level,
@@ -80,10 +59,20 @@ def configure(process: str, log_format: LogFormat = "auto", level: LogLevel = "i
     structlog.configure(
         processors=[*shared, *renderer],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
-        logger_factory=structlog.WriteLoggerFactory(cast(TextIO, _stream)),
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
-    logging.basicConfig(level=logging.WARNING, stream=_stream, format="%(message)s", force=True)
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(message)s", force=True)
+
+
+def close() -> None:
+    """Write the lines that wait, as far as their reader takes them within ``CLOSE_S``."""
+    if _stream is not None:
+        _stream.close()
+
+
+def _report_loss(lines: int) -> None:
+    log.warning("log lines lost", lines=lines)
 
 
 def _add_process(

@@ -4,6 +4,7 @@ import os
 import resource
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
@@ -14,6 +15,7 @@ import structlog
 
 from bybit_pipeline.shared.errors import EX_OK, PipelineError
 from bybit_pipeline.shared.runtime import logs
+from bybit_pipeline.shared.runtime.background_stream import CLOSE_S, BackgroundStream
 from bybit_pipeline.shared.runtime.terminal import has_screen
 from bybit_pipeline.shared.settings.permissions import UMASK
 from bybit_pipeline.supervisor.cli.output import DISK_FULL
@@ -30,6 +32,8 @@ DESCRIPTORS_MIN = 200
 DESCRIPTORS_EACH = 8
 """Additional open files per other process of the plan."""
 DESCRIPTORS_WANTED = 65_536
+ROTATE_S = 1.0
+"""Interval at which the size of the log file is checked."""
 TOTALS_S = 1.0
 """Interval at which the counts for the summary are taken."""
 
@@ -128,6 +132,8 @@ def _run_in(run_dir: RunDir, plan: Plan, warnings: Iterable[str]) -> int:
         if has_log_file:
             _divert_log(stack, run_dir)
         logs.configure("supervisor", plan.log_format, plan.log_level)
+        if has_log_file:
+            stack.callback(logs.close)
         for warning in warnings:
             log.warning(warning)
         supervisor = Supervisor(plan, run_dir, log_children=has_log_file)
@@ -146,7 +152,10 @@ def _run_in(run_dir: RunDir, plan: Plan, warnings: Iterable[str]) -> int:
         totals.take(supervisor.snapshot.status)
         uptime_s = time.monotonic() - started
     if sys.stdout.isatty():
-        print(_summary(uptime_s, totals, run_dir.path / LOG if has_log_file else None))
+        log_file = run_dir.path / LOG if has_log_file else None
+        output = BackgroundStream(sys.stdout)  # a stalled terminal must not hold up the end
+        output.write(f"{_summary(uptime_s, totals, log_file)}\n")
+        output.close()
     return exit_code
 
 
@@ -162,6 +171,17 @@ def _divert_log(stack: ExitStack, run_dir: RunDir) -> None:
     file = stack.enter_context((run_dir.path / LOG).open("a", buffering=1))
     stack.callback(lambda: setattr(sys, "stderr", terminal))
     sys.stderr = file
+    stopping = threading.Event()
+    # A thread: copying waits for the disk.
+    thread = threading.Thread(target=_rotate_log, args=(run_dir, stopping), daemon=True)
+    thread.start()
+    stack.callback(thread.join, CLOSE_S)
+    stack.callback(stopping.set)
+
+
+def _rotate_log(run_dir: RunDir, stopping: threading.Event) -> None:
+    while not stopping.wait(ROTATE_S):
+        run_dir.rotate_log()
 
 
 def _show(stack: ExitStack, supervisor: Supervisor) -> None:

@@ -1,7 +1,8 @@
 """
 The terminal: a full screen to draw on, and single keys from the keyboard.
 
-However the program ends, the terminal is restored: its contents, its echo, its cursor.
+However the program ends, the terminal is restored: its contents, its echo, its cursor. A terminal
+that stalls costs frames; nothing here waits for it.
 """
 
 import os
@@ -12,11 +13,13 @@ import termios
 import tty
 from collections.abc import Sequence
 from contextlib import ExitStack
+from typing import TextIO, cast
 
 from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
+from bybit_pipeline.shared.runtime.background_stream import BackgroundStream
 from bybit_pipeline.shared.runtime.wakeup import Wakeup
 
 KEY = re.compile(r"\x1b\[[0-9;]*[A-Za-z~]|\x1b|.", re.DOTALL)
@@ -27,7 +30,8 @@ class Screen:
     """A full-screen terminal; a context manager. Only ``interrupt`` is for other threads."""
 
     def __init__(self) -> None:
-        self._console = Console(file=sys.stdout)
+        self._output = BackgroundStream(sys.stdout)
+        self._console = Console(file=cast(TextIO, self._output))
         self._cleanup = ExitStack()
         self._wakeup = Wakeup()
         self._keyboard: int | None = None
@@ -36,6 +40,7 @@ class Screen:
         with ExitStack() as stack:
             stack.callback(self._wakeup.close)
             self._take_keyboard(stack)
+            stack.callback(self._close_output)
             self._live = stack.enter_context(
                 Live(
                     console=self._console,
@@ -64,7 +69,19 @@ class Screen:
         return [self._wakeup.fileno(), *([] if self._keyboard is None else [self._keyboard])]
 
     def draw(self, lines: Sequence[Text]) -> None:
-        """Replace the contents; the lines must fit ``size``."""
+        """
+        Replace the contents, unless the previous ones are not written yet.
+
+        Args:
+            lines: The new contents; they must fit ``size``.
+
+        Raises:
+            OSError: If the terminal is closed.
+        """
+        if self._output.error is not None:
+            raise self._output.error
+        if self._output.is_behind:
+            return
         for line in lines:
             line.no_wrap, line.overflow, line.end = True, "crop", "\n"
         self._live.update(Group(*lines), refresh=True)
@@ -78,6 +95,12 @@ class Screen:
     def interrupt(self) -> None:
         """End a ``wait``, from any thread."""
         self._wakeup.set()
+
+    def _close_output(self) -> None:
+        """Write what waits. A stalled terminal loses frames to make room for restoring it."""
+        if not self._output.close():
+            termios.tcflush(self._output.fileno(), termios.TCOFLUSH)
+            self._output.close()
 
     def _take_keyboard(self, stack: ExitStack) -> None:
         """

@@ -138,6 +138,25 @@ def test_the_log_is_kept_on_request(tmp_path: Path) -> None:
     assert ["pipeline.log"] == [entry.name for entry in (tmp_path / "run").iterdir()]
 
 
+def test_a_long_log_is_moved_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bybit_pipeline.supervisor.run_dir.LOG_BYTES_MAX", 3)
+    run_dir = RunDir.take(tmp_path / "run")
+    log = tmp_path / "run" / "pipeline.log"
+    for text in ("why", "why not"):
+        log.write_text(text)
+        run_dir.rotate_log()
+
+    assert ("", "why not") == (log.read_text(), log.with_name("pipeline.log.1").read_text())
+
+
+def test_a_log_that_somebody_removed_is_no_fault(tmp_path: Path) -> None:
+    run_dir = RunDir.take(tmp_path / "run")
+    run_dir.rotate_log()
+    run_dir.release()
+
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_missing_directory_has_no_holder(tmp_path: Path) -> None:
     with pytest.raises(NoPipelineError, match="no pipeline runs there"):
         holder(tmp_path / "nowhere")

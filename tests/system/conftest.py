@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,9 +16,8 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
     """Start a pipeline with the given options; it is stopped at the end of the test."""
     running: list[Pipeline] = []
 
-    def start(*arguments: str, config: str = "", topics: str = "") -> Pipeline:
-        directory = Path(tmp_path_factory.mktemp("p"))
-        running.append(Pipeline(directory, *arguments, config=config, topics=topics))
+    def start(*arguments: str, **options: Any) -> Pipeline:
+        running.append(Pipeline(Path(tmp_path_factory.mktemp("p")), *arguments, **options))
         return running[-1]
 
     yield start

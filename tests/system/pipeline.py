@@ -36,7 +36,11 @@ def until(condition: Callable[[], Any], what: str, timeout_s: float = 20.0) -> A
 
 
 class Pipeline:
-    """``bybit-pipeline up`` in its own process, with a subscriber that connected first."""
+    """
+    ``bybit-pipeline up`` in its own process, with a subscriber that connected first.
+
+    Its log goes to a file, or to ``output``: a pipe, or a terminal if ``on_terminal``.
+    """
 
     def __init__(
         self,
@@ -45,6 +49,8 @@ class Pipeline:
         config: str = "",
         topics: str = "",
         run_dir: Path | None = None,
+        output: int | None = None,
+        on_terminal: bool = False,
     ) -> None:
         self.run_dir = run_dir or directory / "run"
         self.log = directory / "log"
@@ -72,9 +78,10 @@ class Pipeline:
                     "0",
                     *arguments,
                 ],
-                stdout=log,
-                stderr=log,
-                stdin=subprocess.DEVNULL,
+                stdout=log if output is None else output,
+                stderr=log if output is None else output,
+                stdin=output if on_terminal else subprocess.DEVNULL,
+                env={**os.environ, "TERM": "xterm", "COLUMNS": "160", "LINES": "50"},
             )
 
     # -- what users see --------------------------------------------------------------------------
