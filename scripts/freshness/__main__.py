@@ -50,7 +50,7 @@ def main() -> int:
         metavar="NAME",
         help=f"faults to inject (default: all): {', '.join(FAULTS)}",
     )
-    option("--parallel", type=int, default=2, help="pipelines at the same time (default 2)")
+    option("--parallel", type=int, default=3, help="pipelines at the same time (default 3)")
     option("--seed", type=int, default=1, help="random seed of the moments (default 1)")
     option("--json", type=Path, metavar="FILE", help="also write the table as JSON")
     options = parser.parse_args()

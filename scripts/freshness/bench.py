@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -148,7 +148,7 @@ class Bench:
         """
         deadline = time.time() + RECOVERED_S
         while stale := self._stale():
-            self._check_views()
+            check(self._views)
             if time.time() > deadline:
                 tail = self._rig.pipeline.log_tail()
                 raise NotRecoveredError(f"not current: {stale[:5]}\n{tail}")
@@ -170,15 +170,10 @@ class Bench:
         """Wait until every view has noticed, and until the fault has lasted long enough."""
         least = began + (HOLD_S if fault.how == "stop" else 0.0)
         while (now := time.time()) < began + DETECTED_S:
-            self._check_views()
+            check(self._views)
             if now >= least and not self.judge.is_frozen(fault.views):
                 return
             self._tick.wait(0.01)
-
-    def _check_views(self) -> None:
-        for view in self._views:
-            if view.failure is not None:
-                raise view.failure
 
     # -- what happens ----------------------------------------------------------------------------
 
@@ -222,6 +217,13 @@ def open_views(
         views.Terminal(symbols, partial(see, "terminal"), endpoints["metrics"]),
         views.Readyz(symbols, partial(see, "readyz"), endpoints["http"]),
     ]
+
+
+def check(opened: Iterable[views.View]) -> None:
+    """Raise what has ended a view."""
+    for view in opened:
+        if view.failure is not None:
+            raise view.failure
 
 
 @contextlib.contextmanager

@@ -9,12 +9,12 @@ import datetime as dt
 import json
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from bybit_pipeline.processes.simulator.market.instruments import Instrument, make_instruments
-from scripts.freshness.bench import DASHBOARD, Sample, open_views
+from scripts.freshness.bench import DASHBOARD, Sample, check, open_views
 from scripts.freshness.faults import STREAMS, VIEWS
 from scripts.freshness.judge import Claim
 from scripts.freshness.views import READY
@@ -63,10 +63,13 @@ class Silence:
         """Forget what was before."""
         self._total_s = {}
 
-    @property
-    def totals(self) -> Mapping[tuple[str, str], float]:
-        """Seconds that a view did not show a topic as live."""
-        return self._total_s
+    def total_s(self, view: str, topics: Iterable[str]) -> float:
+        """Return how many seconds a view did not show a topic as live; the worst of several."""
+        now, keys = time.time(), [(view, topic) for topic in topics]
+        return max(
+            self._total_s.get(key, 0.0) + (0.0 if self._shown[key] else now - self._since[key])
+            for key in keys
+        )
 
 
 def run(repeat: int) -> list[Sample]:
@@ -100,8 +103,9 @@ def observe(pipeline: Pipeline, symbols: list[str]) -> list[Sample]:
     finally:
         for view in shown:
             view.close()
+    check(shown)
     return [
-        Sample("quiet", view, max(silence.totals.get((view, topic), 0.0) for topic in topics))
+        Sample("quiet", view, silence.total_s(view, topics))
         for view in VIEWS
         for symbol in symbols
         for topics in ([READY] if view == "readyz" else [f"{k}.linear.{symbol}" for k in STREAMS],)
