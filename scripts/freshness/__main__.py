@@ -8,6 +8,7 @@ subscriber of the metrics socket, the Python client, the page, the terminal and 
 import argparse
 import json
 import multiprocessing
+import random
 import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -20,8 +21,9 @@ QUIET = "quiet"
 
 
 def measure(faults: list[str], repeat: int, *, parallel: int, seed: int) -> list[bench.Sample]:
-    """Inject the faults in several pipelines at the same time."""
+    """Inject the faults, in random order, into several pipelines at the same time."""
     work = [fault for _ in range(repeat) for fault in faults if fault != QUIET]
+    random.Random(seed).shuffle(work)
     shares = [share for number in range(parallel) if (share := work[number::parallel])]
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(parallel + 1, mp_context=context) as pool:
