@@ -2,9 +2,10 @@
 The connector as a process: publish on the market bus what the client receives, act on commands.
 
 It has two threads. The client's socket thread owns the publisher: it reads, decodes and publishes
-without a queue in between, and announces events of the websocket and its topics on
-``link.CONNECTOR``. The main thread runs the loop of every actor: commands, heartbeats and the
-client's timers. It does not touch the publisher while the socket thread lives.
+without a queue in between. It announces events of the websocket and its topics on
+``link.CONNECTOR``, and proves on ``heartbeat.CONNECTOR`` that all of this still works. The main
+thread runs the loop of every actor: commands, the control plane and the client's timers. It does
+not touch the publisher while the socket thread lives.
 
 Reasons of link events:
 
@@ -23,7 +24,7 @@ from typing import Any, ClassVar
 import msgspec
 import structlog
 
-from bybit_pipeline.processes.connector.client import CHECK_S, BybitWebSocketClient
+from bybit_pipeline.processes.connector.client import CHECK_S, BybitWebSocketClient, Heartbeat
 from bybit_pipeline.processes.connector.connect_limiter import (
     ConnectLimiter,
     read_attempts,
@@ -39,8 +40,18 @@ from bybit_pipeline.shared.runtime.clock import Clock
 from bybit_pipeline.shared.runtime.telemetry import Samples, Telemetry
 from bybit_pipeline.shared.runtime.wakeup import Wakeup
 from bybit_pipeline.shared.settings.specs import ConnectorSpec, Stream
-from bybit_pipeline.shared.wire.messages import SCHEMA_VERSION, LinkEvent, LinkMessage
-from bybit_pipeline.shared.wire.topics import link_topic, market_topic, parse_topic
+from bybit_pipeline.shared.wire.messages import (
+    SCHEMA_VERSION,
+    HeartbeatMessage,
+    LinkEvent,
+    LinkMessage,
+)
+from bybit_pipeline.shared.wire.topics import (
+    heartbeat_topic,
+    link_topic,
+    market_topic,
+    parse_topic,
+)
 
 log = structlog.get_logger()
 
@@ -74,6 +85,7 @@ class ConnectorActor(Actor):
             silence_matters=spec.silence_matters,
             on_link=self._publish_link,
             on_ping=self._observe_ping,
+            on_heartbeat=self._publish_heartbeat,
             before_connecting=self._wait_for_workers,
             after_batch=self._flush,
             limiter=self._limiter,
@@ -83,6 +95,7 @@ class ConnectorActor(Actor):
         )
         self._publisher: MarketPublisher | None = None
         self._link_topic = link_topic(spec.process)
+        self._heartbeat_topic = heartbeat_topic(spec.process)
         self._topics: dict[StreamKind, dict[str, bytes]] = {"trade": {}, "book": {}}
         """Topics of the market bus by kind and symbol, built once."""
         self._bug: BaseException | None = None
@@ -243,6 +256,22 @@ class ConnectorActor(Actor):
                 event,
                 reason,
                 tuple(f"{kind}.{category}.{symbol}" for kind, symbol in streams),
+            ),
+        )
+
+    def _publish_heartbeat(self, heartbeat: Heartbeat) -> None:
+        publisher, client, topic = self._publisher, self.client, self._heartbeat_topic
+        assert publisher is not None
+        publisher.publish(
+            topic,
+            HeartbeatMessage(
+                SCHEMA_VERSION,
+                client.source,
+                client.session,
+                publisher.next_sequence(topic),
+                heartbeat.heard_ts_ns or 0,
+                heartbeat.read_s,
+                heartbeat.read_s - heartbeat.heard_s,
             ),
         )
 

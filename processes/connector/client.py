@@ -25,7 +25,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from random import Random
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import structlog
 
@@ -69,8 +69,23 @@ log = structlog.get_logger()
 
 CHECK_S = 0.1
 """How often ``check`` must be called."""
+HEARTBEAT_S = 0.2
+"""Shortest interval between two heartbeats."""
 JOIN_S = 1.0
 """How long ``stop`` waits for the threads."""
+
+
+class Heartbeat(NamedTuple):
+    """
+    Proof that everything received up to ``read_s`` has been handed out.
+
+    ``heard_ts_ns`` is the wall clock when the exchange was last heard; None before its first
+    message. ``read_s`` and ``heard_s`` are times of the monotonic clock.
+    """
+
+    heard_ts_ns: int | None
+    heard_s: float
+    read_s: float
 
 
 class LinkHandler(Protocol):
@@ -102,6 +117,8 @@ class BybitWebSocketClient:
         silence_matters: If False, a connection is kept even without data.
         on_link: Receives the events of the connection and of its streams, on the socket thread.
         on_ping: Receives every round-trip time in seconds, on the socket thread.
+        on_heartbeat: Called on the socket thread several times a second while the websocket is open
+            and proven to be current, after the callbacks of a read.
         before_connecting: Called once on the socket thread, before the first attempt.
         after_batch: Called on the socket thread after the callbacks of each read, and after every
             256 messages of a large one. Callbacks that collect messages pass them on here.
@@ -129,6 +146,7 @@ class BybitWebSocketClient:
         silence_matters: bool = True,
         on_link: LinkHandler | None = None,
         on_ping: Callable[[float], None] | None = None,
+        on_heartbeat: Callable[[Heartbeat], None] | None = None,
         before_connecting: Callable[[], None] | None = None,
         after_batch: Callable[[], None] | None = None,
         limiter: ConnectLimiter | None = None,
@@ -150,6 +168,9 @@ class BybitWebSocketClient:
         """Source of the current connection, or of the last one."""
         self._on_link = on_link or _ignore
         self._on_ping = on_ping or _ignore
+        self._on_heartbeat = on_heartbeat or _ignore
+        self._heartbeat_due = 0.0
+        self._heard_ts_ns: int | None = None
         self._before_connecting = before_connecting or _ignore
         self._on_bug = on_bug or _end_process
         self._clock = clock or SystemClock()
@@ -178,7 +199,7 @@ class BybitWebSocketClient:
         self._reconnector = Reconnector(
             Target(url or STREAM_URLS["mainnet"].format(category=category), source),
             on_open=self._on_open,
-            on_read=self._dispatcher.on_read,
+            on_read=self._on_read,
             on_close=self._on_close,
             on_attempt=on_attempt or _ignore,
             counts=self.counts,
@@ -412,12 +433,28 @@ class BybitWebSocketClient:
         self.source = target.source
         self._on_link("connected", "", ())
         log.info("websocket connected", url=target.url, session=self.session, source=target.source)
+        self._heard_ts_ns, self._heartbeat_due = None, 0.0
         with self._lock:
             now = self._clock.monotonic()
             self._is_open = True
             self._keepalive.on_connected(now)
             self._subscriptions.on_connected(now)
             self._flush()
+
+    def _on_read(
+        self, messages: Sequence[bytes], binaries: Sequence[tuple[int, bytes]], recv_ts_ns: int
+    ) -> bool:
+        """Hand out the messages of one read, then send the heartbeat if it is due."""
+        now, keepalive = self._clock.monotonic(), self._keepalive
+        has_messages = bool(messages or binaries)
+        keepalive.on_read(now, has_messages=has_messages)
+        if has_messages:
+            self._heard_ts_ns = recv_ts_ns
+        has_data = self._dispatcher.on_read(messages, binaries, recv_ts_ns)
+        if now >= self._heartbeat_due and keepalive.is_current:
+            self._heartbeat_due = now + HEARTBEAT_S
+            self._on_heartbeat(Heartbeat(self._heard_ts_ns, keepalive.heard_at, now))
+        return has_data
 
     def _on_close(self, target: Target, reason: FailureReason, error: Exception | None) -> None:
         if error is not None and reason != "stopped":

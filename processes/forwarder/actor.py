@@ -10,6 +10,10 @@ topic. It has the same ``epoch`` and ``seq`` as before, by which receivers recog
 slow subscriber whose queue overflows loses messages and sees a jump in ``seq``; other subscribers
 are unaffected.
 
+The last message of a hung worker may say ``live``. When the heartbeats of a worker stop, the
+forwarder publishes its last will for every topic of the worker. What the worker then sends is old
+until a heartbeat proves the opposite: messages that say ``live`` are withheld, and counted.
+
 With keys the XPUB socket is encrypted, and admits only clients whose key is allowed (see
 ``authenticator``). When a key is revoked all connections are dropped, because ZeroMQ cannot drop a
 single one. The other clients reconnect at once, and see by ``seq`` if they missed messages.
@@ -28,14 +32,17 @@ from bybit_pipeline.processes.forwarder.last_value_cache import (
     Message,
     parse_message,
 )
-from bybit_pipeline.shared.bus.metrics import METRIC_QUEUE, MetricInbox
+from bybit_pipeline.processes.forwarder.silent_workers import SilentWorkers
+from bybit_pipeline.shared.bus.metrics import HEARTBEAT_PREFIX, METRIC_QUEUE, MetricInbox
 from bybit_pipeline.shared.bus.sockets import LINGER_MS, bind, plain_send
-from bybit_pipeline.shared.errors import TakenError
+from bybit_pipeline.shared.errors import CodecError, TakenError
 from bybit_pipeline.shared.runtime.actor import Actor
 from bybit_pipeline.shared.runtime.clock import Clock
 from bybit_pipeline.shared.runtime.scheduling import ReadCoalescer
 from bybit_pipeline.shared.runtime.telemetry import Telemetry
 from bybit_pipeline.shared.settings.specs import ForwarderSpec
+from bybit_pipeline.shared.wire import codec
+from bybit_pipeline.shared.wire.last_will import process_and_state, will_after
 
 log = structlog.get_logger()
 
@@ -45,6 +52,10 @@ SUBSCRIPTION_LIMIT = 100
 """Subscriptions handled per turn of the loop, so that metrics pass under load."""
 LOG_INVALID_S = 10.0
 """Shortest interval between two log lines about invalid messages or refused clients."""
+SILENCE_S = 0.1
+"""Interval of the check for silent workers."""
+MARKET_PREFIXES = (b"orderbook.", b"trades.")
+"""Topics whose messages say whether their numbers are live, and that have a last will."""
 REFRESH_KEYS_S = 1.0
 """Interval of the check for added and revoked keys."""
 REOPEN_S = 2.0
@@ -73,6 +84,9 @@ class Forwarder(Actor):
         self._out: zmq.Socket[bytes] | None = None
         self._authenticator: Authenticator | None = None
         self._monitor: zmq.Socket[bytes] | None = None
+        self._workers = SilentWorkers()
+        self._silences = 0
+        self._epoch_base = f"{self.process}-{self.clock.time_ns() // 1_000_000:x}"
         self._refused_logged = 0
         self._invalid_logged_at = 0.0
         self._declare_counters()
@@ -91,6 +105,16 @@ class Forwarder(Actor):
         )
         self._invalid = counter(
             "forwarder_invalid_total", "Messages that are not metrics.", process=self.process
+        )
+        self._withheld = counter(
+            "forwarder_withheld_total",
+            "Messages of silent workers that said live, not passed on.",
+            process=self.process,
+        )
+        self._frozen = self.telemetry.histogram(
+            "frozen_seconds",
+            "Time for which numbers that no longer followed the exchange were said to be live.",
+            process=self.process,
         )
         self.telemetry.counters(
             "forwarder_refused_total",
@@ -121,6 +145,7 @@ class Forwarder(Actor):
         self.endpoints["metrics"] = self._open_out(self.spec.endpoint)
         self._inbox = MetricInbox(self.context, self.spec.metrics_in)
         self.watch(self._inbox.socket, self._on_metrics)
+        self.every(SILENCE_S, self._check_workers)
 
     def on_stop(self) -> None:
         """Pass on the metrics that have arrived, then close both sockets."""
@@ -137,6 +162,7 @@ class Forwarder(Actor):
         """Return the counts since the start."""
         return {
             "messages": int(self._messages.value),
+            "withheld": int(self._withheld.value),
             "last_values": len(self.last_values),
             "subscriptions": int(self._subscriptions.value),
             "repeats": int(self._repeats.value),
@@ -220,19 +246,90 @@ class Forwarder(Actor):
 
     def _on_metrics(self) -> None:
         assert self._inbox is not None
+        self._check_workers()  # first: after a pause of this process, what waits here is old
         metrics = 0
         for topic, payload in self._inbox.receive(RECEIVE_LIMIT):
+            if topic.startswith(HEARTBEAT_PREFIX):
+                self._on_heartbeat(topic, payload)
+                continue
             metrics += 1
             message = parse_message(topic, payload)
             if message is None:
                 self._on_invalid(topic, payload)
-            elif message.payload:
-                self.last_values.remember(message)
-                self._send(message)
-                self._messages.value += 1
-            else:
+            elif not message.payload:
                 self.last_values.forget(message.topic)
+            elif self._workers.names and self._is_withheld(message):
+                self._withheld.value += 1
+            else:
+                self._pass_on(message)
         self._coalescer.delay(metrics, self.clock.monotonic())
+
+    def _pass_on(self, message: Message) -> None:
+        self.last_values.remember(message)
+        self._send(message)
+        self._messages.value += 1
+
+    # -- silent workers --------------------------------------------------------------------------
+
+    def _on_heartbeat(self, topic: bytes, payload: bytes) -> None:
+        try:
+            sent_s = codec.decode_map(payload)["sent_s"]
+            name = topic.removeprefix(HEARTBEAT_PREFIX).decode()
+        except (CodecError, KeyError, UnicodeDecodeError):
+            self._on_invalid(topic, payload)
+            return
+        if not isinstance(sent_s, float):
+            self._on_invalid(topic, payload)
+        elif self._workers.note(name, sent_s, self.clock.monotonic()):
+            log.info("worker publishes again", worker=name)
+
+    def _check_workers(self) -> None:
+        """Publish the last will of the workers that have become silent."""
+        for worker in self._workers.check(self.clock.monotonic()):
+            self._silences += 1
+            epoch = f"{worker.name}-silent-{self._epoch_base}-{self._silences}"
+            topics = self._publish_wills(worker.name, epoch)
+            if topics:
+                self._frozen.observe(worker.silent_s)
+            log.warning(
+                "worker silent",
+                worker=worker.name,
+                silent_s=round(worker.silent_s, 2),
+                stale=topics,
+            )
+
+    def _publish_wills(self, worker: str, epoch: str) -> int:
+        """Publish the last will of every topic of a worker; return their number."""
+        topics = 0
+        for prefix in MARKET_PREFIXES:
+            for message in self.last_values.matching(prefix):
+                try:
+                    process, state = process_and_state(message.payload)
+                    if process != worker or state == "stale":
+                        continue
+                    will = will_after(
+                        *message,
+                        epoch=epoch,
+                        publish_ts_ns=self.clock.time_ns(),
+                        reason="process_silent",
+                    )
+                except CodecError:
+                    self._on_invalid(*message)
+                    continue
+                if will is not None:
+                    topics += 1
+                    self._pass_on(Message(message.topic, codec.encode_map(will)))
+        return topics
+
+    def _is_withheld(self, message: Message) -> bool:
+        """Return True for a message of a silent worker that says that its numbers are live."""
+        if not message.topic.startswith(MARKET_PREFIXES):
+            return False
+        try:
+            process, state = process_and_state(message.payload)
+        except CodecError:
+            return False
+        return process in self._workers.names and state != "stale"
 
     def _on_subscriptions(self) -> None:
         """Send the last values to new subscribers; a full queue drops these messages too."""

@@ -3,7 +3,8 @@ The orderbook worker: book and trade topics in; ``orderbook.*``, ``density.*`` a
 
 Moves messages between the market bus, the manager and the forwarder, requests the resyncs that the
 manager calls for, and decides when a metric is due: at once when the state of a book changes, else
-a publish interval after the last metric of a book that changed. The numbers are computed in
+a publish interval after the last metric of a book that changed, and always within a second. The
+numbers are computed in
 ``measures`` and ``walls``; ``local_book`` decides which books are trusted.
 """
 
@@ -17,13 +18,15 @@ import msgspec
 import structlog
 
 from bybit_pipeline.processes.orderbook.counters import OrderbookCounters
+from bybit_pipeline.processes.orderbook.local_book import GapNote
 from bybit_pipeline.processes.orderbook.manager import BookKey, OrderBookManager
 from bybit_pipeline.processes.orderbook.market import BookMarket
 from bybit_pipeline.shared.bus.market import Received
+from bybit_pipeline.shared.freshness.link import LinkDoubt
 from bybit_pipeline.shared.runtime.clock import Clock
 from bybit_pipeline.shared.runtime.scheduling import PublishScheduler
 from bybit_pipeline.shared.runtime.telemetry import Telemetry
-from bybit_pipeline.shared.runtime.worker import Worker
+from bybit_pipeline.shared.runtime.worker import SILENT_S, Worker
 from bybit_pipeline.shared.settings.specs import Assignment, OrderbookSpec
 from bybit_pipeline.shared.wire.gaps import BookGapEvent
 from bybit_pipeline.shared.wire.messages import BookMessage, LinkMessage, TradesMessage
@@ -34,7 +37,10 @@ from bybit_pipeline.shared.wire.topics import link_topic, market_topic
 log = structlog.get_logger()
 
 RESYNC_TICK_S = 0.1
-SLOW_TICK_S = 1.0
+IDLE_S = 0.7
+"""Interval after which a book that did not change is published again."""
+SILENCE_TICK_S = 0.25
+LOG_TICK_S = 1.0
 NOT_LIVE_MAX = 100
 """Upper limit of the books listed by name in the status."""
 LOGGED_TOPICS = 5
@@ -88,7 +94,8 @@ class OrderbookWorker(Worker):
         super().on_start()
         self.every(self.scheduler.tick_s, self._on_publish_timer)
         self.every(RESYNC_TICK_S, self._on_resync_timer)
-        self.every(SLOW_TICK_S, self._on_slow_timer)
+        self.every(SILENCE_TICK_S, self._on_silence_timer)
+        self.every(LOG_TICK_S, self._log_state_changes)
 
     def on_turn(self) -> None:
         """Pass the time to the manager."""
@@ -118,19 +125,21 @@ class OrderbookWorker(Worker):
         }
 
     def _on_publish_timer(self) -> None:
-        self.manager.advance(self.clock.monotonic())
+        self.begin_turn()
         self._publish(self.publish_due())
 
     def _on_resync_timer(self) -> None:
-        self.manager.advance(self.clock.monotonic())
+        self.begin_turn()
         for request in self.manager.due_resyncs():
             self.send_control("resync", topic=request.topic, reason=request.reason)
 
-    def _on_slow_timer(self) -> None:
-        self.manager.advance(self.clock.monotonic())
-        if self.manager.check_silence():
+    def _on_silence_timer(self) -> None:
+        self.begin_turn()
+        silent = self.manager.check_silence()
+        if silent:
+            for book in silent:
+                self.observe_frozen(self.manager.now - book.received_at)
             self._publish(self._publish_changes(self._books.values()))
-        self._log_state_changes()
 
     # -- assignments -----------------------------------------------------------------------------
 
@@ -151,6 +160,7 @@ class OrderbookWorker(Worker):
                 depth=stream.depth,
                 connector=connector,
                 trades_connector=trades[1] if trades else None,
+                stale_after_s=stream.stale_after_s,
             )
             self._books[topic] = BookMarket(book, self.spec.settings, self.process)
 
@@ -210,7 +220,12 @@ class OrderbookWorker(Worker):
 
     def on_connector_gone(self, connector: str) -> Iterator[Metric]:
         """Invalidate the books of a connector whose process ended."""
-        self.manager.on_link_lost(connector, self.clock.time_ns())
+        self.manager.on_link_lost(connector, self.clock.time_ns(), "process_down")
+        return self._publish_changes(self._books.values())
+
+    def on_doubt(self, connector: str, doubt: LinkDoubt | None) -> Iterator[Metric]:
+        """Doubt the books of a connector, or trust them again."""
+        self.manager.doubt_link(connector, doubt)
         return self._publish_changes(self._books.values())
 
     def gap_rows(self) -> list[dict[str, Any]]:
@@ -218,20 +233,33 @@ class OrderbookWorker(Worker):
         return [msgspec.to_builtins(gap) for gap in self.manager.ledger.gaps()]
 
     def publish_due(self) -> Iterator[Metric]:
-        """Yield the metrics of changed books that were last published an interval ago."""
+        """
+        Yield the metrics of changed books that were last published an interval ago.
+
+        A book that did not change is due once a second, a little early so that many books do not
+        come due in the same turn.
+        """
         now_ns, now = self.clock.time_ns(), self.manager.now
-        latest = now - self._interval_s
+        latest, idle = now - self._interval_s, now - IDLE_S
+        last_chance = now + self.scheduler.tick_s - SILENT_S
         due = [
             market
             for market in self._books.values()
             if market.published_at <= latest
-            and (market.book.is_changed or market.book.walls_due <= now)
+            and (
+                market.book.is_changed
+                or market.book.walls_due <= now
+                or market.published_at <= idle
+            )
             and market.book.source is not None
         ]
         due.sort(key=attrgetter("published_at"))
-        for market in due[: self.scheduler.take_quota(len(self._books))]:
+        quota = self.scheduler.take_quota(len(self._books))
+        for place, market in enumerate(due):
+            if place >= quota and market.published_at > last_chance:
+                break  # the others were published later
             book = market.book
-            if book.is_changed:
+            if book.is_changed or market.published_at <= idle:
                 yield from self._market_metrics(market, now_ns)
             else:
                 book.update_walls(now)
@@ -273,7 +301,7 @@ class OrderbookWorker(Worker):
             if book.reason != "starting":
                 self._state_changes[book.reason or book.state] += 1
         is_changed = book.is_changed
-        record = market.orderbook(now_ns, self.manager.now)
+        record = market.orderbook(now_ns, self.manager.now, self.alive_ts_ns(book.connector))
         if is_changed and record.recv_ts_ns is not None:
             self._metric_latency.observe((now_ns - record.recv_ts_ns) / 1e9)
         yield self._metric(market, record)
@@ -282,19 +310,24 @@ class OrderbookWorker(Worker):
         """Yield what a change of source did to the old book: walls removed, a gap opened."""
         yield from self._wall_metrics(market, now_ns)
         for note in market.book.take_gap_notes("opened"):
-            yield self._metric(market, market.gap_event(note, now_ns))
+            yield self._gap_metric(market, note, now_ns)
 
     def _wall_metrics(self, market: BookMarket, now_ns: int) -> Iterator[Metric]:
         """Yield the events of a book's walls."""
         for event in market.book.walls.take_events():
             self._counters.wall_events[event.event].value += 1
-            yield self._metric(market, market.wall_event(event, now_ns))
+            alive_ts_ns = self.alive_ts_ns(market.book.connector)
+            yield self._metric(market, market.wall_event(event, now_ns, alive_ts_ns))
 
     def _gap_metrics(self, market: BookMarket, now_ns: int) -> Iterator[Metric]:
         """Yield the events of a book's gaps, once its first epoch has started."""
         if market.generation:
             for note in market.book.take_gap_notes():
-                yield self._metric(market, market.gap_event(note, now_ns))
+                yield self._gap_metric(market, note, now_ns)
+
+    def _gap_metric(self, market: BookMarket, note: GapNote, now_ns: int) -> Metric:
+        alive_ts_ns = self.alive_ts_ns(market.book.connector)
+        return self._metric(market, market.gap_event(note, now_ns, alive_ts_ns))
 
     def _metric(self, market: BookMarket, record: Orderbook | Density | BookGapEvent) -> Metric:
         kind = record.kind

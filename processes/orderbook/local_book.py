@@ -15,8 +15,9 @@ from msgspec.structs import replace
 
 from bybit_pipeline.processes.orderbook.book import BookInvalid, OrderBook
 from bybit_pipeline.processes.orderbook.measures import OrderFlow
-from bybit_pipeline.processes.orderbook.staleness import StalenessDetector
 from bybit_pipeline.processes.orderbook.walls.tracker import WallTracker
+from bybit_pipeline.shared.freshness.link import LinkDoubt
+from bybit_pipeline.shared.freshness.silence import SilenceDetector
 from bybit_pipeline.shared.wire.gaps import BookGap, BookGapEventName, BookGapReason, GapLedger
 from bybit_pipeline.shared.wire.messages import BookMessage, Category, Source, TradesMessage
 from bybit_pipeline.shared.wire.orderbook import BookState
@@ -72,6 +73,9 @@ class LocalBook:
     """
     The book of one stream and its sync state.
 
+    A book is live while it is in sync and not doubted. A doubted book is stale, but still applies
+    messages: if they prove to be complete and current, it is live again without a snapshot.
+
     Args:
         category, symbol: The market.
         depth: Levels per side of the stream.
@@ -84,9 +88,11 @@ class LocalBook:
         trades_connector: Name of the connector whose link events concern the symbol's trades; None
             if the trades are not received.
         flow: Order flow imbalance; None if it is not computed.
+        stale_after_s: Longest plausible silence in seconds; 0 to derive it from the stream.
 
     Attributes:
         state, reason: As published; ``reason`` is None when live.
+        is_synced: True from a snapshot until a message is missing or contradicts the book.
         generation: Unique number; changes with the source.
         messages: Messages received, applied or not.
         received_at: Monotonic time of the last message.
@@ -99,10 +105,12 @@ class LocalBook:
         "_gap_notes",
         "_generations",
         "_is_requested",
+        "_is_silent",
         "_ledger",
+        "_link_doubt",
         "_resync_attempts",
         "_resync_due",
-        "_staleness",
+        "_silence",
         "_untrusted_s",
         "_untrusted_since",
         "book",
@@ -113,6 +121,7 @@ class LocalBook:
         "gap",
         "generation",
         "is_changed",
+        "is_synced",
         "messages",
         "reason",
         "received_at",
@@ -140,6 +149,7 @@ class LocalBook:
         trades_connector: str | None = None,
         walls: WallTracker,
         flow: OrderFlow | None = None,
+        stale_after_s: float = 0.0,
     ) -> None:
         self.category: Category = category
         self.symbol = symbol
@@ -158,12 +168,16 @@ class LocalBook:
         self.received_at = 0.0
         self.walls_due = inf
         self.is_changed = False
+        self.is_synced = False
         self.counts = counts
         self.gap: BookGap | None = None
         self._gap_notes: deque[GapNote] = deque(maxlen=GAP_NOTES_MAX)
         self._generations = generations
         self._ledger = ledger
-        self._staleness = StalenessDetector(now)
+        self._link_doubt: LinkDoubt | None = None
+        self._is_silent = False
+        """True from a suspicious silence of this stream to its next message."""
+        self._silence = SilenceDetector(stale_after_s)
         self._untrusted_s = 0.0
         self._untrusted_since: float | None = now
         self._resync_due: float | None = now + START_DELAY_S
@@ -186,7 +200,7 @@ class LocalBook:
         self.messages += 1
         received_at, self.received_at = self.received_at, now
         if (
-            self.state != "live"
+            not self.is_synced
             or lost
             or message.session != self.session
             or message.source != self.source
@@ -194,7 +208,7 @@ class LocalBook:
             return self._apply_out_of_sync(message, now, lost)
         book = self.book
         last = book.last
-        assert last is not None, "a live book has a last message"
+        assert last is not None, "a book in sync has a last message"
         step_ms = message.exchange_ts_ms - last.exchange_ts_ms
         if not 0 <= step_ms <= MAX_AHEAD_MS and self._is_implausible(step_ms, now - received_at):
             self.invalidate("bad_time", now, message.recv_ts_ns, message.update_id)
@@ -204,6 +218,12 @@ class LocalBook:
         except BookInvalid as error:
             self.invalidate(error.reason, now, message.recv_ts_ns, message.update_id)
             return True
+        if self._is_silent:
+            if message.update_id - last.update_id in (0, 1):
+                self._silence.learn_harmless(now - received_at, now)
+            self._is_silent = False
+            self._resync_due = None
+            return self._settle(now)
         if (
             message.update_id == last.update_id
             and message.depth == 1
@@ -274,29 +294,64 @@ class LocalBook:
             received_update_id: Update id of that message.
             retry_in_s: Time for a snapshot to arrive by itself before it is requested.
         """
-        was_live = self.state == "live"
+        was_live, was_synced = self.state == "live", self.is_synced
         changed = was_live or self.reason != reason
         self.reason = reason
         self.is_changed = self.is_changed or changed
-        if was_live:
-            self.counts.invalidated[reason] += 1
-            self.state = "stale"
+        if was_synced:
+            self.is_synced = self._is_silent = False
             self.book.drop()
-            self._untrusted_since = now
             self._resync_attempts = 0
             self._resync_due = now + retry_in_s
             if self.flow is not None:
                 self.flow.reset()
             self.walls.drop()
             self.walls_due = inf
-            self._open_gap(reason, recv_ts_ns, received_update_id)
+            if was_live:
+                self._end_live(reason, now, recv_ts_ns, received_update_id)
         elif retry_in_s:
             self._resync_due = now + retry_in_s
         return changed
 
+    def doubt_link(self, doubt: LinkDoubt | None, now: float) -> bool:
+        """Set or clear the doubt about the link; return True if the state or its reason changed."""
+        self._link_doubt = doubt
+        return self._settle(now)
+
+    def _settle(self, now: float) -> bool:
+        """Make a book in sync live or stale as its doubts say; return True if that changed it."""
+        if not self.is_synced:
+            return False
+        reason = self._link_doubt or ("silent" if self._is_silent else None)
+        if reason is None:
+            if self.state == "live":
+                return False
+            self._close_gap(now)
+            self.state, self.reason = "live", None
+        else:
+            if reason == self.reason:
+                return False
+            if self.state == "live":
+                self._end_live(reason, now, None, None)
+            self.reason = reason
+        self.is_changed = True
+        return True
+
+    def _end_live(
+        self,
+        reason: BookGapReason,
+        now: float,
+        recv_ts_ns: int | None,
+        received_update_id: int | None,
+    ) -> None:
+        self.state = "stale"
+        self.counts.invalidated[reason] += 1
+        self._untrusted_since = now
+        self._open_gap(reason, recv_ts_ns, received_update_id)
+
     def expect_snapshot(self, now: float, within_s: float) -> None:
         """Request a snapshot only if none has arrived within ``within_s``."""
-        if self.state != "live":
+        if not self.is_synced:
             self._resync_due = now + within_s
             self._resync_attempts = 0
 
@@ -315,10 +370,19 @@ class LocalBook:
         return changed
 
     def check_silence(self, now: float) -> bool:
-        """Invalidate a live book that has been silent for implausibly long; call once a second."""
-        if self.state != "live" or self.source == "replay":
+        """
+        Doubt a book that has been silent for implausibly long; call it several times a second.
+
+        Its next message may still continue it. A snapshot is requested if none comes soon.
+        """
+        if not self.is_synced or self._is_silent or self.source == "replay":
             return False
-        return self._staleness.is_silent(self.messages, now) and self.invalidate("silent", now)
+        if not self._silence.is_silent(self.messages, self.received_at, now):
+            return False
+        self._is_silent = True
+        self._resync_due = now + SUBSCRIBED_DELAY_S
+        self._resync_attempts = 0
+        return self._settle(now)
 
     def is_resync_due(self, now: float) -> bool:
         """Return True if a snapshot is to be requested now; retries back off from 2 s to 30 s."""
@@ -343,7 +407,7 @@ class LocalBook:
 
     def forget(self, now: float) -> None:
         """End the book because it was unsubscribed: its walls and its gap end too."""
-        self.state, self.reason = "stale", "unsubscribed"
+        self.state, self.reason, self.is_synced = "stale", "unsubscribed", False
         self.book.drop()
         self.walls.drop()
         self.walls_due = inf
@@ -369,10 +433,10 @@ class LocalBook:
         return not -MAX_BEHIND_MS <= step_ms <= MAX_AHEAD_MS + elapsed_s * 1_000
 
     def _apply_out_of_sync(self, message: BookMessage, now: float, lost: int) -> bool:
-        """Apply a message to a book that is not live, or that the message itself invalidates."""
+        """Apply a message to a book out of sync, or one that the message itself invalidates."""
         was = (self.state, self.reason, self.generation)
         self.note_source(message.source, now, message.recv_ts_ns)
-        if self.state == "live":
+        if self.is_synced:
             if message.session != self.session:
                 self.invalidate("disconnected", now, message.recv_ts_ns, message.update_id)
             elif lost:
@@ -384,44 +448,47 @@ class LocalBook:
             except BookInvalid as error:
                 self.invalidate(error.reason, now, message.recv_ts_ns, message.update_id)
             else:
-                self._go_live(message, now)
+                self._on_synced(now)
         else:
             self.counts.ignored += 1
         return was != (self.state, self.reason, self.generation)
 
-    def _go_live(self, message: BookMessage, now: float) -> None:
-        gap = self.gap
-        assert gap is not None, "a book that is not live has an open gap"
-        since = now if self._untrusted_since is None else self._untrusted_since
-        duration = max(0.0, now - since)
-        closed = replace(
-            gap,
-            closed_ts_ns=message.recv_ts_ns,
-            end_ms=message.exchange_ts_ms,
-            update_id_after=message.update_id,
-            sequence_after=message.sequence,
-            duration_s=duration,
-        )
-        self._ledger.put(closed)
-        self._gap_notes.append(GapNote("closed", closed))
-        hid_nothing = gap.update_id_before in (message.update_id, message.update_id - 1)
-        if gap.reason == "silent" and hid_nothing:
-            self._staleness.learn_pause(now)
-        self._staleness.restart(self.messages, now)
-        self.gap = None
-        self._untrusted_s += duration
-        self._untrusted_since = None
+    def _on_synced(self, now: float) -> None:
+        """Note that a snapshot was applied; the book is live unless its link is doubted."""
+        self._silence.restart(self.messages, now)
+        self.is_synced, self._is_silent = True, False
         if self._is_requested:
             self._is_requested = False
             self.counts.recovered += 1
         self._resync_attempts = 0
         self._resync_due = None
-        self.state, self.reason = "live", None
         self.is_changed = True
         if self.flow is not None:
             best_bid = self.book.best_bid or (0.0, 0.0)
             best_ask = self.book.best_ask or (self.book.ask_side.empty, 0.0)
             self.flow.add(*best_bid, *best_ask)
+        self._settle(now)
+
+    def _close_gap(self, now: float) -> None:
+        """Close the open gap; the last message is the first one that is trusted again."""
+        gap, last = self.gap, self.book.last
+        assert gap is not None, "a book that is not live has an open gap"
+        assert last is not None, "a book in sync has a last message"
+        since = now if self._untrusted_since is None else self._untrusted_since
+        duration = max(0.0, now - since)
+        closed = replace(
+            gap,
+            closed_ts_ns=last.recv_ts_ns,
+            end_ms=last.exchange_ts_ms,
+            update_id_after=last.update_id,
+            sequence_after=last.sequence,
+            duration_s=duration,
+        )
+        self._ledger.put(closed)
+        self._gap_notes.append(GapNote("closed", closed))
+        self.gap = None
+        self._untrusted_s += duration
+        self._untrusted_since = None
 
     def _open_gap(
         self, reason: BookGapReason, recv_ts_ns: int | None, received_update_id: int | None

@@ -8,7 +8,7 @@ every call until the next ``advance`` happens at that time.
 
 from collections.abc import Iterable, Iterator
 from itertools import count
-from typing import NamedTuple, cast
+from typing import Literal, NamedTuple, cast
 
 from bybit_pipeline.processes.orderbook.local_book import (
     CONNECTED_DELAY_S,
@@ -28,6 +28,7 @@ from bybit_pipeline.processes.orderbook.measures import (
     spread_bps,
 )
 from bybit_pipeline.processes.orderbook.walls.tracker import WallTracker
+from bybit_pipeline.shared.freshness.link import LinkDoubt
 from bybit_pipeline.shared.settings.config import DensityConfig, OrderbookConfig
 from bybit_pipeline.shared.wire.gaps import BookGap, BookGapReason, GapLedger
 from bybit_pipeline.shared.wire.messages import (
@@ -98,6 +99,7 @@ class OrderBookManager:
         depth: int = 50,
         connector: str = "",
         trades_connector: str | None = "",
+        stale_after_s: float = 0.0,
     ) -> LocalBook:
         """
         Create a book and return it; repeating it returns the same book.
@@ -108,6 +110,7 @@ class OrderBookManager:
             connector: Name of the connector whose link events concern the book.
             trades_connector: Name of the connector whose link events concern the symbol's trades;
                 None if the trades are not received, which makes every wall uncertain.
+            stale_after_s: Longest plausible silence in seconds; 0 to derive it from the stream.
         """
         book = self.books.get((category, symbol))
         if book is None:
@@ -122,6 +125,7 @@ class OrderBookManager:
                 now=self.now,
                 flow=OrderFlow() if self.settings.ofi else None,
                 trades_connector=trades_connector,
+                stale_after_s=stale_after_s,
                 walls=WallTracker(self.density, depth, with_trades=trades_connector is not None),
             )
             self.books[category, symbol] = book
@@ -164,10 +168,10 @@ class OrderBookManager:
             if book.note_source(message.source, now, received)
         ]
         if event == "disconnected":
-            return changed + self.on_link_lost(connector, received)
+            return changed + self.on_link_lost(connector, received, "disconnected")
         if event == "connected":
             for book in self._of_connector(connector):
-                if book.state != "live":
+                if not book.is_synced:
                     book.expect_snapshot(now, CONNECTED_DELAY_S)
                 elif book.invalidate("disconnected", now, received, retry_in_s=CONNECTED_DELAY_S):
                     changed.append(book)
@@ -177,14 +181,21 @@ class OrderBookManager:
             changed += self._on_topic_event(topic, message)
         return changed
 
-    def on_link_lost(self, connector: str, recv_ts_ns: int) -> list[LocalBook]:
+    def on_link_lost(
+        self, connector: str, recv_ts_ns: int, reason: Literal["disconnected", "process_down"]
+    ) -> list[LocalBook]:
         """Invalidate the books of a connector whose websocket or process ended; return them."""
         self._note_missing_trades(connector)
         return [
             book
             for book in self._of_connector(connector)
-            if book.invalidate("disconnected", self.now, recv_ts_ns, retry_in_s=RETRY_MAX_S)
+            if book.invalidate(reason, self.now, recv_ts_ns, retry_in_s=RETRY_MAX_S)
         ]
+
+    def doubt_link(self, connector: str, doubt: LinkDoubt | None) -> list[LocalBook]:
+        """Set or clear the doubt about a connector; return the books that it changed."""
+        books = self._of_connector(connector)
+        return [book for book in books if book.doubt_link(doubt, self.now)]
 
     def _note_missing_trades(self, connector: str) -> None:
         for book in self.books.values():
@@ -221,7 +232,7 @@ class OrderBookManager:
         ]
 
     def check_silence(self) -> list[LocalBook]:
-        """Invalidate books that are silent for too long and return them; call once a second."""
+        """Doubt books that are silent for too long and return them; call it often."""
         return [book for book in self.books.values() if book.check_silence(self.now)]
 
     # -- getters ---------------------------------------------------------------------------------
@@ -238,13 +249,15 @@ class OrderBookManager:
         local = self.books.get((category, symbol))
         if local is None or local.state == "syncing":
             return None
+        if local.state != "live":
+            return BookSnapshot(local.state, local.reason, None, [], [], None, None, None, None)
         book = local.book
         bid, ask = book.best_bid, book.best_ask
         prices = (bid[0], ask[0]) if bid and ask else None
         return BookSnapshot(
             state=local.state,
             reason=local.reason,
-            update_id=book.update_id if local.state == "live" else None,
+            update_id=book.update_id,
             bids=book.bids(),
             asks=book.asks(),
             best_bid=bid[0] if bid else None,

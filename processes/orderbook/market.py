@@ -31,6 +31,7 @@ class _Common(TypedDict):
     process: str
     epoch: str
     seq: int
+    alive_ts_ns: int | None
     publish_ts_ns: int
     state: BookState
 
@@ -99,13 +100,14 @@ class BookMarket:
         self._source = self.book.source
         self._sequences = dict.fromkeys(METRIC_KINDS, 0)
 
-    def orderbook(self, now_ns: int, now: float) -> Orderbook:
+    def orderbook(self, now_ns: int, now: float, alive_ts_ns: int | None) -> Orderbook:
         """
         Return the message about the book, and note its publication.
 
         Args:
             now_ns: Wall clock.
             now: Monotonic clock, in seconds.
+            alive_ts_ns: When the exchange was last heard on the connection of the book.
         """
         book, source = self.book, self._source
         if book.state == "live":
@@ -118,12 +120,13 @@ class BookMarket:
                 process=self._process,
                 epoch=self.epoch,
                 seq=self._sequences["orderbook"],
+                alive_ts_ns=alive_ts_ns,
                 publish_ts_ns=now_ns,
                 ofi=None if book.flow is None else book.flow.take(),
                 walls=tuple(book.walls.records()),
             )
         else:
-            record = Orderbook(**self._common("orderbook", now_ns), reason=book.reason)
+            record = Orderbook(**self._common("orderbook", now_ns, alive_ts_ns), reason=book.reason)
         book.is_changed = False
         self.published_at = now
         self.mid_price = record.mid_price
@@ -131,11 +134,11 @@ class BookMarket:
         self.imbalance = record.imbalance
         return record
 
-    def wall_event(self, event: WallEvent, now_ns: int) -> Density:
+    def wall_event(self, event: WallEvent, now_ns: int, alive_ts_ns: int | None) -> Density:
         """Return the message about an event of a wall."""
         match_ts_ms, exchange_ts_ms, recv_ts_ns = self._input_times()
         return Density(
-            **self._common("density", now_ns),
+            **self._common("density", now_ns, alive_ts_ns),
             match_ts_ms=match_ts_ms,
             exchange_ts_ms=exchange_ts_ms,
             recv_ts_ns=recv_ts_ns,
@@ -143,13 +146,13 @@ class BookMarket:
             **asdict(event.wall),
         )
 
-    def gap_event(self, note: GapNote, now_ns: int) -> BookGapEvent:
+    def gap_event(self, note: GapNote, now_ns: int, alive_ts_ns: int | None) -> BookGapEvent:
         """Return the message about the opening or the end of a gap."""
         match_ts_ms, exchange_ts_ms, recv_ts_ns = self._input_times()
         gap = asdict(note.gap)
         del gap["category"], gap["symbol"]  # they are among the common fields
         return BookGapEvent(
-            **self._common("gap", now_ns),
+            **self._common("gap", now_ns, alive_ts_ns),
             match_ts_ms=match_ts_ms,
             exchange_ts_ms=exchange_ts_ms,
             recv_ts_ns=recv_ts_ns,
@@ -157,7 +160,7 @@ class BookMarket:
             **gap,
         )
 
-    def _common(self, kind: MetricKind, now_ns: int) -> _Common:
+    def _common(self, kind: MetricKind, now_ns: int, alive_ts_ns: int | None) -> _Common:
         """
         Return the common fields, with the next number of this topic.
 
@@ -172,6 +175,7 @@ class BookMarket:
             "process": self._process,
             "epoch": self.epoch,
             "seq": self._sequences[kind],
+            "alive_ts_ns": alive_ts_ns,
             "publish_ts_ns": now_ns,
             "state": self.book.state if self._is_current() else "stale",
         }

@@ -280,6 +280,7 @@ class BookMeasures:
         epoch: str,
         seq: int,
         publish_ts_ns: int,
+        alive_ts_ns: int | None = None,
         ofi: float | None = None,
         walls: tuple[Wall, ...] = (),
     ) -> Orderbook:
@@ -291,7 +292,8 @@ class BookMeasures:
 
         Args:
             book: A live book.
-            symbol, source, process, epoch, seq, publish_ts_ns: The common fields, as published.
+            symbol, source, process, epoch, seq, publish_ts_ns, alive_ts_ns: The common fields, as
+                published.
             ofi: Order flow imbalance since the last message.
             walls: The walls, nearest first.
         """
@@ -325,6 +327,7 @@ class BookMeasures:
             match_ts_ms=last.match_ts_ms,
             exchange_ts_ms=last.exchange_ts_ms,
             recv_ts_ns=last.recv_ts_ns,
+            alive_ts_ns=alive_ts_ns,
             publish_ts_ns=publish_ts_ns,
             state="live",
             update_id=last.update_id,

@@ -16,10 +16,11 @@ import structlog
 from bybit_pipeline.processes.trades.aggregator import TradesAggregator
 from bybit_pipeline.processes.trades.tape import GapNote, TradeTape
 from bybit_pipeline.shared.bus.market import Received
+from bybit_pipeline.shared.freshness.link import LinkDoubt
 from bybit_pipeline.shared.runtime.clock import Clock
 from bybit_pipeline.shared.runtime.scheduling import PublishScheduler
 from bybit_pipeline.shared.runtime.telemetry import Samples, Telemetry
-from bybit_pipeline.shared.runtime.worker import Worker
+from bybit_pipeline.shared.runtime.worker import SILENT_S, Worker
 from bybit_pipeline.shared.settings.specs import Assignment, TradesSpec
 from bybit_pipeline.shared.wire.gaps import TradesGapEvent
 from bybit_pipeline.shared.wire.messages import Category, LinkMessage, TradesMessage
@@ -29,10 +30,9 @@ from bybit_pipeline.shared.wire.trades import Trades, unobserved_window
 
 log = structlog.get_logger()
 
-SILENT_S = 0.95
-"""Maximum interval between two publications of a market."""
 MAX_INTERVAL_S = 0.45
 """Maximum publish interval of the scheduler: its ticks must be frequent enough for ``SILENT_S``."""
+SILENCE_TICK_S = 0.25
 RESYNC_TICK_S = 0.25
 """Interval between two looks for markets to request."""
 RESYNC_INITIAL_S = 0.5
@@ -52,6 +52,7 @@ class TradesMarket:
     State of one symbol besides its tape: topics, sequence numbers, times of publication.
 
     Attributes:
+        connector: Name of the connector of its trades.
         tape: The tape of the present epoch; the aggregator may have replaced it already.
         has_traded: True if the market traded since it was published.
         published_at: Time of the last publication, by the monotonic clock.
@@ -62,6 +63,7 @@ class TradesMarket:
 
     __slots__ = (
         "category",
+        "connector",
         "epoch",
         "gap_sequence",
         "gap_topic",
@@ -77,8 +79,9 @@ class TradesMarket:
         "untrusted_before_s",
     )
 
-    def __init__(self, tape: TradeTape, epoch: str) -> None:
+    def __init__(self, tape: TradeTape, connector: str, epoch: str) -> None:
         category, symbol = tape.category, tape.symbol
+        self.connector = connector
         self.category: Category = category
         self.symbol = symbol
         self.tape = tape
@@ -135,6 +138,7 @@ class TradesWorker(Worker):
         """Connect to the connectors and the forwarder; start the timers."""
         super().on_start()
         self.every(self.scheduler.tick_s, self._on_timer)
+        self.every(SILENCE_TICK_S, self._on_silence_timer)
         self.every(RESYNC_TICK_S, self._request_resyncs)
 
     def status(self) -> dict[str, Any]:
@@ -178,7 +182,17 @@ class TradesWorker(Worker):
                 yield topic_text(topic)
 
     def _on_timer(self) -> None:
+        self.begin_turn()
         self._publish(self.publish_due())
+
+    def _on_silence_timer(self) -> None:
+        self.begin_turn()
+        now_ns = self._steady_ns()
+        silent_s, notes = self.aggregator.check_silence(now_ns)
+        for seconds in silent_s:
+            self.observe_frozen(seconds)
+        if silent_s:
+            self._publish(self._changes(notes))
 
     # -- subscriptions ---------------------------------------------------------------------------
 
@@ -189,10 +203,15 @@ class TradesWorker(Worker):
         if topic in self._markets:
             return
         self._connectors[link_topic(connector)] = connector
-        self.aggregator.subscribe(stream.symbol, stream.category, connector=connector)
+        self.aggregator.subscribe(
+            stream.symbol,
+            stream.category,
+            connector=connector,
+            stale_after_s=stream.stale_after_s,
+        )
         tape = self.aggregator.tape(stream.symbol, stream.category)
         assert tape is not None, "just subscribed"
-        self._markets[topic] = TradesMarket(tape, self.next_epoch())
+        self._markets[topic] = TradesMarket(tape, connector, self.next_epoch())
 
     def final_metrics(self, topic: bytes) -> Iterator[Metric]:
         """Yield the last metrics of a symbol: no numbers, and the end of its open gap."""
@@ -276,7 +295,11 @@ class TradesWorker(Worker):
 
     def on_connector_gone(self, connector: str) -> Iterator[Metric]:
         """Stop observing the markets of a connector; return the metrics to publish at once."""
-        return self._changes(self.aggregator.interrupt(connector))
+        return self._changes(self.aggregator.interrupt(connector, "process_down"))
+
+    def on_doubt(self, connector: str, doubt: LinkDoubt | None) -> Iterator[Metric]:
+        """Doubt the trades of a connector, or trust them again."""
+        return self._changes(self.aggregator.doubt_link(connector, doubt))
 
     def gap_rows(self) -> list[dict[str, Any]]:
         """Return the gap ledger as maps, for people."""
@@ -343,6 +366,7 @@ class TradesWorker(Worker):
             process=self.process,
             epoch=market.epoch,
             seq=market.sequence,
+            alive_ts_ns=self.alive_ts_ns(market.connector),
             publish_ts_ns=now_ns,
         )
         market.published_state = _state(tape)
@@ -476,7 +500,8 @@ class TradesWorker(Worker):
 
 def _state(tape: TradeTape) -> tuple[str, str | None]:
     """Return the state that is published at once when it changes; coverage grows without that."""
-    return ("stale" if tape.is_stale else "observed", tape.source)
+    is_stale = tape.is_stale or tape.link_doubt is not None
+    return ("stale" if is_stale else "observed", tape.source)
 
 
 def _log_gaps(notes: Sequence[GapNote]) -> None:

@@ -6,6 +6,7 @@ Decides which tape a message belongs to, which tapes a link event concerns, and 
 """
 
 from collections.abc import Iterator, Sequence
+from typing import Literal
 from weakref import WeakValueDictionary
 
 from bybit_pipeline.processes.trades.tape import (
@@ -16,6 +17,7 @@ from bybit_pipeline.processes.trades.tape import (
     TradeTape,
 )
 from bybit_pipeline.processes.trades.window import DEFAULT_MAX_TRADES
+from bybit_pipeline.shared.freshness.link import LinkDoubt
 from bybit_pipeline.shared.settings.config import TradesConfig, window_seconds
 from bybit_pipeline.shared.wire.gaps import GapLedger, TradesGap
 from bybit_pipeline.shared.wire.messages import Category, LinkMessage, Source, Trade, TradesMessage
@@ -77,12 +79,26 @@ class TradesAggregator:
 
     # -- subscriptions ---------------------------------------------------------------------------
 
-    def subscribe(self, symbol: str, category: Category = "linear", *, connector: str = "") -> None:
-        """Follow a symbol; link events of ``connector`` concern it. Repeating changes nothing."""
+    def subscribe(
+        self,
+        symbol: str,
+        category: Category = "linear",
+        *,
+        connector: str = "",
+        stale_after_s: float = 0.0,
+    ) -> None:
+        """
+        Follow a symbol; repeating it changes nothing.
+
+        Args:
+            symbol, category: The market.
+            connector: Name of the connector whose link events concern it.
+            stale_after_s: Longest plausible silence in seconds; 0 to derive it from the stream.
+        """
         key = (category, symbol)
         if key not in self._tapes:
             self._connectors[key] = connector
-            tape = self._tapes[key] = self._new_tape(category, symbol)
+            tape = self._tapes[key] = self._new_tape(category, symbol, stale_after_s)
             tape.source = self._sources.get(connector)
 
     def unsubscribe(self, symbol: str, category: Category = "linear") -> None:
@@ -173,6 +189,7 @@ class TradesAggregator:
             for other in self._tapes.values():
                 if other.session is session:
                     other.advance(our_ns)
+        tape.received_ns = our_ns
         return [*notes, *tape.apply(message, lost)]
 
     def apply_link(
@@ -182,10 +199,10 @@ class TradesAggregator:
         our_ns = message.recv_ts_ns if our_ns is None else our_ns
         notes = self._set_source(connector, message.source, our_ns)
         if message.event == "disconnected":
-            notes += self.interrupt(connector)
+            notes += self.interrupt(connector, "disconnected")
         elif message.event == "connected":
             # A connector that was killed did not announce the disconnect.
-            notes += self.interrupt(connector, except_session=message.session)
+            notes += self.interrupt(connector, "disconnected", except_session=message.session)
         elif message.event == "subscribed":
             for tape in self._named(message.topics):
                 notes += self._join(tape, message.session)
@@ -198,20 +215,46 @@ class TradesAggregator:
                 notes += tape.interrupt(message.event)
         return notes
 
-    def interrupt(self, connector: str, *, except_session: int | None = None) -> list[GapNote]:
+    def interrupt(
+        self,
+        connector: str,
+        reason: Literal["disconnected", "process_down"],
+        *,
+        except_session: int | None = None,
+    ) -> list[GapNote]:
         """
         Stop observing the markets of a connector; return the gaps that opened.
 
         Args:
             connector: Name of the connector.
+            reason: Cause of the interruption.
             except_session: If given, markets without a session or with this one are skipped.
         """
         notes: list[GapNote] = []
         for tape in self._tapes_of(connector):
             session = tape.session
             if except_session is None or (session and session.session_id != except_session):
-                notes += tape.interrupt("disconnected")
+                notes += tape.interrupt(reason)
         return notes
+
+    def doubt_link(self, connector: str, doubt: LinkDoubt | None) -> list[GapNote]:
+        """Doubt the trades of a connector, or trust them again; return what became of gaps."""
+        return [note for tape in self._tapes_of(connector) for note in tape.doubt(doubt)]
+
+    def check_silence(self, our_ns: int) -> tuple[list[float], list[GapNote]]:
+        """
+        Stop observing the markets that are silent for implausibly long; call it often.
+
+        Returns:
+            The silence of each of them in seconds, and the gaps that opened.
+        """
+        silent_s: list[float] = []
+        notes: list[GapNote] = []
+        for tape in self._tapes.values():
+            if tape.is_silent(our_ns):
+                silent_s.append((our_ns - tape.received_ns) / 1e9)
+                notes += tape.interrupt_silent()
+        return silent_s, notes
 
     def advance(self, now_ns: int) -> None:
         """Move the exchange's time of all tapes to its value when our clock shows ``now_ns``."""
@@ -253,6 +296,7 @@ class TradesAggregator:
         epoch: str,
         seq: int,
         publish_ts_ns: int,
+        alive_ts_ns: int | None = None,
     ) -> Trades:
         """
         Return the ``trades.*`` record of a tape.
@@ -260,7 +304,7 @@ class TradesAggregator:
         Args:
             tape: The tape of one market.
             our_ns: Time of our clock at which the windows end; the tape advances to it.
-            source, process, epoch, seq, publish_ts_ns: Copied into the record.
+            source, process, epoch, seq, publish_ts_ns, alive_ts_ns: Copied into the record.
         """
         tape.advance(our_ns)
         state, last, windows = tape.state(our_ns), tape.last_trade, tape.windows
@@ -274,6 +318,7 @@ class TradesAggregator:
             match_ts_ms=last.match_ts_ms if last else None,
             exchange_ts_ms=tape.exchange_ts_ms,
             recv_ts_ns=tape.recv_ts_ns,
+            alive_ts_ns=alive_ts_ns,
             publish_ts_ns=publish_ts_ns,
             state=state,
             reason=None if state == "live" else tape.reason,
@@ -312,7 +357,7 @@ class TradesAggregator:
 
     # -- tapes and sessions ----------------------------------------------------------------------
 
-    def _new_tape(self, category: Category, symbol: str) -> TradeTape:
+    def _new_tape(self, category: Category, symbol: str, stale_after_s: float) -> TradeTape:
         return TradeTape(
             category,
             symbol,
@@ -320,6 +365,7 @@ class TradesAggregator:
             max_trades=self._max_trades,
             ledger=self.ledger,
             counts=self.counts,
+            stale_after_s=stale_after_s,
         )
 
     def _tapes_of(self, connector: str) -> list[TradeTape]:
@@ -354,6 +400,7 @@ class TradesAggregator:
     def _replace(self, tape: TradeTape, reason: TradesReason) -> TradeTape:
         self.source_changes += 1
         successor = self._tapes[tape.category, tape.symbol] = tape.successor(reason)
+        successor.link_doubt = tape.link_doubt
         return successor
 
     def _join(self, tape: TradeTape, session_id: int) -> list[GapNote]:

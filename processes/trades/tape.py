@@ -16,6 +16,8 @@ from bybit_pipeline.processes.trades.coverage import Coverage
 from bybit_pipeline.processes.trades.dedup import RecentIds
 from bybit_pipeline.processes.trades.fixed_point import PLAUSIBLE_MAX, PLAUSIBLE_MIN, is_plausible
 from bybit_pipeline.processes.trades.window import TradeWindows
+from bybit_pipeline.shared.freshness.link import LinkDoubt
+from bybit_pipeline.shared.freshness.silence import SilenceDetector
 from bybit_pipeline.shared.wire.gaps import (
     GapLedger,
     TradesGap,
@@ -143,7 +145,10 @@ class TradeTape:
         reason: Why the tape is not live, or was not live last.
         is_stale: True while trades are being missed.
         last_trade: The trade with the newest match time, if there was any.
+        link_doubt: Reason for which the link is doubted: the trades are stale, but none is missed.
         exchange_ts_ms, recv_ts_ns: Times of the newest message, if there was any.
+        received_ns: Time of the newest message by our steady clock; 0 if there was none.
+        messages: Messages received.
     """
 
     def __init__(
@@ -157,6 +162,7 @@ class TradeTape:
         counts: TradeCounts,
         generation: int = 0,
         reason: TradesReason = "starting",
+        stale_after_s: float = 0.0,
     ) -> None:
         self.category: Category = category
         self.symbol = symbol
@@ -174,6 +180,13 @@ class TradeTape:
         self.last_trade: Trade | None = None
         self.exchange_ts_ms: int | None = None
         self.recv_ts_ns: int | None = None
+        self.received_ns = 0
+        self.messages = 0
+        self.link_doubt: LinkDoubt | None = None
+        self._stale_after_s = stale_after_s
+        self._silence = SilenceDetector(stale_after_s)
+        self._doubted: TradesGap | None = None
+        """The open gap of a doubted link."""
         self._ids = RecentIds(max(retention_ms, DEDUP_HORIZON_MS), DEDUP_MAX_IDS)
         self.is_stale = False
         self._pending_since_ns: int | None = None
@@ -194,6 +207,7 @@ class TradeTape:
             counts=self._counts,
             generation=self.generation + 1,
             reason=reason,
+            stale_after_s=self._stale_after_s,
         )
 
     # -- time ------------------------------------------------------------------------------------
@@ -235,7 +249,7 @@ class TradeTape:
         Return the state: ``stale`` while trades are being missed, ``live`` while the longest window
         is covered completely, ``warming`` otherwise.
         """
-        if self.is_stale:
+        if self.is_stale or self.link_doubt is not None:
             return "stale"
         return "live" if self.covered_ms(self.longest_ms, now_ns) == self.longest_ms else "warming"
 
@@ -291,6 +305,39 @@ class TradeTape:
         if self.session is not None and self.coverage.is_observing:
             yield self._open_gap(reason, self.session.last_message_ms)
 
+    def doubt(self, doubt: LinkDoubt | None) -> Iterator[GapNote]:
+        """
+        Doubt the link, or trust it again.
+
+        No trade is missed while the session lasts: those that are late are counted when they
+        arrive. If the session ends, observation ended with its last message.
+        """
+        self.link_doubt = doubt
+        if doubt is None:
+            gap, self._doubted = self._doubted, None
+            if gap is not None:
+                yield self._ledger_note("closed", _closed(gap, self._present_ms(gap.start_ms)))
+            return
+        if self.is_stale:
+            return
+        self.reason = doubt
+        if self._doubted is None and self.coverage.is_observing and self.session is not None:
+            start_ms = self.session.last_message_ms
+            if start_ms is not None:
+                self._doubted = self._new_gap(doubt, start_ms)
+                yield self._ledger_note("opened", self._doubted)
+
+    def is_silent(self, our_ns: int) -> bool:
+        """Return True if an observed tape has been silent for implausibly long."""
+        if self.is_stale or self.source == "replay" or not self.coverage.is_observing:
+            return False
+        return self._silence.is_silent(self.messages, self.received_ns / 1e9, our_ns / 1e9)
+
+    def interrupt_silent(self) -> Iterator[GapNote]:
+        """Stop observing a silent tape: trades may have been missed since its last message."""
+        self.is_stale, self.reason, self._pending_since_ns = True, "silent", None
+        yield self._open_gap("silent", self._last_seen_ms())
+
     def miss(self, reason: TradesGapReason) -> Iterator[GapNote]:
         """Stop observing because a message is unusable: trades since the last one are missing."""
         self.is_stale = True
@@ -310,9 +357,12 @@ class TradeTape:
         """
         if our_ns is not None:
             self.advance(our_ns)
+        doubted, self._doubted = self._doubted, None
+        if doubted is not None:
+            yield self._ledger_note("closed", _closed(doubted, self._present_ms(doubted.start_ms)))
         gap, self._gap = self._gap, None
         if gap is not None and gap.end_ms is None:
-            end_ms = max(gap.start_ms, self.windows.now_ms or 0)
+            end_ms = self._present_ms(gap.start_ms)
             if true_ms is not None and true_ms >= gap.start_ms:
                 end_ms = true_ms
             self.coverage.resume(end_ms)
@@ -343,6 +393,7 @@ class TradeTape:
         notes: Sequence[GapNote] = ()
         if lost or self._gap is not None or not self.coverage.is_observing or self.is_stale:
             notes = list(self._resume_with(message, lost))
+        self.messages += 1
         before, before_ms = self.last_trade, self.exchange_ts_ms
         self.exchange_ts_ms = message.exchange_ts_ms
         self.recv_ts_ns = message.recv_ts_ns
@@ -442,8 +493,14 @@ class TradeTape:
         start_ms = self.coverage.interrupt(since_ms or 0)
         if may_reach_back and since_ms is not None:
             start_ms = self.coverage.reach_back(since_ms)
+        doubted, self._doubted = self._doubted, None
+        if doubted is not None:  # the same outage
+            return self._note("opened", replace(doubted, start_ms=start_ms))
+        return self._note("opened", self._new_gap(reason, start_ms))
+
+    def _new_gap(self, reason: TradesGapReason, start_ms: int) -> TradesGap:
         last = self.last_trade
-        gap = TradesGap(
+        return TradesGap(
             gap_id=self._ledger.new_id(),
             category=self.category,
             symbol=self.symbol,
@@ -452,10 +509,16 @@ class TradeTape:
             sequence_before=last.sequence if last else None,
             trade_id_before=last.trade_id if last else None,
         )
-        return self._note("opened", gap)
+
+    def _present_ms(self, least_ms: int) -> int:
+        """Return the exchange's present time, at least ``least_ms``."""
+        return max(least_ms, self.windows.now_ms or 0)
 
     def _note(self, event: TradesGapEventName, gap: TradesGap) -> GapNote:
         self._gap = gap
+        return self._ledger_note(event, gap)
+
+    def _ledger_note(self, event: TradesGapEventName, gap: TradesGap) -> GapNote:
         self._ledger.put(gap)
         return GapNote(event, gap, self.generation)
 

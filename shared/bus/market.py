@@ -22,7 +22,7 @@ from bybit_pipeline.shared.bus.sockets import LINGER_MS, RECONNECT_MS, bind, pla
 from bybit_pipeline.shared.errors import CodecError
 from bybit_pipeline.shared.wire import codec
 from bybit_pipeline.shared.wire.messages import MarketMessage
-from bybit_pipeline.shared.wire.topics import TERMINATOR, topic_text
+from bybit_pipeline.shared.wire.topics import TERMINATOR, is_heartbeat, topic_text
 
 BUNDLE = 64
 """Upper limit of messages in one frame to a worker."""
@@ -200,11 +200,12 @@ class Received(Struct, frozen=True, gc=False):
 class _Route:
     """State of a subscriber for one topic."""
 
-    __slots__ = ("connector", "decode", "sequence", "session")
+    __slots__ = ("connector", "decode", "holds_data", "sequence", "session")
 
     def __init__(self, topic: bytes, connector: str) -> None:
         self.connector = connector
         self.decode = codec.record_decoder(topic)
+        self.holds_data = not is_heartbeat(topic)
         self.session: int | None = None
         self.sequence = 0
 
@@ -213,8 +214,8 @@ class MarketSubscriber:
     """
     A worker's end of the market bus: one SUB connected to the feed of every connector.
 
-    ``lost`` counts by connector the messages missing in ``bus_sequence``; ``invalid`` counts
-    unreadable frames and messages.
+    ``lost`` counts by connector the messages missing in ``bus_sequence``, except heartbeats, which
+    hold no data; ``invalid`` counts unreadable frames and messages.
 
     Args:
         context: ZeroMQ context of the process.
@@ -296,7 +297,7 @@ class MarketSubscriber:
                     missing = 0 if route.session is None else sequence - 1
                     route.session = session
                 route.sequence = sequence
-                if missing:
+                if missing and route.holds_data:
                     self.lost[route.connector] += missing
                 yield Received(topic, message, missing)
 

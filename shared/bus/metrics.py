@@ -14,6 +14,8 @@ Payload = MetricRecord | Mapping[str, Any]
 
 METRIC_QUEUE = 50_000
 """Metrics queued for a slow subscriber before ZeroMQ drops them."""
+HEARTBEAT_PREFIX = b"heartbeat."
+"""Start of the topic of heartbeats to the forwarder, which are not passed on."""
 BURST = 32
 """Upper limit of metrics in one frame to the forwarder."""
 BURST_QUEUE = 10_000
@@ -60,6 +62,16 @@ class MetricPublisher:
                 parts.clear()
         if parts:
             self._send(parts)
+
+    def heartbeat(self, process: str, now: float) -> None:
+        """
+        Prove to the forwarder that this process still publishes.
+
+        Args:
+            process: Name of this process.
+            now: Seconds of the monotonic clock, which all processes of a machine share.
+        """
+        self.publish(HEARTBEAT_PREFIX + process.encode(), {"sent_s": now})
 
     def tombstone(self, topic: bytes) -> None:
         """Make the forwarder forget a topic, by an empty payload that it does not pass on."""

@@ -15,18 +15,31 @@ import structlog
 
 from bybit_pipeline.shared.bus.market import BUNDLE, MARKET_QUEUE, MarketSubscriber, Received
 from bybit_pipeline.shared.bus.metrics import MetricPublisher
+from bybit_pipeline.shared.freshness.link import HEARTBEAT_LATE_S, LinkDoubt, LinkFreshness
 from bybit_pipeline.shared.runtime.actor import Actor
 from bybit_pipeline.shared.runtime.clock import Clock
 from bybit_pipeline.shared.runtime.scheduling import LATE_S, PublishScheduler, ReadCoalescer
 from bybit_pipeline.shared.runtime.telemetry import Telemetry
 from bybit_pipeline.shared.settings.specs import Assignment, ProcessSpec
+from bybit_pipeline.shared.wire.messages import HeartbeatMessage, LinkMessage
 from bybit_pipeline.shared.wire.metrics import Metric
-from bybit_pipeline.shared.wire.topics import link_topic, market_topic, parse_topic
+from bybit_pipeline.shared.wire.topics import (
+    heartbeat_topic,
+    link_topic,
+    market_topic,
+    parse_topic,
+)
 
 log = structlog.get_logger()
 
 RECEIVE_LIMIT = 1_000
 """Messages handled per turn of the loop, so that timers and commands run under load too."""
+SILENT_S = 0.95
+"""Maximum interval between two publications of a market."""
+FRESHNESS_S = 0.1
+"""Interval of the check that the numbers still follow the exchange."""
+HEARTBEAT_S = 0.2
+"""Interval of the heartbeats to the forwarder."""
 
 
 class Worker(Actor):
@@ -63,6 +76,12 @@ class Worker(Actor):
         self._subscriber: MarketSubscriber | None = None
         self._publisher: MetricPublisher | None = None
         self._coalescer = ReadCoalescer()
+        self._freshness: dict[str, LinkFreshness] = {}
+        self._connectors: dict[bytes, str] = {}
+        """Connector by the topics of its link events and of its heartbeats."""
+        self._doubts: dict[str, LinkDoubt | None] = {}
+        """The doubt about each connector, as last passed to the subclass."""
+        self._checked_at = self.clock.monotonic()
         self._epochs = itertools.count(1)
         self._epoch_base = f"{self.process}-{self.clock.time_ns() // 1_000_000:x}"
         self.telemetry.counters(
@@ -88,6 +107,11 @@ class Worker(Actor):
             "Time from the websocket to the published metric.",
             process=self.process,
         )
+        self._frozen = self.telemetry.histogram(
+            "frozen_seconds",
+            "Time for which numbers that no longer followed the exchange were said to be live.",
+            process=self.process,
+        )
 
     # -- for subclasses to implement -------------------------------------------------------------
 
@@ -98,6 +122,10 @@ class Worker(Actor):
     @abstractmethod
     def on_connector_gone(self, connector: str) -> Iterable[Metric]:
         """Handle the end of a connector's process; return the metrics to publish at once."""
+
+    @abstractmethod
+    def on_doubt(self, connector: str, doubt: LinkDoubt | None) -> Iterable[Metric]:
+        """Doubt the numbers of a connector, or trust them again; return what to publish at once."""
 
     @abstractmethod
     def publish_all(self) -> Iterable[Metric]:
@@ -120,7 +148,60 @@ class Worker(Actor):
         """Return the gap ledger as maps, for people."""
 
     def on_turn(self) -> None:
-        """Record the time before a batch of messages or a command is handled."""
+        """Record the time before a batch of messages, a command or a timer is handled."""
+
+    # -- freshness -------------------------------------------------------------------------------
+
+    def begin_turn(self) -> None:
+        """
+        Start a turn; every callback begins with this.
+
+        Nothing may be published as live after a pause before the links have been checked.
+        """
+        self.on_turn()
+        now = self.clock.monotonic()
+        paused_s, self._checked_at = now - self._checked_at, now
+        for connector, link in self._freshness.items():
+            doubt = link.doubt(now)
+            if doubt == self._doubts[connector]:
+                continue
+            self._doubts[connector] = doubt
+            if doubt is None:
+                log.info("connector proven current", connector=connector)
+            else:
+                unproven_s = link.unproven_s(now) or 0.0
+                if paused_s < HEARTBEAT_LATE_S:  # else the forwarder has noticed it before
+                    self.observe_frozen(unproven_s)
+                log.warning(
+                    "connector doubted",
+                    connector=connector,
+                    reason=doubt,
+                    unproven_s=round(unproven_s, 2),
+                )
+            self._publish(self.on_doubt(connector, doubt))
+
+    def alive_ts_ns(self, connector: str) -> int | None:
+        """Return the time when the exchange was last heard on a connection, wall clock."""
+        link = self._freshness.get(connector)
+        return None if link is None else link.heard_ts_ns
+
+    def _end_link(self, connector: str) -> None:
+        """Note that a connection has ended, after its topics became stale."""
+        link = self._freshness.get(connector)
+        if link is not None:
+            unproven_s = link.unproven_s(self.clock.monotonic())
+            if unproven_s is not None and self._doubts[connector] is None:
+                self.observe_frozen(unproven_s)
+            link.forget()
+
+    def observe_frozen(self, seconds: float) -> None:
+        """Record for how long numbers that had stopped following the exchange were said live."""
+        self._frozen.observe(seconds)
+
+    def _send_heartbeat(self) -> None:
+        self.begin_turn()
+        assert self._publisher is not None
+        self._publisher.heartbeat(self.process, self.clock.monotonic())
 
     # -- sockets ---------------------------------------------------------------------------------
 
@@ -132,6 +213,9 @@ class Worker(Actor):
             self._listen(assignment)
         self.watch(self._subscriber.socket, self._on_readable)
         self.watch(self._subscriber.monitor, self._on_hang_up)
+        self.every(FRESHNESS_S, self.begin_turn)
+        self.every(HEARTBEAT_S, self._send_heartbeat)
+        self._send_heartbeat()
 
     def on_stop(self) -> None:
         """Close both sockets."""
@@ -142,12 +226,14 @@ class Worker(Actor):
 
     def on_command(self, command: dict[str, Any]) -> None:
         """Handle a command of the supervisor (``bus.control``)."""
-        self.on_turn()
+        self.begin_turn()
         match command["type"]:
             case "assign":
                 assignment = msgspec.convert(command["assignment"], Assignment)
                 self.assign(assignment)
                 self._listen(assignment)
+                if (doubt := self._doubts[assignment.connector]) is not None:
+                    self._publish(self.on_doubt(assignment.connector, doubt))
             case "unassign":
                 self._unassign(market_topic(*parse_topic(command["topic"])))
             case "republish":
@@ -161,7 +247,11 @@ class Worker(Actor):
         assert self._subscriber is not None
         connector = assignment.connector
         self._subscriber.connect(connector, assignment.endpoint)
-        self._subscriber.subscribe(link_topic(connector), connector)
+        for topic in (link_topic(connector), heartbeat_topic(connector)):
+            self._subscriber.subscribe(topic, connector)
+            self._connectors[topic] = connector
+        self._freshness.setdefault(connector, LinkFreshness())
+        self._doubts.setdefault(connector, None)
         self._subscriber.subscribe(assignment.stream.topic_bytes, connector)
 
     def _unassign(self, topic: bytes) -> None:
@@ -174,13 +264,19 @@ class Worker(Actor):
 
     def _on_readable(self, limit: int = RECEIVE_LIMIT) -> None:
         assert self._subscriber is not None
-        self.on_turn()
+        self.begin_turn()
         time_ns, lags_s = self.clock.time_ns, list[float]()
         for received in self._subscriber.receive(limit):
+            message = received.message
+            if type(message) is HeartbeatMessage:
+                self._freshness[self._connectors[received.topic]].note(message)
+                continue
             metrics = self.on_message(received)
             if metrics:
                 self._publish(metrics)
-            lags_s.append((time_ns() - received.message.recv_ts_ns) / 1e9)
+            if type(message) is LinkMessage and message.event in ("connected", "disconnected"):
+                self._end_link(self._connectors[received.topic])
+            lags_s.append((time_ns() - message.recv_ts_ns) / 1e9)
         if lags_s:
             self.lag_s = lags_s[-1]
             self._bus_latency.observe_all(lags_s)
@@ -195,6 +291,7 @@ class Worker(Actor):
             self._on_readable(MARKET_QUEUE * BUNDLE)
             log.info("connector gone", connector=connector)
             self._publish(self.on_connector_gone(connector))
+            self._end_link(connector)
 
     def _publish(self, metrics: Iterable[Metric]) -> None:
         assert self._publisher is not None

@@ -53,6 +53,14 @@ class MarketConfig(Section, frozen=True):
     streams: Annotated[
         tuple[StreamChoice, ...], Meta(min_length=1, description="Data to subscribe")
     ] = ("trades", "orderbook")
+    stale_after_s: Annotated[
+        float,
+        Meta(
+            ge=0,
+            description="Longest plausible silence of a book or of trades in seconds, after which "
+            "they are stale; 0: derived from the rate of each stream",
+        ),
+    ] = 0.0
 
 
 class InstrumentsConfig(Section, frozen=True):

@@ -34,6 +34,8 @@ class Stream(msgspec.Struct, frozen=True, kw_only=True):
     symbol: str
     depth: int = 0
     """Levels per side of a book; 0 for trades."""
+    stale_after_s: float = 0.0
+    """Longest plausible silence in seconds; 0 to derive it from the stream."""
 
     @property
     def topic(self) -> str:

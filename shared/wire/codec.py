@@ -18,6 +18,7 @@ from bybit_pipeline.shared.errors import CodecError
 from bybit_pipeline.shared.wire.common import MetricRecord
 from bybit_pipeline.shared.wire.messages import (
     BookMessage,
+    HeartbeatMessage,
     LinkMessage,
     MarketMessage,
     TradesMessage,
@@ -32,6 +33,7 @@ _DECODERS: dict[bytes, Callable[[bytes], MarketMessage]] = {
     b"b": Decoder(BookMessage).decode,
     b"t": Decoder(TradesMessage).decode,
     b"l": Decoder(LinkMessage).decode,
+    b"h": Decoder(HeartbeatMessage).decode,
 }
 
 _unpack_parts = Decoder(list[bytes]).decode

@@ -95,6 +95,13 @@ class MarketMetric(MetricRecord, frozen=True, kw_only=True):
             "without input."
         ),
     ] = None
+    alive_ts_ns: Annotated[
+        Nanos | None,
+        Meta(
+            description="Time when the exchange was last heard on the connection of this stream, "
+            "our clock: any message, also the answer to a ping; null if it was not heard."
+        ),
+    ] = None
     publish_ts_ns: Annotated[
         Nanos, Meta(description="Time when this message was published, our clock.")
     ]

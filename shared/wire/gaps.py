@@ -20,7 +20,16 @@ from bybit_pipeline.shared.wire.common import (
 )
 from bybit_pipeline.shared.wire.messages import Category
 
-TradesGapReason = Literal["disconnected", "bus_gap", "unsubscribed", "rejected", "bad_time"]
+TradesGapReason = Literal[
+    "disconnected",
+    "bus_gap",
+    "unsubscribed",
+    "rejected",
+    "bad_time",
+    "process_down",
+    "process_silent",
+    "silent",
+]
 BookGapReason = Literal[
     "starting",
     "gap",
@@ -36,12 +45,16 @@ BookGapReason = Literal[
     "source_change",
     "unsubscribed",
     "rejected",
+    "process_down",
+    "process_silent",
     "silent",
 ]
 """
 Reasons why a book is not live. ``starting``: no snapshot yet. ``gap``: an update of the exchange is
 missing. ``bus_gap``: a message between connector and worker is missing. ``bad_time``: the
-exchange's time jumped.
+exchange's time jumped. ``process_down``: its connector or worker died. ``process_silent``: its
+connector or worker hangs or lags behind. ``silent``: nothing is heard from the exchange, on the
+whole connection or on this stream.
 """
 
 TradesGapEventName = Literal["opened", "closed", "completed"]

@@ -114,4 +114,24 @@ class LinkMessage(Record, frozen=True):
     topics: tuple[str, ...]
 
 
-MarketMessage = TradesMessage | BookMessage | LinkMessage
+class HeartbeatMessage(Record, frozen=True):
+    """
+    ``heartbeat.CONNECTOR``: sent several times a second while the websocket is open.
+
+    It follows everything that the connector had sent before. A worker that has handled it has
+    therefore handled all data up to ``sent_s``. ``recv_ts_ns`` is the time when the exchange was
+    last heard: any message, also the answer to a ping.
+    """
+
+    schema_version: Literal[1]
+    source: Source
+    session: int
+    bus_sequence: int
+    recv_ts_ns: int
+    sent_s: float
+    """Monotonic clock of the machine, in seconds."""
+    silent_s: float
+    """Seconds from the exchange's last message to ``sent_s``."""
+
+
+MarketMessage = TradesMessage | BookMessage | LinkMessage | HeartbeatMessage

@@ -22,7 +22,7 @@ from bybit_pipeline.shared.wire.common import (
 from bybit_pipeline.shared.wire.gaps import BookGapReason
 
 BookState = Literal["syncing", "live", "stale"]
-BookReason = Literal[BookGapReason, "process_down"]
+BookReason = BookGapReason
 SideName = Literal["bid", "ask"]
 WallEventName = Literal["detected", "grown", "eaten", "pulled", "removed"]
 

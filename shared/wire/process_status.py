@@ -97,6 +97,10 @@ class ForwarderStatus(ProcessMetric, frozen=True, tag_field="role", tag="forward
     """The forwarder."""
 
     messages: Annotated[OrAbsent[Count], Meta(description="Metrics forwarded.")] = UNSET
+    withheld: Annotated[
+        OrAbsent[Count],
+        Meta(description="Messages of silent workers that said `live`, not passed on."),
+    ] = UNSET
     last_values: Annotated[OrAbsent[Count], Meta(description="Topics in the last-value cache.")] = (
         UNSET
     )

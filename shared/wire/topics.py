@@ -1,10 +1,10 @@
 r"""
 Topic names: building and parsing ``kind.category.symbol``.
 
-The market bus (``trade``, ``book``, ``link``) and the metrics socket (``trades``, ``orderbook``,
-``density``, ``gap``, ``process``) use the same scheme. ZeroMQ matches subscriptions by prefix, so a
-market bus topic ends with the terminator ``\x00``: a subscription with it matches one symbol
-exactly, and ``BTCUSDT`` does not match ``BTCUSDTPERP``.
+The market bus (``trade``, ``book``, ``link``, ``heartbeat``) and the metrics socket (``trades``,
+``orderbook``, ``density``, ``gap``, ``process``) use the same scheme. ZeroMQ matches subscriptions
+by prefix, so a market bus topic ends with the terminator ``\x00``: a subscription with it matches
+one symbol exactly, and ``BTCUSDT`` does not match ``BTCUSDTPERP``.
 """
 
 from typing import NamedTuple
@@ -46,6 +46,16 @@ def market_topic(kind: str, category: str, symbol: str) -> bytes:
 def link_topic(connector: str) -> bytes:
     """Return the market bus topic of a connector's link events, with its terminator."""
     return f"link.{connector}".encode() + TERMINATOR
+
+
+def heartbeat_topic(process: str) -> bytes:
+    """Return the market bus topic of a connector's heartbeats, with its terminator."""
+    return f"heartbeat.{process}".encode() + TERMINATOR
+
+
+def is_heartbeat(market_topic_bytes: bytes) -> bool:
+    """Return True for the topic of a connector's heartbeats."""
+    return market_topic_bytes.startswith(b"heartbeat.")
 
 
 def topic_text(market_topic_bytes: bytes) -> str:

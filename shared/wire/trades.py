@@ -24,7 +24,7 @@ from bybit_pipeline.shared.wire.gaps import TradesGapReason
 from bybit_pipeline.shared.wire.messages import Side
 
 TradesState = Literal["live", "warming", "stale"]
-TradesReason = Literal[TradesGapReason, "starting", "source_change", "overflow", "process_down"]
+TradesReason = Literal[TradesGapReason, "starting", "source_change", "overflow"]
 
 
 class Window(MetricRecord, frozen=True, kw_only=True):

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator
 
 from bybit_pipeline.shared.settings.specs import Stream
+from bybit_pipeline.shared.wire.last_will import orderbook_will, trades_will
 from bybit_pipeline.shared.wire.metrics import Metric
 from bybit_pipeline.shared.wire.orderbook import Orderbook
 from bybit_pipeline.shared.wire.topics import metric_topic
@@ -96,28 +97,26 @@ def _metrics(plan: Plan, worker: str, absence: _Absence, now_ns: int) -> Iterato
         absence.sequences[topic] += 1
         record: Trades | Orderbook
         if kind == "trades":
-            record = Trades(
-                category=stream.category,
-                symbol=stream.symbol,
+            record = trades_will(
+                stream.category,
+                stream.symbol,
                 source=plan.source,
                 process=worker,
                 epoch=absence.epoch,
                 seq=absence.sequences[topic],
                 publish_ts_ns=now_ns,
-                state="stale",
                 reason="process_down",
                 windows=dict.fromkeys(settings.windows, window),
             )
         else:
-            record = Orderbook(
-                category=stream.category,
-                symbol=stream.symbol,
+            record = orderbook_will(
+                stream.category,
+                stream.symbol,
                 source=plan.source,
                 process=worker,
                 epoch=absence.epoch,
                 seq=absence.sequences[topic],
                 publish_ts_ns=now_ns,
-                state="stale",
                 reason="process_down",
             )
         yield Metric(topic, record)

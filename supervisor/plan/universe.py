@@ -21,11 +21,17 @@ from bybit_pipeline.supervisor.plan.instruments import InstrumentList, Instrumen
 State = Literal["resolved", "outdated", "unresolved"]
 
 
-def make_stream(kind: StreamChoice, category: Category, symbol: str, depth: int) -> Stream:
+def make_stream(
+    kind: StreamChoice, category: Category, symbol: str, depth: int, stale_after_s: float = 0.0
+) -> Stream:
     """The stream for one entry of ``streams`` in the configuration."""
-    if kind == "trades":
-        return Stream(kind="trade", category=category, symbol=symbol)
-    return Stream(kind="book", category=category, symbol=symbol, depth=depth)
+    return Stream(
+        kind="trade" if kind == "trades" else "book",
+        category=category,
+        symbol=symbol,
+        depth=0 if kind == "trades" else depth,
+        stale_after_s=stale_after_s,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +42,7 @@ class ResolvedPattern:
     pattern: Pattern
     streams: tuple[StreamChoice, ...]
     depth: int
+    stale_after_s: float = 0.0
     symbols: tuple[str, ...] = ()
     problem: str = ""
     """Why ``symbols`` may be out of date; empty if they are not, or before the first list."""
@@ -94,7 +101,13 @@ class Universe:
             for symbol in pattern.symbols:
                 if (pattern.category, symbol) not in self.excluded:
                     for kind in pattern.streams:
-                        stream = make_stream(kind, pattern.category, symbol, pattern.depth)
+                        stream = make_stream(
+                            kind,
+                            pattern.category,
+                            symbol,
+                            pattern.depth,
+                            pattern.stale_after_s,
+                        )
                         wanted.setdefault(stream.topic, stream)
         return list(wanted.values())
 
@@ -201,18 +214,25 @@ def _with_word(universe: Universe, market: MarketConfig, word: str) -> Universe:
 
 
 def symbol_streams(market: MarketConfig, symbol: str) -> list[Stream]:
-    """The streams of a symbol, with the depth and streams of a market table."""
-    return [make_stream(kind, market.category, symbol, market.depth) for kind in market.streams]
+    """The streams of a symbol, with the settings of a market table."""
+    return [
+        make_stream(kind, market.category, symbol, market.depth, market.stale_after_s)
+        for kind in market.streams
+    ]
 
 
 def unresolved_pattern(market: MarketConfig, text: str) -> ResolvedPattern:
     """
-    A pattern without symbols, with the depth and streams of a market table.
+    A pattern without symbols, with the settings of a market table.
 
     Raises:
         ValueError: If the text is not a pattern.
     """
     pattern = parse_pattern(text, market.category)
     return ResolvedPattern(
-        category=market.category, pattern=pattern, streams=market.streams, depth=market.depth
+        category=market.category,
+        pattern=pattern,
+        streams=market.streams,
+        depth=market.depth,
+        stale_after_s=market.stale_after_s,
     )

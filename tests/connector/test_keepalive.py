@@ -1,4 +1,4 @@
-"""Pings, pongs and silence, without a socket."""
+"""Pings, pongs, proof and silence, without a socket."""
 
 import pytest
 
@@ -6,18 +6,49 @@ from bybit_pipeline.processes.connector.keepalive import Keepalive
 from bybit_pipeline.shared.settings.config import ConnectorConfig
 
 SETTINGS = ConnectorConfig(ping_interval_s=20.0, pong_timeout_s=10.0, silence_timeout_s=60.0)
+STEP_S = 0.1
+
+
+class Connection:
+    """A keepalive with the calls that a client makes every 100 ms, from 100 s on."""
+
+    def __init__(self, *, silence_matters: bool = True) -> None:
+        self.keepalive = Keepalive(SETTINGS, silence_matters=silence_matters)
+        self.keepalive.on_connected(100.0)
+        self.now = 100.0
+        self.messages = 0
+        self.pings: list[float] = []
+
+    def run(
+        self,
+        until: float,
+        *,
+        data: bool = False,
+        pongs: bool = True,
+        expects_data: bool = True,
+    ) -> str | None:
+        """Go on until a time or a failure; return the failure."""
+        while self.now < until - 1e-9:
+            self.now = round(self.now + STEP_S, 6)
+            self.messages += data
+            self.keepalive.on_read(self.now, has_messages=data)
+            failure = self.keepalive.failure(
+                self.now, messages=self.messages, expects_data=expects_data
+            )
+            if failure is not None:
+                return failure
+            if self.keepalive.take_ping(self.now) is not None:
+                self.pings.append(self.now)
+                if pongs:
+                    self.keepalive.on_read(self.now, has_messages=True)
+                    self.keepalive.on_pong(self.now)
+        return None
 
 
 @pytest.fixture
-def keepalive() -> Keepalive:
-    """Of a connection that was opened at 100 s."""
-    keepalive = Keepalive(SETTINGS)
-    keepalive.on_connected(100.0)
-    return keepalive
-
-
-def failure(keepalive: Keepalive, now: float, messages: int = 0) -> str | None:
-    return keepalive.failure(now, messages=messages, expects_data=True)
+def connection() -> Connection:
+    """A connection that was opened at 100 s."""
+    return Connection()
 
 
 def test_nothing_is_due_before_the_first_connection() -> None:
@@ -26,63 +57,103 @@ def test_nothing_is_due_before_the_first_connection() -> None:
     assert keepalive.on_pong(1e6) is None
 
 
-def test_the_first_ping_is_sent_at_once_and_the_others_by_the_interval(
-    keepalive: Keepalive,
+def test_a_busy_connection_is_pinged_at_once_and_then_by_the_interval(
+    connection: Connection,
 ) -> None:
-    assert "ping-1" == keepalive.take_ping(100.0)
-    keepalive.on_pong(100.1)
-    assert keepalive.take_ping(119.9) is None
-    assert "ping-2" == keepalive.take_ping(120.0)
+    assert connection.run(150, data=True) is None
+    assert [100.1, 120.1, 140.1] == connection.pings
 
 
-def test_no_ping_is_sent_while_one_is_unanswered(keepalive: Keepalive) -> None:
-    keepalive.take_ping(100.0)
-    assert keepalive.take_ping(125.0) is None
+def test_a_quiet_connection_is_pinged_about_once_a_second(connection: Connection) -> None:
+    assert connection.run(110, expects_data=False) is None
+    assert 9 <= len(connection.pings) <= 11
 
 
-def test_a_pong_gives_the_round_trip_time(keepalive: Keepalive) -> None:
-    keepalive.take_ping(100.0)
-    assert 0.25 == keepalive.on_pong(100.25) == keepalive.rtt_s
+def test_no_ping_is_sent_while_one_is_unanswered(connection: Connection) -> None:
+    connection.run(108, pongs=False)
+    assert [100.1] == connection.pings
 
 
-def test_a_pong_without_a_ping_is_ignored(keepalive: Keepalive) -> None:
-    assert keepalive.on_pong(100.5) is None
-    assert keepalive.rtt_s is None
+def test_a_pong_gives_the_round_trip_time(connection: Connection) -> None:
+    connection.keepalive.take_ping(100.0)
+    assert 0.25 == connection.keepalive.on_pong(100.25) == connection.keepalive.rtt_s
 
 
-def test_a_missing_pong_means_a_dead_peer(keepalive: Keepalive) -> None:
-    keepalive.take_ping(100.0)
-    assert failure(keepalive, 110.0) is None
-    assert "dead_peer" == failure(keepalive, 110.1)
+def test_a_pong_without_a_ping_is_ignored(connection: Connection) -> None:
+    assert connection.keepalive.on_pong(100.5) is None
+    assert connection.keepalive.rtt_s is None
 
 
-def test_a_new_connection_does_not_wait_for_the_pong_of_the_old_one(keepalive: Keepalive) -> None:
-    keepalive.take_ping(100.0)
-    keepalive.on_connected(150.0)
-    assert failure(keepalive, 150.0) is None
-    assert "ping-2" == keepalive.take_ping(150.0)
+def test_data_without_pongs_means_a_dead_peer(connection: Connection) -> None:
+    assert "dead_peer" == connection.run(200, data=True, pongs=False)
+    assert connection.now == pytest.approx(110.2, abs=0.11)
 
 
-def test_a_connection_without_data_is_silent_and_pongs_are_no_data(keepalive: Keepalive) -> None:
-    assert failure(keepalive, 130.0, messages=5) is None
-    keepalive.take_ping(185.0)
-    keepalive.on_pong(185.1)
-    assert failure(keepalive, 190.0, messages=5) is None
-    assert "silence" == failure(keepalive, 190.1, messages=5)
+def test_a_busy_connection_that_becomes_silent_is_dead_within_two_seconds(
+    connection: Connection,
+) -> None:
+    connection.run(130, data=True)
+    assert "dead_peer" == connection.run(200, pongs=False)
+    assert connection.now - 130 <= 1.7
 
 
-def test_silence_is_counted_from_the_last_message(keepalive: Keepalive) -> None:
-    for now in range(100, 400, 50):
-        assert failure(keepalive, now, messages=now) is None
+def test_a_busy_connection_that_pauses_and_answers_is_kept(connection: Connection) -> None:
+    connection.run(130, data=True)
+    assert connection.run(150) is None
 
 
-def test_silence_is_normal_while_nothing_is_subscribed(keepalive: Keepalive) -> None:
-    assert keepalive.failure(500.0, messages=0, expects_data=False) is None
-    assert failure(keepalive, 560.0) is None
-    assert "silence" == failure(keepalive, 560.1)
+def test_a_new_connection_does_not_wait_for_the_pong_of_the_old_one(
+    connection: Connection,
+) -> None:
+    connection.keepalive.take_ping(100.0)
+    connection.keepalive.on_connected(150.0)
+    assert connection.keepalive.failure(150.0, messages=0, expects_data=True) is None
+    assert "ping-2" == connection.keepalive.take_ping(150.0)
+
+
+def test_pongs_without_data_count_as_silence(connection: Connection) -> None:
+    connection.run(130, data=True)
+    assert "silence" == connection.run(300)
+    assert connection.now == pytest.approx(190.1, abs=0.11)
+
+
+def test_silence_is_normal_while_nothing_is_subscribed(connection: Connection) -> None:
+    assert connection.run(500, expects_data=False) is None
+    assert "silence" == connection.run(700)
+    assert connection.now == pytest.approx(560.1, abs=0.11)
 
 
 def test_a_replay_may_be_silent() -> None:
-    keepalive = Keepalive(SETTINGS, silence_matters=False)
-    keepalive.on_connected(100.0)
-    assert failure(keepalive, 1_000.0) is None
+    assert Connection(silence_matters=False).run(1_000) is None
+
+
+def test_after_a_pause_of_the_process_only_a_new_ping_proves_that_all_is_read(
+    connection: Connection,
+) -> None:
+    keepalive = connection.keepalive
+    connection.run(130, data=True)
+    assert keepalive.is_current
+    keepalive.on_read(135.0, has_messages=True)
+    assert not keepalive.is_current
+    assert keepalive.take_ping(135.0) is not None
+    keepalive.on_pong(135.1)
+    assert keepalive.is_current
+
+
+def test_after_a_pause_the_pong_of_an_earlier_ping_proves_nothing(connection: Connection) -> None:
+    keepalive = connection.keepalive
+    connection.run(130, data=True, pongs=True)
+    keepalive.take_ping(140.2)
+    keepalive.on_read(145.0, has_messages=True)
+    keepalive.on_pong(145.0)
+    assert not keepalive.is_current
+    assert keepalive.take_ping(145.0) is not None
+    keepalive.on_pong(145.1)
+    assert keepalive.is_current
+
+
+def test_a_pause_of_the_process_is_no_silence_of_the_exchange(connection: Connection) -> None:
+    connection.run(119.9, data=True)
+    connection.run(120.2, pongs=False)  # a ping is unanswered
+    connection.now += 30
+    assert connection.keepalive.failure(connection.now, messages=300, expects_data=True) is None

@@ -124,7 +124,7 @@ def test_books_that_changed_together_are_spread_over_the_publish_interval() -> N
     topics = [market_topic("book", "linear", name) for name in names]
     for topic in topics:
         give(worker, snapshot(10), topic)
-    clock.now_s += 1.0
+    clock.now_s += 0.5
     for topic in topics:
         give(worker, delta(11), topic)
     ticks = [[payload["symbol"] for payload in books(due(worker))] for _ in range(TICKS_MAX)]
@@ -132,7 +132,7 @@ def test_books_that_changed_together_are_spread_over_the_publish_interval() -> N
     assert sorted(names) == sorted(symbol for tick in ticks for symbol in tick)
 
 
-def test_changes_are_published_once_per_interval_and_silence_is_not() -> None:
+def test_changes_are_published_once_per_interval_and_a_quiet_book_once_a_second() -> None:
     clock = FakeClock(START_S)
     worker = make_worker(clock, publish_interval_ms=100)
     give(worker, snapshot(10))
@@ -143,10 +143,11 @@ def test_changes_are_published_once_per_interval_and_silence_is_not() -> None:
         published += books(due(worker))
     assert len(published) in (9, 10)  # multiples of 0.01 do not add up exactly
     clock.now_s += 0.1
-    due(worker)
+    published += books(due(worker))
     for _ in range(10):
         clock.now_s += 0.1
-        assert [] == due(worker)
+        published += books(due(worker))
+    assert len(published) in (10, 11, 12)
     assert list(range(2, 2 + len(published))) == [payload["seq"] for payload in published]
 
 

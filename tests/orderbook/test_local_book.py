@@ -193,10 +193,10 @@ def test_a_connector_that_dies_without_a_link_event_makes_its_books_stale_too() 
     manager = managed(BTC)
     manager.subscribe(ETH, connector="connector-linear-1")
     manager.apply(ETH, snapshot(10))
-    assert [local_book(manager)] == manager.on_link_lost(CONNECTOR, 1)
+    assert [local_book(manager)] == manager.on_link_lost(CONNECTOR, 1, "disconnected")
     assert ("stale", "disconnected") == state(manager)
     assert ("live", None) == state(manager, ETH)
-    assert [] == manager.on_link_lost(CONNECTOR, 2)
+    assert [] == manager.on_link_lost(CONNECTOR, 2, "disconnected")
 
 
 @pytest.mark.parametrize("event", ["rejected", "unsubscribed"])

@@ -42,6 +42,7 @@ HEADER = {
     "match_ts_ms",
     "exchange_ts_ms",
     "recv_ts_ns",
+    "alive_ts_ns",
     "publish_ts_ns",
 }
 DENSITY = {

@@ -76,11 +76,12 @@ def test_a_hung_process_ends_readiness_within_a_second_and_a_half(
     until(lambda: shared.http("/readyz")[0] == 200, "ready", SETTLE_S)
     pid = shared.pid(process)
     with contextlib.ExitStack() as stack:
-        took, reasons = time_to_503(shared, lambda: stack.enter_context(suspended(pid)))
+        took, _ = time_to_503(shared, lambda: stack.enter_context(suspended(pid)))
+        # The books of a hung connector are stale before the connector itself counts as silent.
+        until(lambda: f"{process}: silent" in code_and_reasons(shared)[1], "the process is named")
         states = {entry["process"]: entry["state"] for entry in shared.status()["processes"]}
 
     assert took < 1.5
-    assert f"{process}: silent" in reasons
     assert "silent" == states[process]
     until(lambda: shared.http("/readyz")[0] == 200, "ready again", SETTLE_S)
     assert pid == shared.pid(process), "it was not restarted"

@@ -54,6 +54,7 @@ def test_a_metric_has_all_fields(worker: TradesWorker, clock: FakeClock) -> None
         "match_ts_ms": now_ms,
         "exchange_ts_ms": now_ms,
         "recv_ts_ns": 1_000_000_000_000,
+        "alive_ts_ns": None,
         "publish_ts_ns": 1_000_250_000_000,
         "as_of_ms": now_ms + 250,
         "last_price": 100.0,

@@ -140,7 +140,7 @@ def test_markets_are_stale_when_their_connector_ends_unannounced(
     rig.publisher.close()
     _, gap = rig.receive(b"gap.linear.BTCUSDT")
     assert gap is not None
-    assert ("opened", "stale", "disconnected") == (gap["event"], gap["state"], gap["reason"])
+    assert ("opened", "stale", "process_down") == (gap["event"], gap["state"], gap["reason"])
     rig.worker.on_stop()
 
 

@@ -1,0 +1,1 @@
+"""Detection of numbers that no longer follow the exchange."""
