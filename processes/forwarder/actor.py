@@ -84,7 +84,7 @@ class Forwarder(Actor):
         self._out: zmq.Socket[bytes] | None = None
         self._authenticator: Authenticator | None = None
         self._monitor: zmq.Socket[bytes] | None = None
-        self._workers = SilentWorkers()
+        self._workers = SilentWorkers(self.clock.monotonic())
         self._silences = 0
         self._epoch_base = f"{self.process}-{self.clock.time_ns() // 1_000_000:x}"
         self._refused_logged = 0
@@ -248,9 +248,11 @@ class Forwarder(Actor):
         assert self._inbox is not None
         self._check_workers()  # first: after a pause of this process, what waits here is old
         metrics = 0
+        may_withhold = self._workers.any_unproven(self.clock.monotonic())
         for topic, payload in self._inbox.receive(RECEIVE_LIMIT):
             if topic.startswith(HEARTBEAT_PREFIX):
                 self._on_heartbeat(topic, payload)
+                may_withhold = self._workers.any_unproven(self.clock.monotonic())
                 continue
             metrics += 1
             message = parse_message(topic, payload)
@@ -258,7 +260,7 @@ class Forwarder(Actor):
                 self._on_invalid(topic, payload)
             elif not message.payload:
                 self.last_values.forget(message.topic)
-            elif self._workers.names and self._is_withheld(message):
+            elif may_withhold and self._is_withheld(message):
                 self._withheld.value += 1
             else:
                 self._pass_on(message)
@@ -282,6 +284,8 @@ class Forwarder(Actor):
             self._on_invalid(topic, payload)
         elif self._workers.note(name, sent_s, self.clock.monotonic()):
             log.info("worker publishes again", worker=name)
+        else:
+            self._check_workers()  # what follows an old heartbeat is old
 
     def _check_workers(self) -> None:
         """Publish the last will of the workers that have become silent."""
@@ -329,7 +333,7 @@ class Forwarder(Actor):
             process, state = process_and_state(message.payload)
         except CodecError:
             return False
-        return process in self._workers.names and state != "stale"
+        return state != "stale" and self._workers.is_unproven(process)
 
     def _on_subscriptions(self) -> None:
         """Send the last values to new subscribers; a full queue drops these messages too."""

@@ -10,6 +10,11 @@ from typing import NamedTuple
 
 LATE_S = 1.0
 """Age of the newest heartbeat from which on a worker is silent."""
+START_S = 1.0
+"""
+Time after the start in which a worker without a heartbeat counts as silent: it may have sent its
+messages long before, to the predecessor of this forwarder.
+"""
 
 
 class SilentWorker(NamedTuple):
@@ -20,11 +25,17 @@ class SilentWorker(NamedTuple):
 
 
 class SilentWorkers:
-    """The time of the newest heartbeat of every worker."""
+    """
+    The time of the newest heartbeat of every worker.
 
-    def __init__(self) -> None:
+    Args:
+        now: The present time, in seconds of the monotonic clock of the machine.
+    """
+
+    def __init__(self, now: float) -> None:
         self.names: set[str] = set()
         """The workers that are silent."""
+        self._started = now
         self._sent_s: dict[str, float] = {}
 
     def note(self, name: str, sent_s: float, now: float) -> bool:
@@ -33,14 +44,22 @@ class SilentWorkers:
 
         Args:
             name: Name of the worker.
-            sent_s: When it was sent, by the monotonic clock of the machine.
-            now: Seconds of the same clock.
+            sent_s: When it was sent.
+            now: The present time.
         """
         self._sent_s[name] = max(sent_s, self._sent_s.get(name, sent_s))
         if name in self.names and now - sent_s <= LATE_S:
             self.names.discard(name)
             return True
         return False
+
+    def any_unproven(self, now: float) -> bool:
+        """Return False if every worker is known to publish."""
+        return bool(self.names) or now - self._started < START_S
+
+    def is_unproven(self, name: str) -> bool:
+        """Return True if messages of a worker may be old, while ``any_unproven``."""
+        return name in self.names or name not in self._sent_s
 
     def check(self, now: float) -> list[SilentWorker]:
         """Return the workers that have become silent since the last call."""

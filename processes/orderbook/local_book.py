@@ -38,6 +38,8 @@ MAX_AHEAD_MS = 60_000
 """Largest plausible step of exchange time between two messages, beyond the time that passed."""
 MAX_BEHIND_MS = 3_600_000
 """Largest plausible step back of exchange time between two messages."""
+SILENCE_MESSAGES = 10
+"""Messages of a book after which a silence can be suspicious."""
 GAP_NOTES_MAX = 16
 """Upper limit of the gap notes of a book; a message adds up to two."""
 
@@ -177,7 +179,7 @@ class LocalBook:
         self._link_doubt: LinkDoubt | None = None
         self._is_silent = False
         """True from a suspicious silence of this stream to its next message."""
-        self._silence = SilenceDetector(stale_after_s)
+        self._silence = SilenceDetector(stale_after_s, least_messages=SILENCE_MESSAGES)
         self._untrusted_s = 0.0
         self._untrusted_since: float | None = now
         self._resync_due: float | None = now + START_DELAY_S

@@ -37,6 +37,8 @@ permanently and empty them.
 """
 MAX_BEHIND_MS = 3_600_000
 """A message sent this much earlier than the exchange's time shows that this time was wrong."""
+SILENCE_MESSAGES = 50
+"""Messages of a symbol after which a silence can be suspicious."""
 DEDUP_HORIZON_MS = 300_000
 DEDUP_MAX_IDS = 100_000
 
@@ -184,7 +186,7 @@ class TradeTape:
         self.messages = 0
         self.link_doubt: LinkDoubt | None = None
         self._stale_after_s = stale_after_s
-        self._silence = SilenceDetector(stale_after_s)
+        self._silence = SilenceDetector(stale_after_s, least_messages=SILENCE_MESSAGES)
         self._doubted: TradesGap | None = None
         """The open gap of a doubted link."""
         self._ids = RecentIds(max(retention_ms, DEDUP_HORIZON_MS), DEDUP_MAX_IDS)

@@ -28,8 +28,8 @@ class LinkFreshness:
     The proof that one connector and the way from it work.
 
     Attributes:
-        heard_ts_ns: Time when the exchange was last heard, wall clock; None before the first
-            heartbeat of a connection.
+        heard_ts_ns: Time when the exchange was last heard, wall clock; None if it was not heard on
+            the present connection.
     """
 
     __slots__ = ("_heard_s", "_sent_s", "heard_ts_ns")
@@ -43,7 +43,12 @@ class LinkFreshness:
         """Note a heartbeat that was handled."""
         self._sent_s = heartbeat.sent_s
         self._heard_s = heartbeat.sent_s - heartbeat.silent_s
-        self.heard_ts_ns = heartbeat.recv_ts_ns or None
+        if heartbeat.recv_ts_ns:
+            self.heard_ts_ns = heartbeat.recv_ts_ns
+
+    def hear(self, recv_ts_ns: int) -> None:
+        """Note that the exchange was heard, as its answer to a request shows."""
+        self.heard_ts_ns = max(recv_ts_ns, self.heard_ts_ns or 0)
 
     def forget(self) -> None:
         """Forget a connection that has ended: its topics are stale for that reason."""

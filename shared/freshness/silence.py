@@ -10,8 +10,8 @@ from math import exp
 FLOOR_S = 2.7
 """Shorter silences are never suspicious."""
 MEAN_INTERVALS = 20.0
-MIN_MESSAGES = 50
-"""Messages needed before anything is suspicious."""
+MIN_SPAN_S = 1.0
+"""Time over which messages must have been seen before anything is suspicious."""
 RATE_TIMES_S = (5.0, 60.0)
 """
 Time constants of the message rate. The lower of the two rates counts: a stream that becomes quiet
@@ -34,6 +34,8 @@ class SilenceDetector:
 
     Args:
         limit_s: Fixed limit in seconds; 0 to derive it from the stream.
+        least_messages: Messages needed before anything is suspicious. Trades come in bursts, so
+            their rate shows later than that of a book.
     """
 
     __slots__ = (
@@ -41,13 +43,17 @@ class SilenceDetector:
         "_fixed_s",
         "_harmless_s",
         "_harmless_until",
+        "_least_messages",
         "_rates",
         "_sampled_at",
         "_seen",
+        "_span_s",
     )
 
-    def __init__(self, limit_s: float = 0.0) -> None:
+    def __init__(self, limit_s: float = 0.0, *, least_messages: int) -> None:
         self._fixed_s = limit_s
+        self._least_messages = least_messages
+        self._span_s = 0.0
         self._count = 0
         self._seen = 0
         self._sampled_at: float | None = None
@@ -60,7 +66,7 @@ class SilenceDetector:
         if self._fixed_s:
             return self._fixed_s
         rate = min(self._rates)
-        if self._seen < MIN_MESSAGES or rate <= 0:
+        if self._seen < self._least_messages or self._span_s < MIN_SPAN_S or rate <= 0:
             return None
         harmless_s = self._harmless_s if now < self._harmless_until else 0.0
         return max(FLOOR_S, MEAN_INTERVALS / rate, harmless_s)
@@ -96,6 +102,7 @@ class SilenceDetector:
         if since is None or last_at <= since:
             return
         elapsed_s = last_at - since
+        self._span_s += elapsed_s
         for place, time_s in enumerate(RATE_TIMES_S):
             rate = self._rates[place]
             weight = 1.0 - exp(-elapsed_s / time_s) if rate else 1.0

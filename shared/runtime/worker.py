@@ -185,8 +185,19 @@ class Worker(Actor):
         link = self._freshness.get(connector)
         return None if link is None else link.heard_ts_ns
 
+    def _on_link_message(self, connector: str, received: Received) -> None:
+        message = received.message
+        assert isinstance(message, LinkMessage)
+        if message.event in ("connected", "subscribed"):
+            if message.event == "connected":
+                self._end_link(connector)
+            self._freshness[connector].hear(message.recv_ts_ns)
+        self._publish(self.on_message(received))
+        if message.event == "disconnected":
+            self._end_link(connector)
+
     def _end_link(self, connector: str) -> None:
-        """Note that a connection has ended, after its topics became stale."""
+        """Note that a connection has ended."""
         link = self._freshness.get(connector)
         if link is not None:
             unproven_s = link.unproven_s(self.clock.monotonic())
@@ -237,6 +248,7 @@ class Worker(Actor):
             case "unassign":
                 self._unassign(market_topic(*parse_topic(command["topic"])))
             case "republish":
+                self._send_heartbeat()  # a new forwarder trusts nothing before it
                 self._publish(self.publish_all())
             case "gaps":
                 self.send_control("gaps", id=command["id"], gaps=self.gap_rows())
@@ -271,11 +283,12 @@ class Worker(Actor):
             if type(message) is HeartbeatMessage:
                 self._freshness[self._connectors[received.topic]].note(message)
                 continue
+            if type(message) is LinkMessage:
+                self._on_link_message(self._connectors[received.topic], received)
+                continue
             metrics = self.on_message(received)
             if metrics:
                 self._publish(metrics)
-            if type(message) is LinkMessage and message.event in ("connected", "disconnected"):
-                self._end_link(self._connectors[received.topic])
             lags_s.append((time_ns() - message.recv_ts_ns) / 1e9)
         if lags_s:
             self.lag_s = lags_s[-1]

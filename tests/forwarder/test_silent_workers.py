@@ -142,6 +142,7 @@ def test_a_silent_worker_is_stale_without_numbers_and_others_are_not(rig: Rig) -
 
 
 def test_heartbeats_keep_a_quiet_worker_live(rig: Rig) -> None:
+    rig.heartbeat()
     rig.publish(BOOK, book(1))
     for _ in range(5):
         rig.heartbeat()
@@ -185,7 +186,7 @@ def test_a_pause_of_the_forwarder_itself_makes_waiting_messages_old(rig: Rig) ->
 
 
 def test_a_worker_is_silent_once_until_a_recent_heartbeat() -> None:
-    workers = SilentWorkers()
+    workers = SilentWorkers(0.0)
     workers.note("trades-0", 10.0, 10.0)
     assert [] == workers.check(11.0)
     assert [("trades-0", 1.5)] == workers.check(11.5)
@@ -194,3 +195,14 @@ def test_a_worker_is_silent_once_until_a_recent_heartbeat() -> None:
     assert {"trades-0"} == workers.names
     assert workers.note("trades-0", 11.9, 12.0)
     assert set() == workers.names
+
+
+def test_a_new_forwarder_withholds_what_waited_for_it_until_the_first_recent_heartbeat(
+    rig: Rig,
+) -> None:
+    rig.publish(BOOK, book(1))
+    rig.heartbeat(sent_s=rig.clock.now_s - 3.0)
+    rig.publish(BOOK, book(2))
+    rig.heartbeat()
+    rig.publish(BOOK, book(3))
+    assert [3] == [payload["seq"] for _, payload in rig.received()]
