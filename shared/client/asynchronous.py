@@ -11,10 +11,10 @@ from typing import Self
 
 import zmq
 
-from bybit_pipeline.shared.bus.subscriber import RETRY_REFUSED_S, MetricSubscriber
+from bybit_pipeline.shared.bus.subscriber import MetricSubscriber
 from bybit_pipeline.shared.client.base import BaseClient
 from bybit_pipeline.shared.client.queues import AsyncQueue
-from bybit_pipeline.shared.client.state import ClientState, SubscriptionChange
+from bybit_pipeline.shared.client.state import READ_S, ClientState, SubscriptionChange
 from bybit_pipeline.shared.client.values import Metric
 
 RECEIVE_LIMIT = 100
@@ -50,11 +50,13 @@ class AsyncPipelineClient(BaseClient):
             NoPipelineError: If no pipeline runs in the run directory, or the endpoint is malformed.
             ConfigError: If the keys cannot be used.
         """
+        self._leave_parent()
         if self._reader is None:
             self._reader = _LoopReader(self._state, self._connect())
 
     async def close(self) -> None:
         """Close the connection: iterations end, and the getters return None."""
+        self._leave_parent()
         if self._reader is not None:
             self._reader.close()
             self._reader = None
@@ -73,11 +75,15 @@ class AsyncPipelineClient(BaseClient):
         Raises:
             RuntimeError: If the client is not open.
         """
+        self._leave_parent()
         if self._reader is None:
             raise RuntimeError("the client is not open")
         waiting = AsyncQueue()
         self._state.add_queue(waiting)
         return _iterate(waiting, timeout_s)
+
+    def _forget_reader(self) -> None:
+        self._reader = None
 
     def _apply(self, change: SubscriptionChange) -> None:
         if self._reader is not None:
@@ -126,7 +132,7 @@ class _LoopReader:
     def _on_timer(self) -> None:
         self._subscriber.retry_refused()
         self._read_soon()
-        self._timer = self._loop.call_later(RETRY_REFUSED_S, self._on_timer)
+        self._timer = self._loop.call_later(READ_S, self._on_timer)
 
     def _read_soon(self) -> None:
         """

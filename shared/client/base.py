@@ -28,6 +28,11 @@ class BaseClient:
     Numbers of a book are None unless the book is live. Numbers of trades cover what was observed:
     ``get_coverage_s`` says how many seconds of a window that is. It is less than the whole window
     in the first minute of a 60-second window and after a gap.
+
+    The pipeline publishes every market at least once per second. A topic without a message for 2 s
+    is stale, whatever its last message says: its numbers are None. So a pipeline that hangs shows
+    within 2 s, like a program that does not read for so long. In a child forked from the process
+    that opened the client nothing is received: open the client again there.
     """
 
     def __init__(
@@ -50,6 +55,21 @@ class BaseClient:
         self._keys = keys
         self._state = ClientState()
 
+    def _leave_parent(self) -> None:
+        """
+        Start from scratch in a forked child.
+
+        The sockets, threads and locks belong to the parent. They are left as they are: closing
+        them here could wait without end for a thread that does not exist in this process.
+        """
+        if self._state.is_foreign:
+            self._state = self._state.fork()
+            self._forget_reader()
+
+    def _forget_reader(self) -> None:
+        """Leave the parent's reader alone."""
+        raise NotImplementedError
+
     def _connect(self) -> MetricSubscriber:
         """Make the socket, with the subscriptions that are wanted."""
         endpoint, keys = self._endpoint, self._keys
@@ -70,6 +90,7 @@ class BaseClient:
 
     def subscribe(self, symbol: str, category: Category = "linear") -> None:
         """Receive the topics of a symbol; the first call ends receiving everything."""
+        self._leave_parent()
         with self._state.lock:
             self._apply(self._state.subscribe(_topics(symbol, category)))
 
@@ -79,17 +100,22 @@ class BaseClient:
 
         Has no effect before the first ``subscribe``, while everything is received.
         """
+        self._leave_parent()
         with self._state.lock:
             self._apply(self._state.unsubscribe(_topics(symbol, category)))
 
     @property
     def connected(self) -> bool:
-        """True while the metrics socket is connected."""
+        """True while the metrics socket is connected and messages arrive, at least every 2 s."""
         return self._state.is_connected
 
     @property
     def source(self) -> Source | None:
-        """Source of the last message about a market: ``live``, ``sim`` or ``replay``."""
+        """
+        Source of the last message about a market: ``live``, ``sim`` or ``replay``.
+
+        None before the first one, and while no messages arrive.
+        """
         return self._state.source
 
     @property
@@ -120,17 +146,18 @@ class BaseClient:
 
     def topics(self, prefix: str = "") -> list[str]:
         """The topics that start with ``prefix`` and have a last message."""
-        with self._state.lock:
-            return [topic for topic in self._state.values if topic.startswith(prefix)]
+        self._leave_parent()
+        return [topic for topic in self._state.topics if topic.startswith(prefix)]
 
     def get_message(self, topic: str) -> dict[str, Any] | None:
         """
         The last message of a topic such as ``trades.linear.BTCUSDT`` or ``process.forwarder``.
 
         The documentation of the wire format describes its fields. Treat it as read-only: it is
-        shared with other callers.
+        shared with other callers. After 2 s without a message, one about a market has the state
+        ``stale``, the reason ``no_messages`` and no numbers, and there is none about a process.
         """
-        return self._state.values.get(topic)
+        return self._state.get(topic)
 
     # -- trades ----------------------------------------------------------------------------------
 
@@ -232,7 +259,7 @@ class BaseClient:
     # -- helpers ---------------------------------------------------------------------------------
 
     def _last(self, kind: str, symbol: str, category: str) -> dict[str, Any] | None:
-        return self._state.values.get(f"{kind}.{category}.{symbol}")
+        return self._state.get(f"{kind}.{category}.{symbol}")
 
     def _window(self, symbol: str, window: str, category: str, name: str) -> float | None:
         trades = self._last("trades", symbol, category) or {}

@@ -13,12 +13,11 @@ import zmq
 
 from bybit_pipeline.shared.bus.subscriber import (
     RECEIVE_LIMIT,
-    RETRY_REFUSED_S,
     MetricSubscriber,
 )
 from bybit_pipeline.shared.client.base import BaseClient
 from bybit_pipeline.shared.client.queues import ThreadQueue
-from bybit_pipeline.shared.client.state import ClientState, SubscriptionChange
+from bybit_pipeline.shared.client.state import READ_S, ClientState, SubscriptionChange
 from bybit_pipeline.shared.client.values import Metric
 from bybit_pipeline.shared.runtime.wakeup import Wakeup
 
@@ -51,12 +50,14 @@ class PipelineClient(BaseClient):
             NoPipelineError: If no pipeline runs in the run directory, or the endpoint is malformed.
             ConfigError: If the keys cannot be used.
         """
+        self._leave_parent()
         with self._state.lifecycle, self._state.lock:
             if self._reader is None:
                 self._reader = _Reader(self._state, self._connect())
 
     def close(self) -> None:
         """Close the connection: iterations end, and the getters return None."""
+        self._leave_parent()
         with self._state.lifecycle:
             with self._state.lock:
                 reader, self._reader = self._reader, None
@@ -77,12 +78,16 @@ class PipelineClient(BaseClient):
         Raises:
             RuntimeError: If the client is not open.
         """
+        self._leave_parent()
         waiting = ThreadQueue()
         with self._state.lock:
             if self._reader is None:
                 raise RuntimeError("the client is not open")
             self._state.add_queue(waiting)
         return iter(lambda: waiting.get(timeout_s), None)
+
+    def _forget_reader(self) -> None:
+        self._reader = None
 
     def _apply(self, change: SubscriptionChange) -> None:
         if self._reader is not None:
@@ -125,7 +130,7 @@ class _Reader:
         for source in (self._subscriber.socket, self._subscriber.monitor, self._wakeup.fileno()):
             poller.register(source, zmq.POLLIN)
         while not self._is_closing:
-            poller.poll(int(RETRY_REFUSED_S * 1000))
+            poller.poll(int(READ_S * 1000))
             self._wakeup.clear()
             while not self._changes.empty():
                 self._changes.get().apply(self._subscriber)

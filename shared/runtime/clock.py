@@ -27,4 +27,6 @@ class SystemClock:
     time_ns = staticmethod(time.time_ns)
     monotonic = staticmethod(
         partial(time.clock_gettime, getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+        if hasattr(time, "clock_gettime")  # not on Windows, where the client runs too
+        else time.monotonic
     )

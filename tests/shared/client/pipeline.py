@@ -92,7 +92,13 @@ class ForwarderRig:
         self._publisher.publish_all((topic.encode(), self._payload(topic, seq)) for seq in seqs)
 
     def _payload(self, topic: str, seq: int, epoch: str = "a") -> dict[str, Any]:
-        return {"kind": topic.partition(".")[0], "source": "sim", "epoch": epoch, "seq": seq}
+        return {
+            "kind": topic.partition(".")[0],
+            "source": "sim",
+            "epoch": epoch,
+            "seq": seq,
+            "publish_ts_ns": time.time_ns(),
+        }
 
     def publish_trades(self, symbol: str = "BTCUSDT", seq: int = 1, **fields: Any) -> None:
         """Publish a ``trades.linear`` message."""

@@ -265,8 +265,7 @@ def test_values_are_dropped_when_the_pipeline_stops_and_return_when_it_restarts(
 def test_a_refused_client_connects_once_its_key_is_allowed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("bus.subscriber", "client.asynchronous"):
-        monkeypatch.setattr(f"bybit_pipeline.shared.{module}.RETRY_REFUSED_S", 0.1)
+    monkeypatch.setattr("bybit_pipeline.shared.bus.subscriber.RETRY_REFUSED_S", 0.1)
     keys = tmp_path / "keys"
     make_server_keys(keys)
     _, handout = make_client_keys(keys, "bob")

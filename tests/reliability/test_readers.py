@@ -1,0 +1,72 @@
+"""How soon readers of the metrics say that the forwarder hangs or died, with real processes."""
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from bybit_pipeline import PipelineClient
+from tests.system.pipeline import Pipeline, kill, until
+
+LIMIT_S = 2.0
+SYMBOLS = ("BTCUSDT", "ETHUSDT")
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
+    """A pipeline shared by tests that leave it running."""
+    pipeline = Pipeline(Path(tmp_path_factory.mktemp("p")), "--source", "sim")
+    try:
+        pipeline.wait_ready()
+        yield pipeline
+        pipeline.stop()
+    finally:
+        pipeline.close()
+
+
+def believed(client: PipelineClient) -> set[str]:
+    """What the client still says about the markets as if it were current."""
+    found = {"connected"} if client.connected else set()
+    for symbol in SYMBOLS:
+        snapshot = client.get_snapshot(symbol)
+        if snapshot is not None and (snapshot.state == "live" or snapshot.bids):
+            found.add(f"book {symbol}")
+        if client.get_tps(symbol) is not None or client.get_tpm(symbol) is not None:
+            found.add(f"trades {symbol}")
+    return found
+
+
+ALL = {"connected", *(f"{kind} {symbol}" for kind in ("book", "trades") for symbol in SYMBOLS)}
+
+
+def seconds_until_nothing_is_believed(client: PipelineClient, fault: Callable[[], None]) -> float:
+    until(lambda: believed(client) == ALL, "numbers")
+    fault()
+    began = time.monotonic()
+    until(lambda: not believed(client), "nothing is believed")
+    return time.monotonic() - began
+
+
+def test_a_client_notices_a_hung_forwarder(shared: Pipeline) -> None:
+    pid = shared.pid("forwarder")
+    with PipelineClient(run_dir=shared.run_dir) as client, contextlib.ExitStack() as stack:
+        stack.callback(os.kill, pid, signal.SIGCONT)
+
+        took = seconds_until_nothing_is_believed(client, lambda: os.kill(pid, signal.SIGSTOP))
+
+        assert took <= LIMIT_S
+        stack.close()
+        until(lambda: believed(client) == ALL, "numbers again")
+
+
+def test_a_client_notices_a_killed_forwarder(shared: Pipeline) -> None:
+    pid = shared.pid("forwarder")
+    with PipelineClient(run_dir=shared.run_dir) as client:
+        took = seconds_until_nothing_is_believed(client, lambda: kill(pid))
+
+        assert took <= LIMIT_S
+        until(lambda: believed(client) == ALL, "numbers again")
