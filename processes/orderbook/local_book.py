@@ -38,7 +38,7 @@ MAX_AHEAD_MS = 60_000
 """Largest plausible step of exchange time between two messages, beyond the time that passed."""
 MAX_BEHIND_MS = 3_600_000
 """Largest plausible step back of exchange time between two messages."""
-SILENCE_MESSAGES = 10
+SILENCE_MESSAGES = 6
 """Messages of a book after which a silence can be suspicious."""
 GAP_NOTES_MAX = 16
 """Upper limit of the gap notes of a book; a message adds up to two."""

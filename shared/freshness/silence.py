@@ -10,7 +10,7 @@ from math import exp
 FLOOR_S = 2.7
 """Shorter silences are never suspicious."""
 MEAN_INTERVALS = 20.0
-MIN_SPAN_S = 1.0
+MIN_SPAN_S = 0.5
 """Time over which messages must have been seen before anything is suspicious."""
 RATE_TIMES_S = (5.0, 60.0)
 """
