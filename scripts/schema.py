@@ -17,7 +17,13 @@ from typing import Any
 import msgspec
 
 from bybit_pipeline.shared.wire import metrics
-from bybit_pipeline.shared.wire.messages import BookMessage, LinkMessage, Trade, TradesMessage
+from bybit_pipeline.shared.wire.messages import (
+    BookMessage,
+    HeartbeatMessage,
+    LinkMessage,
+    Trade,
+    TradesMessage,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 SCHEMAS = ROOT / "docs" / "schema"
@@ -194,7 +200,12 @@ _RULES: dict[str, list[Schema]] = {
 
 def _market_bus() -> Schema:
     """Return the schema of the market bus arrays; array items have the field names as titles."""
-    records: dict[str, Any] = {"trade": TradesMessage, "book": BookMessage, "link": LinkMessage}
+    records: dict[str, Any] = {
+        "trade": TradesMessage,
+        "book": BookMessage,
+        "link": LinkMessage,
+        "heartbeat": HeartbeatMessage,
+    }
     _, definitions = msgspec.json.schema_components(list(records.values()))
     for record in (*records.values(), Trade):
         definition = definitions[record.__name__]

@@ -233,14 +233,14 @@ def test_a_message_without_a_common_field_does_not_match_the_schema(
 
 
 def test_market_bus_frames_match_the_schema(pipeline: Pipeline) -> None:
-    """The array after the topic, for trades, books and links."""
+    """The array after the topic, for trades, books, links and heartbeats."""
     schema = json.loads((SCHEMAS / "market-bus.json").read_text())
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     socket = context.socket(zmq.SUB)
     socket.subscribe(b"")
     for endpoint in pipeline.endpoints()["market"].values():
         socket.connect(endpoint)
-    seen = dict.fromkeys(("trade", "book", "link"), 0)
+    seen = dict.fromkeys(("trade", "book", "link", "heartbeat"), 0)
     # A symbol that no command of the guides subscribes, since what is subscribed is not announced.
     pipeline.command("subscribe", "linear:ADAUSDT")
     try:
