@@ -318,6 +318,8 @@ class LocalBook:
     def doubt_link(self, doubt: LinkDoubt | None, now: float) -> bool:
         """Set or clear the doubt about the link; return True if the state or its reason changed."""
         self._link_doubt = doubt
+        if doubt is None:  # a pause of the whole link says nothing about this stream
+            self._silence.restart(self.messages, now)
         return self._settle(now)
 
     def _settle(self, now: float) -> bool:
@@ -378,6 +380,8 @@ class LocalBook:
         Its next message may still continue it. A snapshot is requested if none comes soon.
         """
         if not self.is_synced or self._is_silent or self.source == "replay":
+            return False
+        if self._link_doubt is not None:
             return False
         if not self._silence.is_silent(self.messages, self.received_at, now):
             return False

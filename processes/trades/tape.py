@@ -316,6 +316,8 @@ class TradeTape:
         """
         self.link_doubt = doubt
         if doubt is None:
+            if self.messages:  # a pause of the whole link says nothing about this stream
+                self._silence.restart(self.messages, self.received_ns / 1e9)
             gap, self._doubted = self._doubted, None
             if gap is not None:
                 yield self._ledger_note("closed", _closed(gap, self._present_ms(gap.start_ms)))
@@ -332,6 +334,8 @@ class TradeTape:
     def is_silent(self, our_ns: int) -> bool:
         """Return True if an observed tape has been silent for implausibly long."""
         if self.is_stale or self.source == "replay" or not self.coverage.is_observing:
+            return False
+        if self.link_doubt is not None:
             return False
         return self._silence.is_silent(self.messages, self.received_ns / 1e9, our_ns / 1e9)
 

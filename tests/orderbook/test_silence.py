@@ -124,3 +124,18 @@ def test_a_replay_that_ended_is_not_stale() -> None:
         manager.check_silence()
     manager.advance(10_000.0)
     assert [] == manager.check_silence()
+
+
+def test_a_pause_of_the_whole_link_is_not_a_silence_of_the_stream() -> None:
+    """A worker that was stopped is doubted; afterwards the limit is as before."""
+    manager = managed(BTC)
+    play(manager, 0.1, 60)
+    manager.doubt_link(CONNECTOR, "process_silent")
+    manager.advance(64.0)
+    assert [] == manager.check_silence()
+
+    assert not manager.apply(BTC, delta(local_book(manager).book.update_id + 1))
+    manager.doubt_link(CONNECTOR, None)
+
+    assert ("live", None) == state(manager)
+    assert silent_after(manager, 64.0) <= 3.0

@@ -87,3 +87,14 @@ def test_a_quiet_market_is_not_silent() -> None:
         aggregator.apply(trades_message(at_ms, [trade(at_ms)]), SYMBOL, our_ns=our_ns(at_ms))
         for second in range(0, 60, 5):
             assert ([], []) == aggregator.check_silence(our_ns(at_ms + second * 1_000))
+
+
+def test_a_pause_of_the_whole_link_is_not_a_silence_of_the_stream(busy: TradesAggregator) -> None:
+    """A worker that was stopped is doubted; afterwards the limit is as before."""
+    busy.doubt_link("connector-linear-0", "process_silent")
+    assert ([], []) == busy.check_silence(our_ns(64_000))
+    busy.apply(trades_message(60_200, [trade(60_200)]), SYMBOL, our_ns=our_ns(64_000))
+    busy.doubt_link("connector-linear-0", None)
+
+    assert ([], []) == busy.check_silence(our_ns(64_100))
+    assert 1 == len(busy.check_silence(our_ns(66_900))[0])
