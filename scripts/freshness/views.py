@@ -48,6 +48,18 @@ def claim_of(state: str | None, message: Mapping[str, Any]) -> Claim:
     )
 
 
+def row_claim(kind: str, head: Mapping[str, Any]) -> Claim:
+    """
+    A state that is shown in a row, which names the times of receiving and publishing.
+
+    That the connection was alive when it was published is judged at the subscriber.
+    """
+    times = {"exchange_ts_ms": head["changed_ms"], "kind": kind}
+    if head["published_ms"] is not None:
+        times["alive_ts_ns"] = head["published_ms"] * 1_000_000
+    return claim_of(head["state"], times)
+
+
 class View:
     """
     One view in a thread of its own.
@@ -178,10 +190,12 @@ class Page(View):
             return
         for row in update["rows"]:
             for kind, head in (("orderbook", row["book"]), ("trades", row["trades"])):
-                message = {"exchange_ts_ms": head["changed_ms"]}
-                if row["name"] == update.get("market", {}).get("name"):
-                    message = update["market"][kind] or {}
-                self._see(f"{kind}.{row['name']}", claim_of(head["state"], message))
+                message = update.get("market", {})
+                if row["name"] == message.get("name"):
+                    claim = claim_of(head["state"], message[kind] or {})
+                else:
+                    claim = row_claim(kind, head)
+                self._see(f"{kind}.{row['name']}", claim)
 
 
 class Terminal(View):
