@@ -147,9 +147,12 @@ _RULES: dict[str, list[Schema]] = {
             _all(("last_size", "last_side", "last_trade_id", "match_ts_ms"), NOT_NULL),
         ),
         _when(
-            {"reason": {"const": "process_down"}},
-            _all(("trades_total", "cvd", "tps", "as_of_ms", "last_price", *_INPUT), NULL),
-            _all(("trades_total", "cvd"), NOT_NULL),
+            {"trades_total": NULL},  # a last will
+            {
+                "state": {"const": "stale"},
+                **_all(("cvd", "tps", "as_of_ms", "last_price", *_INPUT), NULL),
+            },
+            _all(("cvd",), NOT_NULL),
         ),
     ],
     "Window": [

@@ -99,8 +99,8 @@ AT_REST: set[Fact] = {
     ("simulator",),
 }
 WITHOUT_CONNECTOR: set[Fact] = {
-    ("orderbook", "stale", "disconnected"),
-    ("trades", "stale", "disconnected"),
+    ("orderbook", "stale", "process_down"),
+    ("trades", "stale", "process_down"),
     ("density", "stale", "removed"),
     ("gap", "book", "opened"),
     ("gap", "trades", "opened"),
