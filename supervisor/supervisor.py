@@ -11,6 +11,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import structlog
 import zmq
@@ -28,6 +29,7 @@ from bybit_pipeline.supervisor.children.children import Children, module_command
 from bybit_pipeline.supervisor.children.last_will import LastWill
 from bybit_pipeline.supervisor.children.process import Lifeline
 from bybit_pipeline.supervisor.children.timing import Timing
+from bybit_pipeline.supervisor.ledger.ledger import PipelineLedger
 from bybit_pipeline.supervisor.plan.names import FORWARDER, SIMULATOR
 from bybit_pipeline.supervisor.plan.plan import Plan
 from bybit_pipeline.supervisor.run_dir import LOG, RunDir
@@ -96,6 +98,8 @@ class Supervisor:
             log=run_dir.path / LOG if log_children else None,
             command=command,
             timing=self._timing,
+            prepare=lambda spec: self._ledger.prepare(spec),
+            adopt=lambda worker, assignment: self._ledger.adopt(worker, assignment),
         )
         self._last_will = LastWill(f"{self._clock.time_ns() // 1_000_000:x}")
         self._switch = SourceSwitch(plan.config, self._telemetry)
@@ -123,10 +127,9 @@ class Supervisor:
         """False from the moment when the pipeline begins to stop."""
         return self._loop.is_running
 
-    @property
-    def up_workers(self) -> list[str]:
-        """Workers that are up."""
-        return self._children.up_workers
+    def gaps(self) -> dict[str, Any]:
+        """Return the newest gaps, those that are not written yet, and the state directory."""
+        return self._ledger.answer()
 
     def every(self, interval_s: float, callback: Callable[[], None]) -> None:
         """Call ``callback`` every ``interval_s`` seconds, also while the pipeline stops."""
@@ -171,7 +174,11 @@ class Supervisor:
         )
         self._cleanup.callback(self._http.close)
         self._reporter = Reporter(self._clock, self._telemetry, address=self._http.address)
-        self._endpoints = EndpointsFile(self._run_dir, url=self._http.url)
+        self._ledger = PipelineLedger(self.plan, self._clock, self._telemetry)
+        self._cleanup.callback(self._ledger.close)
+        self._endpoints = EndpointsFile(
+            self._run_dir, url=self._http.url, state_dir=self._ledger.state_dir
+        )
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._cleanup.callback(context.destroy, linger=0)
         self._router = ControlRouter(context, self.plan.control_endpoint, self._telemetry)
@@ -196,6 +203,7 @@ class Supervisor:
     def _stop_children(self) -> None:
         """Stop the children in ``STOP_ORDER``; a second signal cuts the wait short."""
         self._run_dir.remove_endpoints()
+        self._ledger.stop()
         began = self._clock.monotonic()
         for number, roles in enumerate(STOP_ORDER, start=1):
             deadline = began + self._timing.stop_s * number / len(STOP_ORDER)
@@ -229,9 +237,9 @@ class Supervisor:
     def _on_tick(self) -> None:
         now = self._clock.monotonic()
         self._check_children()
-        self._requests.send_gathered(now)
         if not self.is_running:
             return
+        self._ledger.on_tick()
         self._refresh_if_due(now)
         self._check_forwarder()
         self.change_plan(self._switch.fall_back_if_due(self.plan, now, self._links()))
@@ -282,6 +290,11 @@ class Supervisor:
         self._children.check(now)
         if self.is_running:
             down = self._children.down_workers
+            if down:
+                self._on_control()  # what the dead have sent before
+            for name in down:
+                was_hung = self._children.by_name[name].was_hung
+                self._ledger.on_down(name, "process_silent" if was_hung else "process_down")
             for metric in self._last_will.due(self.plan, down, now, self._clock.time_ns()):
                 self._publisher.publish(metric.topic, metric.payload)
                 self._published_down.value += 1
@@ -309,12 +322,20 @@ class Supervisor:
                     self._on_heartbeat(envelope, now)
                 case "resync":
                     self._on_resync(envelope)
-                case "gaps":
-                    self._requests.on_gaps(envelope, now)
+                case "gaps" | "progress":
+                    self._on_worker_report(envelope)
                 case "request":
-                    self._requests.handle(envelope, now)
+                    self._requests.handle(envelope)
                 case _:
                     self._router.invalid["type"] += 1
+
+    def _on_worker_report(self, envelope: Envelope) -> None:
+        """Record the gaps or the progress of a worker."""
+        worker, message = envelope.sender.decode(), envelope.message
+        is_gaps = message["type"] == "gaps"
+        record = self._ledger.on_gaps if is_gaps else self._ledger.on_progress
+        if not record(worker, message):
+            self._router.invalid["content"] += 1
 
     def _on_ready(self, envelope: Envelope, now: float) -> None:
         child = self._children.on_ready(envelope.sender.decode(), envelope.message, now)
@@ -371,6 +392,7 @@ class Supervisor:
         if plan is self.plan:
             return
         before = set(self.plan.processes)
+        self._ledger.change_plan(plan)
         self._children.reconcile(plan, self._clock.monotonic())
         for name in before - set(plan.processes):
             self._publisher.tombstone(process_topic(name))

@@ -1,7 +1,9 @@
 """Fixtures that more than one folder of tests uses."""
 
+import os
 import signal
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,9 @@ settings.load_profile("suite")
 # What runs in the background or under nohup ignores these, and so would the processes it starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+# The gap ledger of a test must not be that of the user who runs it.
+os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="bybit-pipeline-tests-")
 
 SLOW_FIRST = ("reliability", "system", "supervisor", "packaging", "docs", "orderbook", "trades")
 """Folders whose files take longest: started first, so that none of them is left for the end."""

@@ -14,7 +14,6 @@ from collections.abc import Iterable, Iterator
 from operator import attrgetter
 from typing import Any, ClassVar
 
-import msgspec
 import structlog
 
 from bybit_pipeline.processes.orderbook.counters import OrderbookCounters
@@ -28,10 +27,11 @@ from bybit_pipeline.shared.runtime.scheduling import PublishScheduler
 from bybit_pipeline.shared.runtime.telemetry import Telemetry
 from bybit_pipeline.shared.runtime.worker import SILENT_S, Worker
 from bybit_pipeline.shared.settings.specs import Assignment, OrderbookSpec
-from bybit_pipeline.shared.wire.gaps import BookGapEvent
+from bybit_pipeline.shared.wire.gaps import BookGap, BookGapEvent, GapLedger
 from bybit_pipeline.shared.wire.messages import BookMessage, LinkMessage, TradesMessage
 from bybit_pipeline.shared.wire.metrics import Metric
 from bybit_pipeline.shared.wire.orderbook import Density, Orderbook
+from bybit_pipeline.shared.wire.progress import Progress
 from bybit_pipeline.shared.wire.topics import link_topic, market_topic
 
 log = structlog.get_logger()
@@ -60,11 +60,12 @@ class OrderbookWorker(Worker):
             spec.assignments,
             spec.metrics_in,
             PublishScheduler(interval_s),
+            last_gap_id=spec.last_gap_id,
             clock=clock,
             telemetry=telemetry,
         )
         self.spec = spec
-        self.manager = OrderBookManager(spec.settings, spec.density)
+        self.manager = OrderBookManager(spec.settings, spec.density, last_gap_id=spec.last_gap_id)
         self._books: dict[bytes, BookMarket] = {}
         """By market bus topic of the book."""
         self._trades: dict[bytes, tuple[BookKey, str]] = {}
@@ -79,7 +80,6 @@ class OrderbookWorker(Worker):
             self.process,
             self.manager,
             self._books,
-            self.clock,
             per_symbol=spec.per_symbol,
         )
         self._published = self._counters.published
@@ -161,6 +161,7 @@ class OrderbookWorker(Worker):
                 connector=connector,
                 trades_connector=trades[1] if trades else None,
                 stale_after_s=stream.stale_after_s,
+                gap=assignment.gap if isinstance(assignment.gap, BookGap) else None,
             )
             self._books[topic] = BookMarket(book, self.spec.settings, self.process)
 
@@ -228,9 +229,25 @@ class OrderbookWorker(Worker):
         self.manager.doubt_link(connector, doubt)
         return self._publish_changes(self._books.values())
 
-    def gap_rows(self) -> list[dict[str, Any]]:
-        """Return the gap ledger as listed by the command line."""
-        return [msgspec.to_builtins(gap) for gap in self.manager.ledger.gaps()]
+    @property
+    def gap_ledger(self) -> GapLedger[BookGap]:
+        """The gaps of all books."""
+        return self.manager.ledger
+
+    def progress(self) -> Iterator[Progress]:
+        """Yield the last message of every live book."""
+        for book in self.manager.books.values():
+            last = book.book.last
+            if book.state == "live" and last is not None:
+                yield Progress(
+                    "book",
+                    book.category,
+                    book.symbol,
+                    last.source,
+                    last.exchange_ts_ms,
+                    last.update_id,
+                    last.sequence,
+                )
 
     def publish_due(self) -> Iterator[Metric]:
         """

@@ -6,7 +6,6 @@ from typing import Literal, get_args
 from bybit_pipeline.processes.orderbook.local_book import STATES
 from bybit_pipeline.processes.orderbook.manager import OrderBookManager
 from bybit_pipeline.processes.orderbook.market import METRIC_KINDS, BookMarket
-from bybit_pipeline.shared.runtime.clock import Clock
 from bybit_pipeline.shared.runtime.telemetry import Samples, Telemetry
 from bybit_pipeline.shared.wire.orderbook import WallEventName
 
@@ -23,7 +22,6 @@ class OrderbookCounters:
         process: Name of the worker.
         manager: Source of counts and states.
         markets: Source of the gauges per symbol.
-        clock: Monotonic clock.
         per_symbol: True to export gauges per symbol.
 
     Attributes:
@@ -38,14 +36,12 @@ class OrderbookCounters:
         process: str,
         manager: OrderBookManager,
         markets: Mapping[bytes, BookMarket],
-        clock: Clock,
         *,
         per_symbol: bool,
     ) -> None:
         self._process = process
         self._manager = manager
         self._markets = markets
-        self._clock = clock
         self.trade_messages = telemetry.counter(
             "worker_messages_total", "Market messages received.", process=process, stream="trade"
         )
@@ -95,12 +91,6 @@ class OrderbookCounters:
             lambda: [((process,), counts.ignored)],
         )
         telemetry.gauges("books", "Books by state.", ("process", "state"), self._states)
-        telemetry.counters(
-            "untrusted_seconds_total",
-            "Time in which a topic could not be trusted.",
-            ("category", "symbol", "kind"),
-            self._untrusted,
-        )
 
     def _declare_gauges(self, telemetry: Telemetry) -> None:
         labels = ("category", "symbol")
@@ -126,11 +116,6 @@ class OrderbookCounters:
     def _states(self) -> Samples:
         states = self._manager.states()
         return [((self._process, state), states[state]) for state in STATES]
-
-    def _untrusted(self) -> Samples:
-        now = self._clock.monotonic()
-        for book in list(self._manager.books.values()):
-            yield (book.category, book.symbol, "book"), book.untrusted_s(now)
 
     def _gauge(self, name: Literal["mid_price", "spread_bps"]) -> Samples:
         for market in list(self._markets.values()):

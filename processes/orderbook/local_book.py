@@ -7,13 +7,13 @@ other books. The caller passes the time: ``now`` is in seconds of the monotonic 
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from math import inf
 from typing import NamedTuple, get_args
 
 from msgspec.structs import replace
 
 from bybit_pipeline.processes.orderbook.book import BookInvalid, OrderBook
+from bybit_pipeline.processes.orderbook.counts import Counts
 from bybit_pipeline.processes.orderbook.measures import OrderFlow
 from bybit_pipeline.processes.orderbook.walls.tracker import WallTracker
 from bybit_pipeline.shared.freshness.link import LinkDoubt
@@ -51,26 +51,6 @@ class GapNote(NamedTuple):
     gap: BookGap
 
 
-@dataclass
-class Counts:
-    """Counts over all books of a worker, since its start."""
-
-    messages: int = 0
-    """Book messages, applied or not; incremented by the caller."""
-    ignored: int = 0
-    """Deltas that arrived without a snapshot to apply them to."""
-    requested: int = 0
-    """Resyncs: books for which a snapshot was requested, once per outage however often."""
-    recovered: int = 0
-    """Those of them that are live again, or for the first time."""
-    invalidated: dict[BookGapReason, int] = field(
-        default_factory=lambda: {
-            reason: 0 for reason in get_args(BookGapReason) if reason != "starting"
-        }
-    )
-    """Times that a live book was invalidated, by the first reason."""
-
-
 class LocalBook:
     """
     The book of one stream and its sync state.
@@ -91,6 +71,7 @@ class LocalBook:
             if the trades are not received.
         flow: Order flow imbalance; None if it is not computed.
         stale_after_s: Longest plausible silence in seconds; 0 to derive it from the stream.
+        gap: An open gap that an earlier process could not close: this book continues it.
 
     Attributes:
         state, reason: As published; ``reason`` is None when live.
@@ -106,6 +87,7 @@ class LocalBook:
     __slots__ = (
         "_gap_notes",
         "_generations",
+        "_is_continued",
         "_is_requested",
         "_is_silent",
         "_ledger",
@@ -113,7 +95,6 @@ class LocalBook:
         "_resync_attempts",
         "_resync_due",
         "_silence",
-        "_untrusted_s",
         "_untrusted_since",
         "book",
         "category",
@@ -152,6 +133,7 @@ class LocalBook:
         walls: WallTracker,
         flow: OrderFlow | None = None,
         stale_after_s: float = 0.0,
+        gap: BookGap | None = None,
     ) -> None:
         self.category: Category = category
         self.symbol = symbol
@@ -173,6 +155,8 @@ class LocalBook:
         self.is_synced = False
         self.counts = counts
         self.gap: BookGap | None = None
+        self._is_continued = gap is not None
+        """True while the open gap is one that an earlier process had opened."""
         self._gap_notes: deque[GapNote] = deque(maxlen=GAP_NOTES_MAX)
         self._generations = generations
         self._ledger = ledger
@@ -180,13 +164,15 @@ class LocalBook:
         self._is_silent = False
         """True from a suspicious silence of this stream to its next message."""
         self._silence = SilenceDetector(stale_after_s, least_messages=SILENCE_MESSAGES)
-        self._untrusted_s = 0.0
         self._untrusted_since: float | None = now
         self._resync_due: float | None = now + START_DELAY_S
         self._resync_attempts = 0
         self._is_requested = False
         """True if a snapshot was requested since the book was last live."""
-        self._open_gap("starting", None, None)
+        if gap is None:
+            self._open_gap("starting", None, None)
+        else:
+            self._note_gap("opened", gap)
 
     # -- messages --------------------------------------------------------------------------------
 
@@ -366,6 +352,16 @@ class LocalBook:
         is_first, self.source = self.source is None, source
         if is_first:
             self.is_changed = True
+            if (
+                self._is_continued
+                and self.gap is not None
+                and self.gap.source not in (source, None)
+            ):
+                # A gap of live data is not closed by simulated data.
+                self._ledger.leave_open(self.gap)
+                self._gap_notes.clear()
+                self._is_continued = False
+                self._open_gap("starting", None, None)
             return False
         self.session = None
         self.generation = next(self._generations)
@@ -407,10 +403,6 @@ class LocalBook:
         since = self._untrusted_since
         return None if since is None else max(0.0, now - since)
 
-    def untrusted_s(self, now: float) -> float:
-        """Return the total seconds in which the book was not live."""
-        return self._untrusted_s + (self.not_live_s(now) or 0.0)
-
     def forget(self, now: float) -> None:
         """End the book because it was unsubscribed: its walls and its gap end too."""
         self.state, self.reason, self.is_synced = "stale", "unsubscribed", False
@@ -418,8 +410,8 @@ class LocalBook:
         self.walls.drop()
         self.walls_due = inf
         if self.gap is not None:
-            self._ledger.forget(self.gap)
             ended = replace(self.gap, duration_s=self.not_live_s(now))
+            self._ledger.forget(ended)
             self._gap_notes.append(GapNote("closed", ended))
             self.gap = None
 
@@ -482,25 +474,27 @@ class LocalBook:
         assert last is not None, "a book in sync has a last message"
         since = now if self._untrusted_since is None else self._untrusted_since
         duration = max(0.0, now - since)
+        if self._is_continued and gap.start_ms is not None:
+            duration = max(0, last.exchange_ts_ms - gap.start_ms) / 1_000
+        self._is_continued = False
         closed = replace(
             gap,
+            source=gap.source or last.source,
             closed_ts_ns=last.recv_ts_ns,
             end_ms=last.exchange_ts_ms,
             update_id_after=last.update_id,
             sequence_after=last.sequence,
             duration_s=duration,
         )
-        self._ledger.put(closed)
-        self._gap_notes.append(GapNote("closed", closed))
+        self._note_gap("closed", closed)
         self.gap = None
-        self._untrusted_s += duration
         self._untrusted_since = None
 
     def _open_gap(
         self, reason: BookGapReason, recv_ts_ns: int | None, received_update_id: int | None
     ) -> None:
         last = self.book.last
-        self.gap = BookGap(
+        gap = BookGap(
             gap_id=self._ledger.new_id(),
             category=self.category,
             symbol=self.symbol,
@@ -510,6 +504,11 @@ class LocalBook:
             update_id_before=None if last is None else last.update_id,
             sequence_before=None if last is None else last.sequence,
             received_update_id=received_update_id,
+            source=self.source,
         )
-        self._ledger.put(self.gap)
-        self._gap_notes.append(GapNote("opened", self.gap))
+        self._note_gap("opened", gap)
+
+    def _note_gap(self, event: BookGapEventName, gap: BookGap) -> None:
+        self.gap = gap
+        self._ledger.put(gap)
+        self._gap_notes.append(GapNote(event, gap))

@@ -10,12 +10,12 @@ from collections.abc import Iterable, Iterator
 from itertools import count
 from typing import Literal, NamedTuple, cast
 
+from bybit_pipeline.processes.orderbook.counts import Counts
 from bybit_pipeline.processes.orderbook.local_book import (
     CONNECTED_DELAY_S,
     RETRY_MAX_S,
     STATES,
     SUBSCRIBED_DELAY_S,
-    Counts,
     LocalBook,
 )
 from bybit_pipeline.processes.orderbook.measures import (
@@ -72,14 +72,19 @@ class OrderBookManager:
     Args:
         settings: Measures to compute; by default those of the default configuration.
         density: Definition of a wall.
+        last_gap_id: Number below the ids of the gaps.
     """
 
     def __init__(
-        self, settings: OrderbookConfig | None = None, density: DensityConfig | None = None
+        self,
+        settings: OrderbookConfig | None = None,
+        density: DensityConfig | None = None,
+        *,
+        last_gap_id: int = 0,
     ) -> None:
         self.settings = settings or OrderbookConfig()
         self.density = density or DensityConfig()
-        self.ledger = GapLedger(BookGap)
+        self.ledger = GapLedger(BookGap, last_id=last_gap_id)
         self.counts = Counts()
         self.books: dict[BookKey, LocalBook] = {}
         self.now = 0.0
@@ -100,6 +105,7 @@ class OrderBookManager:
         connector: str = "",
         trades_connector: str | None = "",
         stale_after_s: float = 0.0,
+        gap: BookGap | None = None,
     ) -> LocalBook:
         """
         Create a book and return it; repeating it returns the same book.
@@ -111,6 +117,7 @@ class OrderBookManager:
             trades_connector: Name of the connector whose link events concern the symbol's trades;
                 None if the trades are not received, which makes every wall uncertain.
             stale_after_s: Longest plausible silence in seconds; 0 to derive it from the stream.
+            gap: An open gap that an earlier process could not close.
         """
         book = self.books.get((category, symbol))
         if book is None:
@@ -123,6 +130,7 @@ class OrderBookManager:
                 counts=self.counts,
                 generations=self._generations,
                 now=self.now,
+                gap=gap,
                 flow=OrderFlow() if self.settings.ofi else None,
                 trades_connector=trades_connector,
                 stale_after_s=stale_after_s,

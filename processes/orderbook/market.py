@@ -13,7 +13,7 @@ from bybit_pipeline.processes.orderbook.local_book import GapNote, LocalBook
 from bybit_pipeline.processes.orderbook.measures import BookMeasures
 from bybit_pipeline.processes.orderbook.walls.tracker import WallEvent
 from bybit_pipeline.shared.settings.config import OrderbookConfig
-from bybit_pipeline.shared.wire.gaps import BookGapEvent
+from bybit_pipeline.shared.wire.gaps import BookGapEvent, event_fields
 from bybit_pipeline.shared.wire.messages import Category, Source
 from bybit_pipeline.shared.wire.orderbook import BookState, Density, Orderbook
 from bybit_pipeline.shared.wire.topics import metric_topic
@@ -149,15 +149,13 @@ class BookMarket:
     def gap_event(self, note: GapNote, now_ns: int, alive_ts_ns: int | None) -> BookGapEvent:
         """Return the message about the opening or the end of a gap."""
         match_ts_ms, exchange_ts_ms, recv_ts_ns = self._input_times()
-        gap = asdict(note.gap)
-        del gap["category"], gap["symbol"]  # they are among the common fields
         return BookGapEvent(
             **self._common("gap", now_ns, alive_ts_ns),
             match_ts_ms=match_ts_ms,
             exchange_ts_ms=exchange_ts_ms,
             recv_ts_ns=recv_ts_ns,
             event=note.event,
-            **gap,
+            **event_fields(note.gap),
         )
 
     def _common(self, kind: MetricKind, now_ns: int, alive_ts_ns: int | None) -> _Common:

@@ -10,10 +10,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from operator import attrgetter
 from typing import Any, ClassVar
 
-import msgspec
 import structlog
 
 from bybit_pipeline.processes.trades.aggregator import TradesAggregator
+from bybit_pipeline.processes.trades.market import TradesMarket
 from bybit_pipeline.processes.trades.tape import GapNote, TradeTape
 from bybit_pipeline.shared.bus.market import Received
 from bybit_pipeline.shared.freshness.link import LinkDoubt
@@ -22,10 +22,11 @@ from bybit_pipeline.shared.runtime.scheduling import PublishScheduler
 from bybit_pipeline.shared.runtime.telemetry import Samples, Telemetry
 from bybit_pipeline.shared.runtime.worker import SILENT_S, Worker
 from bybit_pipeline.shared.settings.specs import Assignment, TradesSpec
-from bybit_pipeline.shared.wire.gaps import TradesGapEvent
-from bybit_pipeline.shared.wire.messages import Category, LinkMessage, TradesMessage
+from bybit_pipeline.shared.wire.gaps import GapLedger, TradesGap, TradesGapEvent, event_fields
+from bybit_pipeline.shared.wire.messages import LinkMessage, TradesMessage
 from bybit_pipeline.shared.wire.metrics import Metric
-from bybit_pipeline.shared.wire.topics import link_topic, market_topic, metric_topic, topic_text
+from bybit_pipeline.shared.wire.progress import Progress
+from bybit_pipeline.shared.wire.topics import link_topic, market_topic, topic_text
 from bybit_pipeline.shared.wire.trades import Trades, unobserved_window
 
 log = structlog.get_logger()
@@ -35,7 +36,6 @@ MAX_INTERVAL_S = 0.45
 SILENCE_TICK_S = 0.25
 RESYNC_TICK_S = 0.25
 """Interval between two looks for markets to request."""
-RESYNC_INITIAL_S = 0.5
 RESYNC_MAX_S = 30.0
 """Delay of the requests for a market about which nothing is known; it doubles to the maximum."""
 WAITED_MAX_S = 5.0
@@ -45,61 +45,6 @@ Maximum plausible time between websocket and worker. If a message seems to have 
 negative time, our clock was set; the message then counts as received now. This may leave the
 exchange's time a little behind, never ahead.
 """
-
-
-class TradesMarket:
-    """
-    State of one symbol besides its tape: topics, sequence numbers, times of publication.
-
-    Attributes:
-        connector: Name of the connector of its trades.
-        tape: The tape of the present epoch; the aggregator may have replaced it already.
-        has_traded: True if the market traded since it was published.
-        published_at: Time of the last publication, by the monotonic clock.
-        published_state: State at the last publication.
-        untrusted_before_s: Untrusted time of all earlier tapes, in seconds.
-        resync_due, resync_wait_s: Time of the next request, and the delay after it.
-    """
-
-    __slots__ = (
-        "category",
-        "connector",
-        "epoch",
-        "gap_sequence",
-        "gap_topic",
-        "has_traded",
-        "published_at",
-        "published_state",
-        "resync_due",
-        "resync_wait_s",
-        "sequence",
-        "symbol",
-        "tape",
-        "topic",
-        "untrusted_before_s",
-    )
-
-    def __init__(self, tape: TradeTape, connector: str, epoch: str) -> None:
-        category, symbol = tape.category, tape.symbol
-        self.connector = connector
-        self.category: Category = category
-        self.symbol = symbol
-        self.tape = tape
-        self.topic = metric_topic("trades", category, symbol)
-        self.gap_topic = metric_topic("gap", category, symbol)
-        self.published_at = float("-inf")
-        self.published_state: tuple[str, str | None] | None = None
-        self.untrusted_before_s = 0.0
-        self.has_traded = False
-        self.resync_wait_s = RESYNC_INITIAL_S
-        self.resync_due: float | None = None
-        self.start_epoch(epoch)
-
-    def start_epoch(self, epoch: str) -> None:
-        """Start an epoch: both topics number their messages from 1 again."""
-        self.epoch = epoch
-        self.sequence = 0
-        self.gap_sequence = 0
 
 
 class TradesWorker(Worker):
@@ -113,13 +58,20 @@ class TradesWorker(Worker):
         interval_s = spec.settings.publish_interval_ms / 1_000
         scheduler = PublishScheduler(min(interval_s, MAX_INTERVAL_S))
         super().__init__(
-            spec, spec.assignments, spec.metrics_in, scheduler, clock=clock, telemetry=telemetry
+            spec,
+            spec.assignments,
+            spec.metrics_in,
+            scheduler,
+            last_gap_id=spec.last_gap_id,
+            clock=clock,
+            telemetry=telemetry,
         )
         self.spec = spec
         self.aggregator = TradesAggregator(
             spec.settings.windows,
             quantiles=spec.settings.quantiles,
             volatility=spec.settings.volatility,
+            last_gap_id=spec.last_gap_id,
         )
         self._markets: dict[bytes, TradesMarket] = {}
         """By market bus topic."""
@@ -208,6 +160,7 @@ class TradesWorker(Worker):
             stream.category,
             connector=connector,
             stale_after_s=stream.stale_after_s,
+            gap=assignment.gap if isinstance(assignment.gap, TradesGap) else None,
         )
         tape = self.aggregator.tape(stream.symbol, stream.category)
         assert tape is not None, "just subscribed"
@@ -252,7 +205,6 @@ class TradesWorker(Worker):
         self.aggregator.unsubscribe(market.symbol, market.category)
         for window in self.spec.settings.windows:
             self._gauges.pop((market.category, market.symbol, window), None)
-        self._untrusted.pop((market.category, market.symbol, "trades"), None)
         return [market.topic, market.gap_topic]
 
     # -- messages in, metrics out ----------------------------------------------------------------
@@ -301,9 +253,27 @@ class TradesWorker(Worker):
         """Doubt the trades of a connector, or trust them again."""
         return self._changes(self.aggregator.doubt_link(connector, doubt))
 
-    def gap_rows(self) -> list[dict[str, Any]]:
-        """Return the gap ledger as maps, for people."""
-        return [msgspec.to_builtins(gap) for gap in self.aggregator.gaps()]
+    @property
+    def gap_ledger(self) -> GapLedger[TradesGap]:
+        """The gaps of all symbols."""
+        return self.aggregator.ledger
+
+    def progress(self) -> Iterator[Progress]:
+        """Yield the last message of the connection of every observed tape."""
+        for tape in self.aggregator.tapes():
+            seen_ms = tape.seen_ms
+            if seen_ms is not None and tape.source is not None:
+                last = tape.last_trade
+                yield Progress(
+                    "trades",
+                    tape.category,
+                    tape.symbol,
+                    tape.source,
+                    seen_ms,
+                    None,
+                    last.sequence if last else None,
+                    last.trade_id if last else None,
+                )
 
     def _changes(self, notes: Sequence[GapNote]) -> Iterator[Metric]:
         """
@@ -374,9 +344,11 @@ class TradesWorker(Worker):
             market.has_traded = False
             if tape.recv_ts_ns is not None:
                 self._metric_latency.observe((now_ns - tape.recv_ts_ns) / 1e9)
-        self._set_gauges(market, tape, trades)
+        self._set_gauges(market, trades)
         self._published.value += 1
         yield Metric(market.topic, trades)
+        for note in tape.take_due_notes():
+            yield self._gap_metric(market, note, now_ns)
 
     def _gap_metric(self, market: TradesMarket, note: GapNote, now_ns: int) -> Metric:
         tape = market.tape
@@ -394,13 +366,14 @@ class TradesWorker(Worker):
             publish_ts_ns=now_ns,
             state=tape.state(self._steady_ns()),
             event=note.event,
-            **msgspec.structs.asdict(note.gap),
+            category=market.category,
+            symbol=market.symbol,
+            **event_fields(note.gap),
         )
         return Metric(market.gap_topic, event)
 
     def _start_generation(self, market: TradesMarket, tape: TradeTape) -> None:
         """Start an epoch, because the tape was replaced."""
-        market.untrusted_before_s += market.tape.untrusted_s()
         market.tape = tape
         market.start_epoch(self.next_epoch())
         log.info(
@@ -456,13 +429,6 @@ class TradesWorker(Worker):
             ("process",),
             lambda: [((process,), counts.invalid)],
         )
-        self._untrusted: dict[tuple[str, ...], float] = {}
-        telemetry.counters(
-            "untrusted_seconds_total",
-            "Exchange time in which messages may have been missed.",
-            ("category", "symbol", "kind"),
-            lambda: list(self._untrusted.items()),
-        )
         self._gauges: dict[tuple[str, ...], tuple[float | None, float | None, float]] = {}
         if self.spec.per_symbol:
             labels = ("category", "symbol", "window")
@@ -482,9 +448,7 @@ class TradesWorker(Worker):
                 lambda: self._gauge_samples(2),
             )
 
-    def _set_gauges(self, market: TradesMarket, tape: TradeTape, trades: Trades) -> None:
-        untrusted_s = market.untrusted_before_s + tape.untrusted_s()
-        self._untrusted[market.category, market.symbol, "trades"] = untrusted_s
+    def _set_gauges(self, market: TradesMarket, trades: Trades) -> None:
         if self.spec.per_symbol:
             for name, window in trades.windows.items():
                 key = (market.category, market.symbol, name)

@@ -9,13 +9,8 @@ from collections.abc import Iterator, Sequence
 from typing import Literal
 from weakref import WeakValueDictionary
 
-from bybit_pipeline.processes.trades.tape import (
-    TPS_WINDOW_MS,
-    GapNote,
-    Session,
-    TradeCounts,
-    TradeTape,
-)
+from bybit_pipeline.processes.trades.session import Session
+from bybit_pipeline.processes.trades.tape import TPS_WINDOW_MS, GapNote, TradeCounts, TradeTape
 from bybit_pipeline.processes.trades.window import DEFAULT_MAX_TRADES
 from bybit_pipeline.shared.freshness.link import LinkDoubt
 from bybit_pipeline.shared.settings.config import TradesConfig, window_seconds
@@ -44,6 +39,7 @@ class TradesAggregator:
         quantiles: Probabilities of the trade-size quantiles in the record; empty for none.
         volatility: True to put the realised volatility into the record.
         max_trades: Number of trades held per symbol.
+        last_gap_id: Number below the ids of the gaps.
 
     Attributes:
         counts: Counts over all trades.
@@ -62,6 +58,7 @@ class TradesAggregator:
         quantiles: Sequence[float] = (),
         volatility: bool = False,
         max_trades: int = DEFAULT_MAX_TRADES,
+        last_gap_id: int = 0,
     ) -> None:
         self.counts = TradeCounts()
         self.source_changes = 0
@@ -70,7 +67,7 @@ class TradesAggregator:
         self._volatility = volatility
         self._unobserved = unobserved_window(quantiles=quantiles, with_volatility=volatility)
         self._max_trades = max_trades
-        self.ledger = GapLedger(TradesGap)
+        self.ledger = GapLedger(TradesGap, last_id=last_gap_id)
         self._tapes: dict[Key, TradeTape] = {}
         self._connectors: dict[Key, str] = {}
         self._sources: dict[str, Source] = {}
@@ -86,6 +83,7 @@ class TradesAggregator:
         *,
         connector: str = "",
         stale_after_s: float = 0.0,
+        gap: TradesGap | None = None,
     ) -> None:
         """
         Follow a symbol; repeating it changes nothing.
@@ -94,12 +92,15 @@ class TradesAggregator:
             symbol, category: The market.
             connector: Name of the connector whose link events concern it.
             stale_after_s: Longest plausible silence in seconds; 0 to derive it from the stream.
+            gap: An open gap that an earlier process could not close.
         """
         key = (category, symbol)
         if key not in self._tapes:
             self._connectors[key] = connector
             tape = self._tapes[key] = self._new_tape(category, symbol, stale_after_s)
-            tape.source = self._sources.get(connector)
+            if gap is not None:
+                tape.continue_gap(gap)
+            tape.set_source(self._sources.get(connector))
 
     def unsubscribe(self, symbol: str, category: Category = "linear") -> None:
         """Stop following a symbol and drop its trades; an open gap ends at the last known time."""
@@ -381,7 +382,7 @@ class TradesAggregator:
             if tape.source is not None and tape.source != source:
                 notes += tape.end(our_ns)
                 tape = self._replace(tape, "source_change")
-            tape.source = source
+            tape.set_source(source)
         return notes
 
     def _restart(self, session: Session, exchange_ts_ms: int, our_ns: int) -> list[GapNote]:
@@ -394,7 +395,7 @@ class TradesAggregator:
         for tape in self.tapes():
             if tape.session is session:
                 notes += tape.end(our_ns, true_ms=exchange_ts_ms)
-                self._replace(tape, "bad_time").source = tape.source
+                self._replace(tape, "bad_time").set_source(tape.source)
         return notes
 
     def _replace(self, tape: TradeTape, reason: TradesReason) -> TradeTape:

@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from bybit_pipeline.processes.trades.coverage import Coverage
 from bybit_pipeline.processes.trades.dedup import RecentIds
 from bybit_pipeline.processes.trades.fixed_point import PLAUSIBLE_MAX, PLAUSIBLE_MIN, is_plausible
+from bybit_pipeline.processes.trades.session import MAX_AHEAD_MS, Session
 from bybit_pipeline.processes.trades.window import TradeWindows
 from bybit_pipeline.shared.freshness.link import LinkDoubt
 from bybit_pipeline.shared.freshness.silence import SilenceDetector
@@ -29,14 +30,6 @@ from bybit_pipeline.shared.wire.trades import TradesReason, TradesState
 
 TPS_WINDOW_MS = 10_000
 """Window of ``tps``, configured or not."""
-MAX_AHEAD_MS = 60_000
-"""
-A trade is invalid if it was matched this much later than its message was sent, and so is a message
-sent this much later than the exchange's time: it would move the time of all windows forward
-permanently and empty them.
-"""
-MAX_BEHIND_MS = 3_600_000
-"""A message sent this much earlier than the exchange's time shows that this time was wrong."""
 SILENCE_MESSAGES = 50
 """Messages of a symbol after which a silence can be suspicious."""
 DEDUP_HORIZON_MS = 300_000
@@ -59,80 +52,6 @@ class GapNote(NamedTuple):
     event: TradesGapEventName
     gap: TradesGap
     generation: int
-
-
-class ExchangeClock:
-    """
-    The exchange's time: the time of the newest message plus the time since then by our clock.
-
-    Only differences of our clock are used, so a recording from months ago works too. Every message
-    sets the offset again, so neither a drift nor a step of our clock accumulates. The estimate is
-    behind by the delay of the newest message, and it may go back: callers keep its maximum.
-    """
-
-    __slots__ = ("_offset_ns",)
-
-    def __init__(self) -> None:
-        self._offset_ns: int | None = None
-
-    @property
-    def is_known(self) -> bool:
-        """True once a message has set the time."""
-        return self._offset_ns is not None
-
-    def observe(self, exchange_ts_ms: int, recv_ts_ns: int) -> None:
-        """Set the time from a message."""
-        self._offset_ns = exchange_ts_ms * 1_000_000 - recv_ts_ns
-
-    def at_ms(self, our_ns: int) -> int | None:
-        """Return the exchange's time when our clock shows ``our_ns``, or None if unknown."""
-        return None if self._offset_ns is None else (our_ns + self._offset_ns) // 1_000_000
-
-    def fits(self, exchange_ts_ms: int, our_ns: int) -> bool:
-        """Return True if a message may have been sent at that time, or if no time is known."""
-        if self._offset_ns is None:
-            return True
-        ahead_ms = exchange_ts_ms - (our_ns + self._offset_ns) // 1_000_000
-        return -MAX_BEHIND_MS <= ahead_ms <= MAX_AHEAD_MS
-
-    def inherit(self, other: "ExchangeClock") -> None:
-        """Copy the time of an earlier session, unless this one is known already."""
-        if self._offset_ns is None:
-            self._offset_ns = other._offset_ns
-
-
-class Session:
-    """One websocket connection: the exchange's time by its messages, and its last message."""
-
-    __slots__ = ("__weakref__", "_rejected", "clock", "last_message_ms", "session_id")
-
-    def __init__(self, session_id: int) -> None:
-        self.session_id = session_id
-        self.clock = ExchangeClock()
-        self.last_message_ms: int | None = None
-        self._rejected: ExchangeClock | None = None
-        """The exchange's time by the last message, if that message was rejected."""
-
-    def confirms_jump(self, exchange_ts_ms: int, our_ns: int) -> bool:
-        """
-        Return True if a message whose time does not fit agrees with the previous one, which did not
-        fit either.
-
-        A single such message is invalid. Two that agree mean that the exchange's time was wrong
-        before, or that our clock was suspended, as it may be while a machine sleeps.
-        """
-        before, self._rejected = self._rejected, ExchangeClock()
-        self._rejected.observe(exchange_ts_ms, our_ns)
-        return before is not None and before.fits(exchange_ts_ms, our_ns)
-
-    def observe(self, exchange_ts_ms: int, our_ns: int) -> bool:
-        """Set the time from a message; return True if it was unknown before."""
-        is_first = not self.clock.is_known
-        self.clock.observe(exchange_ts_ms, our_ns)
-        self._rejected = None
-        if self.last_message_ms is None or exchange_ts_ms > self.last_message_ms:
-            self.last_message_ms = exchange_ts_ms
-        return is_first
 
 
 class TradeTape:
@@ -197,6 +116,33 @@ class TradeTape:
         self._counts = counts
         self._gap: TradesGap | None = None
         """The latest gap, until the first trade after it arrived."""
+        self._due_notes: list[GapNote] = []
+        """Changes of gaps that no message or link event caused."""
+
+    def continue_gap(self, gap: TradesGap) -> None:
+        """Continue an open gap that an earlier process could not close."""
+        self._due_notes.append(self._note("opened", gap))
+
+    def set_source(self, source: Source | None) -> None:
+        """Set the source; a gap of live data is not closed by simulated data."""
+        self.source = source
+        gap = self._gap
+        if gap is not None and gap.end_ms is None and source not in (None, gap.source):
+            self._ledger.leave_open(gap)
+            self._gap = None
+            self._due_notes.clear()
+
+    @property
+    def seen_ms(self) -> int | None:
+        """Exchange time up to which the trades are known; None while trades are being missed."""
+        if self.is_stale or self.link_doubt is not None or not self.coverage.is_observing:
+            return None
+        return None if self.session is None else self.session.last_message_ms
+
+    def take_due_notes(self) -> list[GapNote]:
+        """Return the changes of gaps that are not published yet."""
+        notes, self._due_notes = self._due_notes, []
+        return notes
 
     def successor(self, reason: TradesReason) -> "TradeTape":
         """Return an empty tape of the same symbol, to replace this one."""
@@ -230,6 +176,8 @@ class TradeTape:
             self._pending_since_ns = None
             self.windows.advance(since_ms)
             self.coverage.resume(since_ms)
+            if self._gap is not None and self._gap.end_ms is None:
+                self._due_notes.append(self._note("closed", _closed(self._gap, since_ms)))
 
     def _exchange_ms(self, our_ns: int) -> int | None:
         """
@@ -380,6 +328,7 @@ class TradeTape:
         """Observe from ``at_ms`` on; ``first`` is the trade that proves it, if one does."""
         self.windows.advance(at_ms)
         self.coverage.resume(at_ms)
+        yield from self.take_due_notes()
         gap = self._gap
         if gap is not None and gap.end_ms is None:
             yield self._note("closed", _closed(_with_first(gap, first), at_ms))
@@ -417,6 +366,7 @@ class TradeTape:
         if lost:
             self._pending_since_ns = None  # observation was interrupted since then
         self._settle()
+        yield from self.take_due_notes()
         if lost and self.coverage.is_observing:
             self.reason = "bus_gap"
             yield self._open_gap("bus_gap", self._last_seen_ms(), may_reach_back=True)
@@ -512,6 +462,7 @@ class TradeTape:
             symbol=self.symbol,
             reason=reason,
             start_ms=start_ms,
+            source=self.source,
             sequence_before=last.sequence if last else None,
             trade_id_before=last.trade_id if last else None,
         )
@@ -531,6 +482,7 @@ class TradeTape:
 
 def _closed(gap: TradesGap, end_ms: int) -> TradesGap:
     """Return the gap with its end."""
+    end_ms = max(end_ms, gap.start_ms)
     return replace(gap, end_ms=end_ms, duration_s=(end_ms - gap.start_ms) / 1_000)
 
 

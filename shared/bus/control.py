@@ -8,14 +8,16 @@ Every message has ``type``. From a child up:
     resync      process, topic ("book.linear.BTCUSDT"), reason; for a trade topic, a late worker
                 requests its announcement again
 
-    gaps        process, id, gaps (list of maps)              from workers, when asked
+    gaps        process, base, gaps (list of maps)            from workers: changed gaps, or all
+                when requested; ``base`` is ``last_gap_id`` of the spec
+    progress    process, base, topics (see ``codec.encode_progress``)          from workers
 
 From the supervisor down to a child:
 
     assign      assignment (see ``specs.Assignment``)         to workers
     unassign    topic                                         to workers
     republish   -                                             to workers: the forwarder restarted
-    gaps        id                                            to workers: report the gap ledger
+    gaps        -                                             to workers: report all gaps again
     subscribe   streams (list of ``specs.Stream``)            to connectors
     unsubscribe streams                                       to connectors
     resync      topic, reason                                 to connectors

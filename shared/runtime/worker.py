@@ -21,8 +21,12 @@ from bybit_pipeline.shared.runtime.clock import Clock
 from bybit_pipeline.shared.runtime.scheduling import LATE_S, PublishScheduler, ReadCoalescer
 from bybit_pipeline.shared.runtime.telemetry import Telemetry
 from bybit_pipeline.shared.settings.specs import Assignment, ProcessSpec
+from bybit_pipeline.shared.wire import codec
+from bybit_pipeline.shared.wire.common import MetricRecord
+from bybit_pipeline.shared.wire.gaps import GapLedger
 from bybit_pipeline.shared.wire.messages import HeartbeatMessage, LinkMessage
 from bybit_pipeline.shared.wire.metrics import Metric
+from bybit_pipeline.shared.wire.progress import Progress
 from bybit_pipeline.shared.wire.topics import (
     heartbeat_topic,
     link_topic,
@@ -32,6 +36,10 @@ from bybit_pipeline.shared.wire.topics import (
 
 log = structlog.get_logger()
 
+PROGRESS_S = 0.1
+"""Interval of the reports to the supervisor; the start of an outage is known this exactly."""
+MANY_TOPICS = 200
+"""With more topics, progress is reported half as often."""
 RECEIVE_LIMIT = 1_000
 """Messages handled per turn of the loop, so that timers and commands run under load too."""
 SILENT_S = 0.95
@@ -51,6 +59,7 @@ class Worker(Actor):
         assignments: Topics to follow from the start.
         metrics_in: Endpoint of the forwarder's inbox.
         scheduler: When the subclass publishes its markets.
+        last_gap_id: Number below the ids of its gaps; identifies this process in its reports.
         clock: Wall and monotonic clock.
         telemetry: The counters.
     """
@@ -62,6 +71,7 @@ class Worker(Actor):
         metrics_in: str,
         scheduler: PublishScheduler,
         *,
+        last_gap_id: int = 0,
         clock: Clock | None = None,
         telemetry: Telemetry | None = None,
     ) -> None:
@@ -82,6 +92,9 @@ class Worker(Actor):
         self._doubts: dict[str, LinkDoubt | None] = {}
         """The doubt about each connector, as last passed to the subclass."""
         self._checked_at = self.clock.monotonic()
+        self._gap_base = last_gap_id
+        self._progress_due = float("-inf")
+        self._reported: list[Progress] = []
         self._epochs = itertools.count(1)
         self._epoch_base = f"{self.process}-{self.clock.time_ns() // 1_000_000:x}"
         self.telemetry.counters(
@@ -143,9 +156,14 @@ class Worker(Actor):
     def unassign(self, topic: bytes) -> Iterable[bytes]:
         """Drop a topic; return the metric topics that end with it."""
 
+    @property
     @abstractmethod
-    def gap_rows(self) -> list[dict[str, Any]]:
-        """Return the gap ledger as maps, for people."""
+    def gap_ledger(self) -> GapLedger[Any]:
+        """The gaps of this worker."""
+
+    @abstractmethod
+    def progress(self) -> Iterable[Progress]:
+        """Yield the last message applied of every topic that can be trusted."""
 
     def on_turn(self) -> None:
         """Record the time before a batch of messages, a command or a timer is handled."""
@@ -227,6 +245,8 @@ class Worker(Actor):
         self.every(FRESHNESS_S, self.begin_turn)
         self.every(HEARTBEAT_S, self._send_heartbeat)
         self._send_heartbeat()
+        if self.control is not None:
+            self.every(PROGRESS_S, self._report)
 
     def on_stop(self) -> None:
         """Close both sockets."""
@@ -251,7 +271,7 @@ class Worker(Actor):
                 self._send_heartbeat()  # a new forwarder trusts nothing before it
                 self._publish(self.publish_all())
             case "gaps":
-                self.send_control("gaps", id=command["id"], gaps=self.gap_rows())
+                self._report_gaps(self.gap_ledger.gaps())
             case kind:
                 log.warning("unknown command", command=kind)
 
@@ -295,6 +315,7 @@ class Worker(Actor):
             self._bus_latency.observe_all(lags_s)
             self.late_s = self.lag_s if self.lag_s > LATE_S else 0.0
             self.scheduler.note_lag(self.lag_s)
+        self._report_gaps(self.gap_ledger.take_changes())
         self._coalescer.delay(len(lags_s), self.clock.monotonic())
 
     def _on_hang_up(self) -> None:
@@ -305,6 +326,28 @@ class Worker(Actor):
             log.info("connector gone", connector=connector)
             self._publish(self.on_connector_gone(connector))
             self._end_link(connector)
+
+    # -- reports to the supervisor ---------------------------------------------------------------
+
+    def _report(self) -> None:
+        """Report changed gaps, then the progress since the last report."""
+        self._report_gaps(self.gap_ledger.take_changes())
+        now = self.clock.monotonic()
+        if now < self._progress_due:
+            return
+        progress = list(self.progress())
+        if len(progress) > MANY_TOPICS:
+            self._progress_due = now + PROGRESS_S * 1.5  # every other time
+        if progress != self._reported:
+            self._reported = progress
+            self.send_control(
+                "progress", base=self._gap_base, topics=codec.encode_progress(progress)
+            )
+
+    def _report_gaps(self, gaps: Sequence[MetricRecord]) -> None:
+        if gaps:
+            rows = [msgspec.to_builtins(gap) for gap in gaps]
+            self.send_control("gaps", base=self._gap_base, gaps=rows)
 
     def _publish(self, metrics: Iterable[Metric]) -> None:
         assert self._publisher is not None

@@ -263,6 +263,17 @@ class DashboardConfig(Section, frozen=True):
     )
 
 
+class LedgerConfig(Section, frozen=True):
+    """The gap ledger in state_dir. Gaps are deleted once they are too old or too many."""
+
+    keep_days: Annotated[
+        float, Meta(ge=1, le=36_500, description="Days for which gaps are kept")
+    ] = 400.0
+    max_gb: Annotated[
+        float, Meta(ge=0.001, le=10_000, description="Size in gigabytes; the oldest gaps go first")
+    ] = 4.0
+
+
 class ReplayConfig(Section, frozen=True):
     """Recorded messages to play; sets source to "replay"."""
 
@@ -294,6 +305,13 @@ class Config(Section, frozen=True):
             "$XDG_RUNTIME_DIR/bybit-pipeline, else /tmp/bybit-pipeline-UID"
         ),
     ] = ""
+    state_dir: Annotated[
+        str,
+        Meta(
+            description="Directory of what outlives the pipeline, the gap ledger; pipelines may "
+            "share it; default $XDG_STATE_HOME/bybit-pipeline, else ~/.local/state/bybit-pipeline"
+        ),
+    ] = ""
     market: tuple[MarketConfig, ...] = (MarketConfig(),)
     instruments: InstrumentsConfig = InstrumentsConfig()
     connector: ConnectorConfig = ConnectorConfig()
@@ -305,6 +323,7 @@ class Config(Section, frozen=True):
     security: SecurityConfig = SecurityConfig()
     prometheus: PrometheusConfig = PrometheusConfig()
     dashboard: DashboardConfig = DashboardConfig()
+    ledger: LedgerConfig = LedgerConfig()
     replay: ReplayConfig = ReplayConfig()
 
 

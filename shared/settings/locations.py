@@ -53,3 +53,13 @@ def default_keys_dir() -> str:
     """Return ``$XDG_CONFIG_HOME/bybit-pipeline/keys``, else ``~/.config/bybit-pipeline/keys``."""
     home = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
     return f"{home}/bybit-pipeline/keys"
+
+
+def absolute_state_dir(state_dir: str | os.PathLike[str] | None) -> str:
+    """
+    Return the state directory as an absolute path.
+
+    The default is ``$XDG_STATE_HOME/bybit-pipeline``, else ``~/.local/state/bybit-pipeline``.
+    """
+    home = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
+    return os.path.abspath(state_dir or f"{home}/bybit-pipeline")

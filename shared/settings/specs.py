@@ -19,6 +19,7 @@ from bybit_pipeline.shared.settings.config import (
     OrderbookConfig,
     TradesConfig,
 )
+from bybit_pipeline.shared.wire.gaps import BookGap, TradesGap
 from bybit_pipeline.shared.wire.messages import Category, Source
 from bybit_pipeline.shared.wire.topics import market_topic
 
@@ -54,6 +55,8 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True):
     stream: Stream
     connector: str
     endpoint: str
+    gap: BookGap | TradesGap | None = None
+    """An open gap of the stream that an earlier process could not close."""
 
 
 class ProcessSpec(msgspec.Struct, kw_only=True):
@@ -95,6 +98,8 @@ class TradesSpec(ProcessSpec, kw_only=True):
 
     metrics_in: str
     assignments: list[Assignment]
+    last_gap_id: int = 0
+    """Number below the ids of all gaps of this process."""
     settings: TradesConfig = TradesConfig()
     per_symbol: bool = True
 
@@ -104,6 +109,8 @@ class OrderbookSpec(ProcessSpec, kw_only=True):
 
     metrics_in: str
     assignments: list[Assignment]
+    last_gap_id: int = 0
+    """Number below the ids of all gaps of this process."""
     settings: OrderbookConfig = OrderbookConfig()
     density: DensityConfig = DensityConfig()
     per_symbol: bool = True

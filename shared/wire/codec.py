@@ -23,6 +23,7 @@ from bybit_pipeline.shared.wire.messages import (
     MarketMessage,
     TradesMessage,
 )
+from bybit_pipeline.shared.wire.progress import Progress
 
 MAX_FRAME_BYTES = 32 * 1024 * 1024
 
@@ -37,6 +38,7 @@ _DECODERS: dict[bytes, Callable[[bytes], MarketMessage]] = {
 }
 
 _unpack_parts = Decoder(list[bytes]).decode
+_unpack_progress = Decoder(list[Progress]).decode
 _unpack_map = Decoder(dict[str, Any]).decode
 
 
@@ -100,6 +102,24 @@ def decode_bundle(bundle: bytes) -> Iterator[tuple[bytes, bytes]]:
         raise CodecError(f"bundle of {len(parts)} parts; must be pairs of topic and content")
     each = iter(parts)
     return zip(each, each, strict=True)
+
+
+def encode_progress(topics: list[Progress]) -> bytes:
+    """Pack the progress of a worker."""
+    return _pack(topics)
+
+
+def decode_progress(packed: bytes) -> list[Progress]:
+    """
+    Unpack the progress of a worker.
+
+    Raises:
+        CodecError: If the bytes are not the progress of a worker.
+    """
+    try:
+        return _unpack_progress(packed)
+    except (*UNREADABLE, TypeError) as error:
+        raise CodecError(f"unreadable progress: {type(error).__name__}") from error
 
 
 def encode_map(payload: MetricRecord | Mapping[str, Any]) -> bytes:

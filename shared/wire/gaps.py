@@ -5,7 +5,7 @@ Decides the fields of a gap, of the ``gap.*`` messages, and how many gaps a work
 events that open and close a gap are decided by the worker.
 """
 
-from typing import Annotated, Generic, Literal, Protocol, TypeVar
+from typing import Annotated, Any, Generic, Literal, Protocol, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -18,7 +18,7 @@ from bybit_pipeline.shared.wire.common import (
     Number,
     Seconds,
 )
-from bybit_pipeline.shared.wire.messages import Category
+from bybit_pipeline.shared.wire.messages import Category, Source
 
 TradesGapReason = Literal[
     "disconnected",
@@ -56,6 +56,8 @@ exchange's time jumped. ``process_down``: its connector or worker died. ``proces
 connector or worker hangs or lags behind. ``silent``: nothing is heard from the exchange, on the
 whole connection or on this stream.
 """
+GapReason = Literal[TradesGapReason, BookGapReason, "stopped"]
+"""``stopped``: the pipeline did not run."""
 
 TradesGapEventName = Literal["opened", "closed", "completed"]
 BookGapEventName = Literal["opened", "closed"]
@@ -71,8 +73,9 @@ class TradesGap(MetricRecord, frozen=True, kw_only=True, tag_field="stream", tag
     gap_id: int
     category: Category
     symbol: str
-    reason: TradesGapReason
+    reason: Literal[TradesGapReason, "stopped"]
     start_ms: int
+    source: Source | None = None
     end_ms: int | None = None
     sequence_before: int | None = None
     trade_id_before: str | None = None
@@ -98,18 +101,20 @@ class BookGap(MetricRecord, frozen=True, kw_only=True, tag_field="stream", tag="
     gap_id: int
     category: Category
     symbol: str
-    reason: BookGapReason
+    reason: Literal[BookGapReason, "stopped"]
     opened_ts_ns: int | None
     start_ms: int | None
     update_id_before: int | None
     sequence_before: int | None
     received_update_id: int | None
+    source: Source | None = None
+    """None until the first message of the book."""
     closed_ts_ns: int | None = None
     end_ms: int | None = None
     update_id_after: int | None = None
     sequence_after: int | None = None
     duration_s: float | None = None
-    """By the monotonic clock."""
+    """By the monotonic clock; of a gap that an earlier process opened, by exchange time."""
 
     @property
     def is_open(self) -> bool:
@@ -130,16 +135,22 @@ G = TypeVar("G", bound=_Gap)
 
 class GapLedger(Generic[G]):
     """
-    The open gaps of a worker, and the last ``limit`` closed ones.
+    The open gaps of a worker, the last ``limit`` closed ones, and those not reported yet.
 
     Closed gaps are kept packed, which takes half of the memory: they are rarely read.
+
+    Args:
+        gap_type: Type of the gaps.
+        limit: Number of closed gaps kept.
+        last_id: Number below all ids given out here.
     """
 
-    def __init__(self, gap_type: type[G], limit: int = 10_000) -> None:
+    def __init__(self, gap_type: type[G], limit: int = 10_000, *, last_id: int = 0) -> None:
         self._limit = limit
         self._open: dict[int, G] = {}
         self._closed: dict[int, bytes] = {}
-        self._last_id = 0
+        self._changed: dict[int, G] = {}
+        self._last_id = last_id
         self._pack = msgspec.msgpack.Encoder().encode
         self._unpack = msgspec.msgpack.Decoder(gap_type).decode
 
@@ -148,12 +159,13 @@ class GapLedger(Generic[G]):
         return len(self._open) + len(self._closed)
 
     def new_id(self) -> int:
-        """The number of the next gap, counting from 1."""
+        """The number of the next gap."""
         self._last_id += 1
         return self._last_id
 
     def put(self, gap: G) -> None:
         """Record a gap, or its new values if it is there already."""
+        self._note_change(gap)
         if gap.is_open:
             self._open[gap.gap_id] = gap
             return
@@ -163,13 +175,33 @@ class GapLedger(Generic[G]):
             del self._closed[next(iter(self._closed))]
 
     def forget(self, gap: G) -> None:
-        """Remove an open gap."""
+        """Remove an open gap that ended with its topic; ``gap`` has the end."""
+        self._note_change(gap)
         self._open.pop(gap.gap_id, None)
+
+    def leave_open(self, gap: G) -> None:
+        """Remove a gap of an earlier process that this one cannot close."""
+        self._open.pop(gap.gap_id, None)
+        self._changed.pop(gap.gap_id, None)
 
     def gaps(self) -> list[G]:
         """The gaps kept, in the order in which they opened."""
         gaps = [*map(self._unpack, self._closed.values()), *self._open.values()]
         return sorted(gaps, key=_by_id)
+
+    def take_changes(self) -> list[G]:
+        """Return the gaps that are new or changed since the last call, oldest first."""
+        if not self._changed:
+            return []
+        changed, self._changed = self._changed, {}
+        return list(changed.values())
+
+    def _note_change(self, gap: G) -> None:
+        """Nobody takes the changes of a ledger without a supervisor, so their number is limited."""
+        self._changed.pop(gap.gap_id, None)
+        self._changed[gap.gap_id] = gap
+        if len(self._changed) > self._limit:
+            del self._changed[next(iter(self._changed))]
 
 
 def _by_id(gap: _Gap) -> int:
@@ -179,7 +211,15 @@ def _by_id(gap: _Gap) -> int:
 # -- messages --------------------------------------------------------------------------------------
 #
 # They have the fields of a gap again, because a record can have only one base. To build one:
-# TradesGapEvent(..., event="opened", **msgspec.structs.asdict(gap)).
+# TradesGapEvent(..., event="opened", **event_fields(gap)).
+
+
+def event_fields(gap: TradesGap | BookGap) -> dict[str, Any]:
+    """Return the fields of a gap that are not among the common fields of a message."""
+    fields = msgspec.structs.asdict(gap)
+    for name in ("category", "symbol", "source"):
+        del fields[name]
+    return fields
 
 
 class TradesGapEvent(MarketMetric, frozen=True, kw_only=True, tag_field="stream", tag="trades"):
@@ -204,9 +244,9 @@ class TradesGapEvent(MarketMetric, frozen=True, kw_only=True, tag_field="stream"
     ]
     gap_id: Annotated[
         Number,
-        Meta(description="Number of the gap, the same in all its events; unique per process."),
+        Meta(description="Number of the gap, the same in all its events and in the gap ledger."),
     ]
-    reason: Annotated[TradesGapReason, Meta(description="Cause of the gap.")]
+    reason: Annotated[Literal[TradesGapReason, "stopped"], Meta(description="Cause of the gap.")]
     start_ms: Annotated[Millis, Meta(description="Exchange time up to which no trade is missing.")]
     end_ms: Annotated[
         Millis | None,
@@ -250,9 +290,9 @@ class BookGapEvent(MarketMetric, frozen=True, kw_only=True, tag_field="stream", 
     ]
     gap_id: Annotated[
         Number,
-        Meta(description="Number of the gap, the same in both events; unique per process."),
+        Meta(description="Number of the gap, the same in its events and in the gap ledger."),
     ]
-    reason: Annotated[BookGapReason, Meta(description="Cause of the gap.")]
+    reason: Annotated[Literal[BookGapReason, "stopped"], Meta(description="Cause of the gap.")]
     opened_ts_ns: Annotated[
         Nanos | None,
         Meta(description="Time when the book was invalidated, our clock; null for `starting`."),
@@ -290,5 +330,8 @@ class BookGapEvent(MarketMetric, frozen=True, kw_only=True, tag_field="stream", 
     ] = None
     duration_s: Annotated[
         Seconds | None,
-        Meta(description="Duration by our monotonic clock; null while open."),
+        Meta(
+            description="Duration by our monotonic clock, or by exchange time if an earlier "
+            "process opened the gap; null while open."
+        ),
     ] = None

@@ -147,6 +147,11 @@ class Child:
         return self._is_wanted and self._process is None
 
     @property
+    def was_hung(self) -> bool:
+        """True if its last run ended because it hung."""
+        return self._was_hung
+
+    @property
     def is_gone(self) -> bool:
         """True once it was asked to stop and has stopped."""
         return self._process is None and not self._is_wanted

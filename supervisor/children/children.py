@@ -11,7 +11,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bybit_pipeline.shared.settings.specs import DashboardSpec, ForwarderSpec, write_spec
+import msgspec
+
+from bybit_pipeline.shared.settings.specs import (
+    Assignment,
+    DashboardSpec,
+    ForwarderSpec,
+    ProcessSpec,
+    write_spec,
+)
 from bybit_pipeline.supervisor.children.child import Child
 from bybit_pipeline.supervisor.children.process import ChildProcess, Lifeline
 from bybit_pipeline.supervisor.children.timing import Timing
@@ -43,6 +51,8 @@ class Children:
         log: File for the children's output; None for our stderr.
         command: Arguments with which Python runs a child of a role.
         timing: Time limits and the restart policy.
+        prepare: Completes the spec of a child that is about to start.
+        adopt: Completes an assignment that a running worker gets.
 
     Attributes:
         plan: The plan in force; ``reconcile`` replaces it.
@@ -60,6 +70,8 @@ class Children:
         log: Path | None = None,
         command: Callable[[str], Sequence[str]] = module_command,
         timing: Timing | None = None,
+        prepare: Callable[[ProcessSpec], None] = lambda _: None,
+        adopt: Callable[[str, Assignment], Assignment] = lambda _, assignment: assignment,
     ) -> None:
         self.plan = plan
         self.by_name: dict[str, Child] = {}
@@ -70,6 +82,8 @@ class Children:
         self._log = log
         self._command = command
         self._timing = timing or Timing()
+        self._prepare = prepare
+        self._adopt = adopt
         self._leaving: list[Child] = []
         self._known_plans: dict[str, Plan] = {}
         """The plan that each child knows, from its spec or from later messages."""
@@ -94,11 +108,6 @@ class Children:
     def silent(self) -> frozenset[str]:
         """Children that are up and send no heartbeats, as of the last ``check``."""
         return frozenset(name for name, child in self.by_name.items() if child.is_silent)
-
-    @property
-    def up_workers(self) -> list[str]:
-        """Workers that are up."""
-        return [n for n in self.plan.workers if n in self.by_name and self.by_name[n].is_up]
 
     @property
     def down_workers(self) -> list[str]:
@@ -200,6 +209,7 @@ class Children:
             spec.metrics = self.metrics
             if self.dashboard:  # and the port that open pages know
                 spec.port = int(self.dashboard.rpartition(":")[2])
+        self._prepare(spec)
         path = Path(self.plan.run_dir) / f"{name}.json"
         write_spec(spec, path)
         self._known_plans[name] = self.plan
@@ -219,5 +229,10 @@ class Children:
             return
         step = change(before, after)
         for receiver, command in (*step.unsubscribe, *step.readers, *step.subscribe):
-            if receiver == name:
-                self._send(name, command)
+            if receiver != name:
+                continue
+            if command["type"] == "assign":
+                given = msgspec.convert(command["assignment"], Assignment)
+                assignment = msgspec.to_builtins(self._adopt(name, given))
+                command = {**command, "assignment": assignment}
+            self._send(name, command)

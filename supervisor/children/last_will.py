@@ -10,13 +10,11 @@ because messages of the worker may still be on their way and the forwarder may r
 from collections import Counter
 from collections.abc import Collection, Iterator
 
-from bybit_pipeline.shared.settings.specs import Stream
 from bybit_pipeline.shared.wire.last_will import orderbook_will, trades_will
 from bybit_pipeline.shared.wire.metrics import Metric
 from bybit_pipeline.shared.wire.orderbook import Orderbook
 from bybit_pipeline.shared.wire.topics import metric_topic
 from bybit_pipeline.shared.wire.trades import Trades, unobserved_window
-from bybit_pipeline.supervisor.plan.names import role_of
 from bybit_pipeline.supervisor.plan.plan import Plan
 
 FIRST_REPEAT_S = 0.3
@@ -80,18 +78,10 @@ class LastWill:
                 yield from _metrics(plan, name, absence, now_ns)
 
 
-def own_streams(plan: Plan, worker: str) -> Iterator[Stream]:
-    """Yield the streams about which a worker publishes metrics, not those that it only reads."""
-    kind = "trade" if role_of(worker) == "trades" else "book"
-    for assignment in plan.assignments_of(worker):
-        if assignment.stream.kind == kind:
-            yield assignment.stream
-
-
 def _metrics(plan: Plan, worker: str, absence: _Absence, now_ns: int) -> Iterator[Metric]:
     settings = plan.config.trades
     window = unobserved_window(quantiles=settings.quantiles, with_volatility=settings.volatility)
-    for stream in own_streams(plan, worker):
+    for stream in plan.own_streams(worker):
         kind = "trades" if stream.kind == "trade" else "orderbook"
         topic = metric_topic(kind, stream.category, stream.symbol)
         absence.sequences[topic] += 1

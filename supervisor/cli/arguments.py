@@ -5,7 +5,9 @@ Decides what the help says about each option, and the words for a text that cann
 """
 
 import re
+import time
 from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -23,6 +25,8 @@ LOG_FORMATS = ("auto", "console", "json")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
+SPAN = re.compile(r"([0-9]+(?:\.[0-9]+)?)(s|m|h|d|w)")
+SPAN_UNITS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 PROCESS_START = re.compile(r"[a-z0-9-]*")
 
 
@@ -60,6 +64,27 @@ def _not_less(option: str, number: Number, least: float | None) -> Number:
         allowed = number_text(least)
         raise typer.BadParameter(f"{option}: {number} is too small; use {allowed} or more")
     return number
+
+
+def moment(option: str) -> Callable[[str], int]:
+    """Return a parser of times: ISO 8601, UTC without a zone, or a span before now."""
+
+    def parse(text: str) -> int:
+        span = SPAN.fullmatch(text)
+        if span:
+            seconds = float(span[1]) * SPAN_UNITS_S[span[2]]
+            return int((time.time() - seconds) * 1_000)
+        try:
+            time_given = datetime.fromisoformat(text)
+            if time_given.tzinfo is None:
+                time_given = time_given.replace(tzinfo=UTC)
+            return int(time_given.timestamp() * 1_000)
+        except (ValueError, OverflowError):
+            raise typer.BadParameter(
+                f"{option}: {text!r} is not a time; use 2026-01-31, 2026-01-31T09:00, 90m, 2h or 7d"
+            ) from None
+
+    return parse
 
 
 def one_of(option: str, *words: str) -> Callable[[str], str]:
@@ -257,6 +282,34 @@ Timeout = Annotated[
     float | None,
     typer.Option(
         metavar="S", help="Stop after S seconds", parser=decimal_number("--timeout", least=0)
+    ),
+]
+LedgerConfigFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--config", metavar="FILE", help="Configuration file that names run_dir and state_dir"
+    ),
+]
+Since = Annotated[
+    int | None,
+    typer.Option(
+        metavar="TIME",
+        help="Only what lasted after this time: ISO 8601 (UTC), or a span before now such as 24h",
+        parser=moment("--since"),
+    ),
+]
+Until = Annotated[
+    int | None,
+    typer.Option(metavar="TIME", help="Only what began before this time", parser=moment("--until")),
+]
+GapSymbol = Annotated[
+    str | None,
+    typer.Option("--symbol", metavar="SYMBOL", help="Only this symbol, in every category"),
+]
+Summary = Annotated[
+    bool,
+    typer.Option(
+        "--summary", help="Completeness per symbol and UTC day in per cent (default: 7 days)"
     ),
 ]
 KeysDirectory = Annotated[

@@ -1,13 +1,13 @@
 """Commands that talk to a running pipeline."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from bybit_pipeline.shared.errors import EX_FAILED, EX_OK
+from bybit_pipeline.shared.errors import EX_FAILED, EX_OK, NoPipelineError
 from bybit_pipeline.supervisor.cli import arguments as args
 from bybit_pipeline.supervisor.cli.output import examples, print_answer, print_error
 
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from bybit_pipeline.supervisor.cli.control_client import ControlClient
 
 app = typer.Typer()
+
+GAPS_SHOWN = 1_000
+"""Gaps that people are shown; JSON has all."""
 
 # Every command takes --log-level: debug shows the traceback of an error.
 
@@ -53,10 +56,17 @@ def status(
 @app.command(
     epilog=examples(
         "gaps",
+        "gaps --since 24h --symbol BTCUSDT",
+        "gaps --summary --since 30d",
         "gaps --json | jq length",
     )
 )
 def gaps(
+    config: args.LedgerConfigFile = None,
+    since: args.Since = None,
+    until: args.Until = None,
+    symbol: args.GapSymbol = None,
+    summary: args.Summary = False,
     run_dir: args.RunDirectory = None,
     as_json: args.AsJson = False,
     log_level: args.LogLevel = "info",  # noqa: ARG001
@@ -64,19 +74,75 @@ def gaps(
     """
     List the gaps: when data could not be trusted, and why.
 
-    The oldest gap comes first. The exit code is 1 if a worker did not answer.
-    """
-    with _pipeline(run_dir) as pipeline:
-        answer = pipeline.ask("gaps")
-    from bybit_pipeline.supervisor.cli.render import gap_lines
+    Reads the gap ledger of the running pipeline, otherwise that in the state_dir of FILE or in the
+    default one. It also holds the gaps of earlier runs and of other pipelines that share the
+    directory.
 
-    if answer["gaps"] or as_json:
-        print_answer(answer["gaps"] if as_json else None, gap_lines(answer["gaps"]))
-    else:
-        print_error("no gaps")
-    for worker in answer["silent"]:
-        print_error(f"{worker} did not answer")
-    return EX_FAILED if answer["silent"] else EX_OK
+    The oldest gap comes first; without --json, only the newest 1,000 are shown. The exit code is 1
+    if the running pipeline does not answer: its last gaps may be missing.
+    """
+    import time
+
+    from bybit_pipeline.supervisor.cli.output import print_array
+    from bybit_pipeline.supervisor.cli.render import gap_lines, summary_lines
+    from bybit_pipeline.supervisor.ledger.view import LedgerView
+
+    state_dir, waiting, fault = _find_ledger(config, run_dir)
+    symbol = symbol and symbol.upper()
+    with LedgerView(state_dir, waiting) as ledger:
+        if summary:
+            days = ledger.summary(int(time.time() * 1_000), since, until, symbol=symbol)
+            if as_json:
+                print_array(days)
+            elif days:
+                print_answer(None, summary_lines(days))
+            else:
+                print_error("nothing was followed in this time")
+        elif as_json:
+            print_array(ledger.gaps(since, until, symbol=symbol))
+        else:
+            rows = list(ledger.gaps(since, until, symbol=symbol, newest=GAPS_SHOWN + 1))
+            if rows:
+                print_answer(None, gap_lines(rows[-GAPS_SHOWN:]))
+            else:
+                print_error("no gaps")
+            if len(rows) > GAPS_SHOWN:
+                print_error(f"only the newest {GAPS_SHOWN:,} are shown; use --since or --json")
+    if fault:
+        print_error(fault)
+    return EX_FAILED if fault else EX_OK
+
+
+def _find_ledger(config: Path | None, run_dir: Path | None) -> tuple[str, list[Any], str]:
+    """
+    Return the state directory, the rows that are not in it yet, and why some may be missing.
+
+    It is that of the running pipeline, else that of the configuration file, else the default one.
+    """
+    from bybit_pipeline.shared.settings.locations import absolute_state_dir
+    from bybit_pipeline.supervisor.cli.control_client import chosen_run_dir, read_endpoints
+    from bybit_pipeline.supervisor.cli.options import read_config
+    from bybit_pipeline.supervisor.run_dir import holder
+
+    settings = read_config(config) if config else None
+    if run_dir is None and settings is not None and settings.run_dir:
+        run_dir = Path(settings.run_dir)
+    state_dir = absolute_state_dir(settings.state_dir if settings else None)
+    try:
+        where = chosen_run_dir(run_dir)
+        holder(where)
+    except NoPipelineError:
+        return state_dir, [], ""
+    try:
+        with _pipeline(run_dir) as pipeline:
+            answer = pipeline.ask("gaps")
+    except NoPipelineError as error:
+        with suppress(NoPipelineError):
+            state_dir = read_endpoints(where).get("state_dir", state_dir)
+        return state_dir, [], str(error)
+    if answer["error"]:
+        print_error(f"gap ledger {answer['state_dir']}: not written: {answer['error']}")
+    return answer["state_dir"], answer["waiting"], ""
 
 
 @app.command(

@@ -33,6 +33,18 @@ def print_answer(answer: Any, lines: Iterable[str]) -> None:
     show(lines)
 
 
+def print_array(rows: Iterable[Any]) -> None:
+    """Print records as a JSON array, one a line: it may be longer than memory would hold."""
+    import msgspec
+
+    encode = msgspec.json.Encoder().encode
+    before = "[\n"
+    for row in rows:
+        print(f"{before}  {encode(row).decode()}", end="")
+        before = ",\n"
+    print("[]" if before == "[\n" else "\n]")
+
+
 def print_error(line: str) -> None:
     """Print a line on stderr; a stderr that cannot be written does not change the exit code."""
     try:

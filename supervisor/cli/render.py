@@ -5,6 +5,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from bybit_pipeline.shared.settings.ports import host_port
+from bybit_pipeline.supervisor.ledger.rows import GapRow
+from bybit_pipeline.supervisor.ledger.summary import DayRow
 from bybit_pipeline.supervisor.plan.names import (
     DASHBOARD,
     FORWARDER,
@@ -242,21 +244,59 @@ def _text(value: Any) -> str:
 _GAP_HEAD = ["STREAM", "MARKET", "REASON", "FROM (EXCHANGE TIME)", "SECONDS", "BEFORE", "AFTER"]
 
 
-def gap_lines(gaps: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def gap_lines(gaps: Sequence[GapRow]) -> Iterator[str]:
     """Yield the gaps, one line each; the numbers are update ids of books, sequences of trades."""
     yield from _columns([_GAP_HEAD, *map(_gap_row, gaps)])
 
 
-def _gap_row(gap: Mapping[str, Any]) -> list[str]:
-    start_ms, seconds = gap.get("start_ms"), gap.get("duration_s")
-    number = "update_id" if gap["stream"] == "book" else "sequence"
+_SUMMARY_HEAD = [
+    "DAY (UTC)",
+    "MARKET",
+    "TRADES %",
+    "BOOK %",
+    "TRADES MISSING S",
+    "BOOK MISSING S",
+    "SOURCE",
+]
+
+
+def summary_lines(days: Sequence[DayRow]) -> Iterator[str]:
+    """Yield the completeness of symbols, one line a day; pipelines are named if there are two."""
+    has_pipelines = len({day.pipeline for day in days}) > 1
+    head = [*_SUMMARY_HEAD, *(["PIPELINE"] if has_pipelines else [])]
+    yield from _columns([head, *(_day_row(day)[: len(head)] for day in days)])
+
+
+def _day_row(day: DayRow) -> list[str]:
     return [
-        str(gap["stream"]),
-        f"{gap['category']}:{gap['symbol']}",
-        str(gap["reason"]),
-        NONE if start_ms is None else _time_text(start_ms),
-        "open" if gap.get("end_ms") is None else f"{seconds:.3f}",
-        *(str(gap.get(f"{number}_{side}") or NONE) for side in ("before", "after")),
+        day.day,
+        f"{day.category}:{day.symbol}",
+        _percent_text(day.trades_percent),
+        _percent_text(day.book_percent),
+        f"{day.trades_missing_s:.3f}",
+        f"{day.book_missing_s:.3f}",
+        day.source if day.source != "live" else f"live {day.network}",
+        day.pipeline,
+    ]
+
+
+def _percent_text(percent: float | None) -> str:
+    return NONE if percent is None else f"{percent:.4f}"
+
+
+def _gap_row(gap: GapRow) -> list[str]:
+    numbers = (
+        (gap.update_id_before, gap.update_id_after)
+        if gap.stream == "book"
+        else (gap.sequence_before, gap.sequence_after)
+    )
+    return [
+        gap.stream,
+        f"{gap.category}:{gap.symbol}",
+        gap.reason,
+        NONE if gap.start_ms is None else _time_text(gap.start_ms),
+        "open" if gap.duration_s is None else f"{gap.duration_s:.3f}",
+        *map(_text, numbers),
     ]
 
 

@@ -25,6 +25,11 @@ def role_of(process: str) -> str:
     return process.split("-")[0]
 
 
+def is_owner(worker: str, stream: Stream) -> bool:
+    """True for the worker that publishes metrics of a stream; others only read it."""
+    return (role_of(worker) == "trades") == (stream.kind == "trade")
+
+
 def category_of(connector: str) -> Category:
     """The category in a connector's name."""
     return cast(Category, connector.split("-")[1])

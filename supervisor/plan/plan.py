@@ -7,7 +7,7 @@ only by name.
 """
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from bybit_pipeline.shared.bus.sockets import ipc_endpoint
@@ -22,6 +22,7 @@ from bybit_pipeline.supervisor.plan.names import (
     SIMULATOR,
     category_of,
     fill_category,
+    is_owner,
 )
 from bybit_pipeline.supervisor.plan.placement import (
     Placement,
@@ -131,6 +132,12 @@ class Plan:
     def assignments_of(self, worker: str) -> list[Assignment]:
         """The streams that a worker reads."""
         return [self.assignment(p) for p in self.placements if worker in p.workers]
+
+    def own_streams(self, worker: str) -> Iterator[Stream]:
+        """The streams about which a worker publishes metrics, not those that it only reads."""
+        for placement in self.placements:
+            if worker in placement.workers and is_owner(worker, placement.stream):
+                yield placement.stream
 
     def connector_of(self, topic: str) -> str | None:
         """The connector of a bus topic such as ``book.linear.BTCUSDT``, if it is in the plan."""

@@ -19,11 +19,13 @@ class EndpointsFile:
     Args:
         run_dir: Where the file is.
         url: URL of the supervisor's HTTP server.
+        state_dir: Directory of the gap ledger.
     """
 
-    def __init__(self, run_dir: RunDir, *, url: str) -> None:
+    def __init__(self, run_dir: RunDir, *, url: str, state_dir: str) -> None:
         self._run_dir = run_dir
         self._url = url
+        self._state_dir = state_dir
         self._written: dict[str, Any] | None = None
         self._has_failed = False
 
@@ -50,6 +52,7 @@ class EndpointsFile:
             "control": plan.control_endpoint,
             "http": self._url,
             "dashboard": children.dashboard or None,
+            "state_dir": self._state_dir,
             "market": {name: plan.market_endpoint(name) for name in plan.connectors},
             "prometheus": dict(prometheus),
         }

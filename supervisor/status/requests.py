@@ -12,7 +12,6 @@ import msgspec
 import structlog
 
 from bybit_pipeline.shared.errors import (
-    EX_UNAVAILABLE,
     EX_USAGE,
     NoPipelineError,
     PipelineError,
@@ -26,7 +25,6 @@ from bybit_pipeline.supervisor.plan.market_args import (
 )
 from bybit_pipeline.supervisor.plan.names import exchange_topic
 from bybit_pipeline.supervisor.plan.plan import Plan
-from bybit_pipeline.supervisor.status.gather import Gather
 from bybit_pipeline.supervisor.status.pending import PendingSubscriptions, TopicState
 from bybit_pipeline.supervisor.status.router import ControlRouter, Envelope
 from bybit_pipeline.supervisor.status.snapshot import Snapshot
@@ -47,9 +45,8 @@ class Pipeline(Protocol):
         """False once the pipeline stops."""
         ...
 
-    @property
-    def up_workers(self) -> list[str]:
-        """Workers that are up."""
+    def gaps(self) -> dict[str, Any]:
+        """Return the newest gaps, those that are not written yet, and the state directory."""
         ...
 
     def refresh(self) -> Snapshot:
@@ -65,12 +62,6 @@ class RequestError(PipelineError):
     """A request that is not understood."""
 
     exit_code = EX_USAGE
-
-
-class BusyError(PipelineError):
-    """Too many requests wait for the workers."""
-
-    exit_code = EX_UNAVAILABLE
 
 
 class _Request(msgspec.Struct, frozen=True):
@@ -100,27 +91,23 @@ class RequestHandler:
 
     Args:
         pipeline: The running pipeline.
-        router: Where replies and questions to workers are sent; counts unusable requests.
+        router: Where replies are sent; counts unusable requests.
         telemetry: Registry of the counter.
     """
 
     def __init__(self, pipeline: Pipeline, router: ControlRouter, telemetry: Telemetry) -> None:
         self._pipeline = pipeline
         self._router = router
-        self._gather = Gather()
         self._pending = PendingSubscriptions()
         self._rejections = telemetry.counter(
             "subscriptions_refused_total",
             "Topics that were subscribed at runtime and rejected by the exchange.",
         )
 
-    def handle(self, envelope: Envelope, now: float) -> None:
-        """Reply to a request, or ask the workers first."""
+    def handle(self, envelope: Envelope) -> None:
+        """Reply to a request."""
         try:
             request = _record(envelope.message, _Request, "a request has an id and a command")
-            if request.command == "gaps":
-                self._ask_for_gaps(envelope.sender, request, now)
-                return
             result = self._result(request)
         except PipelineError as error:
             if isinstance(error, RequestError):
@@ -128,19 +115,6 @@ class RequestHandler:
             self._router.send(envelope.sender, _error_reply(envelope.message.get("id"), error))
         else:
             self._router.send(envelope.sender, _reply(request.id, result))
-
-    def on_gaps(self, envelope: Envelope, now: float) -> None:
-        """Take the gaps of one worker."""
-        number, gaps = envelope.message.get("id"), envelope.message.get("gaps")
-        if not self._gather.add(number, envelope.sender.decode(), gaps):
-            self._router.invalid["content"] += 1
-        self.send_gathered(now)
-
-    def send_gathered(self, now: float) -> None:
-        """Reply to the requests that every worker has answered, or that have timed out."""
-        for gathered in self._gather.due(now):
-            result = {"gaps": gathered.gaps, "silent": gathered.silent}
-            self._router.send(gathered.receiver, _reply(gathered.request_id, result))
 
     def drop_rejected(self, connector: str, status: Mapping[str, Any]) -> None:
         """Unsubscribe what was subscribed at runtime and the exchange has rejected."""
@@ -154,16 +128,9 @@ class RequestHandler:
             )
             self._pipeline.change_plan(plan.with_universe(plan.universe.without_named(streams)))
 
-    def _ask_for_gaps(self, sender: bytes, request: _Request, now: float) -> None:
-        workers = self._pipeline.up_workers
-        number = self._gather.start(sender, request.id, workers, now)
-        if number is None:
-            raise BusyError("too many requests for gaps at a time")
-        for worker in workers:
-            self._router.send(worker, {"type": "gaps", "id": number})
-        self.send_gathered(now)
-
     def _result(self, request: _Request) -> dict[str, Any]:
+        if request.command == "gaps":
+            return self._pipeline.gaps()
         if not self._pipeline.is_running:
             raise NoPipelineError("the pipeline is stopping")
         match request.command:

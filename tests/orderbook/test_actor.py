@@ -348,8 +348,7 @@ def test_every_counter_counts_its_event() -> None:
     assert 1 == found[f'books{{{process},state="syncing"}}']
     assert 1 == found[f'densities_total{{event="detected",{process}}}']
     assert 3 == found[f'metrics_published_total{{kind="orderbook",{process}}}']
-    untrusted = 'untrusted_seconds_total{category="linear",kind="book",symbol="BTCUSDT"}'
-    assert pytest.approx(1.5) == found[untrusted]
+    assert pytest.approx(1.5) == worker.gap_ledger.gaps()[-1].duration_s
 
 
 def test_gauges_per_symbol_show_live_books_and_can_be_turned_off() -> None:

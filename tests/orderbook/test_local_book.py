@@ -401,6 +401,7 @@ def test_a_gap_has_the_numbers_before_it_and_once_closed_those_after_it() -> Non
         update_id_before=10,
         sequence_before=100,
         received_update_id=14,
+        source="sim",
     )
     assert ("opened", expected) == opened
     manager.advance(7.5)
@@ -419,18 +420,63 @@ def test_a_gap_has_the_numbers_before_it_and_once_closed_those_after_it() -> Non
     assert [] == book.take_gap_notes()
 
 
-def test_untrusted_time_adds_up_and_continues_while_a_gap_is_open() -> None:
+def test_every_gap_lasts_as_long_as_its_book_was_not_live() -> None:
     manager = managed(BTC)
-    manager.advance(10.0)
-    manager.apply(BTC, delta(12))
-    manager.advance(13.0)
-    assert 3.0 == local_book(manager).untrusted_s(manager.now)
-    manager.apply(BTC, snapshot(20))
-    manager.advance(20.0)
-    assert 3.0 == local_book(manager).untrusted_s(manager.now)
-    manager.apply(BTC, delta(22))
-    manager.advance(21.0)
-    assert 4.0 == local_book(manager).untrusted_s(manager.now)
+    for lost_at, found_at in ((10.0, 13.0), (20.0, 21.5)):
+        manager.advance(lost_at)
+        manager.apply(BTC, delta(12))
+        manager.advance(found_at)
+        assert found_at - lost_at == local_book(manager).not_live_s(manager.now)
+        manager.apply(BTC, snapshot(10))
+    assert [3.0, 1.5] == [gap.duration_s for gap in manager.ledger.gaps()[1:]]
+
+
+def test_a_gap_of_an_earlier_process_is_continued_and_ends_by_exchange_time() -> None:
+    after = snapshot(40)
+    before = earlier_gap(start_ms=after.exchange_ts_ms - 2_500)
+    manager = OrderBookManager()
+    book = manager.subscribe(BTC, gap=before)
+
+    manager.apply(BTC, after)
+
+    opened, closed = book.take_gap_notes()
+    assert ("opened", before) == opened
+    ended = replace(
+        before,
+        closed_ts_ns=after.recv_ts_ns,
+        end_ms=after.exchange_ts_ms,
+        update_id_after=40,
+        sequence_after=400,
+        duration_s=2.5,
+    )
+    assert ("closed", ended) == closed
+    assert [ended] == manager.ledger.gaps()
+
+
+def test_a_gap_of_live_data_is_not_closed_by_simulated_data() -> None:
+    manager = OrderBookManager()
+    book = manager.subscribe(BTC, gap=replace(earlier_gap(start_ms=5), source="live"))
+
+    manager.apply(BTC, snapshot(40))
+
+    assert ["starting"] == [gap.reason for gap in manager.ledger.gaps()]
+    assert ["starting"] == [note.gap.reason for note in book.take_gap_notes("opened")]
+
+
+def earlier_gap(start_ms: int) -> BookGap:
+    """An open gap that another process has opened."""
+    return BookGap(
+        gap_id=77,
+        category="linear",
+        symbol=BTC,
+        reason="process_down",
+        opened_ts_ns=1,
+        start_ms=start_ms,
+        update_id_before=9,
+        sequence_before=90,
+        received_update_id=None,
+        source="sim",
+    )
 
 
 def test_the_ledger_keeps_the_last_ten_thousand_gaps() -> None:

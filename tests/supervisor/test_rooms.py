@@ -12,6 +12,7 @@ ORDER = (
     "interrupts",
     "plan",
     "run_dir",
+    "ledger",
     "children",
     "source",
     "status",

@@ -246,7 +246,7 @@ def test_an_open_gap_is_closed_in_the_epoch_of_its_source(
         assert ("sim", before["epoch"], "stale") == (gap["source"], gap["epoch"], gap["state"])
         assert before["recv_ts_ns"] == gap["recv_ts_ns"]
     assert (gaps[0]["gap_id"], 5.0) == (gaps[1]["gap_id"], gaps[1]["duration_s"])
-    [row] = worker.gap_rows()
+    [row] = [msgspec.to_builtins(gap) for gap in worker.aggregator.gaps()]
     assert row.items() <= gaps[1].items()
     bitcoin = [payload for payload in map(read, metrics) if payload["symbol"] == "BTCUSDT"]
     is_old = [payload["epoch"] == before["epoch"] for payload in bitcoin]
@@ -303,7 +303,7 @@ def test_the_final_metrics_of_an_unassigned_symbol_close_its_gap(
     opened, closed = of_bitcoin(metrics, "gap")
     assert ("opened", "closed") == (opened["event"], closed["event"])
     assert (opened["epoch"], 2, 2.0) == (closed["epoch"], closed["seq"], closed["duration_s"])
-    assert [closed["end_ms"]] == [row["end_ms"] for row in worker.gap_rows()]
+    assert [closed["end_ms"]] == [gap.end_ms for gap in worker.aggregator.gaps()]
 
 
 def test_counters_count_messages_trades_and_metrics(worker: TradesWorker, clock: FakeClock) -> None:
@@ -323,23 +323,8 @@ def test_counters_count_messages_trades_and_metrics(worker: TradesWorker, clock:
         'trades_per_minute{category="linear",symbol="BTCUSDT",window="60s"} 2.0',
         'volume_delta{category="linear",symbol="BTCUSDT",window="60s"} 3.0',
         'window_coverage_seconds{category="linear",symbol="BTCUSDT",window="60s"} 0.0',
-        'untrusted_seconds_total{category="linear",kind="trades",symbol="BTCUSDT"} 0.0',
     ):
         assert f"bybit_pipeline_{line}" in text
-
-
-def test_untrusted_seconds_grow_while_trades_are_missed_and_survive_a_new_source(
-    worker: TradesWorker, clock: FakeClock
-) -> None:
-    give(worker, BTC, trades_message(clock, trade(clock)))
-    give(worker, LINK, link(clock, "disconnected"))
-    sample = 'untrusted_seconds_total{category="linear",kind="trades",symbol="BTCUSDT"}'
-    clock.now_s += 4
-    list(worker.publish_due())
-    assert f"{sample} 4.0" in generate_latest(worker.telemetry.registry).decode()
-    clock.now_s += 0.5  # not published
-    give(worker, BTC, trades_message(clock, trade(clock), session=2, source="live"))
-    assert f"{sample} 4.5" in generate_latest(worker.telemetry.registry).decode()
 
 
 def test_the_status_counts_markets_by_state(worker: TradesWorker, clock: FakeClock) -> None:

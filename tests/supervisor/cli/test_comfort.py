@@ -183,9 +183,12 @@ def test_the_plan_as_json_has_the_same_keys_for_every_process(
 
 
 def test_without_gaps_stdout_stays_empty(
-    capsys: pytest.CaptureFixture[str], steady_pipeline: Any, monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str],
+    steady_pipeline: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
-    answer: dict[str, Any] = {"gaps": [], "silent": []}
+    answer: dict[str, Any] = {"state_dir": str(tmp_path), "waiting": [], "error": None}
     monkeypatch.setattr(
         "bybit_pipeline.supervisor.cli.control_client.ControlClient.ask", lambda *_: answer
     )

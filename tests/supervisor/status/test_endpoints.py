@@ -23,7 +23,7 @@ class World:
     def __init__(self, path: Path) -> None:
         self.path = path / "endpoints.json"
         self.run_dir = RunDir.take(path)
-        self.file = EndpointsFile(self.run_dir, url="http://127.0.0.1:1")
+        self.file = EndpointsFile(self.run_dir, url="http://127.0.0.1:1", state_dir="/s")
         self.children: Any = SimpleNamespace(
             plan=make_plan(make_config({}), run_dir=str(path)),
             metrics="tcp://127.0.0.1:2",
@@ -59,6 +59,7 @@ def test_the_file_is_written_once_everything_is_up(world: World) -> None:
         "control": plan.control_endpoint,
         "http": "http://127.0.0.1:1",
         "dashboard": None,
+        "state_dir": "/s",
         "market": {"connector-linear-0": plan.market_endpoint("connector-linear-0")},
         "prometheus": PROMETHEUS,
     } == endpoints

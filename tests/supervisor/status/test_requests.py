@@ -9,7 +9,6 @@ import pytest
 from bybit_pipeline.shared.runtime.telemetry import Telemetry
 from bybit_pipeline.shared.settings.validation import make_config
 from bybit_pipeline.supervisor.plan.plan import Plan, make_plan
-from bybit_pipeline.supervisor.status.gather import OPEN_MAX
 from bybit_pipeline.supervisor.status.requests import RequestHandler
 from bybit_pipeline.supervisor.status.router import ControlRouter, Envelope
 from bybit_pipeline.supervisor.status.snapshot import Snapshot
@@ -36,8 +35,11 @@ class FakePipeline:
     def __init__(self) -> None:
         self.plan = make_plan(make_config({"market": [{"symbols": ["BTCUSDT"]}]}), run_dir="/r")
         self.is_running = True
-        self.up_workers = ["trades-0", "orderbook-0"]
         self.topics: dict[str, str] = {}
+
+    def gaps(self) -> dict[str, Any]:
+        """No gaps."""
+        return {"gaps": [], "waiting": [], "state_dir": "/s"}
 
     def refresh(self) -> Snapshot:
         """The status of the connector."""
@@ -62,7 +64,7 @@ class World:
     def ask(self, command: Any, **arguments: Any) -> Mapping[str, Any]:
         """The reply to a request."""
         message = {"type": "request", "id": 7, "command": command, "arguments": arguments}
-        self.handler.handle(Envelope(b"cli", message), 0.0)
+        self.handler.handle(Envelope(b"cli", message))
         receiver, reply = self.router.sent[-1]
         assert (b"cli", "reply", 7) == (receiver, reply["type"], reply["id"])
         return reply
@@ -182,27 +184,7 @@ def test_a_rejected_subscription_is_removed_counted_and_answered_with_its_reason
 # -- gaps --------------------------------------------------------------------------------------
 
 
-def test_gaps_are_asked_of_every_worker_and_answered_together(world: World) -> None:
-    message = {"type": "request", "id": 7, "command": "gaps"}
-    world.handler.handle(Envelope(b"cli", message), 0.0)
-    [(first, question), (second, _)] = world.router.sent
-    assert ["trades-0", "orderbook-0"] == [first, second]
+def test_gaps_are_answered_also_while_the_pipeline_stops(world: World) -> None:
+    world.pipeline.is_running = False
 
-    for worker, start_ms in (("trades-0", 2), ("orderbook-0", 1)):
-        gaps = [{"start_ms": start_ms}]
-        answer = {"type": "gaps", "id": question["id"], "gaps": gaps}
-        world.handler.on_gaps(Envelope(worker.encode(), answer), 0.1)
-
-    receiver, reply = world.router.sent[-1]
-    assert (b"cli", 7) == (receiver, reply["id"])
-    assert {"gaps": [{"start_ms": 1}, {"start_ms": 2}], "silent": []} == reply["result"]
-
-
-def test_too_many_requests_for_gaps_are_rejected(world: World) -> None:
-    for number in range(OPEN_MAX):
-        message = {"type": "request", "id": number, "command": "gaps"}
-        world.handler.handle(Envelope(b"cli", message), 0.0)
-
-    reply = world.ask("gaps")
-
-    assert ("too many requests for gaps at a time", 69) == (reply["error"], reply["exit_code"])
+    assert "/s" == world.ask("gaps")["result"]["state_dir"]
