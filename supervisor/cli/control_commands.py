@@ -75,8 +75,10 @@ def gaps(
     List the gaps: when data could not be trusted, and why.
 
     Reads the gap ledger of the running pipeline, otherwise that in the state_dir of FILE or in the
-    default one. It also holds the gaps of earlier runs and of other pipelines that share the
-    directory.
+    default one. It also holds the gaps of earlier runs.
+
+    A configured state_dir may be shared: the gaps of all its pipelines are shown. In the default
+    one, only those of the pipeline that runs, or ran, in DIR are shown; without both, all.
 
     The oldest gap comes first; without --json, only the newest 1,000 are shown. The exit code is 1
     if the running pipeline does not answer: its last gaps may be missing.
@@ -87,9 +89,9 @@ def gaps(
     from bybit_pipeline.supervisor.cli.render import gap_lines, summary_lines
     from bybit_pipeline.supervisor.ledger.view import LedgerView
 
-    state_dir, waiting, fault = _find_ledger(config, run_dir)
+    state_dir, waiting, pipeline, fault = _find_ledger(config, run_dir)
     symbol = symbol and symbol.upper()
-    with LedgerView(state_dir, waiting) as ledger:
+    with LedgerView(state_dir, waiting, pipeline) as ledger:
         if summary:
             days = ledger.summary(int(time.time() * 1_000), since, until, symbol=symbol)
             if as_json:
@@ -113,9 +115,11 @@ def gaps(
     return EX_FAILED if fault else EX_OK
 
 
-def _find_ledger(config: Path | None, run_dir: Path | None) -> tuple[str, list[Any], str]:
+def _find_ledger(
+    config: Path | None, run_dir: Path | None
+) -> tuple[str, list[Any], str | None, str]:
     """
-    Return the state directory, the rows that are not in it yet, and why some may be missing.
+    Return the state directory, the rows not in it yet, the pipeline to show, what may be missing.
 
     It is that of the running pipeline, else that of the configuration file, else the default one.
     """
@@ -127,22 +131,25 @@ def _find_ledger(config: Path | None, run_dir: Path | None) -> tuple[str, list[A
     settings = read_config(config) if config else None
     if run_dir is None and settings is not None and settings.run_dir:
         run_dir = Path(settings.run_dir)
+    is_shared = settings is not None and bool(settings.state_dir)
     state_dir = absolute_state_dir(settings.state_dir if settings else None)
+    where = None
     try:
         where = chosen_run_dir(run_dir)
         holder(where)
     except NoPipelineError:
-        return state_dir, [], ""
+        return state_dir, [], None if is_shared or run_dir is None else where, ""
     try:
         with _pipeline(run_dir) as pipeline:
             answer = pipeline.ask("gaps")
     except NoPipelineError as error:
         with suppress(NoPipelineError):
             state_dir = read_endpoints(where).get("state_dir", state_dir)
-        return state_dir, [], str(error)
+        return state_dir, [], None, str(error)
     if answer["error"]:
         print_error(f"gap ledger {answer['state_dir']}: not written: {answer['error']}")
-    return answer["state_dir"], answer["waiting"], ""
+    pipeline_shown = None if answer["is_shared"] else answer["pipeline"]
+    return answer["state_dir"], answer["waiting"], pipeline_shown, ""
 
 
 @app.command(

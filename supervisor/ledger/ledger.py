@@ -169,6 +169,8 @@ class PipelineLedger:
         waiting = self._writer.waiting()[-WAITING_MAX:]
         return {
             "state_dir": self.state_dir,
+            "pipeline": self._pipeline,
+            "is_shared": bool(self._plan.config.state_dir),
             "error": self._writer.error or None,
             "gaps": list(self._keeper.rows()),
             "waiting": [msgspec.to_builtins(row) for row in waiting],
@@ -185,8 +187,8 @@ class PipelineLedger:
         since_ms = now_ms // DAY_MS * DAY_MS
         with LedgerReader(self.state_dir) as reader:
             rows = summarize(
-                [each for each in reader.followed(since_ms) if each.pipeline == self._pipeline],
-                (row for row in reader.gaps(since_ms) if row.pipeline == self._pipeline),
+                reader.followed(since_ms, pipeline=self._pipeline),
+                reader.gaps(since_ms, pipeline=self._pipeline),
                 seen_ms=reader.seen_ms(),
                 since_ms=since_ms,
                 until_ms=now_ms,

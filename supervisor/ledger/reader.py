@@ -68,6 +68,7 @@ class LedgerReader:
         until_ms: int = EVER_MS,
         *,
         symbol: str | None = None,
+        pipeline: str | None = None,
         newest: int | None = None,
     ) -> Iterator[GapRow]:
         """
@@ -76,12 +77,14 @@ class LedgerReader:
         Args:
             since_ms, until_ms: The interval; open gaps last until now.
             symbol: Only gaps of this symbol, in every category.
+            pipeline: Only gaps of this pipeline.
             newest: Only this number of gaps, the newest ones.
         """
         wanted: dict[str, Any] = {
             "since": since_ms,
             "until": until_ms,
             "symbol": symbol,
+            "pipeline": pipeline,
             "limit": -1 if newest is None else newest,
             # A short gap that overlaps the interval cannot begin long before it.
             "earliest": since_ms - LONG_MS,
@@ -92,7 +95,8 @@ class LedgerReader:
                 f"SELECT from_ms, {', '.join(FIELDS)} FROM gap WHERE is_long = {is_long}"
                 f"{' AND from_ms >= :earliest' if not is_long else ''} AND from_ms < :until "
                 f"AND (to_ms IS NULL OR to_ms > :since)"
-                f"{'' if symbol is None else ' AND symbol = :symbol'} "
+                f"{'' if symbol is None else ' AND symbol = :symbol'}"
+                f"{'' if pipeline is None else ' AND pipeline = :pipeline'} "
                 f"ORDER BY from_ms {order} LIMIT :limit",
                 wanted,
             )
@@ -105,14 +109,17 @@ class LedgerReader:
             found = sorted((values for part in parts for values in part), key=lambda v: v[:2])
             yield from (to_row(values[1:]) for values in found[-newest:])
 
-    def followed(self, since_ms: int = 0, until_ms: int = EVER_MS) -> list[Followed]:
+    def followed(
+        self, since_ms: int = 0, until_ms: int = EVER_MS, *, pipeline: str | None = None
+    ) -> list[Followed]:
         """Return the intervals in which topics were followed that overlap an interval."""
         return [
             to_followed(values)
             for values in self._select(
                 f"SELECT {', '.join(Followed.__struct_fields__)} FROM followed "
-                "WHERE end_ms > :since AND start_ms < :until ORDER BY start_ms",
-                {"since": since_ms, "until": until_ms},
+                "WHERE end_ms > :since AND start_ms < :until "
+                f"{'' if pipeline is None else 'AND pipeline = :pipeline '}ORDER BY start_ms",
+                {"since": since_ms, "until": until_ms, "pipeline": pipeline},
             )
         ]
 

@@ -22,9 +22,13 @@ class LedgerView:
     Args:
         state_dir: The state directory.
         waiting: Rows that a running pipeline has not written yet.
+        pipeline: Only the rows of this pipeline; None for all.
     """
 
-    def __init__(self, state_dir: str | Path, waiting: Iterable[Any] = ()) -> None:
+    def __init__(
+        self, state_dir: str | Path, waiting: Iterable[Any] = (), pipeline: str | None = None
+    ) -> None:
+        self._pipeline = pipeline
         rows = msgspec.convert(list(waiting), list[GapRow])
         self._waiting = {row.gap_id: row for row in rows}
         self._reader = LedgerReader(state_dir)
@@ -45,7 +49,9 @@ class LedgerView:
     ) -> Iterator[GapRow]:
         """Yield the gaps that overlap an interval, oldest first: all, or the newest ones."""
         since_ms, until_ms = since_ms or 0, EVER_MS if until_ms is None else until_ms
-        rows = self._reader.gaps(since_ms, until_ms, symbol=symbol, newest=newest)
+        rows = self._reader.gaps(
+            since_ms, until_ms, symbol=symbol, pipeline=self._pipeline, newest=newest
+        )
         if not self._waiting:
             yield from rows
             return
@@ -69,7 +75,7 @@ class LedgerView:
         if since_ms is None:
             since_ms = now_ms // DAY_MS * DAY_MS - (SUMMARY_DAYS - 1) * DAY_MS
         return summarize(
-            self._reader.followed(since_ms, until_ms),
+            self._reader.followed(since_ms, until_ms, pipeline=self._pipeline),
             self.gaps(since_ms, until_ms, symbol=symbol),
             seen_ms=self._reader.seen_ms(),
             since_ms=since_ms,

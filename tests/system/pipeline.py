@@ -54,6 +54,7 @@ class Pipeline:
     ) -> None:
         self.run_dir = run_dir or directory / "run"
         self.log = directory / "log"
+        self.env = {**os.environ, "XDG_STATE_HOME": str(directory / "state")}
         path = directory / "pipeline.toml"
         path.write_text(config)
         self.metrics = f"ipc://{directory}/metrics"
@@ -63,25 +64,32 @@ class Pipeline:
         self.socket.setsockopt(zmq.RECONNECT_IVL, 20)
         self.socket.subscribe(topics)
         self.socket.connect(self.metrics)
+        self._arguments = [
+            *COMMAND,
+            "up",
+            "--config",
+            str(path),
+            "--run-dir",
+            str(self.run_dir),
+            "--metrics",
+            self.metrics,
+            "--port",
+            "0",
+            *arguments,
+        ]
+        self._output, self._on_terminal = output, on_terminal
+        self.restart()
+
+    def restart(self) -> None:
+        """Start it, for the first time or after its end."""
+        output = self._output
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
-                [
-                    *COMMAND,
-                    "up",
-                    "--config",
-                    str(path),
-                    "--run-dir",
-                    str(self.run_dir),
-                    "--metrics",
-                    self.metrics,
-                    "--port",
-                    "0",
-                    *arguments,
-                ],
+                self._arguments,
                 stdout=log if output is None else output,
                 stderr=log if output is None else output,
-                stdin=output if on_terminal else subprocess.DEVNULL,
-                env={**os.environ, "TERM": "xterm", "COLUMNS": "160", "LINES": "50"},
+                stdin=output if self._on_terminal else subprocess.DEVNULL,
+                env={**self.env, "TERM": "xterm", "COLUMNS": "160", "LINES": "50"},
             )
 
     # -- what users see --------------------------------------------------------------------------
@@ -100,6 +108,7 @@ class Pipeline:
             text=True,
             check=False,
             timeout=timeout_s,
+            env=self.env,
         )
 
     def status(self) -> Payload:

@@ -189,6 +189,7 @@ def test_without_gaps_stdout_stays_empty(
     tmp_path: Path,
 ) -> None:
     answer: dict[str, Any] = {"state_dir": str(tmp_path), "waiting": [], "error": None}
+    answer |= {"pipeline": "/r", "is_shared": False}
     monkeypatch.setattr(
         "bybit_pipeline.supervisor.cli.control_client.ControlClient.ask", lambda *_: answer
     )
