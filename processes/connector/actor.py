@@ -344,9 +344,15 @@ class ConnectorActor(Actor):
         )
         telemetry.counters(
             "connector_frames_invalid_total",
-            "Invalid frames, skipped.",
+            "Invalid frames, skipped or used in part.",
             ("connector", "reason"),
             lambda: [((name, reason), n) for reason, n in counts.invalid.items()],
+        )
+        telemetry.counters(
+            "connector_topics_extended_total",
+            "Books whose levels have additional elements.",
+            ("connector",),
+            lambda: [((name,), counts.extended_topics)],
         )
         telemetry.counters(
             "connector_attempts_held_total",

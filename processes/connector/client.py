@@ -33,7 +33,7 @@ from bybit_pipeline.processes.connector.connect_limiter import ConnectLimiter
 from bybit_pipeline.processes.connector.connection import CONNECT_TIMEOUT_S, FailureReason
 from bybit_pipeline.processes.connector.dispatcher import Dispatcher, MessageCounts
 from bybit_pipeline.processes.connector.keepalive import Keepalive
-from bybit_pipeline.processes.connector.missed_trades import MissedTrades
+from bybit_pipeline.processes.connector.missed_trades import MissedTrades, trades_in
 from bybit_pipeline.processes.connector.protocol import (
     Ack,
     BookUpdate,
@@ -42,7 +42,6 @@ from bybit_pipeline.processes.connector.protocol import (
     Pong,
     TradeBatch,
     ping_text,
-    trades_in,
 )
 from bybit_pipeline.processes.connector.reconnector import (
     ConnectionCounts,

@@ -20,6 +20,7 @@ from bybit_pipeline.processes.connector.protocol import (
     InvalidReason,
     TradeBatch,
     decode,
+    salvage,
 )
 from bybit_pipeline.processes.connector.streams import Streams
 from bybit_pipeline.processes.connector.subscriptions import Admission
@@ -32,6 +33,8 @@ BATCH = 256
 """Messages between two calls of ``after_batch``; smaller batches wake the workers too often."""
 LOG_EVERY_S = 10.0
 """Shortest time between two log lines about invalid frames of one reason."""
+SALVAGED_REASONS: frozenset[InvalidReason] = frozenset({"schema", "number", "symbol"})
+"""Reasons that may concern only a part of a message."""
 SHOWN_BYTES = 160
 """Length of the part of an invalid frame that is logged."""
 
@@ -42,6 +45,8 @@ class MessageCounts:
 
     trade_messages: int = 0
     book_messages: int = 0
+    extended_topics: int = 0
+    """Books whose levels have additional elements, which are ignored."""
     invalid: dict[InvalidReason, int] = field(
         default_factory=lambda: dict.fromkeys(INVALID_REASONS, 0)
     )
@@ -97,7 +102,9 @@ class Dispatcher:
         self._on_unreadable = on_unreadable
         self._counts = counts
         self._clock = clock
-        self._logged: dict[InvalidReason, tuple[float, int]] = {}
+        self._extended: set[str] = set()
+        """Topics whose levels have additional elements."""
+        self._logged: dict[str, tuple[float, int]] = {}
         """By reason: time of the last log line, and the count that it covered."""
 
     def on_read(
@@ -134,8 +141,7 @@ class Dispatcher:
             try:
                 decoded = decode(raw, category, recv_ts_ns)
             except InvalidFrame as error:
-                self._on_invalid(error, raw)
-                self._on_unreadable(raw, error.reason)
+                self._on_rejected(error, raw, recv_ts_ns)
                 continue
             if type(decoded) is BookUpdate:
                 topic = decoded.topic
@@ -147,6 +153,39 @@ class Dispatcher:
             else:
                 self._on_control(decoded)
         self._after_batch()
+
+    def _on_rejected(self, error: InvalidFrame, raw: bytes, recv_ts_ns: int) -> None:
+        """Pass on what is usable of a rejected message; the rest is missed."""
+        usable = None
+        if error.reason in SALVAGED_REASONS:
+            usable = salvage(raw, self._category, recv_ts_ns)
+        if isinstance(usable, BookUpdate):
+            self._on_extended_book(usable, raw)
+            return
+        if usable:
+            self._on_invalid(error, raw, "unusable trades skipped")
+        else:
+            self._on_invalid(error, raw)
+        before, *others = usable or ([], [])
+        self._on_trades(before, raw)
+        for trades in others:
+            self._on_unreadable(raw, error.reason)
+            self._on_trades(trades, raw)
+
+    def _on_extended_book(self, update: BookUpdate, raw: bytes) -> None:
+        topic = update.topic
+        if topic not in self._flowing and not self._is_admitted(topic, update.is_snapshot, raw):
+            return
+        self._counts.book_messages += 1
+        self._on_orderbook(update.symbol, update)
+        if topic not in self._extended:
+            self._extended.add(topic)
+            self._counts.extended_topics += 1
+            since_last = self._since_last_line("extended", self._counts.extended_topics)
+            if since_last:
+                log.warning(
+                    "additional elements of price levels ignored", topic=topic, topics=since_last
+                )
 
     def _on_trades(self, batches: list[TradeBatch], raw: bytes) -> None:
         if not batches:
@@ -165,20 +204,27 @@ class Dispatcher:
             self._on_invalid(InvalidFrame("topic", f"{topic} was not subscribed"), raw)
         return admission == "pass"
 
-    def _on_invalid(self, error: InvalidFrame, raw: bytes) -> None:
+    def _on_invalid(
+        self, error: InvalidFrame, raw: bytes, event: str = "invalid frame skipped"
+    ) -> None:
         """Count a frame that cannot be used; log it unless its reason was logged lately."""
         self._counts.invalid[error.reason] += 1
+        since_last = self._since_last_line(error.reason, self._counts.invalid[error.reason])
+        if since_last:
+            log.warning(
+                event,
+                reason=error.reason,
+                detail=error.detail[:SHOWN_BYTES],
+                start=raw[:SHOWN_BYTES].decode(errors="backslashreplace"),
+                bytes=len(raw),
+                since_last=since_last,
+            )
+
+    def _since_last_line(self, reason: str, total: int) -> int:
+        """Return what a log line is to cover; 0 if one was written lately."""
         now = self._clock.monotonic()
-        logged_at, counted = self._logged.get(error.reason, (-math.inf, 0))
+        logged_at, counted = self._logged.get(reason, (-math.inf, 0))
         if now - logged_at < LOG_EVERY_S:
-            return
-        total = self._counts.invalid[error.reason]
-        self._logged[error.reason] = (now, total)
-        log.warning(
-            "invalid frame skipped",
-            reason=error.reason,
-            detail=error.detail[:SHOWN_BYTES],
-            start=raw[:SHOWN_BYTES].decode(errors="backslashreplace"),
-            bytes=len(raw),
-            since_last=total - counted,
-        )
+            return 0
+        self._logged[reason] = (now, total)
+        return total - counted

@@ -4,12 +4,17 @@ Announcements of trades that may be missing. Pure: time comes in, in monotonic s
 A message that cannot be read may have held trades. The numbers of a book show that a message is
 missing, but trades have no such numbers. So the connector announces the streams whose trades the
 message may have held, and announces them as flowing again when no more such messages arrive.
-Decides when to announce what; ``protocol.trades_in`` decides which topics a message may have held.
+Decides which topics a message may have held, and when to announce what.
 """
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 
+import msgspec
+from msgspec import Struct
+
 from bybit_pipeline.processes.connector.streams import StreamKey
+from bybit_pipeline.shared.bybit import BOOK_PREFIX
 
 RECOVERY_S = 1.0
 """Missed trades count as flowing again after this time without another unreadable message."""
@@ -76,3 +81,54 @@ class MissedTrades:
         self._missed.clear()
         self._topics = []
         return recovered
+
+
+class _Outline(Struct):
+    topic: str | None = None
+    data: msgspec.Raw = msgspec.Raw(b"")
+
+
+_decode_outline = msgspec.json.Decoder(_Outline).decode
+_TOPIC = re.compile(rb'"topic"\s*:\s*"([^"\\\x00-\x1f]*"?)')
+"""A topic with its closing quote, or as much of it as is readable."""
+
+
+def trades_in(raw: bytes, topics: list[str]) -> list[str]:
+    """
+    The topics whose trades a rejected message may have held.
+
+    - If the message names one of them: that topic.
+    - If it breaks off inside its topic: every topic that starts in this way.
+    - If it names a book, or is complete JSON that is clearly not trades: none. A missing message of
+      a book shows by its update ids.
+    - Otherwise: all of them.
+
+    Args:
+        raw: The rejected message.
+        topics: The subscribed topics of trades.
+    """
+    seen = [_readable(named[1]) for named in _TOPIC.finditer(raw)]
+    if seen:
+        named = [topic for topic in topics if any(f'{topic}"'.startswith(text) for text in seen)]
+        if named:
+            return named
+    if any(text.startswith(BOOK_PREFIX) for text in seen) or _is_without_trades(raw):
+        return []
+    return topics
+
+
+def _readable(text: bytes) -> str:
+    """The start of a text, as far as it is UTF-8."""
+    try:
+        return text.decode()
+    except UnicodeDecodeError as error:
+        return text[: error.start].decode()
+
+
+def _is_without_trades(raw: bytes) -> bool:
+    """Whether a message is complete JSON that has a topic, or has no list of data."""
+    try:
+        outline = _decode_outline(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+    return outline.topic is not None or not bytes(outline.data).startswith(b"[")

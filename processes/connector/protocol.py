@@ -21,7 +21,7 @@ from typing import Annotated, Literal, NamedTuple, get_args
 import msgspec
 from msgspec import Meta, Struct
 
-from bybit_pipeline.shared.bybit import BOOK_PREFIX, base_coin, parse_exchange_topic
+from bybit_pipeline.shared.bybit import base_coin, parse_exchange_topic
 from bybit_pipeline.shared.wire.messages import (
     SCHEMA_VERSION,
     BookMessage,
@@ -151,6 +151,8 @@ class Pong(NamedTuple):
 
 
 Decoded = BookUpdate | list[TradeBatch] | Ack | Pong
+TradeParts = list[list[TradeBatch]]
+"""The usable trades of a message, divided where a row is unusable; a part may be empty."""
 
 
 # -- the wire shapes -----------------------------------------------------------------------------
@@ -298,55 +300,76 @@ def decode(raw: bytes, category: Category, recv_ts_ns: int) -> Decoded:
     ]
 
 
-class _Outline(Struct):
-    topic: str | None = None
-    data: msgspec.Raw = msgspec.Raw(b"")
+# -- what is usable of a rejected message ----------------------------------------------------------
+
+UNUSABLE_ROWS_MAX = 10
+"""A message with more unusable trades than this is rejected as a whole."""
+
+_decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_decode_rows = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_decode_levels = msgspec.json.Decoder(list[list[msgspec.Raw]]).decode
 
 
-_decode_outline = msgspec.json.Decoder(_Outline).decode
-_TOPIC = re.compile(rb'"topic"\s*:\s*"([^"\\\x00-\x1f]*"?)')
-"""A topic with its closing quote, or as much of it as is readable."""
-
-
-def trades_in(raw: bytes, topics: list[str]) -> list[str]:
+def salvage(raw: bytes, category: Category, recv_ts_ns: int) -> BookUpdate | TradeParts | None:
     """
-    The topics whose trades a rejected message may have held.
+    The usable content of a message that ``decode`` rejected; None if there is none.
 
-    - If the message names one of them: that topic.
-    - If it breaks off inside its topic: every topic that starts in this way.
-    - If it names a book, or is complete JSON that is clearly not trades: none. A missing message of
-      a book shows by its update ids.
-    - Otherwise: all of them.
+    - A book whose levels have additional elements: the book without them.
+    - Trades with a few unusable rows: the other rows. Rows are unusable by the same rules as whole
+      messages.
 
-    Args:
-        raw: The rejected message.
-        topics: The subscribed topics of trades.
+    The usable content is written as a message again and decoded, so that the rules stay in one
+    place. That is slow, and rare.
     """
-    seen = [_readable(named[1]) for named in _TOPIC.finditer(raw)]
-    if seen:
-        named = [topic for topic in topics if any(f'{topic}"'.startswith(text) for text in seen)]
-        if named:
-            return named
-    if any(text.startswith(BOOK_PREFIX) for text in seen) or _is_without_trades(raw):
-        return []
-    return topics
-
-
-def _readable(text: bytes) -> str:
-    """The start of a text, as far as it is UTF-8."""
     try:
-        return text.decode()
-    except UnicodeDecodeError as error:
-        return text[: error.start].decode()
+        fields = _decode_fields(raw)
+        data = fields.get("data", msgspec.Raw(b""))
+        if bytes(data).startswith(b"["):
+            return _usable_trades(fields, _decode_rows(data), category, recv_ts_ns)
+        book = _decode_fields(data)
+        for side in ("b", "a"):
+            levels = [level[:2] for level in _decode_levels(book[side])]
+            book[side] = msgspec.Raw(msgspec.json.encode(levels))
+        update = _decode_with(fields, book, category, recv_ts_ns)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError, InvalidFrame):
+        return None
+    return update if isinstance(update, BookUpdate) else None
 
 
-def _is_without_trades(raw: bytes) -> bool:
-    """Whether a message is complete JSON that has a topic, or has no list of data."""
-    try:
-        outline = _decode_outline(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return False
-    return outline.topic is not None or not bytes(outline.data).startswith(b"[")
+def _usable_trades(
+    fields: dict[str, msgspec.Raw], rows: list[msgspec.Raw], category: Category, recv_ts_ns: int
+) -> TradeParts | None:
+    parts: TradeParts = []
+    first = unusable = 0
+    for place, row in enumerate(rows[:MAX_ROWS]):
+        try:
+            _decode_with(fields, [row], category, recv_ts_ns)
+        except InvalidFrame:
+            unusable += 1
+            if unusable > UNUSABLE_ROWS_MAX:
+                return None
+            parts.append(_trades_with(fields, rows[first:place], category, recv_ts_ns))
+            first = place + 1
+    if len(rows) > MAX_ROWS or unusable == len(rows):
+        return None
+    return [*parts, _trades_with(fields, rows[first:], category, recv_ts_ns)]
+
+
+def _trades_with(
+    fields: dict[str, msgspec.Raw], rows: list[msgspec.Raw], category: Category, recv_ts_ns: int
+) -> list[TradeBatch]:
+    decoded = _decode_with(fields, rows, category, recv_ts_ns)
+    assert isinstance(decoded, list), "a list of rows is trades"
+    return decoded
+
+
+def _decode_with(
+    fields: dict[str, msgspec.Raw], data: object, category: Category, recv_ts_ns: int
+) -> Decoded:
+    return decode(msgspec.json.encode({**fields, "data": data}), category, recv_ts_ns)
+
+
+# -- helpers ---------------------------------------------------------------------------------------
 
 
 def _trade(row: _Trade) -> Trade:

@@ -66,7 +66,7 @@ class DuplicateUpdate(BookInvalid):
 
 
 class Desync(BookInvalid):
-    """A delta arrived where Bybit sends only snapshots: update 1 (a restart), or depth 1."""
+    """A delta has update 1, which Bybit gives only to the snapshot after a restart."""
 
     reason = "desync"
 
@@ -250,14 +250,14 @@ class OrderBook:
         """
         Apply one message; a snapshot replaces the book at any time.
 
-        At depth 1 every message is a snapshot. A repeated ``update_id`` with the same levels means
-        that the exchange is alive and nothing changed.
+        At depth 1 Bybit has sent only snapshots since 2025; older captures have deltas as well. A
+        snapshot that repeats ``update_id`` means that the exchange is alive and nothing changed.
 
         Raises:
             NoSnapshot: A delta, but the book is not live.
             SequenceGap: Updates before this one are missing.
             DuplicateUpdate: The update is not newer than the book.
-            Desync: A delta has ``update_id`` 1, or the depth is 1.
+            Desync: A delta has ``update_id`` 1.
             WrongDepth: The message has another depth.
             BadLevels: The levels are malformed.
             TooDeep: A side has more levels than the depth.
@@ -271,7 +271,7 @@ class OrderBook:
         if message.is_snapshot:
             bid_side.replace(message.bids)
             ask_side.replace(message.asks)
-        elif was_live and update_id == self.update_id + 1 and update_id > 1 and depth > 1:
+        elif was_live and update_id == self.update_id + 1 and update_id > 1:
             if message.bids:
                 bid_side.merge(message.bids)
             if message.asks:
@@ -324,8 +324,6 @@ class OrderBook:
         """Return the reason why this delta cannot be applied."""
         if not was_live:
             return NoSnapshot(received)
-        if self.depth == 1:
-            return Desync("delta at depth 1", received)
         if received == 1:
             return Desync("delta instead of the snapshot after a restart", received)
         if received <= self.update_id:

@@ -15,12 +15,13 @@ import msgspec
 import websocket
 
 from bybit_pipeline.processes.connector.buffered_websocket import BufferedWebSocket
+from bybit_pipeline.processes.connector.missed_trades import trades_in
 from bybit_pipeline.processes.connector.protocol import (
     BookUpdate,
     InvalidFrame,
     TradeBatch,
     decode,
-    trades_in,
+    salvage,
 )
 from bybit_pipeline.processes.forwarder.last_value_cache import parse_message
 from bybit_pipeline.shared.errors import CodecError, ConfigError, PipelineError
@@ -78,7 +79,14 @@ def venue(data: bytes) -> None:
     try:
         decoded = decode(data[1:], category, 1)
     except InvalidFrame:
+        usable = salvage(data[1:], category, 1)
+        for part in usable if isinstance(usable, list) else (usable,):
+            _check_numbers(part)
         return
+    _check_numbers(decoded)
+
+
+def _check_numbers(decoded: object) -> None:
     if isinstance(decoded, BookUpdate):
         for price, size in (*decoded.bids, *decoded.asks):
             assert 0 < price < math.inf

@@ -142,9 +142,8 @@ class Harness:
         raise AssertionError(f"no such {kind} message")
 
     def status(self, condition: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
-        status: dict[str, Any] = self.reported("heartbeat", lambda m: condition(m["status"]))[
-            "status"
-        ]
+        message = self.reported("heartbeat", lambda m: "status" in m and condition(m["status"]))
+        status: dict[str, Any] = message["status"]
         return status
 
     def command(self, kind: str, **fields: Any) -> None:

@@ -1,5 +1,6 @@
 """Where each message goes, without a socket."""
 
+import json
 from typing import Any
 
 import pytest
@@ -148,3 +149,36 @@ def test_invalid_frames_of_one_reason_are_logged_at_most_every_few_seconds(rig: 
         (line["reason"], line["since_last"]) for line in logs
     ]
     assert 6 == rig.counts.invalid["json"]
+
+
+def test_additional_elements_of_levels_are_ignored_and_counted_once_per_topic(rig: Rig) -> None:
+    extended = BOOK.replace(b'"]', b'","0"]')
+    assert extended != BOOK
+    rig.flowing.add("orderbook.50.BTCUSDT")
+    with capture_logs() as logs:
+        rig.read(extended, extended, BOOK)
+    assert [("book", "BTCUSDT")] * 3 == [entry for entry in rig.seen if entry != ("batch",)]
+    assert (3, 1) == (rig.counts.book_messages, rig.counts.extended_topics)
+    assert 0 == sum(rig.counts.invalid.values())
+    [line] = logs
+    assert ("warning", "orderbook.50.BTCUSDT") == (line["log_level"], line["topic"])
+
+
+def test_an_extended_book_needs_admission_like_any_other(rig: Rig) -> None:
+    rig.admission = "unknown"
+    assert not rig.read(BOOK.replace(b'"]', b'","0"]'))
+    assert (0, 0) == (rig.counts.book_messages, rig.counts.extended_topics)
+    assert 1 == rig.counts.invalid["topic"]
+
+
+def test_an_unusable_trade_costs_that_trade_and_is_announced_in_its_place(rig: Rig) -> None:
+    rig.flowing.add("publicTrade.BTCUSDT")
+    message = json.loads(TRADES)
+    row = message["data"][0]
+    message["data"] = [row, row, row | {"p": "nan"}, row, row | {"v": "0"}]
+    with capture_logs() as logs:
+        rig.read(json.dumps(message).encode())
+    trade, missed = ("trade", "BTCUSDT"), ("unreadable", "number")
+    assert [trade, missed, trade, missed] == [e for e in rig.seen if e != ("batch",)]
+    assert 1 == rig.counts.invalid["number"]
+    assert ["unusable trades skipped"] == [line["event"] for line in logs]

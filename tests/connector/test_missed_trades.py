@@ -1,6 +1,17 @@
 """Announcements of trades that an unreadable message may have held."""
 
-from bybit_pipeline.processes.connector.missed_trades import RECOVERY_S, MissedTrades
+import string
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bybit_pipeline.processes.connector.missed_trades import (
+    RECOVERY_S,
+    MissedTrades,
+    trades_in,
+)
+from bybit_pipeline.processes.connector.protocol import InvalidFrame, decode
 from bybit_pipeline.processes.connector.streams import StreamKey
 
 BTC: StreamKey = ("trade", "BTCUSDT")
@@ -64,3 +75,106 @@ def test_a_stream_that_flows_again_is_announced_when_it_is_missed_once_more() ->
     missed.on_flowing([BTC])
     assert not missed
     assert [BTC] == unreadable(missed, BTC, trade_messages=3)
+
+
+# -- the topics of a rejected message -------------------------------------------------------------
+
+BOOK_TEXT = (
+    b'{"topic": "orderbook.50.BTCUSDT", "type": "delta", "ts": 1790134716101, "data": '
+    b'{"s": "BTCUSDT", "b": [["86723.40", "0.194"]], "a": [["86723.50", "0"]], "u": 7, "seq": 9}, '
+    b'"cts": 1790134716094}'
+)
+TRADE_TEXT = (
+    b'{"topic": "publicTrade.BTCUSDT", "type": "snapshot", "ts": 1791365008335, "data": [{"T": '
+    b'1791365008334, "s": "BTCUSDT", "S": "Buy", "v": "0.001", "p": "83766.30", "L": "PlusTick", '
+    b'"i": "68bc1c35-dcc0-58e8-a4c5-f59a6b790814", "BT": false, "RPI": true}]}'
+)
+ALPHANUMERIC = (string.ascii_letters + string.digits).encode()
+TOPICS = ["publicTrade.BTCUSDT", "publicTrade.BTCUSDC", "publicTrade.ETHUSDT"]
+
+
+@pytest.mark.parametrize(
+    ("raw", "missed"),
+    [
+        (TRADE_TEXT[:-9], TOPICS[:1]),
+        (TRADE_TEXT.replace(b"Buy", b"\xff"), TOPICS[:1]),
+        (TRADE_TEXT.replace(b"0.001", b"nan"), TOPICS[:1]),
+        (b'{"topic" :\n"publicTrade.BTCUSDT"', TOPICS[:1]),
+        (BOOK_TEXT[:-9] + TRADE_TEXT[:-9], TOPICS[:1]),
+        (b'{"topic":"publicTrade.BTC', TOPICS[:2]),
+        (b'{"topic":"publicTrade.BTC\\u0055SDT","ts":1}', TOPICS[:2]),
+        (b'{"topic":"publicTrade.BTC\xffSDT"}', TOPICS[:2]),
+        (b'{"topic":"publicTrade.E', TOPICS[2:]),
+    ],
+)
+def test_a_readable_topic_shows_which_trades_may_be_missing(raw: bytes, missed: list[str]) -> None:
+    assert missed == trades_in(raw, TOPICS)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        b" ",
+        b"{",
+        b"nope",
+        b"[]",
+        b"7",
+        b"null",
+        b'"x"',
+        b"\x00\x01",
+        b"\x1f\x8b\x08\xff",
+        b"[" * 5_000,
+        b'{"data":' + b"[" * 5_000 + b"]" * 5_000 + b"}",
+        b'{"top',
+        b'{"topic',
+        b'{"topic":',
+        b'{"topic":"',
+        b'{"topic":"\xff\xfe"}',
+        b'{"topic":"order',
+        b'{"\xff":1,"data":[]}',
+        TRADE_TEXT[30:],
+        BOOK_TEXT[40:],
+        TRADE_TEXT.replace(b"topic", b"t\xffpic"),
+        TRADE_TEXT.replace(b"topic", b"tpoic"),
+        TRADE_TEXT.replace(b'"publicTrade.BTCUSDT"', b"7"),
+        TRADE_TEXT[:-9].replace(b"publicTrade", b"publicTrad\x7f"),
+        TRADE_TEXT[:-9].replace(b"BTC", b"XXX"),
+    ],
+)
+def test_a_message_without_a_readable_topic_may_have_held_any_trades(raw: bytes) -> None:
+    assert TOPICS == trades_in(raw, TOPICS)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        BOOK_TEXT[:-9],
+        BOOK_TEXT[:40],
+        BOOK_TEXT.replace(b"delta", b"\xff"),
+        BOOK_TEXT.replace(b"0.194", b"nan"),
+        b'{"topic":"orderbook.50.BTC',
+        TRADE_TEXT.replace(b"BTC", b"XXX").replace(b"0.001", b"nan"),
+        b"{}",
+        b'{"topic":"tickers.BTCUSDT","data":[1]}',
+        b'{"topic":"","type":"delta","ts":1}',
+        b'{"op":"what"}',
+        b'{"op":"pong","args":["1"],"x":"\xff"}',
+        b'{"success":"maybe"}',
+        b'{"success":true,"ret_msg":"hello","data":{"failTopics":[]},"type":"NEWS"}',
+    ],
+)
+def test_a_message_of_another_kind_held_no_trades(raw: bytes) -> None:
+    assert [] == trades_in(raw, TOPICS)
+
+
+@given(at=st.integers(0, len(TRADE_TEXT) - 1), noise=st.binary(max_size=200))
+def test_a_truncated_message_of_trades_may_have_held_them_whatever_follows(
+    at: int, noise: bytes
+) -> None:
+    """Except where the noise completes it to a valid message."""
+    broken = TRADE_TEXT[:at] + noise.translate(None, ALPHANUMERIC)
+    try:
+        decode(broken, "linear", 0)
+    except InvalidFrame:
+        assert TOPICS[0] in trades_in(broken, TOPICS)

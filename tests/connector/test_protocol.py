@@ -1,7 +1,6 @@
 """Messages as Bybit sends them, and malformed ones."""
 
 import json
-import string
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from hypothesis import strategies as st
 from bybit_pipeline.processes.connector.protocol import (
     INVALID_REASONS,
     MAX_FRAME_BYTES,
+    UNUSABLE_ROWS_MAX,
     Ack,
     BookUpdate,
     InvalidFrame,
@@ -23,7 +23,7 @@ from bybit_pipeline.processes.connector.protocol import (
     ping_text,
     refused_topic,
     request_text,
-    trades_in,
+    salvage,
 )
 from bybit_pipeline.shared.wire.messages import Category, Trade
 
@@ -487,97 +487,109 @@ def test_a_frame_with_a_changed_byte_is_valid_or_rejected(data: st.DataObject) -
     assert isinstance(decoded, BookUpdate | list | None)
 
 
-# -- trades in rejected messages -----------------------------------------------------------------
-
-BOOK_TEXT = json.dumps(book_frame()).encode()
-TRADE_TEXT = json.dumps(trade_frame()).encode()
-ALPHANUMERIC = (string.ascii_letters + string.digits).encode()
-TOPICS = ["publicTrade.BTCUSDT", "publicTrade.BTCUSDC", "publicTrade.ETHUSDT"]
+# -- what is usable of a rejected message --------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("raw", "missed"),
-    [
-        (TRADE_TEXT[:-9], TOPICS[:1]),
-        (TRADE_TEXT.replace(b"Buy", b"\xff"), TOPICS[:1]),
-        (TRADE_TEXT.replace(b"0.001", b"nan"), TOPICS[:1]),
-        (b'{"topic" :\n"publicTrade.BTCUSDT"', TOPICS[:1]),
-        (BOOK_TEXT[:-9] + TRADE_TEXT[:-9], TOPICS[:1]),
-        (b'{"topic":"publicTrade.BTC', TOPICS[:2]),
-        (b'{"topic":"publicTrade.BTC\\u0055SDT","ts":1}', TOPICS[:2]),
-        (b'{"topic":"publicTrade.BTC\xffSDT"}', TOPICS[:2]),
-        (b'{"topic":"publicTrade.E', TOPICS[2:]),
-    ],
-)
-def test_a_readable_topic_shows_which_trades_may_be_missing(raw: bytes, missed: list[str]) -> None:
-    assert missed == trades_in(raw, TOPICS)
+def salvage_object(frame: Any, category: Category = "linear") -> Any:
+    raw = json.dumps(frame).encode()
+    reason_of(raw, category)
+    return salvage(raw, category, RECV_NS)
+
+
+@pytest.mark.parametrize("more", [["0"], [0], [None], [{"x": [1]}], ["0", "1", "2"]])
+def test_additional_elements_of_a_level_are_ignored(more: list[Any]) -> None:
+    for changes in (
+        {"b": [["86723.40", "0.194", *more]]},
+        {"b": [["86723.40", "0.194"], ["86723.30", "0", *more]]},
+        {"a": [["86723.50", "0", *more]], "type": "snapshot"},
+    ):
+        plain: dict[str, Any] = {
+            key: [level[:2] for level in value] if isinstance(value, list) else value
+            for key, value in changes.items()
+        }
+        expected = decode_object(book_frame(**plain))
+        assert expected == salvage_object(book_frame(**changes))
 
 
 @pytest.mark.parametrize(
-    "raw",
+    "changes",
     [
-        b"",
-        b" ",
-        b"{",
-        b"nope",
-        b"[]",
-        b"7",
-        b"null",
-        b'"x"',
-        b"\x00\x01",
-        b"\x1f\x8b\x08\xff",
-        b"[" * 5_000,
-        b'{"data":' + b"[" * 5_000 + b"]" * 5_000 + b"}",
-        b'{"top',
-        b'{"topic',
-        b'{"topic":',
-        b'{"topic":"',
-        b'{"topic":"\xff\xfe"}',
-        b'{"topic":"order',
-        b'{"\xff":1,"data":[]}',
-        TRADE_TEXT[30:],
-        BOOK_TEXT[40:],
-        TRADE_TEXT.replace(b"topic", b"t\xffpic"),
-        TRADE_TEXT.replace(b"topic", b"tpoic"),
-        TRADE_TEXT.replace(b'"publicTrade.BTCUSDT"', b"7"),
-        TRADE_TEXT[:-9].replace(b"publicTrade", b"publicTrad\x7f"),
-        TRADE_TEXT[:-9].replace(b"BTC", b"XXX"),
+        {"b": [["86723.40", "nan", "0"]]},
+        {"b": [["86723.40"]]},
+        {"b": [["86723.40", "1", "0"]], "u": -1},
+        {"b": [["86723.40", "1", "0"]], "s": "ETHUSDT"},
+        {"b": [["86723.40", "1", "0"]], "ts": 5},
+        {"b": {"86723.40": "1"}},
+        {"b": "none"},
     ],
 )
-def test_a_message_without_a_readable_topic_may_have_held_any_trades(raw: bytes) -> None:
-    assert TOPICS == trades_in(raw, TOPICS)
+def test_a_book_with_another_fault_is_unusable(changes: dict[str, Any]) -> None:
+    assert salvage_object(book_frame(**changes)) is None
+
+
+def trades_frame(*changes: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    """A message of one trade per argument, each with its changes and numbered by its id."""
+    rows = [trade_frame(**{"i": str(n), **each})["data"][0] for n, each in enumerate(changes)]
+    return trade_frame() | {"data": rows} | fields
+
+
+def parts_of(frame: Any, category: Category = "linear") -> list[str] | None:
+    """The ids of the usable trades, a word for each part; None if there are none."""
+    parts = salvage_object(frame, category)
+    if parts is None:
+        return None
+    return ["".join(t.trade_id for batch in part for t in batch.trades) for part in parts]
+
+
+BAD = {"p": "0"}
 
 
 @pytest.mark.parametrize(
-    "raw",
+    ("rows", "expected"),
     [
-        BOOK_TEXT[:-9],
-        BOOK_TEXT[:40],
-        BOOK_TEXT.replace(b"delta", b"\xff"),
-        BOOK_TEXT.replace(b"0.194", b"nan"),
-        b'{"topic":"orderbook.50.BTC',
-        TRADE_TEXT.replace(b"BTC", b"XXX").replace(b"0.001", b"nan"),
-        b"{}",
-        b'{"topic":"tickers.BTCUSDT","data":[1]}',
-        b'{"topic":"","type":"delta","ts":1}',
-        b'{"op":"what"}',
-        b'{"op":"pong","args":["1"],"x":"\xff"}',
-        b'{"success":"maybe"}',
-        b'{"success":true,"ret_msg":"hello","data":{"failTopics":[]},"type":"NEWS"}',
+        ([{}, BAD, {}], ["0", "2"]),
+        ([BAD, {}, {}], ["", "12"]),
+        ([{}, {}, BAD], ["01", ""]),
+        ([{}, BAD, BAD, {}], ["0", "", "3"]),
+        ([{}, {"v": "-1"}, {"S": "None"}, {"T": 5}, {"i": ""}], ["0", "", "", "", ""]),
+        ([{}, {"s": "ETHUSDT"}, {}], ["0", "2"]),
+        ([{}, {"s": 7}, {}], ["0", "2"]),
+        ([{}] + [BAD] * UNUSABLE_ROWS_MAX, ["0"] + [""] * UNUSABLE_ROWS_MAX),
     ],
 )
-def test_a_message_of_another_kind_held_no_trades(raw: bytes) -> None:
-    assert [] == trades_in(raw, TOPICS)
-
-
-@given(at=st.integers(0, len(TRADE_TEXT) - 1), noise=st.binary(max_size=200))
-def test_a_truncated_message_of_trades_may_have_held_them_whatever_follows(
-    at: int, noise: bytes
+def test_an_unusable_trade_divides_the_usable_ones(
+    rows: list[dict[str, Any]], expected: list[str]
 ) -> None:
-    """Except where the noise completes it to a valid message."""
-    broken = TRADE_TEXT[:at] + noise.translate(None, ALPHANUMERIC)
-    if decode_or_none(broken, "linear") is None:
-        assert TOPICS[0] in trades_in(broken, TOPICS)
+    assert expected == parts_of(trades_frame(*rows))
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        trades_frame(BAD),
+        trades_frame(BAD, BAD),
+        trades_frame({}, *[BAD] * (UNUSABLE_ROWS_MAX + 1)),
+        trades_frame({}, {}, ts=5),
+        trades_frame({}, {}, topic="tickers.BTCUSDT"),
+        trades_frame(*[{}] * 3, topic="publicTrade.ETHUSDT"),
+        trade_frame(data=[7, None, "x"]),
+        trade_frame(data={"0": {}}),
+    ],
+)
+def test_a_message_without_usable_trades_is_unusable(frame: dict[str, Any]) -> None:
+    assert parts_of(frame) is None
+
+
+def test_one_unusable_option_trade_costs_no_other_contract() -> None:
+    names = ["BTC-30OCT26-65000-C-USDT", "ETH-30OCT26-65000-C-USDT", "BTC-30OCT26-65000-P-USDT"]
+    frame = trades_frame(*[{"s": name} for name in names], topic="publicTrade.BTC")
+    parts = salvage_object(frame, "option")
+    assert [[names[0]], [names[2]]] == [[batch.symbol for batch in part] for part in parts]
+
+
+@pytest.mark.parametrize("raw", [b"", b"{", b"[]", b'{"data":[}', b"\xff", b"[" * 5_000])
+def test_nothing_is_usable_of_what_is_not_json(raw: bytes) -> None:
+    assert salvage(raw, "linear", RECV_NS) is None
 
 
 # -- requests -------------------------------------------------------------------------------------

@@ -256,11 +256,34 @@ def test_depth_one_accepts_snapshots_in_any_order_of_numbers() -> None:
         assert book.update_id == update_id
 
 
-def test_depth_one_rejects_a_delta() -> None:
+def test_depth_one_applies_contiguous_deltas_of_older_captures() -> None:
     book = OrderBook(1)
     book.apply(snapshot(7, [(100.0, 1.0)], [(100.5, 1.0)], depth=1))
-    with pytest.raises(Desync):
-        book.apply(delta(8, [(100.0, 2.0)], depth=1))
+    book.apply(delta(8, [(100.0, 0.0), (99.5, 2.0)], depth=1))  # one price replaces another
+    assert ((99.5, 2.0), (100.5, 1.0)) == (book.best_bid, book.best_ask)
+    book.apply(delta(9, asks=[(100.5, 4.0)], depth=1))
+    assert (100.5, 4.0) == book.best_ask
+    book.apply(delta(10, asks=[(100.5, 0.0)], depth=1))  # nobody offers any more
+    assert book.best_ask is None
+    assert book.is_live
+
+
+@pytest.mark.parametrize(
+    ("message", "error"),
+    [
+        (delta(9, [(100.0, 2.0)], depth=1), SequenceGap),
+        (delta(7, [(100.0, 2.0)], depth=1), DuplicateUpdate),
+        (delta(1, [(100.0, 2.0)], depth=1), Desync),
+        (delta(8, [(99.5, 2.0)], depth=1), TooDeep),
+        (delta(8, [(100.0, 0.0), (100.6, 2.0)], depth=1), CrossedBook),
+    ],
+)
+def test_depth_one_rejects_other_deltas(message: BookMessage, error: type[BookError]) -> None:
+    book = OrderBook(1)
+    book.apply(snapshot(7, [(100.0, 1.0)], [(100.5, 1.0)], depth=1))
+    with pytest.raises(error):
+        book.apply(message)
+    assert not book.is_live
 
 
 CAPTURED_BOOKS = {
