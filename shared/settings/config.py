@@ -190,6 +190,23 @@ class DensityConfig(Section, frozen=True):
     k: Annotated[
         float, Meta(ge=1, le=1e6, description="A wall is at least k times the median level size")
     ] = 7.0
+    min_share: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=1,
+            description="A wall is at least this part of the size of its side within `range_bps`, "
+            "if that side has 50 levels there; with n levels `sqrt(50 / n)` times this part",
+        ),
+    ] = 0.15
+    min_age_s: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=3_600,
+            description="Seconds that a wall must last before it is published; 0: at once",
+        ),
+    ] = 0.5
     range_bps: Annotated[
         float,
         Meta(
@@ -199,7 +216,12 @@ class DensityConfig(Section, frozen=True):
         ),
     ] = 50.0
     lookback_s: Annotated[
-        float, Meta(ge=1, le=86_400, description="Seconds over which the median is taken")
+        float,
+        Meta(
+            ge=1,
+            le=86_400,
+            description="Seconds over which medians are taken, and that a wall may be out of sight",
+        ),
     ] = 300.0
     eaten_ratio: Annotated[
         float,

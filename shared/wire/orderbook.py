@@ -83,7 +83,7 @@ class Wall(MetricRecord, frozen=True):
     side: Annotated[SideName, Meta(description="Side of the book.")]
     price: Annotated[Price, Meta(description="Price of its largest level.")]
     size: Annotated[Size, Meta(description="Present size.")]
-    initial_size: Annotated[Size, Meta(description="Size when it was detected.")]
+    initial_size: Annotated[Size, Meta(description="Size when it was first seen.")]
     peak_size: Annotated[Size, Meta(description="Largest size so far.")]
     strength: Annotated[
         Ratio,
@@ -99,8 +99,11 @@ class Wall(MetricRecord, frozen=True):
     cancelled_size: Annotated[Size, Meta(description="Total size cancelled.")]
     refilled_size: Annotated[Size, Meta(description="Total size added while below the peak.")]
     distance_bps: Annotated[Bps, Meta(description="Distance from the mid price.")]
-    first_seen_ms: Annotated[Millis, Meta(description="Exchange time of the detection.")]
-    age_ms: Annotated[Millis, Meta(description="Time since the detection.")]
+    first_seen_ms: Annotated[
+        Millis,
+        Meta(description="Exchange time when it was first seen, before `detected`."),
+    ]
+    age_ms: Annotated[Millis, Meta(description="Time since it was first seen.")]
     uncertain: Annotated[
         bool,
         Meta(
@@ -187,7 +190,8 @@ class Orderbook(MarketMetric, frozen=True, kw_only=True):
         Meta(description="Best asks first, at most `orderbook.publish_levels`."),
     ] = ()
     densities: Annotated[
-        tuple[Wall, ...], Meta(description="Walls, nearest to the mid price first.")
+        tuple[Wall, ...],
+        Meta(description="Walls in sight, nearest to the mid price first."),
     ] = ()
 
 

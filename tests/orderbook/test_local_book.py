@@ -93,7 +93,7 @@ def test_an_implausible_step_of_exchange_time_invalidates_the_book_until_a_snaps
 
 
 def test_one_message_from_the_future_does_not_stop_the_walls() -> None:
-    manager = managed(BTC, density=DensityConfig(k=3.0))
+    manager = managed(BTC, density=DensityConfig(k=3.0, min_age_s=0.0))
     bids = [(100.0, 1.0), (99.9, 1.0), (99.8, 1.0), (99.7, 1.0)]
     book = local_book(manager)
     manager.apply(BTC, delta(12))
@@ -248,7 +248,7 @@ def test_a_link_of_another_source_starts_a_new_generation() -> None:
 def test_a_wall_is_uncertain_until_its_trades_are_subscribed_again(
     event: str, is_uncertain: bool
 ) -> None:
-    manager = managed(BTC, density=DensityConfig(k=3.0))
+    manager = managed(BTC, density=DensityConfig(k=3.0, min_age_s=0.0))
     manager.on_link(CONNECTOR, link("connected", session=2))
     if event == "subscribed":
         manager.on_link(CONNECTOR, link("subscribed", "trade.linear.BTCUSDT", session=2))
@@ -263,7 +263,7 @@ def test_a_wall_is_uncertain_until_its_trades_are_subscribed_again(
 
 
 def test_walls_are_uncertain_while_trades_may_be_missing() -> None:
-    manager = managed(BTC, density=DensityConfig(k=3.0))
+    manager = managed(BTC, density=DensityConfig(k=3.0, min_age_s=0.0))
     bids = [(100.0, 1.0), (99.9, 9.0), (99.8, 1.0), (99.7, 1.0)]
     manager.apply(BTC, snapshot(20, bids=bids))
     local_book(manager).update_walls(manager.now)
@@ -361,7 +361,7 @@ def test_while_disconnected_the_connector_has_time_to_reconnect_by_itself() -> N
 
 def test_the_walls_of_a_slow_replay_follow_its_own_time() -> None:
     """At a tenth of the recorded speed, the trade that explains a decrease is a second late."""
-    manager = OrderBookManager(density=DensityConfig(k=3.0))
+    manager = OrderBookManager(density=DensityConfig(k=3.0, min_age_s=0.0))
     manager.subscribe(BTC)
     bids = [(100.0, 1.0), (99.9, 20.0), (99.8, 1.0), (99.7, 1.0)]
     manager.apply(BTC, snapshot(10, bids=bids, source="replay"))

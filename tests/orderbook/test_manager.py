@@ -49,7 +49,7 @@ def test_an_unknown_side_is_rejected() -> None:
 
 
 def test_walls_are_found_by_symbol_and_by_price() -> None:
-    manager = OrderBookManager(density=DensityConfig(k=3.0))
+    manager = OrderBookManager(density=DensityConfig(k=3.0, min_age_s=0.0))
     manager.subscribe(BTC)
     manager.apply(BTC, snapshot(10, bids=[(100.0, 1.0), (99.9, 9.0), (99.8, 1.0), (99.7, 1.0)]))
     local_book(manager).walls.update(local_book(manager).book, 1_000_300)

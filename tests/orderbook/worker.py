@@ -73,7 +73,11 @@ def assignment(
 
 
 def make_worker(
-    clock: Clock | None = None, *assignments: Assignment, per_symbol: bool = True, **fields: Any
+    clock: Clock | None = None,
+    *assignments: Assignment,
+    per_symbol: bool = True,
+    min_age_s: float = 0.0,
+    **fields: Any,
 ) -> OrderbookWorker:
     spec = OrderbookSpec(
         process="orderbook-0",
@@ -84,7 +88,7 @@ def make_worker(
         assignments=list(assignments)
         or [assignment("BTCUSDT"), assignment("ETHUSDT"), assignment("BTCUSDT", "trade")],
         settings=OrderbookConfig(**fields),
-        density=DensityConfig(k=3.0),
+        density=DensityConfig(k=3.0, min_age_s=min_age_s),
         per_symbol=per_symbol,
     )
     return OrderbookWorker(spec, clock=clock or FakeClock(START_S))

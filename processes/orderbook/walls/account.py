@@ -17,6 +17,7 @@ level shrank. The trade may arrive before or after the book message.
 
 from collections.abc import Iterable
 from decimal import Decimal
+from math import inf
 
 from msgspec.structs import replace
 
@@ -52,17 +53,37 @@ class OpenTrade:
 
 
 class WallLevel:
-    """One price of a wall; ``size`` is the size in the book."""
+    """
+    One price of a wall.
 
-    __slots__ = ("_exact_size", "decreases", "price", "size", "trades", "wall")
+    Attributes:
+        size: The size in the book; the last one seen while the price is out of sight.
+        hidden_from_ms: Match time of the last book that showed the price; None while it is visible.
+    """
+
+    __slots__ = ("_exact_size", "decreases", "hidden_from_ms", "price", "size", "trades", "wall")
 
     def __init__(self, wall: "WallAccount", price: float, size: float) -> None:
         self.wall = wall
         self.price = price
         self.size = size
         self._exact_size = exact(size)
+        self.hidden_from_ms: int | None = None
         self.decreases: list[OpenDecrease] = []
         self.trades: list[OpenTrade] = []
+
+    def hide(self, from_ms: int, to_ms: int) -> None:
+        """Note that the price left the visible book between these two match times."""
+        self.hidden_from_ms = from_ms
+        self.wall.note_sight(to_ms)
+
+    def show(self, now_ms: int) -> int:
+        """Note that the price is visible again; return the match time since which it was not."""
+        from_ms = self.hidden_from_ms
+        assert from_ms is not None, "only a hidden price can reappear"
+        self.hidden_from_ms = None
+        self.wall.note_sight(now_ms)
+        return from_ms
 
     def set_size(self, size: float, from_ms: int, to_ms: int) -> None:
         """Book a new size, which the level took between these two match times."""
@@ -133,11 +154,14 @@ class WallAccount:
     Attributes:
         low: The smallest size since the last event.
         has_changed: True if the wall has to be judged again.
-        has_left_window: True if the wall moved beyond the last visible level.
+        hidden_since_ms: When the first of its prices that are out of sight left the visible book;
+            None if all are visible.
+        is_detected: True once ``detected`` was published.
         is_eaten_reported: True once ``eaten`` was published, until the wall grows again.
         fallen_since_ms: When it fell below its threshold; None while it is above.
         spent_since_ms: When an eaten wall fell below its threshold. It is no longer published, but
             kept for a while in case it is refilled.
+        wake_ms: When it has to be judged even if nothing more happens to it.
     """
 
     __slots__ = (
@@ -147,8 +171,9 @@ class WallAccount:
         "fallen_since_ms",
         "first_seen_ms",
         "has_changed",
-        "has_left_window",
+        "hidden_since_ms",
         "initial",
+        "is_detected",
         "is_eaten_reported",
         "levels",
         "low",
@@ -162,6 +187,7 @@ class WallAccount:
         "spent_since_ms",
         "traded",
         "uncertain",
+        "wake_ms",
     )
 
     def __init__(
@@ -185,10 +211,12 @@ class WallAccount:
         self.eaten = self.pulled = ZERO
         self.uncertain = uncertain
         self.has_changed = False
-        self.has_left_window = False
+        self.hidden_since_ms: int | None = None
+        self.is_detected = False
         self.is_eaten_reported = False
         self.fallen_since_ms: int | None = None
         self.spent_since_ms: int | None = None
+        self.wake_ms = inf
         self._record: Wall | None = None
 
     # -- bookings --------------------------------------------------------------------------------
@@ -225,6 +253,19 @@ class WallAccount:
         self._touch()
         self.traded += amount
         self.refilled += amount
+
+    def note_sight(self, now_ms: int) -> None:
+        """Note that one of the prices left the visible book or is visible again."""
+        self.has_changed = True
+        if all(level.hidden_from_ms is None for level in self.levels):
+            self.hidden_since_ms = None
+        elif self.hidden_since_ms is None:
+            self.hidden_since_ms = now_ms
+
+    @property
+    def is_listed(self) -> bool:
+        """True if the wall is among those published with the book: detected, there and in sight."""
+        return self.is_detected and self.spent_since_ms is None and self.hidden_since_ms is None
 
     def note_low(self) -> None:
         """Update ``low``; call it once all changes of a book message are booked."""

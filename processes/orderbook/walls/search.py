@@ -70,19 +70,18 @@ class WallSearch:
     Find levels, or runs of ``bucket_ticks`` neighbouring ticks, that are large enough to be a wall.
 
     Args:
-        settings: The factor ``k`` over the baseline, the range, and the ticks that form one wall.
+        settings: The range, and the ticks that form one wall.
     """
 
-    __slots__ = ("_band", "_bucket_ticks", "_grid", "_k")
+    __slots__ = ("_band", "_bucket_ticks", "_grid")
 
     def __init__(self, settings: DensityConfig) -> None:
-        self._k = settings.k
         self._band = band(settings.range_bps)
         self._bucket_ticks = settings.bucket_ticks
         self._grid = TickGrid()
 
     def find(
-        self, side: BookSide, mid_price: float, baseline: float, known: Collection[float]
+        self, side: BookSide, mid_price: float, threshold: float, known: Collection[float]
     ) -> list[FoundWall]:
         """
         Return the new walls of a side. O(levels).
@@ -90,10 +89,9 @@ class WallSearch:
         Args:
             side: Levels of a live book.
             mid_price: Centre of the range.
-            baseline: The usual size of a level.
+            threshold: The size of a wall.
             known: Prices that already belong to a wall.
         """
-        threshold = self._k * baseline
         if self._bucket_ticks > 1:
             return self._find_buckets(side, mid_price, threshold, known)
         large = [

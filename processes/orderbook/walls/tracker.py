@@ -7,8 +7,8 @@ and ``removed`` is in ``verdict``. All times are the exchange's, in milliseconds
 books and trades, and the exchange's present time.
 
 A wall is a level (or ``bucket_ticks`` neighbouring ticks) within ``range_bps`` of the mid price
-whose size is at least ``k`` times the baseline of its side. The baseline is a median of medians,
-which a few walls do not move.
+whose size reaches the threshold of its side, which is in ``baseline``. It is tracked from then on,
+and published once it has lasted ``min_age_s``.
 
 Each book message costs one dictionary look-up per known price. Searching, judging and reporting
 happen in ``update``, at most once a publish interval: after a change, or at ``wake_ms``. Trades
@@ -27,7 +27,7 @@ from bybit_pipeline.processes.orderbook.walls.account import WallAccount, WallLe
 from bybit_pipeline.processes.orderbook.walls.baseline import BACK_MS, Baseline
 from bybit_pipeline.processes.orderbook.walls.search import FoundWall, WallSearch
 from bybit_pipeline.processes.orderbook.walls.trades import RecentTrades
-from bybit_pipeline.processes.orderbook.walls.verdict import judge, wake_ms
+from bybit_pipeline.processes.orderbook.walls.verdict import Limits, judge, wake_ms
 from bybit_pipeline.shared.bybit import PUSH_PERIOD_MS
 from bybit_pipeline.shared.settings.config import DensityConfig
 from bybit_pipeline.shared.wire.messages import Trade
@@ -37,6 +37,8 @@ RANGE_KEEP = 1.1
 """A wall is lost at this multiple of the range in which it is found."""
 ARRIVAL_MS = 250
 """A trade and the book message that shows it arrive within a push period plus this time."""
+HIDDEN_MAX = 20
+"""Walls of a side kept while out of sight; with more, those hidden longest are removed."""
 
 
 class WallEvent(NamedTuple):
@@ -58,17 +60,16 @@ class WallTracker:
 
     Attributes:
         has_trades: True while trades are being received; walls found without them are uncertain.
-        tracked: Number of prices in known walls. Pass book messages while it is above zero, and
-            trades always.
+        tracked: Number of prices in known walls, published or not. Pass book messages while it is
+            above zero, and trades always.
         wake_ms: Exchange time at which ``update`` has to run even if nothing more happens.
     """
 
     __slots__ = (
         "_baselines",
-        "_eaten_ratio",
         "_events",
-        "_grace_ms",
         "_levels",
+        "_limits",
         "_match_ms",
         "_mid",
         "_now_ms",
@@ -86,9 +87,13 @@ class WallTracker:
         self, settings: DensityConfig, depth: int = 50, *, with_trades: bool = True
     ) -> None:
         self._settings = settings
-        self._eaten_ratio = exact(settings.eaten_ratio)
+        self._limits = Limits(
+            min_age_ms=round(settings.min_age_s * 1_000),
+            eaten_ratio=exact(settings.eaten_ratio),
+            hidden_ms=round(settings.lookback_s * 1_000),
+            grace_ms=PUSH_PERIOD_MS.get(depth, max(PUSH_PERIOD_MS.values())) + ARRIVAL_MS,
+        )
         self._range_kept = settings.range_bps * RANGE_KEEP / BPS
-        self._grace_ms = PUSH_PERIOD_MS.get(depth, max(PUSH_PERIOD_MS.values())) + ARRIVAL_MS
         self._levels: dict[SideName, dict[float, WallLevel]] = {"bid": {}, "ask": {}}
         self._walls: dict[SideName, dict[float, WallAccount]] = {"bid": {}, "ask": {}}
         self._events: list[WallEvent] = []
@@ -98,8 +103,7 @@ class WallTracker:
 
     def reset(self) -> None:
         """Forget everything learned from this source; call ``drop`` first."""
-        lookback_s = self._settings.lookback_s
-        self._baselines = {"bid": Baseline(lookback_s), "ask": Baseline(lookback_s)}
+        self._baselines = {"bid": Baseline(self._settings), "ask": Baseline(self._settings)}
         self._search = WallSearch(self._settings)
         self._trades.clear()
         self._forget_all()
@@ -113,7 +117,7 @@ class WallTracker:
         """Book the changes of the last message to known walls."""
         before_ms = self._match_ms
         now_ms = self._match_ms = max(before_ms, _match_ms(book))
-        grown: list[tuple[WallLevel, float]] = []
+        grown: list[tuple[WallLevel, float, int]] = []
         shrunk: list[WallAccount] = []
         message = book.last
         assert message is not None, "a live book has a last message"
@@ -123,18 +127,22 @@ class WallTracker:
             if not message.is_snapshot and len(changes) < len(levels):
                 touched = [price for price, _ in changes if price in levels]
             for price in touched:
-                level, size = levels[price], sizes.get(price, 0.0)
-                if size == level.size or level.wall.has_left_window:
-                    continue
+                level, size, from_ms = levels[price], sizes.get(price, 0.0), before_ms
+                if level.hidden_from_ms is not None:
+                    if size == 0.0:
+                        continue  # gone or still hidden: ``update`` finds out
+                    from_ms = level.show(now_ms)
                 if size > level.size:
-                    grown.append((level, size))
+                    grown.append((level, size, from_ms))
+                elif size == level.size:
+                    continue
                 elif size == 0.0 and _is_beyond(price, side, book.depth):
-                    level.wall.has_left_window = level.wall.has_changed = True
+                    level.hide(before_ms, now_ms)
                 else:
-                    level.set_size(size, before_ms, now_ms)
+                    level.set_size(size, from_ms, now_ms)
                     shrunk.append(level.wall)
-        for level, size in grown:
-            level.set_size(size, before_ms, now_ms)
+        for level, size, from_ms in grown:
+            level.set_size(size, from_ms, now_ms)
         for wall in shrunk:
             wall.note_low()
 
@@ -179,8 +187,7 @@ class WallTracker:
     def drop(self) -> None:
         """Remove every wall, as it was last seen: the book is no longer trusted."""
         for wall in self.accounts():
-            if wall.spent_since_ms is None:
-                self._report("removed", wall)
+            self._end(wall)
         self._forget_all()
 
     # -- once a publish interval -----------------------------------------------------------------
@@ -204,19 +211,16 @@ class WallTracker:
             return
         self._mid = mid(bid[0], ask[0])
         for side in (book.bid_side, book.ask_side):
-            has_new_baseline = self._baselines[side.name].observe(side, now_ms)
-            self._judge_side(side.name, has_new_baseline)
+            baseline = self._baselines[side.name]
+            has_new_threshold = baseline.observe(side, self._mid, now_ms)
+            self._look_for_hidden(side, book.depth)
+            self._judge_side(side.name, baseline.threshold, has_new_threshold)
         for side in (book.bid_side, book.ask_side):
-            baseline = self._baselines[side.name].value
-            if baseline is not None:
-                known = self._levels[side.name]
-                for found in self._search.find(side, self._mid, baseline, known):
-                    self._add(side.name, found)
+            threshold, known = self._baselines[side.name].threshold, self._levels[side.name]
+            for found in self._search.find(side, self._mid, threshold, known):
+                self._add(side.name, found)
         self._trades.forget_until(self._match_ms)
-        self.wake_ms = min(
-            (wake_ms(wall, now_ms=now_ms, grace_ms=self._grace_ms) for wall in self.accounts()),
-            default=inf,
-        )
+        self.wake_ms = min((wall.wake_ms for wall in self.accounts()), default=inf)
 
     @property
     def has_events(self) -> bool:
@@ -230,7 +234,7 @@ class WallTracker:
 
     def records(self, book: OrderBook | None = None) -> list[Wall]:
         """
-        Return the walls as published, nearest first.
+        Return the walls as published, nearest first: those that last, and are in sight.
 
         Args:
             book: Source of the mid price for the distances; by default the one of the last update.
@@ -240,36 +244,54 @@ class WallTracker:
             if book.best_bid is None or book.best_ask is None:
                 return []
             self._mid = mid(book.best_bid[0], book.best_ask[0])
-        walls = [self._record(wall) for wall in self.accounts() if wall.spent_since_ms is None]
+        walls = [self._record(wall) for wall in self.accounts() if wall.is_listed]
         walls.sort(key=attrgetter("distance_bps", "price"))
         return walls
 
     def accounts(self) -> list[WallAccount]:
-        """Return the exact accounts of all walls, including eaten ones that may be refilled."""
+        """Return the exact accounts of all walls, published or not."""
         return [wall for walls in self._walls.values() for wall in walls.values()]
 
     # -- known walls -----------------------------------------------------------------------------
 
-    def _judge_side(self, side: SideName, has_new_baseline: bool) -> None:
+    def _look_for_hidden(self, side: BookSide, depth: int) -> None:
+        """Book the loss of levels that would be visible again; limit the walls out of sight."""
+        walls = self._walls[side.name].values()
+        hidden = [wall for wall in walls if wall.hidden_since_ms is not None]
+        for wall in hidden:
+            for level in wall.levels:
+                if level.hidden_from_ms is not None and not _is_beyond(level.price, side, depth):
+                    size = side.sizes.get(level.price, 0.0)
+                    level.set_size(size, level.show(self._match_ms), self._match_ms)
+            wall.note_low()
+        if len(hidden) > HIDDEN_MAX:
+            hidden = [wall for wall in walls if wall.hidden_since_ms is not None]
+            hidden.sort(key=attrgetter("hidden_since_ms"))
+            for wall in hidden[:-HIDDEN_MAX]:
+                self._end(wall)
+
+    def _judge_side(self, side: SideName, threshold: float, has_new_threshold: bool) -> None:
         """Judge the walls of a side to which something happened."""
+        now_ms = self._now_ms
         due = [
             wall
             for wall in self._walls[side].values()
-            if wall.has_changed or has_new_baseline or self._is_out_of_range(wall)
+            if wall.has_changed
+            or has_new_threshold
+            or now_ms >= wall.wake_ms
+            or self._is_out_of_range(wall)
         ]
-        baseline = self._baselines[side].value
-        if not due or baseline is None:
+        if not due:
             return
-        threshold = exact(self._settings.k * baseline)
+        exact_threshold = exact(threshold)
         for wall in due:
             event, is_over = judge(
                 wall,
-                threshold=threshold,
-                eaten_ratio=self._eaten_ratio,
+                self._limits,
+                threshold=exact_threshold,
                 is_out_of_range=self._is_out_of_range(wall),
-                now_ms=self._now_ms,
+                now_ms=now_ms,
                 match_ms=self._match_ms,
-                settled_ms=self._now_ms - self._grace_ms,
             )
             if event is not None:
                 self._report(event, wall)
@@ -298,7 +320,10 @@ class WallTracker:
             level = levels.get(trade.price)
             if level is not None and trade.side == taker and not trade.is_block:
                 self._hit(level, trade)
-        self._report("detected", wall)
+        if not self._limits.min_age_ms:
+            wall.is_detected = True
+            self._report("detected", wall)
+        wall.wake_ms = wake_ms(wall, self._limits, self._now_ms)
 
     def _hit(self, level: WallLevel, trade: Trade) -> bool:
         """Book a trade at a wall's price; return True if it took from the visible size."""
@@ -308,6 +333,12 @@ class WallTracker:
             return False
         level.add_trade(trade.match_ts_ms, trade.size)
         return True
+
+    def _end(self, wall: WallAccount) -> None:
+        """Remove a wall as it was last seen."""
+        if wall.is_detected and wall.spent_since_ms is None:
+            self._report("removed", wall)
+        self._forget(wall)
 
     def _forget(self, wall: WallAccount) -> None:
         levels = self._levels[wall.side]
@@ -333,7 +364,7 @@ class WallTracker:
         self._events.append(WallEvent(event, self._record(wall)))
 
     def _record(self, wall: WallAccount) -> Wall:
-        baseline = self._baselines[wall.side].value
+        baseline = self._baselines[wall.side].level
         assert baseline is not None, "a wall was found by its baseline"
         distance_bps = abs(wall.price - self._mid) / self._mid * BPS
         return wall.record(baseline=baseline, distance_bps=distance_bps, now_ms=self._now_ms)

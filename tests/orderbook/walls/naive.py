@@ -5,18 +5,19 @@ It keeps the whole history of a price since the wall was found, and computes the
 history, in fractions, each time they are read.
 """
 
-from collections import deque
 from dataclasses import dataclass, field
 from fractions import Fraction
 from statistics import median
 from typing import Any
 
+from bybit_pipeline.shared.settings.config import DensityConfig
 from bybit_pipeline.shared.wire.messages import Trade
 from tests.naive import NaiveBook
 
 KEEP = Fraction(7, 10)
 GROWN = Fraction(5, 4)
 FALL_MS, REFILL_MS = 5_000, 10_000
+SAMPLES = 150
 
 
 def fraction(number: float) -> Fraction:
@@ -51,6 +52,7 @@ class NaiveWall:
     price: float
     start: Fraction
     since_ms: int
+    first_seen: int
     changes: list[Change] = field(default_factory=list)
     trades: list[Trade] = field(default_factory=list)
     low: Fraction = Fraction(0)
@@ -58,8 +60,14 @@ class NaiveWall:
     reported: bool = False
     fallen: int | None = None
     spent: int | None = None
-    gone: bool = False
+    hidden_from: int | None = None
+    hidden_since: int | None = None
+    detected: bool = False
     settled: tuple[tuple[int, int], Accounts] | None = None
+
+    @property
+    def last_size(self) -> Fraction:
+        return self.changes[-1].after if self.changes else self.start
 
     def is_hit_by(self, trade: Trade) -> bool:
         taker = "Sell" if self.side == "bid" else "Buy"
@@ -119,12 +127,12 @@ class NaiveWall:
 class NaiveWalls:
     """Takes every message; ``update`` returns the events as plain tuples."""
 
-    def __init__(self, *, k: float, range_bps: float, grace_ms: int, depth: int) -> None:
-        self.k, self.range_bps = k, range_bps
+    def __init__(self, config: DensityConfig, *, grace_ms: int, depth: int) -> None:
+        self.config, self.range_bps = config, config.range_bps
         self.grace_ms, self.depth = grace_ms, depth
         self.book = NaiveBook()
         self.walls: list[NaiveWall] = []
-        self.samples: dict[str, deque[tuple[int, float]]] = {"bid": deque(), "ask": deque()}
+        self.samples: dict[str, list[tuple[int, float, float]]] = {"bid": [], "ask": []}
         self.match_ms = 0
         self.trades: list[Trade] = []
 
@@ -132,21 +140,24 @@ class NaiveWalls:
         return self.book.bids if name == "bid" else self.book.asks
 
     def on_book(self, raw: dict[str, Any]) -> None:
-        before = {name: dict(self.side(name)) for name in ("bid", "ask")}
         self.book.apply(raw)
         for wall in self.walls:
-            old = before[wall.side].get(wall.price, 0.0)
-            now = self.side(wall.side)
-            new = now.get(wall.price, 0.0)
-            if old == new or wall.gone:
-                continue
-            worst = min(now, default=0.0) if wall.side == "bid" else -max(now, default=0.0)
-            place = wall.price if wall.side == "bid" else -wall.price
-            if new == 0 and len(now) >= self.depth and place < worst:
-                wall.gone = True
-                continue
-            wall.changes.append(Change(self.match_ms, raw["cts"], fraction(old), fraction(new)))
+            self._observe(wall, self.match_ms, raw["cts"])
         self.match_ms = raw["cts"]
+
+    def _observe(self, wall: NaiveWall, before_ms: int, now_ms: int) -> None:
+        levels = self.side(wall.side)
+        worst = min(levels, default=0.0) if wall.side == "bid" else -max(levels, default=0.0)
+        place = wall.price if wall.side == "bid" else -wall.price
+        if wall.price not in levels and len(levels) >= self.depth and place < worst:
+            if wall.hidden_from is None and wall.last_size:
+                wall.hidden_from, wall.hidden_since = before_ms, now_ms
+            return
+        if wall.hidden_from is not None:
+            before_ms, wall.hidden_from, wall.hidden_since = wall.hidden_from, None, None
+        size = fraction(levels.get(wall.price, 0.0))
+        if size != wall.last_size:
+            wall.changes.append(Change(before_ms, now_ms, wall.last_size, size))
 
     def on_trade(self, trade: Trade) -> None:
         self.trades.append(trade)
@@ -158,24 +169,40 @@ class NaiveWalls:
         events: list[tuple[Any, ...]] = []
         middle = (max(self.book.bids) + min(self.book.asks)) / 2
         for name in ("bid", "ask"):
-            samples = self.samples[name]
-            if not samples or now_ms - samples[-1][0] >= 1000:
-                samples.append((now_ms, median(self.side(name).values())))
-            threshold = fraction(self.k * median(sample for _, sample in samples))
+            self._sample(name, middle, now_ms)
             for wall in [wall for wall in self.walls if wall.side == name]:
-                self._judge(wall, threshold, middle, now_ms, events)
+                self._judge(wall, self._threshold(name), middle, now_ms, events)
         for name in ("bid", "ask"):
-            threshold = fraction(self.k * median(sample for _, sample in self.samples[name]))
+            threshold = self._threshold(name)
             known = {wall.price for wall in self.walls if wall.side == name}
             for price in sorted(self.side(name), reverse=name == "bid"):
                 size = fraction(self.side(name)[price])
                 distance = abs(price - middle) / middle * 10_000
                 if size >= threshold and distance <= self.range_bps and price not in known:
-                    wall = NaiveWall(name, price, size, self.match_ms, low=size)
+                    wall = NaiveWall(name, price, size, self.match_ms, now_ms, low=size)
                     self.walls.append(wall)
-                    events.append(self._event("detected", wall, now_ms))
                     wall.trades = self._later_trades(wall)
+                    if not self.config.min_age_s:
+                        wall.detected = True
+                        events.append(self._event("detected", wall, now_ms))
         return events
+
+    def _sample(self, name: str, middle: float, now_ms: int) -> None:
+        samples, levels = self.samples[name], self.side(name)
+        spacing_ms = max(1000, self.config.lookback_s * 1000 / SAMPLES)
+        if not samples or now_ms - samples[-1][0] >= spacing_ms:
+            reach = middle * self.range_bps / 10_000 + 1e-9
+            near = [size for price, size in levels.items() if abs(price - middle) <= reach]
+            scale = (50 / len(near)) ** 0.5 if near else 0
+            share = self.config.min_share * sum(near) * scale
+            samples.append((now_ms, median(levels.values()), share))
+            start_ms = now_ms - self.config.lookback_s * 1000
+            self.samples[name] = [sample for sample in samples if sample[0] > start_ms]
+
+    def _threshold(self, name: str) -> Fraction:
+        samples = self.samples[name]
+        usual = median(sample for _, sample, _ in samples)
+        return fraction(max(self.config.k * usual, median(share for _, _, share in samples)))
 
     def _judge(
         self, wall: NaiveWall, threshold: Fraction, middle: float, now_ms: int, events: Any
@@ -186,20 +213,27 @@ class NaiveWalls:
         def forget() -> None:
             self.walls.remove(wall)
 
+        if wall.hidden_since is not None:
+            self._observe(wall, self.match_ms, self.match_ms)
         accounts = wall.accounts(now_ms - self.grace_ms)
         wall.low = min([wall.low, *(change.after for change in wall.changes[wall.low_from :])])
         size = accounts.size
         is_far = abs(wall.price - middle) / middle * 10_000 > self.range_bps * 1.1
         is_eaten = accounts.eaten >= accounts.peak * Fraction(3, 4)
-        if wall.spent is not None:
-            if now_ms - wall.spent > REFILL_MS or wall.gone or is_far:
+        is_hidden = wall.hidden_since is not None
+        if not wall.detected:
+            if is_hidden or is_far or size < threshold * KEEP:
+                forget()
+            elif now_ms - wall.first_seen >= self.config.min_age_s * 1000:
+                wall.detected = True
+                self._set_low(wall, size)
+                report("detected")
+        elif wall.spent is not None:
+            if now_ms - wall.spent > REFILL_MS or is_hidden or is_far:
                 forget()
             elif size >= threshold:
                 self._grow(wall, size)
                 report("grown")
-        elif wall.gone:
-            report("removed")
-            forget()
         elif is_eaten and not wall.reported:
             wall.reported = True
             self._set_low(wall, size)
@@ -209,6 +243,10 @@ class NaiveWalls:
         elif is_far:
             report("removed")
             forget()
+        elif wall.hidden_since is not None:
+            if now_ms - wall.hidden_since > self.config.lookback_s * 1000:
+                report("removed")
+                forget()
         elif size < threshold * KEEP:
             wall.fallen = now_ms if wall.fallen is None else wall.fallen
             if wall.reported:
@@ -259,6 +297,7 @@ class NaiveWalls:
             event,
             wall.side,
             wall.price,
+            wall.first_seen,
             float(accounts.size),
             float(accounts.peak),
             float(accounts.traded),

@@ -32,7 +32,7 @@ class Story:
     """
 
     def __init__(self, depth: int = 50, **config: Any) -> None:
-        self.tracker = WallTracker(DensityConfig(**config), depth)
+        self.tracker = WallTracker(DensityConfig(**{"min_age_s": 0.0} | config), depth)
         self.book = OrderBook(depth)
         self.update_id = 10
         self.now_ms = 1_000_000

@@ -33,7 +33,7 @@ ACTIONS = st.lists(ACTION, max_size=25)
 @given(ACTIONS, st.sampled_from([1, 2, 5]))
 @settings(max_examples=200, deadline=None)
 def test_the_accounts_always_balance_exactly(actions: Any, bucket_ticks: int) -> None:
-    story = Story(bucket_ticks=bucket_ticks, k=3.0)
+    story = Story(bucket_ticks=bucket_ticks, k=3.0, min_share=0.0)
     alive: set[tuple[str, float]] = set()
     for number, (levels, sold, is_late, ms) in enumerate(actions):
         trades = [
@@ -63,12 +63,16 @@ TICK_MS = 50
 @given(
     st.lists(st.tuples(ACTION, st.sampled_from(WAITS_MS)), max_size=15),
     st.sampled_from([1, 2, 5]),
+    st.sampled_from([0.0, 0.5]),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_no_event_is_later_when_walls_are_judged_only_at_their_wake_times(
-    actions: Any, bucket_ticks: int
+    actions: Any, bucket_ticks: int, min_age_s: float
 ) -> None:
-    always, rarely = (Story(k=3.0, bucket_ticks=bucket_ticks) for _ in range(2))
+    always, rarely = (
+        Story(k=3.0, min_share=0.0, min_age_s=min_age_s, bucket_ticks=bucket_ticks)
+        for _ in range(2)
+    )
     for number, ((levels, sold, is_late, _), wait_ms) in enumerate(actions):
         trades = [
             trade(always.now_ms + STEP_MS + offset, "Sell", price, size, f"{number}-{index}")
@@ -112,17 +116,23 @@ def test_the_totals_do_not_depend_on_which_message_arrives_first(actions: Any) -
     assert totals[0] == totals[1]
 
 
+EVERY_LARGE_LEVEL = DensityConfig(min_share=0.0, min_age_s=0.0)
+"""Settings with as many events as possible."""
+
+
 @pytest.mark.parametrize(
-    ("name", "least"),
+    ("name", "config", "least"),
     [
-        ("linear_20260809_ob200_BTC_SOL.jsonl", 1000),
-        ("spot_20260809_ob200_ETH.jsonl", 200),
+        ("linear_20260809_ob200_BTC_SOL.jsonl", EVERY_LARGE_LEVEL, 1000),
+        ("spot_20260809_ob200_ETH.jsonl", EVERY_LARGE_LEVEL, 200),
+        ("linear_20260809_ob200_BTC_SOL.jsonl", DensityConfig(), 10),
+        ("spot_20260809_ob200_ETH.jsonl", DensityConfig(), 10),
+        ("spot_20260809_ob200_ETH.jsonl", DensityConfig(min_share=0.0, lookback_s=2.0), 200),
     ],
 )
 def test_the_events_of_a_capture_are_those_of_a_brute_force_replay(
-    captures: Path, name: str, least: int
+    captures: Path, name: str, config: DensityConfig, least: int
 ) -> None:
-    config = DensityConfig()
     books: dict[str, OrderBook] = {}
     trackers: dict[str, WallTracker] = {}
     models: dict[str, NaiveWalls] = {}
@@ -135,12 +145,7 @@ def test_the_events_of_a_capture_are_those_of_a_brute_force_replay(
             tracker = trackers.setdefault(symbol, WallTracker(config, 200))
             model = models.setdefault(
                 symbol,
-                NaiveWalls(
-                    k=config.k,
-                    range_bps=config.range_bps,
-                    depth=200,
-                    grace_ms=PUSH_PERIOD_MS[200] + ARRIVAL_MS,
-                ),
+                NaiveWalls(config, depth=200, grace_ms=PUSH_PERIOD_MS[200] + ARRIVAL_MS),
             )
             book.apply(message)
             if tracker.tracked:
@@ -152,6 +157,7 @@ def test_the_events_of_a_capture_are_those_of_a_brute_force_replay(
                     event,
                     wall.side,
                     wall.price,
+                    wall.first_seen_ms,
                     wall.size,
                     wall.peak_size,
                     wall.traded_size,

@@ -38,7 +38,7 @@ def test_every_field_of_a_new_wall() -> None:
 def test_a_wall_in_the_first_snapshot_is_found_at_once() -> None:
     book = OrderBook(50)
     book.apply(snapshot(10, [*SMALL[:4], (99.95, 30.0), *SMALL[5:]], SMALL_ASKS))
-    tracker = WallTracker(DensityConfig())
+    tracker = WallTracker(DensityConfig(min_age_s=0))
     tracker.update(book, 1_000_200)
     assert ["detected"] == names(tracker.take_events())
 
@@ -66,15 +66,15 @@ def test_walls_hardly_move_the_baseline() -> None:
 
 
 def test_the_baseline_is_the_median_of_one_sample_per_second_over_the_look_back() -> None:
-    baseline = Baseline(lookback_s=3)
+    baseline = Baseline(DensityConfig(lookback_s=3))
     book = OrderBook(50)
     for second, size in enumerate([1.0, 9.0, 5.0, 7.0, 7.0]):
         book.apply(snapshot(10, [(99.0, size)], [(100.0, 1.0)]))
-        baseline.observe(book.bid_side, second * 1000)
+        baseline.observe(book.bid_side, 99.5, second * 1000)
         book.apply(snapshot(10, [(99.0, 1e9)], [(100.0, 1.0)]))
-        baseline.observe(book.bid_side, second * 1000 + 999)  # too early for a sample
+        baseline.observe(book.bid_side, 99.5, second * 1000 + 999)  # too early for a sample
         expected = [1.0, 5.0, 5.0, 7.0, 7.0]
-        assert expected[second] == baseline.value
+        assert expected[second] == baseline.level
 
 
 # -- neighbouring levels ---------------------------------------------------------------------------

@@ -231,15 +231,6 @@ def test_a_wall_out_of_range_is_removed() -> None:
     assert 0 == story.tracker.tracked
 
 
-def test_a_wall_that_leaves_the_visible_book_is_removed_and_not_pulled() -> None:
-    story = Story(depth=10)
-    bottom = SMALL[-1][0]
-    assert ["detected"] == names(story.step([(bottom, 20.0)]))
-    (event,) = story.step([(100.0, 1.0), (bottom, 0.0)])
-    assert "removed" == event.event
-    assert (20.0, 0.0) == (event.wall.size, event.wall.cancelled_size)
-
-
 def test_the_last_wall_of_a_book_that_is_not_full_can_be_pulled() -> None:
     story = Story(depth=50)
     bottom = SMALL[-1][0]
