@@ -29,6 +29,8 @@ SILENT_S = 3.0
 """The supervisor publishes once per second; after a longer silence nothing is current."""
 CONFLATED = ("trades.", "orderbook.", "process.")
 GAPS_REQUEST = "dashboard"
+GAPS_S = 5.0
+"""Interval of the requests for the gaps that no worker has published, and the completeness."""
 
 
 class Dashboard(Actor):
@@ -81,6 +83,7 @@ class Dashboard(Actor):
         subscriber.subscribe_prefix("")
         self.every(TICK_S, self._on_tick)
         self._request_gaps()
+        self.every(GAPS_S, self._request_gaps)
 
     def on_stop(self) -> None:
         """Close the page's connections and the subscription."""
@@ -90,13 +93,20 @@ class Dashboard(Actor):
             self._subscriber.close()
 
     def on_command(self, command: dict[str, Any]) -> None:
-        """Take the gaps that the workers remember: the reply to our only request."""
+        """Take what is in the gap ledger: the reply to our only request."""
         result = command.get("result")
         if command["type"] != "reply" or not isinstance(result, dict):
             log.warning("unusable reply", type=command["type"], error=command.get("error"))
             return
-        gaps = [gap for gap in result.get("gaps", ()) if isinstance(gap, dict)]
-        self._change(lambda: self.page.take_gaps(gaps, self._now_ms()))
+        gaps, days = (
+            [row for row in result.get(key, ()) if isinstance(row, dict)]
+            for key in ("gaps", "today")
+        )
+        self._change(lambda: self._take_ledger(gaps, days))
+
+    def _take_ledger(self, gaps: list[dict[str, Any]], days: list[dict[str, Any]]) -> None:
+        self.page.take_gaps(gaps, self._now_ms())
+        self.page.take_completeness(days)
 
     def status(self) -> dict[str, Any]:
         """Totals since the start; ``streams`` is the number of pages that are open."""
@@ -140,8 +150,6 @@ class Dashboard(Actor):
         log.info("metrics arrive", before=self.page.metrics)
         if self.page.metrics == "silent":
             self._subscriber.request_last_values()
-        if self.page.metrics != "starting":
-            self._request_gaps()
         self._change(lambda: self.page.set_live(self._now_ms()))
 
     def _on_link(self) -> None:

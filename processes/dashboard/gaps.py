@@ -1,8 +1,8 @@
 """
 The gaps on the page: intervals in which a topic could not be trusted, newest last. Pure.
 
-Decides which messages describe the same gap. They come from ``gap.*`` as it happens, and from the
-workers' memory when the dashboard starts after them.
+They come from ``gap.*`` as it happens, and from the gap ledger, also those of earlier runs and of
+workers that have died.
 """
 
 from collections import deque
@@ -41,13 +41,21 @@ class PageGaps:
         self._last_id = 0
 
     def take(self, payload: Mapping[str, Any], *, version: int, now_ms: int) -> None:
-        """Take in a ``gap.*`` message, or a gap that a worker remembers."""
+        """Take in a ``gap.*`` message, or a gap of the ledger."""
         gap = {key: payload.get(key) for key in FIELDS}
         gap |= {"version": version, "is_superseded": False, "noted_ms": now_ms}
         gap["is_open"] = payload.get("event", "opened") == "opened" and _end(gap) == (None, None)
         for known in self._gaps:
-            if _is_same(known, gap):
-                known |= gap | {"noted_ms": known["noted_ms"]}
+            if known["gap_id"] == gap["gap_id"]:
+                if gap["is_open"] and not known["is_open"]:
+                    return  # the ledger had not heard of the end
+                changes = {
+                    key: gap[key]
+                    for key in (*FIELDS, "is_open")
+                    if gap[key] not in (None, known[key])
+                }
+                if changes:
+                    known |= changes | {"version": version}
                 return
         if gap["is_open"]:
             for known in self._gaps:
@@ -68,14 +76,3 @@ def _topic(gap: Mapping[str, Any]) -> tuple[Any, ...]:
 def _end(gap: Mapping[str, Any]) -> tuple[Any, Any]:
     """When a gap ended: a gap of trades has the exchange's time only."""
     return gap["closed_ts_ns"], gap["end_ms"]
-
-
-def _is_same(known: Mapping[str, Any], gap: Mapping[str, Any]) -> bool:
-    """True for the same number, topic and end; a restarted worker uses numbers again."""
-    return (
-        _topic(known) == _topic(gap)
-        and known["gap_id"] == gap["gap_id"]
-        and known["opened_ts_ns"] == gap["opened_ts_ns"]
-        and not known["is_superseded"]
-        and (known["is_open"] or _end(known) == _end(gap))
-    )

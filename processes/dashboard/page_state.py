@@ -35,6 +35,7 @@ SUPERVISOR = "supervisor"
 HEAD_FIELDS = ("state", "reason", "epoch", "seq", "process")
 ADDED_BY_SUPERVISOR = ("ready", "reasons", "version", "network", "started_ts_ms")
 
+COMPLETENESS_FIELDS = ("category", "symbol", "trades_percent", "book_percent")
 WALL_FIELDS = (
     "category",
     "symbol",
@@ -131,6 +132,8 @@ class PageState:
         self._walls: deque[dict[str, Any]] = deque(maxlen=WALLS_MAX)
         self._events: deque[dict[str, Any]] = deque(maxlen=EVENTS_MAX)
         self._round: tuple[Any, Any] = (None, None)
+        self._completeness: list[dict[str, Any]] = []
+        self._completeness_version = 0
 
     # -- input -----------------------------------------------------------------------------------
 
@@ -149,10 +152,17 @@ class PageState:
             self._walls.append(wall | {"version": self.version, "ts_ms": now_ms})
 
     def take_gaps(self, gaps: Sequence[Payload], now_ms: int) -> None:
-        """Take in the gaps that the workers remember, oldest first."""
+        """Take in gaps of the ledger, oldest first."""
         self.version += 1
         for gap in gaps:
             self._gaps.take(gap, version=self.version, now_ms=now_ms)
+
+    def take_completeness(self, days: Sequence[Payload]) -> None:
+        """Take in the completeness of the present day, by market."""
+        rows = [{key: day.get(key) for key in COMPLETENESS_FIELDS} for day in days]
+        if rows != self._completeness:
+            self.version += 1
+            self._completeness, self._completeness_version = rows, self.version
 
     def set_live(self, now_ms: int) -> None:
         """Metrics arrive."""
@@ -353,6 +363,8 @@ class PageState:
         }
         if is_full:
             update |= {"window": self.window, "levels": self.levels}
+        if is_full or self._completeness_version > seen:
+            update["completeness"] = self._completeness
         if is_full or self._processes_version > seen:
             update |= {
                 "pipeline": dict(self._supervisor),

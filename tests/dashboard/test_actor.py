@@ -147,13 +147,22 @@ def test_undecodable_messages_are_counted(rig: Rig) -> None:
     assert 3 == rig.dashboard.status()["invalid"]
 
 
-def test_gaps_that_the_workers_remember_are_shown(rig: Rig) -> None:
+def test_gaps_of_the_ledger_are_shown(rig: Rig) -> None:
     gaps = [gap(1, 5, 9), gap(2, 11)]
-    rig.dashboard.on_command({"type": "reply", "ok": True, "result": {"gaps": gaps, "silent": []}})
+    rig.dashboard.on_command({"type": "reply", "ok": True, "result": {"gaps": gaps, "today": []}})
 
     assert [(1, 9), (2, None)] == [
         (entry["gap_id"], entry["closed_ts_ns"]) for entry in rig.update()["gaps"]
     ]
+
+
+def test_the_completeness_of_the_present_day_is_shown_and_sent_once(rig: Rig) -> None:
+    day = {"category": "linear", "symbol": "BTCUSDT", "trades_percent": None, "book_percent": 99.5}
+    result = {"gaps": [], "today": [{**day, "pipeline": "/r"}]}
+    for _ in range(2):
+        rig.dashboard.on_command({"type": "reply", "ok": True, "result": result})
+
+    assert [day] == rig.update()["completeness"]
 
 
 def test_the_page_is_served_at_the_reported_address(rig: Rig) -> None:

@@ -21,8 +21,16 @@ def test_a_gap_reported_twice_is_shown_once() -> None:
     assert [(1, 9, False)] == taken(gap(1, 5, 9), gap(1, 5, 9))
 
 
-def test_the_same_number_after_a_restart_is_another_gap() -> None:
-    assert [(1, 9, False), (1, 20, False)] == taken(gap(1, None, 9), gap(1, None, 20))
+def test_a_ledger_that_has_not_heard_of_the_end_does_not_open_a_gap_again() -> None:
+    assert [(1, 9, False)] == taken(gap(1, 5), gap(1, 5, 9), gap(1, 5))
+
+
+def test_a_gap_that_the_ledger_repeats_is_not_sent_again() -> None:
+    gaps = PageGaps()
+    for version in (1, 2):
+        gaps.take(gap(1, 5, 9), version=version, now_ms=version)
+
+    assert [] == gaps.since(1)
 
 
 def test_a_gap_left_open_by_a_dead_worker_is_superseded_by_the_next_one_of_its_topic() -> None:

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.system.conftest import Start
@@ -176,8 +177,10 @@ def stop(pipeline: Pipeline) -> None:
 
 def kill_all(pipeline: Pipeline) -> None:
     """Kill the supervisor alone: its children see that and end."""
+    children = psutil.Process(pipeline.process.pid).children(recursive=True)
     kill(pipeline.process.pid)
     pipeline.process.wait()
+    assert not psutil.wait_procs(children, timeout=10)[1]
     (pipeline.run_dir / "endpoints.json").unlink()  # of the dead one
 
 

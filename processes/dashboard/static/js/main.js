@@ -4,7 +4,7 @@ import { Charts } from "./charts.js";
 import { duration, make, setText, timeOfDay } from "./format.js";
 import { renderAges, renderMarket } from "./market.js";
 import { Model } from "./model.js";
-import { renderEvents, renderGaps, renderProcesses } from "./panels.js";
+import { renderCompleteness, renderEvents, renderGaps, renderProcesses } from "./panels.js";
 import { Stream } from "./stream.js";
 import { MarketTable } from "./table.js";
 
@@ -49,6 +49,7 @@ function render() {
   charts.render();
   renderProcesses(model);
   renderGaps(model);
+  renderCompleteness(model);
   renderEvents(model);
   document.body.dataset.version = String(Number(document.body.dataset.version ?? 0) + 1);
 }

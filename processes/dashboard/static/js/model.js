@@ -17,6 +17,7 @@ export class Model {
   clear() {
     this.rows = new Map();
     this.gaps = new Map();
+    this.completeness = [];
     this.walls = [];
     this.events = [];
     this.processes = [];
@@ -39,7 +40,7 @@ export class Model {
     this.connection = "open";
     this.serverMs = update.now_ms;
     this.receivedAt = performance.now();
-    for (const key of ["metrics", "window", "levels"]) if (key in update) this[key] = update[key];
+    for (const key of ["metrics", "window", "levels", "completeness"]) if (key in update) this[key] = update[key];
     for (const row of update.rows) this.rows.set(row.name, row);
     for (const gap of update.gaps) this.gaps.set(gap.id, gap);
     while (this.gaps.size > GAPS_MAX) this.gaps.delete(this.gaps.keys().next().value);

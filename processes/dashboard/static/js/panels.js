@@ -91,6 +91,23 @@ export function renderGaps(model) {
   setText($("gaps-count"), gaps.length ? `${open.length} open, ${closed.length} closed` : "none");
 }
 
+const COMPLETENESS_COLUMNS = [
+  ["Market", (day) => `${day.symbol} ${day.category}`, "text"],
+  ["Trades", (day) => completeness(day.trades_percent)],
+  ["Book", (day) => completeness(day.book_percent)],
+];
+
+/** Rounded down by the supervisor: 100% means that nothing is missing. */
+function completeness(percent) {
+  return percent === null ? NONE : `${fixed(percent, 4)}%`;
+}
+
+export function renderCompleteness(model) {
+  fill($("completeness"), COMPLETENESS_COLUMNS, model.completeness, model, (row, day) => {
+    row.classList.toggle("open", [day.trades_percent, day.book_percent].some((percent) => percent !== null && percent < 100));
+  });
+}
+
 let drawnEvents = "";
 
 export function renderEvents(model) {
