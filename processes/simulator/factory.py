@@ -61,12 +61,20 @@ def make_server(
 
 
 def _playback(spec: SimulatorSpec, category: Category | None) -> MarketFeed:
-    return PlaybackFeed(
+    feed = PlaybackFeed(
         spec.capture,
         speed=spec.speed,
         category=category,
         on_finish=lambda totals: log.info("capture finished", capture=spec.capture, **totals),
     )
+    if feed.info.skipped:
+        log.warning(
+            "lines of the capture skipped",
+            capture=spec.capture,
+            lines=feed.info.skipped,
+            first_line=feed.info.first_skipped,
+        )
+    return feed
 
 
 def _synthetic(spec: SimulatorSpec, clock: Clock, is_strict: bool) -> MarketFeed:

@@ -4,11 +4,12 @@ Recorded captures: their lines, receive times and contents.
 A capture is a text file of raw exchange messages in arrival order, one JSON object per line:
 ``NAME.jsonl``, or ``NAME.data`` as in Bybit's own archives, both also with ``.gz``. A file beside
 it may contain the receive times, line n for line n: ``NAME.recv.txt`` (seconds since 1970) or
-``NAME.recv_ns.txt`` (nanoseconds). Acks and pongs are not market data and have no topic. Broken
-lines are skipped and counted. Files are read line by line, never as a whole.
+``NAME.recv_ns.txt`` (nanoseconds). Acks and pongs are not market data and have no topic. Lines
+that cannot be used are skipped and counted. Files are read line by line, never as a whole.
 """
 
 import gzip
+import re
 import zlib
 from collections import Counter
 from collections.abc import Generator, Iterator
@@ -20,8 +21,10 @@ from typing import IO, Any, Final, NamedTuple
 import msgspec
 
 from bybit_pipeline.shared.bybit import (
+    BOOK_PREFIX,
     CATEGORIES,
     INVERSE_SYMBOL,
+    SYMBOL,
     TRADES_PREFIX,
     parse_exchange_topic,
 )
@@ -29,6 +32,13 @@ from bybit_pipeline.shared.errors import EX_USAGE, PipelineError
 from bybit_pipeline.shared.wire.messages import Category
 
 SUFFIXES: Final = (".jsonl", ".data")
+GZIP_MAGIC: Final = b"\x1f\x8b"
+BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
+TIMES_MS: Final = range(10**13)
+"""Plausible times of the exchange, up to 2286."""
+MAGIC_BYTES: Final = 8
+START_BYTES: Final = 4096
+"""Bytes of a file without market data that are looked at to name its format."""
 
 
 class CaptureError(PipelineError):
@@ -56,9 +66,9 @@ class CaptureLine(NamedTuple):
 
     @property
     def exchange_ts_ms(self) -> int | None:
-        """Time of the exchange (``ts``); None if there is none."""
+        """Time of the exchange (``ts``); None if there is none, or an impossible one."""
         ts = self.message.get("ts")
-        return ts if isinstance(ts, int) else None
+        return ts if isinstance(ts, int) and ts in TIMES_MS else None
 
 
 class CaptureReader:
@@ -66,43 +76,57 @@ class CaptureReader:
     Iterates over the messages of a capture in order; each iteration starts at the first line.
 
     Attributes:
-        skipped: Broken lines so far in the latest iteration.
+        skipped: Lines that cannot be used, so far in the latest iteration.
+        first_skipped: Number of the first of them; None if there is none.
 
     Raises:
-        CaptureError: If the file cannot be opened, or, while iterating, if it is damaged.
+        CaptureError: If the file cannot be opened or is packed, or, while iterating, is damaged.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.skipped = 0
+        self.first_skipped: int | None = None
         try:
-            self._open(self.path).close()
+            with self.path.open("rb") as file:
+                start = file.read(MAGIC_BYTES)
         except OSError as error:
             raise self._error(error) from error
+        for magic, words in _PACKED.items():
+            if start.startswith(magic):
+                raise CaptureError(f"capture {self.path}: it is {words}")
 
     def __iter__(self) -> Iterator[CaptureLine]:
-        self.skipped = 0
+        self.skipped, self.first_skipped = 0, None
         try:
             with closing(self._open(self.path)) as lines, closing(self._recv_times()) as times:
                 for number, line in enumerate(lines, start=1):
                     recv_ts_ns = next(times, None)
-                    raw = line.strip()
+                    raw = line.removeprefix(BYTE_ORDER_MARK).strip()
                     if not raw:
                         continue
                     message = _decoded(raw)
                     if message is None:
                         self.skipped += 1
+                        self.first_skipped = self.first_skipped or number
                     else:
                         yield CaptureLine(number, recv_ts_ns, message, raw)
         except (OSError, EOFError, zlib.error) as error:
             raise self._error(error) from error
+
+    def start(self) -> bytes:
+        """Return the start of the file, for an error about its format."""
+        with closing(self._open(self.path)) as file:
+            return file.read(START_BYTES)
 
     def _error(self, error: Exception) -> CaptureError:
         reason = getattr(error, "strerror", None) or "the file is damaged"
         return CaptureError(f"capture {self.path}: {reason}")
 
     def _open(self, path: Path) -> IO[bytes] | gzip.GzipFile:
-        return gzip.open(path) if path.suffix == ".gz" else path.open("rb")
+        file = path.open("rb")
+        is_compressed = path.suffix == ".gz" or file.peek(2)[:2] == GZIP_MAGIC
+        return gzip.open(file) if is_compressed else file
 
     def _recv_times(self) -> Generator[int | None]:
         """Yield the receive time of every line in nanoseconds; None for a line without a number."""
@@ -133,10 +157,12 @@ class CaptureInfo:
     control: int
     """Number of acks, pongs and other messages without a topic."""
     skipped: int
-    """Number of broken lines."""
+    """Number of lines that cannot be used."""
     first_ts_ms: int | None
     last_ts_ms: int | None
     """Smallest and largest time of the exchange (``ts``)."""
+    first_skipped: int | None = None
+    """Number of the first line that cannot be used."""
 
     @property
     def symbols(self) -> tuple[str, ...]:
@@ -183,7 +209,8 @@ def describe_capture(path: str | Path) -> CaptureInfo:
             ts = line.exchange_ts_ms
             times = [min(ts, *times[:1]), max(ts, *times[1:])] if times else [ts, ts]
     if not topics:
-        raise CaptureError(f"capture {path}: it contains no market data")
+        fault = _format_of(reader.start()) or "it contains no market data"
+        raise CaptureError(f"capture {path}: {fault}")
     return CaptureInfo(
         path=reader.path,
         category=_category(votes, topics, reader.path),
@@ -195,6 +222,7 @@ def describe_capture(path: str | Path) -> CaptureInfo:
         skipped=reader.skipped,
         first_ts_ms=times[0] if times else None,
         last_ts_ms=times[1] if times else None,
+        first_skipped=reader.first_skipped,
     )
 
 
@@ -216,13 +244,58 @@ def _decoded(raw: bytes) -> dict[str, Any] | None:
 
 
 def _is_whole(message: Any) -> bool:
-    """Return True for a message; raise an error if the levels of a book are not numbers."""
+    """
+    Return True for a message that can be used.
+
+    A symbol that no pipeline can subscribe, such as one in another script, is no reason to refuse
+    the rest of a capture. Raises an error if the levels of a book are not numbers.
+    """
     if not isinstance(message, dict):
         return False
+    topic = str(message.get("topic", ""))
+    if topic.startswith((TRADES_PREFIX, BOOK_PREFIX)):
+        kind, depth, name = parse_exchange_topic(topic)
+        if not SYMBOL.fullmatch(name) or (kind == "book" and depth < 1):
+            return False
     if book_topic_parts(str(message.get("topic", ""))) and "data" in message:
         for level in (*message["data"]["b"], *message["data"]["a"]):
             float(level[0]), float(level[1])
     return True
+
+
+_PACKED: Final = {
+    b"PK\x03\x04": "a zip archive; unpack it first",
+    b"\x28\xb5\x2f\xfd": "compressed with zstd; unpack it first",
+    b"\xfd7zXZ": "compressed with xz; unpack it first",
+    b"BZh": "compressed with bzip2; unpack it first",
+    b"PAR1": "a Parquet file, not messages as Bybit sends them",
+    b"SQLite f": "an SQLite database, not messages as Bybit sends them",
+}
+_TIMED: Final = re.compile(rb"[\dT:.Z+-]{10,40}[:,\s]\s*[{\[]")
+"""A time before a message, as in ``1723238817.58: {…`` and ``2026-08-09T21:26:57.583Z {…``."""
+_TABLE: Final = re.compile(rb"[\w .-]+([,;\t][\w .-]+){2,}")
+
+
+def _format_of(start: bytes) -> str | None:
+    """Return words for the format of a file that contains no message; None if it is unknown."""
+    line = start.removeprefix(BYTE_ORDER_MARK).lstrip().partition(b"\n")[0].strip()
+    if start.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return "it is text in UTF-16; it must be UTF-8"
+    if _TIMED.match(line):
+        return (
+            "its lines begin with a receive time, as cryptofeed and hftbacktest write them; "
+            "move the times to a .recv.txt file beside it"
+        )
+    if line.startswith(b"["):
+        return "it is a JSON array; it must have one message per line"
+    if line.startswith(b"{"):
+        return (
+            "its lines are not messages of Bybit's v5 websocket, "
+            'such as {"topic":"orderbook.50.BTCUSDT",…}'
+        )
+    if _TABLE.fullmatch(line):
+        return "it is a table (CSV), not messages as Bybit sends them"
+    return None
 
 
 def _nanoseconds(text: str, decimals: int) -> int | None:
@@ -239,7 +312,8 @@ def _note_symbols(topic: str, data: Any, depths: dict[str, set[int]], traded: se
         depths.setdefault(book[1], set()).add(book[0])
     elif topic.startswith(TRADES_PREFIX):
         rows = data if isinstance(data, list) else []
-        traded.update(row["s"] for row in rows if isinstance(row, dict) and "s" in row)
+        symbols = (row.get("s") for row in rows if isinstance(row, dict))
+        traded.update(each for each in symbols if isinstance(each, str) and SYMBOL.fullmatch(each))
 
 
 def _vote(message: dict[str, Any], votes: Counter[str]) -> None:

@@ -5,11 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from bybit_pipeline.processes.simulator import rest
+from bybit_pipeline.processes.simulator.factory import make_server
 from bybit_pipeline.processes.simulator.feed import TopicKey
 from bybit_pipeline.processes.simulator.playback import START_DELAY_MS, PlaybackFeed
 from bybit_pipeline.shared.settings.captures import CaptureReader
+from bybit_pipeline.shared.settings.specs import SimulatorSpec
 from tests.naive import NaiveBook, read_capture
 
 NOW_MS = 1_900_000_000_000
@@ -132,6 +135,16 @@ def test_after_the_end_new_subscribers_get_the_final_book(
     assert [["7.9", "3"], ["7.5", "2"], ["7.0", "4"]] == json.loads(payload)["data"]["b"]
     assert [{"messages": 5, "topics": 2, "skipped": 1}] == reported
     assert feed.is_finished
+
+
+def test_skipped_lines_are_reported_at_the_start(capture: Path) -> None:
+    spec = SimulatorSpec(
+        process="simulator", role="simulator", run_dir="", capture=str(capture), port=0
+    )
+    with capture_logs() as logs:
+        make_server(spec)
+    [line] = logs
+    assert ("warning", 1, 6) == (line["log_level"], line["lines"], line["first_line"])
 
 
 def test_only_recorded_topics_are_served(capture: Path) -> None:

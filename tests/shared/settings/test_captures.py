@@ -1,7 +1,9 @@
 """Reading and describing recorded captures."""
 
+import bz2
 import gzip
 import json
+import lzma
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +158,78 @@ def test_a_capture_that_cannot_be_read_is_one_error_with_the_file(tmp_path: Path
         with pytest.raises(CaptureError, match=path.name) as error:
             describe_capture(path)
         assert error.value.exit_code == 64
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        {**LINEAR_BOOK, "topic": "orderbook.50.示例币USDT"},
+        trade("示例币USDT"),
+        {**LINEAR_BOOK, "topic": "orderbook.50.aaausdt"},
+        {**LINEAR_BOOK, "topic": f"orderbook.50.{'A' * 65}"},
+        {**LINEAR_BOOK, "topic": "orderbook.0.AAAUSDT"},
+        {**LINEAR_BOOK, "topic": "orderbook.deep.AAAUSDT"},
+        {**LINEAR_BOOK, "data": {"b": [["1.0"]], "a": []}},
+        '{"topic":"orderbook.50.AAAUSDT","ty',
+        "\x00\x01",
+    ],
+)
+def test_a_line_that_cannot_be_used_costs_that_line(tmp_path: Path, line: object) -> None:
+    info = describe_capture(write(tmp_path / "x.jsonl", LINEAR_BOOK, line, trade("BBBUSDT"), line))
+    assert ("AAAUSDT", "BBBUSDT") == info.symbols
+    assert (2, 2, 2) == (info.messages, info.skipped, info.first_skipped)
+
+
+@pytest.mark.parametrize("symbol", ["示例币USDT", ["AAAUSDT"], 7, None, ""])
+def test_a_trade_of_an_impossible_symbol_names_no_market(tmp_path: Path, symbol: object) -> None:
+    row = trade("AAAUSDT")["data"][0]
+    message = {**trade("AAAUSDT"), "data": [row, {**row, "s": symbol}, 7]}
+    info = describe_capture(write(tmp_path / "x.jsonl", message))
+    assert ("AAAUSDT",) == info.symbols
+
+
+def test_an_impossible_time_does_not_hold_up_the_lines_after_it(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.jsonl", LINEAR_BOOK, {**LINEAR_BOOK, "ts": 10**18})
+    assert [2000, None] == [line.exchange_ts_ms for line in CaptureReader(path)]
+
+
+def test_a_byte_order_mark_and_compression_without_its_suffix_are_recognised(
+    tmp_path: Path,
+) -> None:
+    plain = write(tmp_path / "x.jsonl", LINEAR_BOOK).read_bytes()
+    for data in (b"\xef\xbb\xbf" + plain, gzip.compress(plain)):
+        (tmp_path / "y.jsonl").write_bytes(data)
+        info = describe_capture(tmp_path / "y.jsonl")
+        assert (1, 0) == (info.messages, info.skipped)
+
+
+BOOK_LINE = json.dumps(LINEAR_BOOK).encode()
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"PK\x03\x04" + BOOK_LINE, "a zip archive"),
+        (b"PK\x03\x04\n" + BOOK_LINE, "a zip archive"),  # stored without compression
+        (b"\x28\xb5\x2f\xfd\x00", "compressed with zstd"),
+        (lzma.compress(BOOK_LINE), "compressed with xz"),
+        (bz2.compress(BOOK_LINE), "compressed with bzip2"),
+        (b"PAR1\x00", "a Parquet file"),
+        (b"SQLite format 3\x00", "an SQLite database"),
+        (BOOK_LINE.decode().encode("utf-16"), "UTF-16"),
+        (b"1723238817.58: " + BOOK_LINE, "a receive time"),
+        (b"1723238817580000000 " + BOOK_LINE, "a receive time"),
+        (b"2026-08-09T21:26:57.5830000Z " + BOOK_LINE, "a receive time"),
+        (b"[" + BOOK_LINE + b"]", "a JSON array"),
+        (b"timestamp,symbol,side,size\n1,BTCUSDT,Buy,1\n", "a table"),
+        (b'{"stream":"btcusdt@depth","data":{}}\n', "not messages of Bybit"),
+        (b"hello\n", "no market data"),
+    ],
+)
+def test_the_format_of_another_recorder_is_named(tmp_path: Path, data: bytes, words: str) -> None:
+    (tmp_path / "x.jsonl").write_bytes(data)
+    with pytest.raises(CaptureError, match=words):
+        describe_capture(tmp_path / "x.jsonl")
 
 
 @pytest.mark.parametrize(
