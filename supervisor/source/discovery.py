@@ -113,6 +113,7 @@ class Discovery:
                     url=self._url,
                     queries=tuple(plan.universe.queries()),
                     websocket_url=_websocket_url(plan) if probes_exchange else "",
+                    proxy=self._retries.proxy,
                 )
             )
         return plan

@@ -7,21 +7,19 @@ for its response, so a REST server that hangs delays nobody.
 """
 
 import queue
-import ssl
+import socket
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
-from http.client import HTTPException
-from typing import Any
+from http.client import HTTPConnection, HTTPException, HTTPResponse
 from urllib.parse import urlsplit
 
 import structlog
 
+from bybit_pipeline.shared.network.dialer import Dialer
+from bybit_pipeline.shared.network.tunnel import ProxyFailed
 from bybit_pipeline.shared.runtime.wakeup import Wakeup
-from bybit_pipeline.shared.settings.config import LOOPBACK
 from bybit_pipeline.supervisor.plan.instruments import (
     Failure,
     InstrumentList,
@@ -52,6 +50,8 @@ class ListRequest:
     queries: tuple[InstrumentQuery, ...]
     websocket_url: str = ""
     """Websocket to probe if a list cannot be fetched; empty for none."""
+    proxy: str = ""
+    """``connector.proxy``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,12 +123,12 @@ def get_lists(request: ListRequest) -> ListResponse:
     errors: dict[InstrumentQuery, InstrumentListError] = {}
     for query in request.queries:
         try:
-            lists[query] = get_list(request.url, query, deadline=deadline)
+            lists[query] = get_list(request.url, query, deadline=deadline, proxy=request.proxy)
         except InstrumentListError as error:
             errors[query] = error
     is_there = None
     if errors and request.websocket_url:
-        is_there = is_answered(request.websocket_url)
+        is_there = is_answered(request.websocket_url, proxy=request.proxy)
     return ListResponse(request=request, lists=lists, errors=errors, is_exchange_there=is_there)
 
 
@@ -137,6 +137,7 @@ def get_list(
     query: InstrumentQuery,
     *,
     deadline: float,
+    proxy: str = "",
     connect_s: float = CONNECT_S,
     body_bytes_max: int = BODY_BYTES_MAX,
 ) -> InstrumentList:
@@ -147,17 +148,17 @@ def get_list(
         url: REST address, without a path.
         query: The list to fetch.
         deadline: Time limit of the whole list, on the monotonic clock.
+        proxy: ``connector.proxy``.
         connect_s: Time limit of a connection, and of each piece of a response.
         body_bytes_max: Largest response.
 
     Raises:
         InstrumentListError: If it cannot be fetched or is rejected.
     """
-    opener = _opener(url)
     steps = fetch_steps(query)
     path = next(steps)
     while True:
-        body = _get(opener, url + path, deadline, connect_s, body_bytes_max)
+        body = _get(url + path, proxy, deadline, connect_s, body_bytes_max)
         try:
             path = steps.send(body)
         except StopIteration as end:
@@ -165,51 +166,47 @@ def get_list(
             return instruments
 
 
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """Rejects redirects: the exchange sends none, but a captive portal does."""
+def _get(url: str, proxy: str, deadline: float, connect_s: float, body_bytes_max: int) -> bytes:
+    """
+    The body of a response.
 
-    def redirect_request(self, *_: Any) -> None:
-        return None
-
-
-def _opener(url: str) -> urllib.request.OpenerDirector:
-    """Verifies TLS; uses the proxy of the environment, except for this machine."""
-    is_local = (urlsplit(url).hostname or "") in LOOPBACK
-    return urllib.request.build_opener(
-        urllib.request.ProxyHandler({} if is_local else None),
-        urllib.request.HTTPSHandler(context=ssl.create_default_context()),
-        _NoRedirect,
-    )
-
-
-def _get(
-    opener: urllib.request.OpenerDirector,
-    url: str,
-    deadline: float,
-    connect_s: float,
-    body_bytes_max: int,
-) -> bytes:
-    request = urllib.request.Request(url, headers={"User-Agent": AGENT})
+    A redirect is an error: the exchange sends none, but a captive portal does.
+    """
+    dialer: Dialer | None = None
     try:
-        with opener.open(request, timeout=connect_s) as response:
+        dialer = Dialer(url, proxy=proxy)
+        with dialer.open(connect_s, lambda sock: _request(url, sock)) as response:
+            if not 200 <= response.status < 300:
+                known: dict[int, Failure] = {403: "forbidden", 429: "rate_limited"}
+                failure = known.get(response.status, "status")
+                text = f"HTTP {response.status} {_line(response.reason)}".rstrip()
+                raise InstrumentListError(failure, text)
             return _body(response, deadline, body_bytes_max)
-    except urllib.error.HTTPError as error:
-        with error:
-            known: dict[int, Failure] = {403: "forbidden", 429: "rate_limited"}
-            failure = known.get(error.code, "status")
-            text = f"HTTP {error.code} {error.reason}".rstrip()
-            raise InstrumentListError(failure, text) from error
+    except ProxyFailed as error:
+        raise InstrumentListError("unreachable", _line(error)) from error
     except TimeoutError as error:
         raise InstrumentListError("timeout", "no response in time") from error
-    except urllib.error.URLError as error:
-        if isinstance(error.reason, TimeoutError):
-            raise InstrumentListError("timeout", "no response in time") from error
-        raise InstrumentListError("unreachable", _line(error.reason)) from error
     except (OSError, HTTPException, ValueError) as error:
         raise InstrumentListError("unreachable", _line(error)) from error
+    finally:
+        if dialer is not None:
+            dialer.close()
 
 
-def _body(response: Any, deadline: float, bytes_max: int) -> bytes:
+def _request(url: str, sock: socket.socket) -> HTTPResponse:
+    """Send the request on an open socket; the response with its body still to be read."""
+    parts = urlsplit(url)
+    connection = HTTPConnection(parts.netloc)
+    connection.sock = sock
+    path = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
+    host = parts.netloc.rpartition("@")[2]
+    connection.request(
+        "GET", path, headers={"Host": host, "User-Agent": AGENT, "Connection": "close"}
+    )
+    return connection.getresponse()
+
+
+def _body(response: HTTPResponse, deadline: float, bytes_max: int) -> bytes:
     """The whole body, unless it is too large or too slow."""
     pieces = bytearray()
     while piece := response.read1(PIECE_BYTES):

@@ -19,6 +19,7 @@ from bybit_pipeline.supervisor.source.instruments_client import (
     get_list,
     get_lists,
 )
+from tests.shared.network.exits import ConnectProxy, listener
 from tests.simulator.client import running
 from tests.supervisor.plan.test_instruments import page
 
@@ -89,6 +90,18 @@ def test_lists_of_a_local_exchange_are_fetched_without_the_proxy(
     assert {"BTCUSDT", "ETHUSDT"} == set(response.lists[queries[0]].symbols[:2])
     assert "MNTUSDT" in response.lists[queries[1]].symbols
     assert all(symbol.startswith("ETH-") for symbol in response.lists[queries[2]].symbols)
+
+
+def test_lists_are_fetched_through_the_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("no_proxy", "")
+    with running() as exchange:
+        proxy = ConnectProxy(exchange.server.port)
+        with listener(proxy) as port:
+            for setting, environ in ((f"http://127.0.0.1:{port}", ""), ("", f"127.0.0.1:{port}")):
+                monkeypatch.setenv("http_proxy", environ)
+                request = ListRequest(url="http://api.invalid", queries=(LINEAR,), proxy=setting)
+                assert "BTCUSDT" in get_lists(request).lists[LINEAR].symbols
+    assert {"CONNECT api.invalid:80 HTTP/1.1"} == set(proxy.requests)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import select
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,8 @@ from pathlib import Path
 import pytest
 from websockets.sync.server import ServerConnection, serve
 
-from bybit_pipeline.supervisor.source.probe import Prober, growing_pauses, is_answered
+from bybit_pipeline.supervisor.source.probe import Probe, Prober, growing_pauses, is_answered
+from tests.shared.network.exits import ConnectProxy, listener, stays_mute
 
 SPOT = '{"success":true,"ret_msg":"pong","conn_id":"x","op":"ping"}'
 OPTION = '{"args":["1672916271846"],"op":"pong"}'
@@ -116,3 +118,38 @@ def test_pauses_grow_to_the_longest_one() -> None:
     assert pauses == sorted(pauses)
     assert [60.0] * 10 == pauses[-10:]
     assert sum(pauses[:6]) < 60.0
+
+
+# -- data and proxies --------------------------------------------------------------------------
+
+
+BOOK = '{"topic":"orderbook.50.BTCUSDT","type":"snapshot","ts":1,"data":{}}'
+
+
+@pytest.mark.parametrize(("answers", "expected"), [((SPOT, BOOK), True), ((SPOT,), False)])
+def test_with_topics_only_data_are_an_answer(answers: tuple[str, ...], expected: bool) -> None:
+    with exchange(*answers) as url:
+        assert expected is Probe(url, ["orderbook.50.BTCUSDT"], timeout_s=0.5).run()
+
+
+def test_it_goes_through_the_proxy_as_the_connector_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    with exchange(SPOT) as url:
+        proxy = ConnectProxy(int(url.split(":")[2].split("/")[0]))
+        with listener(proxy) as port:
+            there = "ws://stream.invalid/v5/public/linear"
+            assert is_answered(there, proxy=f"http://127.0.0.1:{port}")
+            monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{port}")
+            assert is_answered(there)
+            assert not is_answered(there, proxy="none")
+    assert ["CONNECT stream.invalid:80 HTTP/1.1"] * 2 == proxy.requests
+
+
+def test_a_running_attempt_is_aborted_at_the_end() -> None:
+    with listener(stays_mute) as port:
+        prober = Prober(pause_initial_s=0.001, pause_max_s=0.001)
+        prober.start(f"ws://127.0.0.1:{port}/")
+        deadline = time.monotonic() + 10.0
+        while not prober.attempts and time.monotonic() < deadline:
+            time.sleep(0.002)
+        _timed(prober.close)
+    assert not [thread for thread in threading.enumerate() if thread.name == "probe"]
