@@ -26,10 +26,12 @@ LOCK = "lock"
 ENDPOINTS = "endpoints.json"
 LOG = "pipeline.log"
 LOG_BYTES_MAX = 16 * 1024 * 1024
+PROGRESS = "progress"
+"""File that a killed pipeline leaves for the next one; see ``ledger.progress_file``."""
 ATTEMPTS = ".attempts"
 """Suffix of the files in which connectors record their connection attempts."""
 OURS = re.compile(
-    rf"lock|endpoints\.(?:json|partial)|pipeline\.log(?:\.1)?"
+    rf"lock|progress|endpoints\.(?:json|partial)|pipeline\.log(?:\.1)?"
     rf"|(?:{PROCESS_NAME.pattern})\.(?:json|partial|attempts)"
     rf"|(?:control|metrics)\.ipc|(?:spot|linear|inverse|option)-\d+\.(?:ipc|feed)"
 )
@@ -64,7 +66,7 @@ class RunDir:
         made = _make(directory)
         _check_private(directory)
         run_dir = cls(directory, _lock(directory), made)
-        run_dir._clear(keep=(LOCK,), keep_attempts=True)
+        run_dir._clear(keep=(LOCK, PROGRESS), keep_attempts=True)
         return run_dir
 
     def write_endpoints(self, endpoints: Mapping[str, Any]) -> None:

@@ -65,6 +65,7 @@ class LedgerKeeper:
         topics: The topics that are followed now; progress of others is ignored.
         is_stopping: True once the pipeline stops: what ends with it is no gap yet.
         recent: The newest gaps by id, oldest first.
+        last_progress: The last progress of every running worker.
     """
 
     def __init__(
@@ -96,6 +97,7 @@ class LedgerKeeper:
         self._bases: dict[str, int] = {}
         """The number of each running worker's ids."""
         self._progress: dict[str, bytes] = {}
+        self.last_progress: dict[str, bytes] = {}
         if state is not None:
             self._continue(state, now, now_ns)
 
@@ -108,6 +110,17 @@ class LedgerKeeper:
         for interval in state.followed:
             if interval.network == self._network:
                 self._earlier[interval.key, interval.source] = interval
+
+    def continue_from(self, saved: Iterable[Progress]) -> None:
+        """Take progress of the last run that it could not write to the ledger any more."""
+        for progress in saved:
+            origin = (
+                TopicKey(progress.stream, progress.category, progress.symbol),
+                progress.source,
+            )
+            earlier = self._earlier.get(origin)
+            if earlier is not None and earlier.end_ms < progress.at_ms:
+                self._earlier[origin] = _moved(earlier, progress)
 
     # -- workers ---------------------------------------------------------------------------------
 
@@ -150,6 +163,7 @@ class LedgerKeeper:
         """Ignore messages of a worker that were still on their way when it died."""
         self._bases.pop(worker, None)
         self._progress.pop(worker, None)
+        self.last_progress.pop(worker, None)
 
     def _latest(self, keys: Collection[TopicKey]) -> Iterator[tuple[Origin, Followed]]:
         """Yield the topics followed in this run, of each only the source followed last."""
@@ -259,7 +273,7 @@ class LedgerKeeper:
         if not isinstance(packed, bytes):
             return False
         if self._bases.get(worker) == base:
-            self._progress[worker] = packed
+            self._progress[worker] = self.last_progress[worker] = packed
         return True
 
     def update(self, now: float, now_ns: int) -> bool:
@@ -284,13 +298,7 @@ class LedgerKeeper:
             interval = self._first_progress(origin, progress, now_ns, now)
         elif progress.at_ms < interval.start_ms:
             interval = self._new_interval(progress)
-        self._followed[origin] = moved = replace(
-            interval,
-            end_ms=progress.at_ms,
-            update_id=progress.update_id,
-            sequence=progress.sequence,
-            trade_id=progress.trade_id,
-        )
+        self._followed[origin] = moved = _moved(interval, progress)
         if progress.source != "replay" and moved != interval:  # a replay is never continued
             self._sink.put_followed(moved)
         if self._open:
@@ -375,6 +383,16 @@ def _start(row: GapRow, now: float, now_ns: int) -> float:
     if row.start_ms is None or row.source == "replay":
         return now
     return min(now, now - (now_ns / 1e9 - row.start_ms / 1e3))
+
+
+def _moved(interval: Followed, progress: Progress) -> Followed:
+    return replace(
+        interval,
+        end_ms=progress.at_ms,
+        update_id=progress.update_id,
+        sequence=progress.sequence,
+        trade_id=progress.trade_id,
+    )
 
 
 def _ended(row: GapRow, progress: Progress, now_ns: int) -> GapRow:

@@ -6,6 +6,7 @@ open gaps of their topics. Counters and the completeness of the present day are 
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -22,6 +23,7 @@ from bybit_pipeline.shared.settings.specs import (
 )
 from bybit_pipeline.supervisor.ledger.ids import GapNumbers
 from bybit_pipeline.supervisor.ledger.keeper import DownReason, LedgerKeeper
+from bybit_pipeline.supervisor.ledger.progress_file import ProgressFile
 from bybit_pipeline.supervisor.ledger.reader import LedgerReader
 from bybit_pipeline.supervisor.ledger.rows import TopicKey, topic_key
 from bybit_pipeline.supervisor.ledger.store import DAY_MS, LedgerStore
@@ -29,6 +31,7 @@ from bybit_pipeline.supervisor.ledger.summary import DayRow, summarize
 from bybit_pipeline.supervisor.ledger.writer import NUMBERS, LedgerWriter
 from bybit_pipeline.supervisor.plan.names import is_owner
 from bybit_pipeline.supervisor.plan.plan import Plan
+from bybit_pipeline.supervisor.run_dir import PROGRESS
 
 log = structlog.get_logger()
 
@@ -83,6 +86,10 @@ class PipelineLedger:
             now_ns=clock.time_ns(),
         )
         self._keeper.topics = _keys(plan)
+        self._file = ProgressFile(Path(plan.run_dir) / PROGRESS, plan.config.network)
+        saved = self._file.read()
+        if saved is not None and saved.network == plan.config.network:
+            self._keeper.continue_from(saved.topics)
         self._declare_counters(telemetry)
 
     # -- children --------------------------------------------------------------------------------
@@ -141,6 +148,7 @@ class PipelineLedger:
     def on_tick(self) -> None:
         """Do what is due; call it several times a second."""
         now = self._clock.monotonic()
+        self._file.write(self._keeper.last_progress.values())
         if now - self._updated_at < UPDATE_S:
             return
         self._updated_at = now
@@ -160,7 +168,8 @@ class PipelineLedger:
     def close(self) -> None:
         """Write the last rows; do not wait long for a disk."""
         self._keeper.update(self._clock.monotonic(), self._clock.time_ns())
-        self._writer.close(within_s=CLOSE_S)
+        if self._writer.close(within_s=CLOSE_S):
+            self._file.close()
 
     # -- answers ---------------------------------------------------------------------------------
 

@@ -119,8 +119,8 @@ class LedgerWriter:
             self._jobs[name] = job
             self._changed.notify()
 
-    def close(self, *, within_s: float) -> None:
-        """Write what is waiting and stop; rows that take longer are lost."""
+    def close(self, *, within_s: float) -> bool:
+        """Write what is waiting and stop; return False if some could not be written in time."""
         with self._changed:
             self._is_closing = True
             self._changed.notify()
@@ -128,6 +128,7 @@ class LedgerWriter:
         if self._gaps:
             self.rows_lost += len(self._gaps)
             log.error("gaps not recorded", rows=len(self._gaps), error=self.error)
+        return not self._gaps and not self._followed
 
     # -- the thread ------------------------------------------------------------------------------
 
