@@ -24,12 +24,13 @@ from typing import Any, ClassVar
 import msgspec
 import structlog
 
-from bybit_pipeline.processes.connector.client import CHECK_S, BybitWebSocketClient, Heartbeat
+from bybit_pipeline.processes.connector.client import CHECK_S, BybitWebSocketClient
 from bybit_pipeline.processes.connector.connect_limiter import (
     ConnectLimiter,
     read_attempts,
     write_attempts,
 )
+from bybit_pipeline.processes.connector.keepalive import Heartbeat
 from bybit_pipeline.processes.connector.protocol import BookUpdate, TradeBatch
 from bybit_pipeline.processes.connector.streams import StreamKey
 from bybit_pipeline.processes.connector.subscriptions import TOPIC_STATES

@@ -25,14 +25,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from random import Random
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import structlog
 
 from bybit_pipeline.processes.connector.connect_limiter import ConnectLimiter
 from bybit_pipeline.processes.connector.connection import CONNECT_TIMEOUT_S, FailureReason
 from bybit_pipeline.processes.connector.dispatcher import Dispatcher, MessageCounts
-from bybit_pipeline.processes.connector.keepalive import Keepalive
+from bybit_pipeline.processes.connector.keepalive import Heartbeat, Keepalive
 from bybit_pipeline.processes.connector.missed_trades import MissedTrades, trades_in
 from bybit_pipeline.processes.connector.protocol import (
     Ack,
@@ -68,23 +68,8 @@ log = structlog.get_logger()
 
 CHECK_S = 0.1
 """How often ``check`` must be called."""
-HEARTBEAT_S = 0.2
-"""Shortest interval between two heartbeats."""
 JOIN_S = 1.0
 """How long ``stop`` waits for the threads."""
-
-
-class Heartbeat(NamedTuple):
-    """
-    Proof that everything received up to ``read_s`` has been handed out.
-
-    ``heard_ts_ns`` is the wall clock when the exchange was last heard; None before its first
-    message. ``read_s`` and ``heard_s`` are times of the monotonic clock.
-    """
-
-    heard_ts_ns: int | None
-    heard_s: float
-    read_s: float
 
 
 class LinkHandler(Protocol):
@@ -168,8 +153,6 @@ class BybitWebSocketClient:
         self._on_link = on_link or _ignore
         self._on_ping = on_ping or _ignore
         self._on_heartbeat = on_heartbeat or _ignore
-        self._heartbeat_due = 0.0
-        self._heard_ts_ns: int | None = None
         self._before_connecting = before_connecting or _ignore
         self._on_bug = on_bug or _end_process
         self._clock = clock or SystemClock()
@@ -432,7 +415,6 @@ class BybitWebSocketClient:
         self.source = target.source
         self._on_link("connected", "", ())
         log.info("websocket connected", url=target.url, session=self.session, source=target.source)
-        self._heard_ts_ns, self._heartbeat_due = None, 0.0
         with self._lock:
             now = self._clock.monotonic()
             self._is_open = True
@@ -444,15 +426,12 @@ class BybitWebSocketClient:
         self, messages: Sequence[bytes], binaries: Sequence[tuple[int, bytes]], recv_ts_ns: int
     ) -> bool:
         """Hand out the messages of one read, then send the heartbeat if it is due."""
-        now, keepalive = self._clock.monotonic(), self._keepalive
-        has_messages = bool(messages or binaries)
-        keepalive.on_read(now, has_messages=has_messages)
-        if has_messages:
-            self._heard_ts_ns = recv_ts_ns
+        keepalive, monotonic = self._keepalive, self._clock.monotonic
+        keepalive.on_read(monotonic(), recv_ts_ns, has_messages=bool(messages or binaries))
         has_data = self._dispatcher.on_read(messages, binaries, recv_ts_ns)
-        if now >= self._heartbeat_due and keepalive.is_current:
-            self._heartbeat_due = now + HEARTBEAT_S
-            self._on_heartbeat(Heartbeat(self._heard_ts_ns, keepalive.heard_at, now))
+        keepalive.on_handled(monotonic())
+        if (heartbeat := keepalive.take_heartbeat()) is not None:
+            self._on_heartbeat(heartbeat)
         return has_data
 
     def _on_close(self, target: Target, reason: FailureReason, error: Exception | None) -> None:

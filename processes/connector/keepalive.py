@@ -7,10 +7,13 @@ data (``silence``).
 
 A ping is sent regularly, and at once when nothing has arrived for ``QUIET_S``. A busy connection
 that then stays silent is dead: waiting for ``pong_timeout_s`` would leave old numbers standing.
+
+The pong follows what the server had sent before. Time in which a long message arrives, or in which
+messages are being handled, is therefore no time without a pong.
 """
 
 import math
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from bybit_pipeline.shared.settings.config import ConnectorConfig
 
@@ -24,6 +27,8 @@ BUSY_PER_S = 1.0
 """Data messages per second from which on a connection is busy."""
 RATE_TIME_S = 10.0
 """Time constant of the rate of data messages."""
+HEARTBEAT_S = 0.2
+"""Shortest interval between two heartbeats."""
 PAUSE_S = 0.75
 """
 Longest plausible time between two reads. After a longer one this process was stopped, and old
@@ -31,11 +36,25 @@ messages may wait in the buffers of the operating system.
 """
 
 
+class Heartbeat(NamedTuple):
+    """
+    Proof that everything received up to ``read_s`` has been handed out.
+
+    ``heard_ts_ns`` is the wall clock when the exchange was last heard; None before its first
+    message. ``read_s`` and ``heard_s`` are times of the monotonic clock.
+    """
+
+    heard_ts_ns: int | None
+    heard_s: float
+    read_s: float
+
+
 class Keepalive:
     """
     Pings, proof and silence of one connection after another.
 
-    ``on_read`` belongs to the thread that reads; the other methods need the caller's lock.
+    ``on_read``, ``on_handled`` and ``take_heartbeat`` belong to the thread that reads; the other
+    methods need the caller's lock.
 
     Args:
         settings: ``ping_interval_s``, ``pong_timeout_s`` and ``silence_timeout_s`` count.
@@ -54,11 +73,22 @@ class Keepalive:
         self._settings = settings
         self._silence_matters = silence_matters
         self._read_at = math.inf
+        self._read_ts_ns = 0
+        self._heard_ts_ns: int | None = None
+        self._heartbeat_due = 0.0
+        self._handled_at = math.inf
+        self._is_handling = False
+        self._is_within_message = False
+        """True while a message has arrived in part."""
+        self._hidden_s = 0.0
+        """Time so far in which a pong that had arrived could not be seen."""
         self._checked_at = math.inf
         self._ping_due = math.inf
         self._pinged_at = -math.inf
         self._ping_sent = math.inf
         """When the unanswered ping was sent; infinite if there is none."""
+        self._ping_hidden_s = 0.0
+        """``_hidden_s`` when it was sent."""
         self._pongs_needed = 0
         """Pongs still to arrive before the connection is proven to be current."""
         self._messages = 0
@@ -71,21 +101,51 @@ class Keepalive:
         """Start with a ping at once."""
         self._ping_due, self._ping_sent = now, math.inf
         self.heard_at = self._message_at = self._read_at = self._checked_at = now
+        self._handled_at = now
+        self._is_handling = self._is_within_message = False
+        self._heard_ts_ns, self._heartbeat_due = None, now
         self._pongs_needed = 0
         self._rate = 0.0
 
     # -- the reading thread ----------------------------------------------------------------------
 
-    def on_read(self, now: float, *, has_messages: bool) -> None:
-        """Note a read, whether or not anything had arrived."""
+    def on_read(self, now: float, recv_ts_ns: int, *, has_messages: bool) -> None:
+        """
+        Note a read, whether or not anything had arrived; then call ``on_handled``.
+
+        Args:
+            now: The present time.
+            recv_ts_ns: Wall clock of the last read that received anything.
+            has_messages: True if a message is complete.
+        """
         if now - self._read_at > PAUSE_S:
             # A pong passes through the same buffers as the data: the answer to a ping that is sent
             # from now on follows everything old. An unanswered ping may have its pong among it.
             self._pongs_needed = 1 if self._ping_sent == math.inf else 2
             self._ping_due = now
+        if recv_ts_ns != self._read_ts_ns:
+            self._read_ts_ns = recv_ts_ns
+            if self._is_within_message:
+                self._hidden_s += now - self._handled_at
+            self._is_within_message = not has_messages
         self._read_at = now
+        self._is_handling = True
         if has_messages:
-            self.heard_at = now
+            self.heard_at, self._heard_ts_ns = now, recv_ts_ns
+
+    def on_handled(self, now: float) -> None:
+        """Note that everything of the last read was handed out."""
+        self._hidden_s += now - self._read_at
+        self._handled_at = now
+        self._is_handling = False
+
+    def take_heartbeat(self) -> Heartbeat | None:
+        """Return the heartbeat to send now, after ``on_handled``; None if none is due."""
+        now = self._read_at
+        if now < self._heartbeat_due or not self.is_current:
+            return None
+        self._heartbeat_due = now + HEARTBEAT_S
+        return Heartbeat(self._heard_ts_ns, self.heard_at, now)
 
     @property
     def is_current(self) -> bool:
@@ -126,7 +186,10 @@ class Keepalive:
         if elapsed_s > 0:
             weight = 1.0 - math.exp(-elapsed_s / RATE_TIME_S)
             self._rate += ((messages - self._messages) / elapsed_s - self._rate) * weight
-        waited_s = now - self._ping_sent
+        hidden_s = self._hidden_s - self._ping_hidden_s
+        if self._is_handling:
+            hidden_s += now - self._read_at
+        waited_s = now - self._ping_sent - hidden_s
         if waited_s > self._settings.pong_timeout_s:
             return "dead_peer"
         if waited_s > PROOF_S and self.heard_at < self._ping_sent and self._rate >= BUSY_PER_S:
@@ -144,5 +207,6 @@ class Keepalive:
             return None
         self.pings += 1
         self._ping_sent = self._pinged_at = now
+        self._ping_hidden_s = self._hidden_s
         self._ping_due = now + self._settings.ping_interval_s
         return f"ping-{self.pings}"

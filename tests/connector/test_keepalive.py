@@ -16,8 +16,16 @@ class Connection:
         self.keepalive = Keepalive(SETTINGS, silence_matters=silence_matters)
         self.keepalive.on_connected(100.0)
         self.now = 100.0
-        self.messages = 0
+        self.messages = self.reads = 0
         self.pings: list[float] = []
+
+    def read(self, *, has_messages: bool, has_bytes: bool = True, took_s: float = 0.0) -> None:
+        """Read, and handle the messages for a time."""
+        if has_bytes:
+            self.reads += 1
+        self.keepalive.on_read(self.now, self.reads, has_messages=has_messages)
+        self.now += took_s
+        self.keepalive.on_handled(self.now)
 
     def run(
         self,
@@ -31,7 +39,7 @@ class Connection:
         while self.now < until - 1e-9:
             self.now = round(self.now + STEP_S, 6)
             self.messages += data
-            self.keepalive.on_read(self.now, has_messages=data)
+            self.read(has_messages=data, has_bytes=data)
             failure = self.keepalive.failure(
                 self.now, messages=self.messages, expects_data=expects_data
             )
@@ -40,7 +48,7 @@ class Connection:
             if self.keepalive.take_ping(self.now) is not None:
                 self.pings.append(self.now)
                 if pongs:
-                    self.keepalive.on_read(self.now, has_messages=True)
+                    self.read(has_messages=True)
                     self.keepalive.on_pong(self.now)
         return None
 
@@ -133,7 +141,8 @@ def test_after_a_pause_of_the_process_only_a_new_ping_proves_that_all_is_read(
     keepalive = connection.keepalive
     connection.run(130, data=True)
     assert keepalive.is_current
-    keepalive.on_read(135.0, has_messages=True)
+    connection.now = 135.0
+    connection.read(has_messages=True)
     assert not keepalive.is_current
     assert keepalive.take_ping(135.0) is not None
     keepalive.on_pong(135.1)
@@ -144,7 +153,8 @@ def test_after_a_pause_the_pong_of_an_earlier_ping_proves_nothing(connection: Co
     keepalive = connection.keepalive
     connection.run(130, data=True, pongs=True)
     keepalive.take_ping(140.2)
-    keepalive.on_read(145.0, has_messages=True)
+    connection.now = 145.0
+    connection.read(has_messages=True)
     keepalive.on_pong(145.0)
     assert not keepalive.is_current
     assert keepalive.take_ping(145.0) is not None
@@ -157,3 +167,49 @@ def test_a_pause_of_the_process_is_no_silence_of_the_exchange(connection: Connec
     connection.run(120.2, pongs=False)  # a ping is unanswered
     connection.now += 30
     assert connection.keepalive.failure(connection.now, messages=300, expects_data=True) is None
+
+
+@pytest.mark.parametrize("is_handled", [False, True], ids=["arriving", "being decoded"])
+def test_time_for_a_long_message_is_no_time_without_a_pong(
+    connection: Connection, is_handled: bool
+) -> None:
+    """Its pong waits behind it. Once it is read, the timeout continues."""
+    keepalive = connection.keepalive
+    keepalive.take_ping(100.0)
+    for _ in range(60):
+        connection.read(has_messages=False, took_s=0.5 if is_handled else 0.0)
+        connection.now += 0.0 if is_handled else 0.5
+        assert keepalive.failure(connection.now, messages=0, expects_data=True) is None
+
+    connection.read(has_messages=True)
+    done_at = connection.now
+
+    assert "dead_peer" == connection.run(200, pongs=False)
+    assert 9.5 <= connection.now - done_at <= 10.6
+
+
+def test_a_long_message_that_stops_arriving_is_time_without_a_pong(
+    connection: Connection,
+) -> None:
+    connection.keepalive.take_ping(100.0)
+    connection.read(has_messages=False)
+    assert "dead_peer" == connection.run(200, pongs=False)
+    assert connection.now == pytest.approx(110.2, abs=0.11)
+
+
+def test_heartbeats_follow_each_other_at_an_interval_while_everything_is_read(
+    connection: Connection,
+) -> None:
+    """They say when the exchange was last heard."""
+    beats = []
+    for tick in range(8):
+        connection.now = 100.0 + tick / 8
+        connection.read(has_messages=tick == 0, has_bytes=tick == 0)
+        beats.append(connection.keepalive.take_heartbeat())
+    sent = [beat for beat in beats if beat is not None]
+    assert [100.0, 100.25, 100.5, 100.75] == [beat.read_s for beat in sent]
+    assert {(1, 100.0)} == {(beat.heard_ts_ns, beat.heard_s) for beat in sent}
+
+    connection.now = 105.0  # the process was stopped
+    connection.read(has_messages=True)
+    assert connection.keepalive.take_heartbeat() is None
