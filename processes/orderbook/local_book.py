@@ -88,6 +88,7 @@ class LocalBook:
         "_gap_notes",
         "_generations",
         "_is_continued",
+        "_is_continuous",
         "_is_requested",
         "_is_silent",
         "_ledger",
@@ -167,6 +168,8 @@ class LocalBook:
         self._untrusted_since: float | None = now
         self._resync_due: float | None = now + START_DELAY_S
         self._resync_attempts = 0
+        self._is_continuous = False
+        """True while no update is missing since the book was last live."""
         self._is_requested = False
         """True if a snapshot was requested since the book was last live."""
         if gap is None:
@@ -209,6 +212,8 @@ class LocalBook:
         if self._is_silent:
             if message.update_id - last.update_id in (0, 1):
                 self._silence.learn_harmless(now - received_at, now)
+            else:
+                self._is_continuous = False  # a snapshot after missed updates
             self._is_silent = False
             self._resync_due = None
             return self._settle(now)
@@ -287,7 +292,7 @@ class LocalBook:
         self.reason = reason
         self.is_changed = self.is_changed or changed
         if was_synced:
-            self.is_synced = self._is_silent = False
+            self.is_synced = self._is_silent = self._is_continuous = False
             self.book.drop()
             self._resync_attempts = 0
             self._resync_due = now + retry_in_s
@@ -316,7 +321,7 @@ class LocalBook:
         if reason is None:
             if self.state == "live":
                 return False
-            self._close_gap(now)
+            self._close_gap(now, is_complete=self._is_continuous)
             self.state, self.reason = "live", None
         else:
             if reason == self.reason:
@@ -337,6 +342,7 @@ class LocalBook:
         self.state = "stale"
         self.counts.invalidated[reason] += 1
         self._untrusted_since = now
+        self._is_continuous = self.is_synced
         self._open_gap(reason, recv_ts_ns, received_update_id)
 
     def expect_snapshot(self, now: float, within_s: float) -> None:
@@ -467,7 +473,7 @@ class LocalBook:
             self.flow.add(*best_bid, *best_ask)
         self._settle(now)
 
-    def _close_gap(self, now: float) -> None:
+    def _close_gap(self, now: float, *, is_complete: bool) -> None:
         """Close the open gap; the last message is the first one that is trusted again."""
         gap, last = self.gap, self.book.last
         assert gap is not None, "a book that is not live has an open gap"
@@ -485,6 +491,7 @@ class LocalBook:
             update_id_after=last.update_id,
             sequence_after=last.sequence,
             duration_s=duration,
+            complete=is_complete,
         )
         self._note_gap("closed", closed)
         self.gap = None

@@ -268,7 +268,8 @@ class TradeTape:
                 self._silence.restart(self.messages, self.received_ns / 1e9)
             gap, self._doubted = self._doubted, None
             if gap is not None:
-                yield self._ledger_note("closed", _closed(gap, self._present_ms(gap.start_ms)))
+                closed = _closed(gap, self._present_ms(gap.start_ms))
+                yield self._ledger_note("closed", replace(closed, complete=True))
             return
         if self.is_stale:
             return

@@ -82,6 +82,8 @@ class TradesGap(MetricRecord, frozen=True, kw_only=True, tag_field="stream", tag
     sequence_after: int | None = None
     trade_id_after: str | None = None
     duration_s: float | None = None
+    complete: bool = False
+    """True if no trade is missing: those of the gap were only late."""
 
     @property
     def is_open(self) -> bool:
@@ -115,6 +117,8 @@ class BookGap(MetricRecord, frozen=True, kw_only=True, tag_field="stream", tag="
     sequence_after: int | None = None
     duration_s: float | None = None
     """By the monotonic clock; of a gap that an earlier process opened, by exchange time."""
+    complete: bool = False
+    """True if no update is missing: those of the gap were only late."""
 
     @property
     def is_open(self) -> bool:
@@ -270,6 +274,10 @@ class TradesGapEvent(MarketMetric, frozen=True, kw_only=True, tag_field="stream"
     duration_s: Annotated[
         Seconds | None, Meta(description="`end_ms - start_ms` in seconds; null while open.")
     ] = None
+    complete: Annotated[
+        bool,
+        Meta(description="True if nothing of the gap is missing: its messages were only late."),
+    ] = False
 
 
 class BookGapEvent(MarketMetric, frozen=True, kw_only=True, tag_field="stream", tag="book"):
@@ -335,3 +343,7 @@ class BookGapEvent(MarketMetric, frozen=True, kw_only=True, tag_field="stream", 
             "process opened the gap; null while open."
         ),
     ] = None
+    complete: Annotated[
+        bool,
+        Meta(description="True if nothing of the gap is missing: its messages were only late."),
+    ] = False

@@ -28,6 +28,8 @@ windows = ["2s", "10s", "300s"]
 
 [density]
 k = 3.0
+min_share = 0.0
+min_age_s = 0.0
 
 [[market]]
 category = "linear"

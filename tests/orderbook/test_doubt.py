@@ -46,11 +46,12 @@ def test_an_outage_is_one_gap_from_the_last_message_before_to_the_last_one_made_
     manager.advance(8.0)
     manager.doubt_link(CONNECTOR, None)
     gap = manager.ledger.gaps()[-1]
-    assert ("process_silent", 10, 11, 3.0) == (
+    assert ("process_silent", 10, 11, 3.0, True) == (
         gap.reason,
         gap.update_id_before,
         gap.update_id_after,
         gap.duration_s,
+        gap.complete,
     )
     assert 2 == len(manager.ledger.gaps()), "the start of the book, and this one"
 
@@ -64,6 +65,7 @@ def test_a_snapshot_does_not_make_a_doubted_book_live() -> None:
     manager.doubt_link(CONNECTOR, None)
     assert ("live", None) == state(manager)
     assert 2 == len(manager.ledger.gaps()), "still the same outage"
+    assert not manager.ledger.gaps()[-1].complete
 
 
 def test_a_link_that_is_trusted_again_does_not_revive_a_book_without_a_snapshot() -> None:

@@ -36,7 +36,11 @@ def test_a_doubted_link_makes_trades_stale_and_misses_none(busy: TradesAggregato
     assert ("stale", "process_silent") == state(busy, 61_000)
     feed(busy, 60_100, 63_000)  # late, but complete
     [closed] = busy.doubt_link("connector-linear-0", None)
-    assert (opened.gap.gap_id, "closed") == (closed.gap.gap_id, closed.event)
+    assert (opened.gap.gap_id, "closed", True) == (
+        closed.gap.gap_id,
+        closed.event,
+        closed.gap.complete,
+    )
     shown = metrics(busy, 63_000)
     assert ("live", 60.0) == (shown["state"], shown["windows"]["60s"]["coverage_s"])
 
