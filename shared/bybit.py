@@ -47,6 +47,8 @@ STREAM_URLS: Final[Mapping[Network, str]] = {
     "testnet": "wss://stream-testnet.bybit.com/v5/public/{category}",
 }
 """Websocket of the public streams; ``{category}`` is to be filled in."""
+SIMULATOR_NAME: Final = "bybit-pipeline-simulator"
+"""``Server`` header of our simulated exchange, by which a connector recognizes it."""
 
 
 def rest_url(stream_url: str) -> str:

@@ -149,6 +149,7 @@ class ConnectorActor(Actor):
             "url": client.url,
             "source": client.source,
             "connected": client.connected,
+            "simulated": client.is_simulated,
             "failure": failure and failure.name,
             "failure_detail": failure and failure.detail,
             "next_attempt_ts_ms": failure and failure.next_attempt_ts_ms,

@@ -242,6 +242,11 @@ class BybitWebSocketClient:
         return self._reconnector.failure
 
     @property
+    def is_simulated(self) -> bool:
+        """True if the last connection led to our simulated exchange, whatever its address."""
+        return self._reconnector.is_simulated
+
+    @property
     def ping_rtt_s(self) -> float | None:
         """Round-trip time of the last ping that was answered."""
         return self._keepalive.rtt_s

@@ -20,6 +20,7 @@ from bybit_pipeline.processes.connector.buffered_websocket import (
     ClosedByServer,
     FrameTooLarge,
 )
+from bybit_pipeline.shared.bybit import SIMULATOR_NAME
 from bybit_pipeline.shared.network.address import parse_url
 from bybit_pipeline.shared.network.dialer import Dialer, HostNotFound
 from bybit_pipeline.shared.network.handshake import HandshakeFailed, upgrade
@@ -133,6 +134,8 @@ class Connection:
         parse_url(url)
         self.url = url
         self.abort_reason: FailureReason | None = None
+        self.is_simulated = False
+        """True if the server said that it is our simulated exchange."""
         self.websocket = BufferedWebSocket(time_ns=time_ns)
         self._dialer = Dialer(url, proxy=proxy, tls=tls)
         self._lock = threading.Lock()
@@ -165,4 +168,6 @@ class Connection:
 
     def _upgrade(self, sock: socket.socket) -> None:
         upgrade(self.websocket, self.url, sock)
+        headers = self.websocket.getheaders() or {}
+        self.is_simulated = headers.get("server") == SIMULATOR_NAME
         self.websocket.start_reading()

@@ -132,6 +132,8 @@ class Reconnector:
         self._proxy = settings.proxy
         self._asked_pause_s = 0.0
         """Pause that the server asked for in its response to the last attempt."""
+        self.is_simulated = False
+        """True if the last connection led to our simulated exchange."""
         self._lock = threading.Lock()
         """Guards the target and which connection is in use."""
         self._connection: Connection | None = None
@@ -288,6 +290,7 @@ class Reconnector:
         """Read an open connection to its end; the reason why it ended."""
         reason: FailureReason = "bug"
         error: Exception | None = None
+        self.is_simulated = connection.is_simulated
         self._on_open(target)
         try:
             error = self._read(connection)

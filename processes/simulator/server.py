@@ -30,6 +30,7 @@ from bybit_pipeline.processes.simulator import rest
 from bybit_pipeline.processes.simulator.faults import Faults
 from bybit_pipeline.processes.simulator.feed import MarketFeed, TopicKey, stream_of
 from bybit_pipeline.processes.simulator.protocol import ExchangeSession
+from bybit_pipeline.shared.bybit import SIMULATOR_NAME
 from bybit_pipeline.shared.runtime.clock import Clock, SystemClock
 from bybit_pipeline.shared.settings.ports import taken
 from bybit_pipeline.shared.wire.messages import Category
@@ -161,7 +162,7 @@ class ExchangeServer:
                 compression=None,
                 ping_interval=None,
                 close_timeout=CLOSE_TIMEOUT_S,
-                server_header=None,
+                server_header=SIMULATOR_NAME,
                 logger=quiet,
             )
         except OSError as error:

@@ -18,6 +18,7 @@ from bybit_pipeline.shared.wire.orderbook import Density, Depth, Impact, Orderbo
 from bybit_pipeline.shared.wire.process_status import (
     ConnectorStatus,
     DashboardStatus,
+    Feed,
     ForwarderStatus,
     OrderbookStatus,
     ProcessMetric,
@@ -35,6 +36,7 @@ __all__ = [
     "DashboardStatus",
     "Density",
     "Depth",
+    "Feed",
     "ForwarderStatus",
     "GapEvent",
     "Impact",

@@ -25,6 +25,7 @@ from bybit_pipeline.shared.wire.common import (
 from bybit_pipeline.shared.wire.messages import Source
 
 ProcessState = Literal["starting", "up", "silent", "restarting", "flapping", "failed", "stopped"]
+FeedKind = Literal["waiting", "offline", "live", "custom", "sim", "replay"]
 ExitReason = Literal["exit", "signal", "hung"]
 TopicState = Literal["pending", "confirmed", "delivering", "rejected"]
 
@@ -79,6 +80,20 @@ class ProcessMetric(MetricRecord, frozen=True):
     ]
 
 
+class Feed(MetricRecord, frozen=True):
+    """Where the market data really come from."""
+
+    kind: Annotated[
+        FeedKind,
+        Meta(
+            description="`waiting`: no live data yet. `offline`: live data, but no connection now. "
+            "`live`: from Bybit. `custom`: from the address in `url`. `sim`: simulated, also by "
+            "our own simulator at `url`. `replay`: recorded."
+        ),
+    ]
+    host: Annotated[str | None, Meta(description="Host of the exchange; null until it is known.")]
+
+
 class SupervisorStatus(ProcessMetric, frozen=True, tag_field="role", tag="supervisor"):
     """The supervisor: the state of the whole pipeline."""
 
@@ -86,6 +101,7 @@ class SupervisorStatus(ProcessMetric, frozen=True, tag_field="role", tag="superv
     reasons: Annotated[
         OrAbsent[list[str]], Meta(description="Reasons why the pipeline is not ready.")
     ] = UNSET
+    feed: Annotated[OrAbsent[Feed], Meta(description="Where the market data come from.")] = UNSET
     version: Annotated[OrAbsent[str], Meta(description="Version of the software.")] = UNSET
     network: Annotated[OrAbsent[Network], Meta(description="Network of the exchange.")] = UNSET
     started_ts_ms: Annotated[
@@ -219,6 +235,13 @@ class ConnectorStatus(ProcessMetric, frozen=True, tag_field="role", tag="connect
     connected: Annotated[OrAbsent[bool], Meta(description="True while the websocket is open.")] = (
         UNSET
     )
+    simulated: Annotated[
+        OrAbsent[bool],
+        Meta(
+            description="True if the websocket led to our own simulator, as its handshake says; "
+            "`source` may still be `live`."
+        ),
+    ] = UNSET
     failure: Annotated[
         OrAbsent[str | None],
         Meta(

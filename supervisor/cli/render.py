@@ -1,5 +1,6 @@
 """Lines of text that ``check``, ``status`` and ``gaps`` print."""
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -142,7 +143,7 @@ def status_lines(status: Mapping[str, Any]) -> Iterator[str]:
     """Yield the status of a running pipeline."""
     yield from _columns(
         [
-            ["source", _loud(status["source"])],
+            ["source", feed_text(status)],
             ["ready", "yes" if status["ready"] else "no"],
             ["version", status["version"]],
             ["network", status["network"]],
@@ -166,6 +167,10 @@ def status_lines(status: Mapping[str, Any]) -> Iterator[str]:
         yield ""
         yield from _columns([_CONNECTOR_HEAD, *map(_connector_row, status["connectors"])])
     for connector in status["connectors"]:
+        why = attempt_text(connector, time.time())
+        if why:
+            detail = connector.get("failure_detail")
+            yield f"  {connector['process']}: {why}{f': {detail}' if detail else ''}"
         rejected = [t for t, state in connector["topics"].items() if state == "rejected"]
         reasons = connector.get("rejected", {})
         for topic in rejected:
@@ -233,8 +238,32 @@ def duration_text(seconds: float | None) -> str:
     return NONE if seconds is None else str(timedelta(seconds=int(seconds)))
 
 
-def _loud(source: str) -> str:
-    return source if source == "live" else f"{source.upper()}: NOT live market data"
+def feed_text(status: Mapping[str, Any]) -> str:
+    """Return the source for people; ``live`` alone only while data of Bybit arrive."""
+    feed = status.get("feed") or {"kind": status["source"], "host": None}
+    kind, host = feed["kind"], feed["host"]
+    match kind:
+        case "live":
+            return "live"
+        case "sim" | "replay":
+            return f"{kind.upper()}: NOT live market data"
+        case "custom":
+            return f"live, from {host}"
+        case "waiting":
+            return f"no live data yet from {host}"
+        case _:
+            return f"no connection to {host}"
+
+
+def attempt_text(connector: Mapping[str, Any], now_s: float) -> str:
+    """Return why a connector has no connection, and when it tries again; empty if it has one."""
+    if connector["connected"]:
+        return ""
+    next_ms = connector.get("next_attempt_ts_ms")
+    texts = [connector.get("failure") or ""]
+    if next_ms is not None:
+        texts.append(f"next attempt in {max(0.0, next_ms / 1000 - now_s):.0f} s")
+    return ", ".join(text for text in texts if text)
 
 
 def _text(value: Any) -> str:

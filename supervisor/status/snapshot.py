@@ -19,6 +19,7 @@ from bybit_pipeline.shared.wire.process_status import ExitReason
 from bybit_pipeline.supervisor.children.child import Child
 from bybit_pipeline.supervisor.children.children import Children
 from bybit_pipeline.supervisor.children.process import usage
+from bybit_pipeline.supervisor.status.feed import feed
 from bybit_pipeline.supervisor.status.status import (
     ProcessView,
     book_counts,
@@ -29,7 +30,7 @@ from bybit_pipeline.supervisor.status.status import (
 )
 
 SUPERVISOR = "supervisor"
-PIPELINE_FIELDS = ("ready", "reasons", "version", "network", "started_ts_ms")
+PIPELINE_FIELDS = ("ready", "reasons", "feed", "version", "network", "started_ts_ms")
 """Fields of the status that the supervisor's own ``process.NAME`` message repeats."""
 OVERDUE_S = 1.5
 """Age of a snapshot, in seconds, from which on the supervisor counts as silent."""
@@ -105,6 +106,7 @@ class Reporter:
             "version": self._version,
             "source": plan.source,
             "source_setting": plan.config.source,
+            "feed": feed(plan, connectors),
             "network": plan.config.network,
             "started_ts_ms": self._started_ts_ms,
             "run_dir": plan.run_dir,

@@ -152,6 +152,7 @@ def connector_entries(plan: Plan, views: Iterable[ProcessView]) -> list[dict[str
                 "process": view.process,
                 "url": plan.connector_url(view.process),
                 "connected": False,
+                "simulated": False,
                 "failure": None,
                 "failure_detail": None,
                 "next_attempt_ts_ms": None,
