@@ -27,7 +27,7 @@ from bybit_pipeline.shared.settings.ports import check_free, check_free_endpoint
 from bybit_pipeline.shared.wire.topics import process_topic
 from bybit_pipeline.supervisor.children.children import Children, module_command
 from bybit_pipeline.supervisor.children.last_will import LastWill
-from bybit_pipeline.supervisor.children.process import Lifeline
+from bybit_pipeline.supervisor.children.process import Lifeline, reap_foreign
 from bybit_pipeline.supervisor.children.timing import Timing
 from bybit_pipeline.supervisor.ledger.ledger import PipelineLedger
 from bybit_pipeline.supervisor.plan.names import FORWARDER, SIMULATOR
@@ -288,6 +288,7 @@ class Supervisor:
         """Handle exited and hung children; publish the last wills of dead workers."""
         now = self._clock.monotonic()
         self._children.check(now)
+        reap_foreign([child.pid for child in self._children.all if child.pid is not None])
         if self.is_running:
             down = self._children.down_workers
             if down:

@@ -11,7 +11,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
@@ -93,6 +93,25 @@ class ChildProcess:
     def wait(self) -> int:
         """Wait for the exit, after ``kill``; return the exit code."""
         return self._process.wait()
+
+
+def reap_foreign(own: Collection[int]) -> None:
+    """
+    Collect exited processes that we did not start, up to the first exited one that we did.
+
+    Process 1 of a container inherits every orphan in it, such as those of ``podman exec``. A
+    program that a shell replaced itself with inherits the shell's background processes. Whatever is
+    not collected stays a zombie.
+
+    Args:
+        own: Process ids of our running children, which ``poll`` collects.
+    """
+    with contextlib.suppress(ChildProcessError):  # there are no children at all
+        while True:
+            exited = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            if exited is None or exited.si_pid in own:
+                return
+            os.waitpid(exited.si_pid, os.WNOHANG)
 
 
 def _open_log(path: Path) -> int:

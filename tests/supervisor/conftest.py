@@ -35,7 +35,9 @@ class Pipeline:
         tables: dict[str, Any] | None = None,
         behaviour: dict[str, Any] | None = None,
         timing: dict[str, Any] | None = None,
+        shell: str = "",
     ) -> None:
+        """``shell`` is what a shell does before the supervisor takes its place."""
         self.run_dir = run_dir
         self.log = run_dir.parent / f"{run_dir.name}.log"
         tables = {
@@ -47,6 +49,7 @@ class Pipeline:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [
+                    *(("sh", "-c", f'{shell} exec "$0" "$@"') if shell else ()),
                     sys.executable,
                     FAKE,
                     "supervise",

@@ -171,6 +171,18 @@ def test_a_child_that_ends_is_restarted_and_the_others_continue(
     assert f'process_restarts_total{{process="trades-0",reason="{reason}"}} 1.0' in counters
 
 
+def test_processes_that_it_inherited_do_not_stay_zombies(start_pipeline: Start) -> None:
+    """As process 1 of a container it inherits those that ``podman exec`` leaves behind."""
+    pipeline = start_pipeline(shell="for n in 1 2 3; do sleep 0.2 & done;")
+    pipeline.wait_up()
+    pipeline.wait_for(lambda: len(pipeline.children()) == len(CHILDREN))
+    assert "zombie" not in {child.status() for child in pipeline.children()}
+
+    victim = pipeline.process_entry("trades-0")["pid"]
+    os.kill(victim, signal.SIGKILL)  # the exits of its own children still reach it
+    pipeline.wait_for(lambda: pipeline.process_entry("trades-0")["pid"] not in (None, victim))
+
+
 def test_a_child_that_hangs_is_killed_and_restarted(start_pipeline: Start) -> None:
     pipeline = start_pipeline(timing={"hung_s": 1.0})
     pipeline.wait_up()

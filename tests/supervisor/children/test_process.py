@@ -8,7 +8,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from bybit_pipeline.supervisor.children.process import ChildProcess, Lifeline, is_runnable, usage
+from bybit_pipeline.supervisor.children.process import (
+    ChildProcess,
+    Lifeline,
+    is_runnable,
+    usage,
+)
 from tests.system.pipeline import until
 
 ENDLESS = "while True: pass"
@@ -52,3 +57,32 @@ def test_a_process_that_is_gone_has_no_usage() -> None:
     gone.wait()
     assert usage(gone.pid) is None
     assert not is_runnable(gone.pid)
+
+
+REAPER = """
+import os, signal, sys, time
+from bybit_pipeline.supervisor.children.process import reap_foreign
+
+def child():
+    pid = os.fork()
+    if pid == 0:
+        os._exit(3)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    return pid
+
+def is_zombie(pid):
+    return os.path.exists(f"/proc/{pid}")
+
+reap_foreign([])  # without any children
+foreign = [child() for _ in range(3)]
+own = child()
+reap_foreign([own])
+print(sum(map(is_zombie, foreign)), os.waitpid(own, 0) == (own, 3 << 8))
+"""
+
+
+def test_children_of_others_are_collected_and_ours_are_not() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", REAPER], capture_output=True, text=True, check=True, timeout=30
+    )
+    assert "0 True\n" == done.stdout
