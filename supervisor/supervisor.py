@@ -174,7 +174,9 @@ class Supervisor:
         )
         self._cleanup.callback(self._http.close)
         self._reporter = Reporter(self._clock, self._telemetry, address=self._http.address)
-        self._ledger = PipelineLedger(self.plan, self._clock, self._telemetry)
+        self._ledger = PipelineLedger(
+            self.plan, self._clock, self._telemetry, request_gaps=self._request_gaps
+        )
         self._cleanup.callback(self._ledger.close)
         self._endpoints = EndpointsFile(
             self._run_dir, url=self._http.url, state_dir=self._ledger.state_dir
@@ -337,6 +339,11 @@ class Supervisor:
         record = self._ledger.on_gaps if is_gaps else self._ledger.on_progress
         if not record(worker, message):
             self._router.invalid["content"] += 1
+
+    def _request_gaps(self) -> None:
+        """Ask the workers for all their gaps, because some could not be recorded."""
+        for worker in self.plan.workers:
+            self._router.send(worker, {"type": "gaps"})
 
     def _on_ready(self, envelope: Envelope, now: float) -> None:
         child = self._children.on_ready(envelope.sender.decode(), envelope.message, now)

@@ -293,13 +293,13 @@ class LedgerKeeper:
         if key not in self.topics:
             return
         origin = (key, progress.source)
-        interval = self._followed.get(origin)
+        before = interval = self._followed.get(origin)
         if interval is None:
             interval = self._first_progress(origin, progress, now_ns, now)
         elif progress.at_ms < interval.start_ms:
             interval = self._new_interval(progress)
         self._followed[origin] = moved = _moved(interval, progress)
-        if progress.source != "replay" and moved != interval:  # a replay is never continued
+        if progress.source != "replay" and moved != before:  # a replay is never continued
             self._sink.put_followed(moved)
         if self._open:
             self._close_forgotten(progress, now_ns, now)

@@ -5,7 +5,7 @@ Translates between the plan and the ledger: specs of workers get the number of t
 open gaps of their topics. Counters and the completeness of the present day are served from memory.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,18 +53,29 @@ class PipelineLedger:
         plan: The first plan.
         clock: Wall and monotonic clock.
         telemetry: Registry of the counters.
+        request_gaps: Asks the workers to report all their gaps again.
 
     Attributes:
         state_dir: Directory of the ledger, absolute.
         today: Completeness of every symbol on the present UTC day.
     """
 
-    def __init__(self, plan: Plan, clock: Clock, telemetry: Telemetry) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        clock: Clock,
+        telemetry: Telemetry,
+        *,
+        request_gaps: Callable[[], None] = lambda: None,
+    ) -> None:
         self.state_dir = absolute_state_dir(plan.config.state_dir)
         self.today: tuple[DayRow, ...] = ()
         self._plan = plan
         self._clock = clock
         self._pipeline = plan.run_dir
+        self._request_gaps = request_gaps
+        self._lost_before = 0
+        """Lost rows that workers have been asked for."""
         self._writer = LedgerWriter(self.state_dir, self._pipeline, plan.config.ledger, clock)
         self._numbers = GapNumbers(lambda: self._writer.run_soon("numbers", self._reserve))
         self._is_complete = False
@@ -157,6 +168,10 @@ class PipelineLedger:
         if not self._is_complete and is_resolved:
             self._is_complete = True
             self._keeper.forget_earlier(self._plan.source, now, self._clock.time_ns())
+        writer = self._writer
+        if writer.rows_lost > self._lost_before and not (writer.rows_waiting or writer.error):
+            self._lost_before = writer.rows_lost
+            self._request_gaps()
         if now - self._summarized_at >= SUMMARY_S:
             self._summarized_at = now
             self._writer.run_soon("summary", self._summarize)

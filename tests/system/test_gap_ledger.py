@@ -254,6 +254,22 @@ def test_an_unsubscribed_symbol_is_not_missed(pipeline: Pipeline) -> None:
     assert {("book", "BTCUSDT")} == outages(pipeline, "process_down").keys()
 
 
+def test_two_pipelines_share_a_configured_directory(start: Start, tmp_path: Path) -> None:
+    config = f'state_dir = "{tmp_path}/shared"\n[[market]]\nsymbols = ["BTCUSDT"]\n'
+    both = [start("--source", "sim", config=config) for _ in range(2)]
+    for pipeline in both:
+        pipeline.wait_ready()
+        pipeline.first(partial(has_data, "orderbook", "BTCUSDT"))
+        kill(pipeline.pid("orderbook-0"))
+
+    def names() -> set[str]:
+        found = [row for row in rows(both[0]) if row["reason"] == "process_down"]
+        assert len({row["gap_id"] for row in found}) == len(found)
+        return {row["pipeline"] for row in found}
+
+    until(lambda: names() == {str(pipeline.run_dir) for pipeline in both}, "the gaps of both")
+
+
 def test_a_ledger_that_cannot_be_written_stops_nothing(start: Start, tmp_path: Path) -> None:
     blocked = tmp_path / "blocked"
     blocked.write_text("")

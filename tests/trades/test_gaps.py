@@ -5,6 +5,7 @@ from msgspec.structs import replace
 
 from bybit_pipeline.processes.trades.aggregator import TradesAggregator
 from bybit_pipeline.processes.trades.tape import GapNote
+from bybit_pipeline.shared.wire.gaps import TradesGap
 from tests.trades.build import T0, link, metrics, our_ns, trade, trades_message
 
 
@@ -184,3 +185,76 @@ def test_a_trade_repeated_after_a_reconnect_counts_once(aggregator: TradesAggreg
     fields = metrics(aggregator, 1)
     assert 2 == fields["trades_total"]
     assert 1 == aggregator.counts.duplicates
+
+
+# -- gaps of an earlier process ----------------------------------------------------------------
+
+
+EARLIER = TradesGap(
+    gap_id=77,
+    category="linear",
+    symbol="BTCUSDT",
+    reason="process_down",
+    start_ms=T0 + 1_000,
+    source="sim",
+    sequence_before=7,
+    trade_id_before="before",
+)
+
+
+@pytest.fixture
+def successor() -> TradesAggregator:
+    """The aggregator of a worker that continues the gap of the one before it."""
+    aggregator = TradesAggregator()
+    aggregator.subscribe("BTCUSDT", gap=EARLIER)
+    aggregator.subscribe("ETHUSDT")
+    return aggregator
+
+
+def test_a_gap_of_an_earlier_process_ends_with_the_first_trade(
+    successor: TradesAggregator,
+) -> None:
+    notes = successor.apply(trades_message(3_001, [trade(3_000, sequence=12)]), "BTCUSDT")
+
+    assert [("opened", 77), ("closed", 77)] == [(note.event, note.gap.gap_id) for note in notes]
+    closed = notes[1].gap
+    assert ("process_down", T0 + 1_000, T0 + 3_000, 2.0) == (
+        closed.reason,
+        closed.start_ms,
+        closed.end_ms,
+        closed.duration_s,
+    )
+    assert (7, "before", 12) == (
+        closed.sequence_before,
+        closed.trade_id_before,
+        closed.sequence_after,
+    )
+
+
+def test_it_ends_with_the_subscription_once_the_time_of_the_exchange_is_known(
+    successor: TradesAggregator,
+) -> None:
+    assert [] == successor.apply_link("", link("subscribed", 2_500))
+    successor.apply(trades_message(3_000, [trade(3_000)]), "ETHUSDT")
+    tape = successor.tape("BTCUSDT")
+    assert tape is not None
+
+    notes = tape.take_due_notes()
+
+    assert ["opened", "closed"] == [note.event for note in notes]
+    assert T0 + 2_500 == notes[1].gap.end_ms
+    assert [] == tape.take_due_notes()
+
+
+def test_it_goes_on_while_nothing_is_observed(successor: TradesAggregator) -> None:
+    successor.apply_link("", link("connected", 2_000, []))
+    assert [] == successor.apply_link("", link("disconnected", 5_000))
+
+    assert [EARLIER] == successor.gaps()
+
+
+def test_data_of_another_source_do_not_end_it(successor: TradesAggregator) -> None:
+    notes = successor.apply(trades_message(3_001, [trade(3_000)], source="live"), "BTCUSDT")
+
+    assert [] == notes
+    assert [] == successor.gaps()
