@@ -47,6 +47,7 @@ restarts and connections would be delayed. What is measured ends before the rest
 """
 FRESH_S = 1.5
 """Everything is current again when no view shows older data."""
+POLL_S = 0.01
 DETECTED_S = 15.0
 """Observation of a fault that a view does not notice."""
 RECOVERED_S = 40.0
@@ -62,6 +63,8 @@ class Sample(NamedTuple):
     is_open: bool = False
     """True if the view had noticed nothing when the observation ended."""
     returned_s: float = 0.0
+    late_s: float = 0.0
+    """Longest delay of this program itself: the machine was busy, and the figures include it."""
 
 
 class NotRecoveredError(Exception):
@@ -76,6 +79,7 @@ class Bench:
         self._chance = random.Random(seed)
         self._tick = threading.Event()
         self._turn = 0
+        self._late_s = 0.0
         self._rig = Rig(
             directory,
             symbols=",".join(SYMBOLS),
@@ -114,6 +118,7 @@ class Bench:
         self.wait_current()
         self._tick.wait(self._chance.random())  # at any moment between two timers
         self._turn += 1
+        self._late_s = 0.0
         symbols = [SYMBOLS[self._turn % len(SYMBOLS)]] if fault.how == "mute" else SYMBOLS
         pid = self._rig.pipeline.pid(fault.process) if fault.process else 0
         self._inject(fault, symbols, pid)
@@ -134,6 +139,7 @@ class Bench:
                 max(first.frozen_s, last.frozen_s) if not first.is_open else first.frozen_s,
                 first.is_open,
                 last.returned_s,
+                self._late_s,
             )
             for view, first in observed.items()
             for last in (self.judge.end(view, now=time.time()),)
@@ -152,7 +158,7 @@ class Bench:
             if time.time() > deadline:
                 tail = self._rig.pipeline.log_tail()
                 raise NotRecoveredError(f"not current: {stale[:5]}\n{tail}")
-            self._tick.wait(0.01)
+            self._pause()
 
     def _stale(self) -> list[Key]:
         keys = [(view.name, topic) for view in self._views for topic in view.topics]
@@ -173,7 +179,12 @@ class Bench:
             check(self._views)
             if now >= least and not self.judge.is_frozen(fault.views):
                 return
-            self._tick.wait(0.01)
+            self._pause()
+
+    def _pause(self) -> None:
+        began = time.monotonic()
+        self._tick.wait(POLL_S)
+        self._late_s = max(self._late_s, time.monotonic() - began - POLL_S)
 
     # -- what happens ----------------------------------------------------------------------------
 

@@ -15,6 +15,8 @@ none: a quiet market, in which nothing is wrong.
 VIEWS: Final = ("subscriber", "client", "page", "terminal", "readyz")
 BEHIND_FORWARDER: Final = ("client", "page", "terminal", "readyz")
 """Without the forwarder a subscriber receives nothing, and so nothing wrong."""
+OF_TRADES: Final = ("subscriber", "client", "page", "terminal")
+"""``/readyz`` is about books: trades that pause are usual, and only presumed to be missing."""
 STREAMS: Final = ("orderbook", "trades")
 
 KILLED_S, HUNG_S, SILENT_S, MUTE_S, QUIET_S = 0.3, 1.5, 2.0, 3.0, 0.0
@@ -62,6 +64,6 @@ FAULTS: Final[Mapping[str, Fault]] = {
     "forwarder-hung": Fault(SILENT_S, "stop", "forwarder", views=BEHIND_FORWARDER),
     "exchange-silent": Fault(SILENT_S, "freeze"),
     "book-silent": Fault(MUTE_S, "mute", streams=("orderbook",)),
-    "trades-silent": Fault(MUTE_S, "mute", streams=("trades",)),
+    "trades-silent": Fault(MUTE_S, "mute", streams=("trades",), views=OF_TRADES),
     "quiet": Fault(QUIET_S, "none"),
 }

@@ -100,13 +100,15 @@ def observe(pipeline: Pipeline, symbols: list[str]) -> list[Sample]:
         until(lambda: silence.is_live(keys), "every view shows everything as live", START_S)
         silence.restart()
         threading.Event().wait(OBSERVED_S)
+        check(shown)
+        return [
+            Sample("quiet", view, silence.total_s(view, topics))
+            for view in VIEWS
+            for symbol in symbols
+            for topics in (
+                [READY] if view == "readyz" else [f"{k}.linear.{symbol}" for k in STREAMS],
+            )
+        ]
     finally:
         for view in shown:
             view.close()
-    check(shown)
-    return [
-        Sample("quiet", view, silence.total_s(view, topics))
-        for view in VIEWS
-        for symbol in symbols
-        for topics in ([READY] if view == "readyz" else [f"{k}.linear.{symbol}" for k in STREAMS],)
-    ]

@@ -7,6 +7,9 @@ from dataclasses import asdict, dataclass
 from scripts.freshness.bench import Sample
 from scripts.freshness.faults import FAULTS, RETURN_S
 
+BUSY_S = 0.05
+"""Delay of the measuring program from which on its figures say more about the machine."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -22,6 +25,8 @@ class Row:
     """Repetitions that the view had not noticed when their observation ended."""
     returned_s: float
     """Greatest age of live data after the fault was lifted."""
+    late_s: float
+    """Longest delay of the measuring program."""
 
     @property
     def is_good(self) -> bool:
@@ -49,6 +54,7 @@ def summarize(samples: Iterable[Sample]) -> list[Row]:
             fault.limit_of(view),
             sum(sample.is_open for sample in group),
             max(sample.returned_s for sample in group),
+            max(sample.late_s for sample in group),
         )
         for name, fault in FAULTS.items()
         for view in fault.views
@@ -57,7 +63,8 @@ def summarize(samples: Iterable[Sample]) -> list[Row]:
 
 
 def table(rows: Iterable[Row]) -> str:
-    """Return the table as text."""
+    """Return the table as text, and a warning if the machine was too busy to measure."""
+    rows = list(rows)
     head = f"{'fault':<18}{'view':<12}{'n':>4}{'median':>9}{'worst':>9}{'limit':>8}{'return':>9}"
     lines = [f"{head}  verdict"]
     for row in rows:
@@ -69,6 +76,12 @@ def table(rows: Iterable[Row]) -> str:
         lines.append(
             f"{row.fault:<18}{row.view:<12}{row.repetitions:>4}{row.median_s:>9.3f}"
             f"{row.worst_s:>9.3f}{row.limit_s:>8.1f}{row.returned_s:>9.3f}  {verdict}"
+        )
+    late_s = max((row.late_s for row in rows), default=0.0)
+    if late_s > BUSY_S:
+        lines.append(
+            f"the machine was busy: this program was late by up to {late_s:.2f} s, and the "
+            "figures include such delays"
         )
     return "\n".join(lines)
 
