@@ -5,9 +5,9 @@ Absent numbers are dashes, never zeros. A column that does not fit is omitted as
 truncated number is a wrong number.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rich.cells import cell_len
 from rich.text import Text
@@ -174,6 +174,35 @@ def source_text(source: str) -> Text:
     if source in ("sim", "replay"):
         return Text(f" {source.upper()} ", style="bold white on red")
     return Text(source.upper(), style="bold green" if source == "live" else "")
+
+
+def feed_text(feed: Mapping[str, Any]) -> Text:
+    """Where the data really come from: ``LIVE`` only while data of Bybit arrive."""
+    match feed["kind"]:
+        case "waiting":
+            return Text("NO LIVE DATA YET", style="bold yellow")
+        case "offline":
+            return Text("NO CONNECTION", style="bold red")
+        case "custom":
+            return Text(str(feed["host"]), style="bold yellow")
+        case kind:
+            return source_text(str(kind))
+
+
+def attempt_text(connector: Mapping[str, Any], wall_s: float) -> str:
+    """Why a connector has no connection, and when it tries again; empty if that is unknown."""
+    next_ms = connector.get("next_attempt_ts_ms")
+    texts = [connector.get("failure") or ""]
+    if next_ms is not None:
+        texts.append(f"next attempt in {max(0.0, next_ms / 1000 - wall_s):.0f} s")
+    return ", ".join(text for text in texts if text)
+
+
+def age_text(seconds: float | None) -> str:
+    """An age in seconds, with one decimal below ten."""
+    if seconds is None:
+        return NONE
+    return f"{seconds:.1f}" if seconds < 10 else f"{seconds:.0f}"
 
 
 WARNINGS = {

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from bybit_pipeline.shared.bus.subscriber import MetricSubscriber
 from bybit_pipeline.shared.errors import NoPipelineError, PipelineError
+from bybit_pipeline.shared.runtime.clock import SystemClock
 from bybit_pipeline.shared.runtime.terminal import has_screen
 from bybit_pipeline.supervisor.interrupts import Interrupts
 from bybit_pipeline.supervisor.run_dir import is_alive
@@ -25,17 +26,19 @@ from bybit_pipeline.supervisor.tui.market_view import watch_screen
 from bybit_pipeline.supervisor.tui.overview import overview
 from bybit_pipeline.supervisor.tui.rates import Rates
 from bybit_pipeline.supervisor.tui.screen import Screen
-from bybit_pipeline.supervisor.tui.state import SILENT_S, TableState
+from bybit_pipeline.supervisor.tui.state import TableState
 
 log = structlog.get_logger()
 
-MARKET_KINDS = ("trades.", "orderbook.")
+MARKET_KINDS = ("trades.", "orderbook.", "process.supervisor")
 EVENT_KINDS = ("gap.", "density.")
 REFRESH_S = 0.25
 DRAIN_S = 0.1
 DRAIN_LIMIT = 20_000
 """Messages taken between two checks for keys."""
 JOIN_S = 2.0
+MISSING_S = 3.0
+"""How long it listens at most, while a wanted market is missing."""
 LISTEN_S = 1.0
 """How long ``watch`` without a terminal listens: every market is published once per second."""
 
@@ -102,7 +105,7 @@ class LiveView:
 
     def _draw(self) -> None:
         width, height = self._screen.size
-        status = {} if self._seen is None else self._seen.status
+        status = {} if self._seen is None else self._seen.as_of(SystemClock.monotonic()).status
         self._screen.draw(
             overview(
                 status,
@@ -157,10 +160,11 @@ def drain(subscriber: MetricSubscriber, events: EventLog | None = None) -> None:
 
 def take_markets(subscriber: MetricSubscriber, table: TableState) -> None:
     """Take in the latest message of every market. A repeat is no sign of life."""
-    now = time.monotonic()
+    now, wall_s = time.monotonic(), time.time()
     for metric in subscriber.latest():
         if not metric.is_repeat:
-            table.take(metric.payload, now)
+            table.take(metric.payload, now, wall_s)
+    table.expire(now)
 
 
 def watch(
@@ -216,11 +220,11 @@ def _watch_live(
 
 
 def _listen(subscriber: MetricSubscriber, table: TableState, interrupts: Interrupts) -> None:
-    """Listen for ``LISTEN_S``, or up to ``SILENT_S`` while a wanted market is missing."""
+    """Listen for ``LISTEN_S``, or up to ``MISSING_S`` while a wanted market is missing."""
     started = time.monotonic()
 
     def left_s() -> float:
-        return started + (SILENT_S if table.missing else LISTEN_S) - time.monotonic()
+        return started + (MISSING_S if table.missing else LISTEN_S) - time.monotonic()
 
     while (left := left_s()) > 0:
         interrupts.wait(left, subscriber.socket, subscriber.monitor)

@@ -1,6 +1,6 @@
 """The table of markets: its columns, its order, and its keys. Pure."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from rich.text import Text
@@ -11,10 +11,12 @@ from bybit_pipeline.supervisor.tui.formatting import (
     SELL,
     Cell,
     Column,
+    age_text,
     amount,
     at_least,
     balance,
     delta,
+    feed_text,
     fitted,
     grid,
     number,
@@ -83,6 +85,11 @@ def table_columns(table: TableState, now: float) -> list[TableColumn]:
             lambda m: _distance(m, "ask"),
         ),
         TableColumn(
+            Column("heard b/t", **right, rank=1),
+            lambda m: _heard(m, now),
+            lambda m: m.heard_s("orderbook", now),
+        ),
+        TableColumn(
             Column(" sell │ buy", rank=3),
             lambda m: balance(m.imbalance(levels), 5),
             lambda m: m.imbalance(levels),
@@ -97,7 +104,7 @@ def table_columns(table: TableState, now: float) -> list[TableColumn]:
             lambda m: m.price(m.book.get("best_ask")),
             lambda m: m.book.get("best_ask"),
         ),
-        TableColumn(Column("source", rank=5), lambda m: source_text(m.source), lambda m: m.source),
+        TableColumn(Column("source", rank=5), market_source_text, lambda m: m.source),
         TableColumn(
             Column("trades", rank=6),
             lambda m: styled(str(m.trades.get("state", NONE))),
@@ -217,9 +224,29 @@ def _with_key(at: int, column: Column, view: ViewState) -> Column:
 def _state(market: TableMarket, now: float) -> Text:
     if market.is_silent(now):
         return Text(f"silent {now - market.received:.0f}s", style="bold red")
-    text = styled(str(market.book.get("state", NONE)))
-    reason = market.book.get("reason")
+    return state_text(market.book)
+
+
+def state_text(payload: Mapping[str, Any]) -> Text:
+    """State and reason of a message; a market that the exchange rejects is no alarm."""
+    reason = payload.get("reason")
+    if reason == "rejected":
+        return Text("rejected", style="dim")
+    text = styled(str(payload.get("state", NONE)))
     return text.append(f" {reason}") if reason else text
+
+
+def _heard(market: TableMarket, now: float) -> str:
+    """Seconds since the exchange was last heard, for book and trades."""
+    ages = (market.heard_s(kind, now) for kind in ("orderbook", "trades"))
+    return " / ".join(age_text(seconds) for seconds in ages)
+
+
+def market_source_text(market: TableMarket) -> Text:
+    """Where the data of a market really come from."""
+    if market.source == "live" and market.feed:
+        return feed_text(market.feed)
+    return source_text(market.source)
 
 
 def _price(market: TableMarket) -> Text:
@@ -297,7 +324,7 @@ def plain_table(table: TableState) -> list[Text]:
                 number(measures.get("tpm"), 0),
                 number(measures.get("vol_delta"), 3),
                 NONE if walls is None else str(len(walls)),
-                source_text(market.source),
+                market_source_text(market),
             ]
         )
     return grid(columns, rows, PLAIN_WIDTH)

@@ -13,6 +13,7 @@ from bybit_pipeline.supervisor.tui.formatting import (
     WARNINGS,
     Cell,
     Column,
+    age_text,
     amount,
     at_least,
     balance,
@@ -23,10 +24,15 @@ from bybit_pipeline.supervisor.tui.formatting import (
     grid,
     number,
     rate,
-    source_text,
-    styled,
 )
-from bybit_pipeline.supervisor.tui.market_table import ViewState, delta_text, market_lines, tpm_text
+from bybit_pipeline.supervisor.tui.market_table import (
+    ViewState,
+    delta_text,
+    market_lines,
+    market_source_text,
+    state_text,
+    tpm_text,
+)
 from bybit_pipeline.supervisor.tui.state import TableMarket, TableState
 
 LADDER_MIN, LADDER_MAX = 40, 76
@@ -48,9 +54,10 @@ def watch_screen(
         names = ", ".join(table.missing)
         return [fitted(Text(f"no data yet for {names}  q quit", style="yellow"), width)]
     head = Text("bybit-pipeline  ", style="bold")
-    sources = sorted({market.source for market in table.markets})
-    for source in sources:
-        head.append(source_text(source))
+    sources = {market.source: market for market in table.markets}
+    for source, market in sorted(sources.items()):
+        head.append(market_source_text(market))
+        source = market.feed.get("kind", source) if source == "live" else source
         if source in WARNINGS:
             head.append(f" {WARNINGS[source]} ", style="bold red")
     head.append(f"  {len(table)} markets  ", style="dim")
@@ -85,15 +92,18 @@ def market_screen(
 
 def _head(market: TableMarket, now: float, keys: str, width: int) -> list[Text]:
     book, source = market.book, market.source
-    first = Text.assemble((market.name, "bold"), "  ", source_text(source))
+    first = Text.assemble((market.name, "bold"), "  ", market_source_text(market))
+    if source == "live":
+        source = market.feed.get("kind", source)
     if source in WARNINGS:
         first.append(f" {WARNINGS[source]}", style="bold red")
     if market.is_silent(now):
         first.append(f"  SILENT for {now - market.received:.0f} s", style="bold white on red")
-    first.append("  book ").append(styled(str(book.get("state", NONE))))
-    if book.get("reason"):
-        first.append(f" ({book['reason']})", style="red")
-    first.append("  trades ").append(styled(str(market.trades.get("state", NONE))))
+    for name, kind, payload in (("book", "orderbook", book), ("trades", "trades", market.trades)):
+        first.append(f"  {name} ").append(state_text(payload))
+        heard_s = market.heard_s(kind, now)
+        if heard_s is not None:
+            first.append(f" {age_text(heard_s)} s ago", style="dim")
     side = {"Buy": BUY, "Sell": SELL}.get(str(market.trades.get("last_side")), "")
     second = Text("last ", style="dim")
     second.append(market.price(market.trades.get("last_price")), style=f"bold {side}".strip())

@@ -16,13 +16,14 @@ from bybit_pipeline.supervisor.tui.formatting import (
     WARNINGS,
     Cell,
     Column,
+    attempt_text,
     duration,
+    feed_text,
     fitted,
     grid,
     number,
     progress,
     rate,
-    source_text,
     styled,
 )
 from bybit_pipeline.supervisor.tui.market_table import ViewState, market_lines
@@ -104,12 +105,12 @@ def _markets(table: TableState, view: ViewState, now: float, width: int, height:
 
 
 def _head(status: Status, wall_s: float, width: int, is_stopping: bool) -> list[Text]:
-    source = status["source"]
+    feed = status["feed"]
     title = Text.assemble(
-        ("bybit-pipeline ", "bold"), (status["version"], "dim"), "  ", source_text(source)
+        ("bybit-pipeline ", "bold"), (status["version"], "dim"), "  ", feed_text(feed)
     )
-    if source in WARNINGS:
-        title.append(f" {WARNINGS[source]}", style="bold red")
+    if feed["kind"] in WARNINGS:
+        title.append(f" {WARNINGS[feed['kind']]}", style="bold red")
     state = "stopping" if is_stopping else "ready" if status["ready"] else "not ready"
     title.append("  ").append(
         Text(state, style="bold green" if state == "ready" else "bold yellow")
@@ -215,11 +216,14 @@ def _link(connector: Mapping[str, Any], wall_s: float) -> Text:
     states = list(connector["topics"].values())
     text = Text()
     if not connector["connected"]:
-        return text.append(f"NOT CONNECTED  {connector['url']}", style="bold red")
+        text.append("NOT CONNECTED", style="bold red")
+        why = attempt_text(connector, wall_s)
+        text.append(f"  {why}" if why else "", style="bold red")
+        return text.append(f"  {connector['url']}", style="dim")
     counts = {state: states.count(state) for state in dict.fromkeys(states)}
     text.append(
         ", ".join(f"{count} {state}" for state, count in counts.items()),
-        style="bold red" if "rejected" in counts else "yellow" if "pending" in counts else "",
+        style="yellow" if "pending" in counts else "",
     )
     if connector["reconnects"]:
         text.append(f"  reconnects {connector['reconnects']}", style="yellow")

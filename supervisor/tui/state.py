@@ -1,8 +1,9 @@
 """
 The latest metrics of every market. Pure.
 
-Workers publish every market at least once a second. So a market without messages for ``SILENT_S``
-is shown as silent, whatever its last message said. Time comes in as monotonic seconds (``now``).
+Workers publish every market at least once a second. So a stream without messages for ``SILENT_S``
+is stale and has no numbers, whatever its last message said. Books and trades are judged separately.
+Time comes in as monotonic seconds (``now``).
 """
 
 from collections import deque
@@ -10,10 +11,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from bybit_pipeline.shared.settings.config import window_seconds
+from bybit_pipeline.shared.wire.overdue import VIEW_OVERDUE_S, without_numbers
 from bybit_pipeline.supervisor.tui.formatting import NONE, number
 
-SILENT_S = 3.0
+SILENT_S = VIEW_OVERDUE_S
 FORGET_S = 60.0
+UNSUBSCRIBED = "unsubscribed"
 RECENT_TRADES_MAX = 200
 PARTIAL_S = 0.5
 """Missing coverage of a window that is too short to be marked."""
@@ -41,6 +44,7 @@ class TableMarket:
         trades: The latest ``trades.*`` message; empty if there is none.
         recent_trades: The last trade of each message, newest first.
         received: When the latest message was received, in monotonic seconds.
+        feed: Where its data really come from, as the supervisor says; empty until then.
     """
 
     def __init__(self, category: str, symbol: str) -> None:
@@ -49,18 +53,53 @@ class TableMarket:
         self.trades = EMPTY
         self.recent_trades: deque[RecentTrade] = deque(maxlen=RECENT_TRADES_MAX)
         self.received = float("-inf")
+        self.feed = EMPTY
+        self._received: dict[str, float] = {}
+        """The same for the latest message of each kind."""
+        self._heard: dict[str, float | None] = {}
+        """When the exchange was last heard on the stream of each kind."""
         self._price_digits = 0
         self._measured_book = EMPTY
         self._last_trade_id: Any = None
 
-    def take(self, payload: Payload, now: float) -> None:
-        """Take in an ``orderbook.*`` or ``trades.*`` message."""
-        self.received = now
-        if payload["kind"] == "orderbook":
+    def take(self, payload: Payload, now: float, wall_s: float | None = None) -> None:
+        """Take in an ``orderbook.*`` or ``trades.*`` message; ``wall_s`` is our wall clock."""
+        kind = payload["kind"]
+        self.received = self._received[kind] = now
+        alive_ns = payload.get("alive_ts_ns")
+        known = alive_ns is not None and wall_s is not None
+        self._heard[kind] = now - max(0.0, wall_s - alive_ns / 1e9) if known else None  # type: ignore[operator]
+        if payload.get("reason") == UNSUBSCRIBED:
+            self.forget(kind)
+        elif payload["kind"] == "orderbook":
             self.book = payload
         else:
             self.trades = payload
             self._take_last_trade(payload)
+
+    def forget(self, kind: str) -> None:
+        """Forget a stream that was unsubscribed."""
+        self._received.pop(kind, None)
+        self._heard.pop(kind, None)
+        if kind == "orderbook":
+            self.book = EMPTY
+        else:
+            self.trades = EMPTY
+
+    def expire(self, now: float) -> None:
+        """Drop the numbers of a stream whose latest message is too old to be believed."""
+        if self.book and self._is_overdue("orderbook", now):
+            self.book = without_numbers(self.book)
+        if self.trades and self._is_overdue("trades", now):
+            self.trades = without_numbers(self.trades)
+
+    def _is_overdue(self, kind: str, now: float) -> bool:
+        return now - self._received.get(kind, now) >= SILENT_S
+
+    def heard_s(self, kind: str, now: float) -> float | None:
+        """Seconds since the exchange was last heard on a stream; None if it was not."""
+        heard = self._heard.get(kind)
+        return None if heard is None else max(0.0, now - heard)
 
     def _take_last_trade(self, payload: Payload) -> None:
         trade_id = payload.get("last_trade_id")
@@ -96,7 +135,7 @@ class TableMarket:
         return number(value, self.price_digits)
 
     def is_silent(self, now: float) -> bool:
-        """True if the latest message is too old to be believed."""
+        """True if no message of either stream is young enough to be believed."""
         return now - self.received >= SILENT_S
 
     def window(self, name: str) -> Payload:
@@ -153,9 +192,16 @@ class TableState:
         self.wanted = tuple(wanted)
         self._wanted = frozenset(self.wanted)
         self._markets: dict[tuple[str, str], TableMarket] = {}
+        self.feed = EMPTY
 
-    def take(self, payload: Payload, now: float) -> None:
-        """Take in a metric message; other kinds and unwanted markets are ignored."""
+    def take(self, payload: Payload, now: float, wall_s: float | None = None) -> None:
+        """
+        Take in a metric message.
+
+        Unwanted markets are ignored, and of ``process.*`` all but the feed of the supervisor.
+        """
+        if payload.get("role") == "supervisor":
+            self.feed = payload.get("feed") or EMPTY
         kind, category, symbol = (payload.get(key) for key in ("kind", "category", "symbol"))
         if kind not in ("trades", "orderbook") or not self._is_wanted(category, symbol):
             return
@@ -163,7 +209,15 @@ class TableState:
         market = self._markets.get(key)
         if market is None:
             market = self._markets[key] = TableMarket(*key)
-        market.take(payload, now)
+        market.take(payload, now, wall_s)
+        if not market.book and not market.trades:
+            del self._markets[key]
+
+    def expire(self, now: float) -> None:
+        """Drop all numbers that are too old to be believed; call it before drawing."""
+        for market in self._markets.values():
+            market.feed = self.feed
+            market.expire(now)
 
     def _is_wanted(self, category: Any, symbol: Any) -> bool:
         return not self._wanted or bool({symbol, f"{category}:{symbol}"} & self._wanted)

@@ -129,6 +129,7 @@ def status(**changes: Any) -> dict[str, Any]:
     }
     return {
         "source": "live",
+        "feed": {"kind": "live", "host": "stream.bybit.com"},
         "version": "1",
         "ready": True,
         "reasons": [],

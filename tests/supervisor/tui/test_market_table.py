@@ -85,8 +85,56 @@ def test_numbers_of_a_partly_observed_window_are_marked(name: str) -> None:
 def test_a_market_without_messages_is_silent_whatever_its_last_state() -> None:
     table = table_of(BOOK, TRADES, now=10.0)
 
-    assert "live" in rows_of(table, now=12.9)[1]
-    assert "silent 3s" in rows_of(table, now=13.0)[1]
+    table.expire(11.5)
+    assert "live" in rows_of(table, now=11.5)[1]
+    table.expire(13.0)
+
+    row = rows_of(table, now=13.0)[1]
+    assert "silent 3s" in row
+    assert "83,7" not in row, "a frozen number is no number"
+    assert "1,234" not in row
+
+
+def test_books_and_trades_are_judged_separately() -> None:
+    """Trades are no sign of life of a book."""
+    table = table_of({**BOOK, "alive_ts_ns": 990 * 10**9}, TRADES, now=10.0)
+    table.take({**BOOK, "alive_ts_ns": 999 * 10**9}, 10.0, 1_000.0)
+    table.take({**TRADES, "alive_ts_ns": 1_001_500 * 10**6}, 12.0, 1_002.0)
+    table.expire(12.0)
+
+    row = rows_of(table, now=12.0)[1]
+    assert "stale no_messages" in row
+    assert "83,766.3" in row, "the last trade"
+    assert "3.0 / 0.5" in row, "seconds since the exchange was heard, for book and trades"
+
+
+def test_an_unsubscribed_market_leaves_at_once_without_an_alarm() -> None:
+    table = table_of(BOOK, TRADES)
+    ended = {"state": "stale", "reason": "unsubscribed"}
+
+    table.take({**BOOK, **ended}, 0.0)
+    assert "unsubscribed" not in rows_of(table)[1]
+    table.take({**TRADES, **ended}, 0.0)
+
+    assert 0 == len(table)
+
+
+def test_a_rejected_market_is_no_alarm() -> None:
+    row = rows_of(table_of({**STALE, "reason": "rejected"}, TRADES))[1]
+    assert "rejected" in row
+    assert "stale" not in row
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"), [("live", "LIVE"), ("sim", "SIM"), ("custom", "h:9"), ("offline", "NO CONN")]
+)
+def test_the_source_of_live_messages_is_what_the_supervisor_knows(kind: str, text: str) -> None:
+    table = table_of(BOOK, TRADES)
+    table.take({"role": "supervisor", "kind": "process", "feed": {"kind": kind, "host": "h:9"}}, 0)
+    table.expire(0.0)
+
+    assert text in rows_of(table)[1]
+    assert text in screen_of(table)
 
 
 def test_the_reason_follows_the_state() -> None:

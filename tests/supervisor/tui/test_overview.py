@@ -55,10 +55,36 @@ def shown(
 def test_the_first_line_warns_of_a_source_that_is_not_live(
     source: str, warning: str, width: int
 ) -> None:
-    head = shown(status(source=source), width=width)[0]
+    feed = {"kind": source, "host": None}
+    head = shown(status(source=source, feed=feed), width=width)[0]
 
     assert source.upper() in head
     assert warning in head or width < 70
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("live", "LIVE"),
+        ("waiting", "NO LIVE DATA YET"),
+        ("offline", "NO CONNECTION"),
+        ("custom", "h:9"),
+        ("sim", "SIM  simulated"),
+    ],
+)
+def test_live_is_only_shown_while_data_of_bybit_arrive(kind: str, text: str) -> None:
+    head = shown(status(feed={"kind": kind, "host": "h:9"}))[0]
+
+    assert text in head
+    assert ("LIVE  " in head) == (kind == "live")
+
+
+def test_without_a_connection_the_reason_and_the_next_attempt_are_shown() -> None:
+    [link] = status()["connectors"]
+    link |= {"connected": False, "failure": "403", "next_attempt_ts_ms": 72_000}
+    text = "\n".join(shown(status(connectors=[link])))
+
+    assert "NOT CONNECTED  403, next attempt in 12 s" in text
 
 
 def test_progress_counts_topics_and_processes_until_the_pipeline_is_ready() -> None:
