@@ -32,8 +32,8 @@ from bybit_pipeline.processes.connector.connect_limiter import (
 )
 from bybit_pipeline.processes.connector.keepalive import Heartbeat
 from bybit_pipeline.processes.connector.protocol import BookUpdate, TradeBatch
-from bybit_pipeline.processes.connector.streams import StreamKey
-from bybit_pipeline.processes.connector.subscriptions import TOPIC_STATES
+from bybit_pipeline.processes.connector.topics.streams import StreamKey
+from bybit_pipeline.processes.connector.topics.subscriptions import TOPIC_STATES
 from bybit_pipeline.shared.bus.market import MarketPublisher
 from bybit_pipeline.shared.bybit import StreamKind
 from bybit_pipeline.shared.runtime.actor import Actor

@@ -50,13 +50,12 @@ from bybit_pipeline.processes.connector.reconnector import (
     Target,
     one_line,
 )
-from bybit_pipeline.processes.connector.streams import StreamKey, Streams
-from bybit_pipeline.processes.connector.subscriptions import (
+from bybit_pipeline.processes.connector.topics.streams import StreamKey, Streams
+from bybit_pipeline.processes.connector.topics.subscriptions import (
     Admission,
-    Event,
-    EventKind,
     Subscriptions,
 )
+from bybit_pipeline.processes.connector.topics.topic import Event, EventKind
 from bybit_pipeline.shared.bybit import STREAM_URLS
 from bybit_pipeline.shared.errors import EX_SOFTWARE
 from bybit_pipeline.shared.runtime.clock import Clock, SystemClock

@@ -22,8 +22,8 @@ from bybit_pipeline.processes.connector.protocol import (
     decode,
     salvage,
 )
-from bybit_pipeline.processes.connector.streams import Streams
-from bybit_pipeline.processes.connector.subscriptions import Admission
+from bybit_pipeline.processes.connector.topics.streams import Streams
+from bybit_pipeline.processes.connector.topics.subscriptions import Admission
 from bybit_pipeline.shared.runtime.clock import Clock
 from bybit_pipeline.shared.wire.messages import Category
 

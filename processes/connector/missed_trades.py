@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 import msgspec
 from msgspec import Struct
 
-from bybit_pipeline.processes.connector.streams import StreamKey
+from bybit_pipeline.processes.connector.topics.streams import StreamKey
 from bybit_pipeline.shared.bybit import BOOK_PREFIX
 
 RECOVERY_S = 1.0

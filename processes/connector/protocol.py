@@ -215,21 +215,34 @@ class _Frame(Struct, gc=False):
 class _Control(Struct):
     topic: str | None = None
     success: bool | None = None
-    ret_msg: str = ""
+    ret_msg: str | None = None
+    retMsg: str | None = None  # noqa: N815 - as REST names it
+    ret_code: int | str | None = None
+    retCode: int | str | None = None  # noqa: N815 - as REST names it
     req_id: str | int | None = None
-    op: str = ""
-    type: str = ""
+    op: str | None = None
+    type: str | None = None
     data: msgspec.Raw = msgspec.Raw(b"{}")
+
+    @property
+    def text(self) -> str:
+        return self.ret_msg or self.retMsg or ""
+
+    @property
+    def outcome(self) -> bool | None:
+        """Whether the request succeeded; without ``success`` the code says so, as over REST."""
+        code = self.retCode if self.ret_code is None else self.ret_code
+        return self.success if self.success is not None or code is None else str(code) == "0"
 
 
 class _CommandResult(Struct, rename="camel"):
-    success_topics: list[str] = []
-    fail_topics: list[str] = []
+    success_topics: list[str] | None = None
+    fail_topics: list[str] | None = None
 
 
 _decode_frame = msgspec.json.Decoder(_Frame, strict=False).decode
 _decode_control = msgspec.json.Decoder(_Control).decode
-_decode_result = msgspec.json.Decoder(_CommandResult).decode
+_decode_result = msgspec.json.Decoder(_CommandResult | None).decode
 
 
 # -- decoding ------------------------------------------------------------------------------------
@@ -423,25 +436,28 @@ def _decode_other(raw: bytes, error: Exception | None) -> Ack | Pong:
             raise InvalidFrame("topic", control.topic[:100]) from unknown
         raise _rejection(error)
     req_id = "" if control.req_id is None else str(control.req_id)
-    if control.op == "pong" or control.ret_msg == "pong":
+    if control.op == "pong" or control.text == "pong":
         return Pong(req_id)
     if control.type == "COMMAND_RESP":
         return _command_ack(control, req_id)
-    if control.op in ("subscribe", "unsubscribe") and control.success is not None:
+    outcome = control.outcome
+    if control.op in ("subscribe", "unsubscribe") and outcome is not None:
         op: Op = "subscribe" if control.op == "subscribe" else "unsubscribe"
-        return Ack(control.success, op, req_id, control.ret_msg)
-    raise InvalidFrame("control", control.ret_msg[:200] or control.op[:50])
+        return Ack(outcome, op, req_id, control.text)
+    if outcome is False and req_id and not control.op:  # a failure before the request was read
+        return Ack(False, None, req_id, control.text)
+    raise InvalidFrame("control", control.text[:200] or (control.op or "")[:50])
 
 
 def _command_ack(control: _Control, req_id: str) -> Ack:
     """The shape of options: ``{"success":…,"data":{"failTopics":[],"successTopics":[…]},…}``."""
     try:
-        result = _decode_result(control.data)
+        result = _decode_result(control.data) or _CommandResult()
     except msgspec.DecodeError as error:
         raise InvalidFrame("schema", str(error)) from error
-    failed = tuple(result.fail_topics)
-    success = not failed if control.success is None else control.success
-    return Ack(success, None, req_id, control.ret_msg, tuple(result.success_topics), failed)
+    succeeded, failed = tuple(result.success_topics or ()), tuple(result.fail_topics or ())
+    success = not failed if control.outcome is None else control.outcome
+    return Ack(success, None, req_id, control.text, succeeded, failed)
 
 
 _NOT_A_NUMBER = re.compile(r"Expected `(float|int)`|out of range")
@@ -466,22 +482,3 @@ def request_text(op: Op, req_id: str, topics: Sequence[str]) -> str:
 def ping_text(req_id: str) -> str:
     """The text of Bybit's own ping, which every category answers."""
     return msgspec.json.encode({"req_id": req_id, "op": "ping"}).decode()
-
-
-_NAMED_TOPIC = re.compile(r"topic:\s*([^\s,\]]+)|:\s*\[([^\s,\]]+)\]")
-
-
-def refused_topic(text: str) -> str | None:
-    """
-    The topic that Bybit's refusal names; None if it names none.
-
-    Futures: ``error:handler not found,topic:orderbook.50.NOPEUSDT``; spot:
-    ``Invalid symbol :[publicTrade.NOPEUSDT]``.
-    """
-    match = _NAMED_TOPIC.search(text)
-    return (match[1] or match[2]) if match else None
-
-
-def is_already_subscribed(text: str) -> bool:
-    """Whether Bybit refused because the topic is subscribed already, which is no failure."""
-    return "already subscribed" in text.lower()

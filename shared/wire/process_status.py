@@ -274,7 +274,9 @@ class ConnectorStatus(ProcessMetric, frozen=True, tag_field="role", tag="connect
     ] = UNSET
     refused_topics: Annotated[
         OrAbsent[list[str]],
-        Meta(description="Topics of `rejected` that the exchange itself rejected."),
+        Meta(
+            description="Topics of `rejected` that the exchange does not have; others are retried."
+        ),
     ] = UNSET
     ping_rtt_ms: Annotated[
         OrAbsent[RoundTrip | None],

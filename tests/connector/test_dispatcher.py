@@ -12,8 +12,8 @@ from bybit_pipeline.processes.connector.dispatcher import (
     Dispatcher,
     MessageCounts,
 )
-from bybit_pipeline.processes.connector.streams import Streams
-from bybit_pipeline.processes.connector.subscriptions import Admission, Subscriptions
+from bybit_pipeline.processes.connector.topics.streams import Streams
+from bybit_pipeline.processes.connector.topics.subscriptions import Admission, Subscriptions
 from tests.connector.venue import book_text, trade_text
 
 BOOK = book_text("BTCUSDT", 1).encode()

@@ -12,7 +12,7 @@ from bybit_pipeline.processes.connector.missed_trades import (
     trades_in,
 )
 from bybit_pipeline.processes.connector.protocol import InvalidFrame, decode
-from bybit_pipeline.processes.connector.streams import StreamKey
+from bybit_pipeline.processes.connector.topics.streams import StreamKey
 
 BTC: StreamKey = ("trade", "BTCUSDT")
 ETH: StreamKey = ("trade", "ETHUSDT")

@@ -19,11 +19,14 @@ from bybit_pipeline.processes.connector.protocol import (
     Pong,
     TradeBatch,
     decode,
-    is_already_subscribed,
     ping_text,
-    refused_topic,
     request_text,
     salvage,
+)
+from bybit_pipeline.processes.connector.topics.refusals import (
+    is_already_subscribed,
+    is_final,
+    refused_topic,
 )
 from bybit_pipeline.shared.wire.messages import Category, Trade
 
@@ -710,3 +713,60 @@ def test_recorded_control_messages_are_decoded(captures: Path) -> None:
     lines = (captures / "fixtures_control_seen.jsonl").read_bytes().splitlines()
     kinds = [type(decode(line, "linear", RECV_NS)).__name__ for line in lines]
     assert ["Ack", "Pong", "Ack", "Ack", "Ack"] == kinds
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("error:handler not found,topic:orderbook.50.NOPEUSDT", True),
+        ("Invalid symbol :[publicTrade.NOPEUSDT]", True),
+        ("invalid topic", True),
+        ("symbol not exist", True),
+        ("", False),
+        ("error:internal server error", False),
+        ("error:internal server error,topic:orderbook.50.BTCUSDT", False),
+        ("Too many visits. Exceeded the API Rate Limit.", False),
+        ("args size >10", False),
+        ("service unavailable, please try again later", False),
+        ("system maintenance", False),
+    ],
+)
+def test_only_a_missing_symbol_or_topic_is_final(text: str, expected: bool) -> None:
+    assert expected is is_final(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            '{"success":false,"ret_msg":null,"req_id":"7","op":"subscribe"}',
+            Ack(False, "subscribe", "7", ""),
+        ),
+        (
+            '{"ret_code":10006,"ret_msg":"too many visits","req_id":"7","op":"subscribe"}',
+            Ack(False, "subscribe", "7", "too many visits"),
+        ),
+        (
+            '{"retCode":10016,"retMsg":"server error","req_id":"7","op":"subscribe"}',
+            Ack(False, "subscribe", "7", "server error"),
+        ),
+        (
+            '{"retCode":"0","retMsg":"OK","req_id":"7","op":"subscribe"}',
+            Ack(True, "subscribe", "7", "OK"),
+        ),
+        (
+            '{"success":false,"ret_msg":"error:busy","req_id":"7"}',
+            Ack(False, None, "7", "error:busy"),
+        ),
+        (
+            '{"success":false,"ret_msg":"busy","data":null,"type":"COMMAND_RESP"}',
+            Ack(False, None, "", "busy"),
+        ),
+        (
+            '{"data":{"failTopics":["t"],"successTopics":null},"type":"COMMAND_RESP"}',
+            Ack(False, None, "", "", (), ("t",)),
+        ),
+    ],
+)
+def test_a_refusal_is_understood_in_every_shape(text: str, expected: Ack) -> None:
+    assert expected == decode(text.encode(), "linear", 1)

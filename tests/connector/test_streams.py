@@ -5,8 +5,8 @@ import json
 import pytest
 
 from bybit_pipeline.processes.connector.protocol import Ack
-from bybit_pipeline.processes.connector.streams import LinkNotice, Streams
-from bybit_pipeline.processes.connector.subscriptions import Subscriptions
+from bybit_pipeline.processes.connector.topics.streams import LinkNotice, Streams
+from bybit_pipeline.processes.connector.topics.subscriptions import Subscriptions
 from bybit_pipeline.shared.wire.messages import Category
 
 CALL, PUT = "BTC-30OCT26-65000-C", "BTC-30OCT26-65000-P"

@@ -3,20 +3,20 @@
 import json
 import re
 from collections.abc import Iterator
-from itertools import chain, repeat
+from itertools import chain, pairwise, repeat
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bybit_pipeline.processes.connector.protocol import Ack, Op
-from bybit_pipeline.processes.connector.subscriptions import (
+from bybit_pipeline.processes.connector.topics.subscriptions import (
     MAX_TRIES,
     RESYNC_INTERVAL_S,
     RESYNC_SETTLE_S,
-    Event,
     Subscriptions,
 )
+from bybit_pipeline.processes.connector.topics.topic import Event
 from bybit_pipeline.shared.bybit import TOPICS_PER_REQUEST_MAX
 
 BTC, ETH, NOPE = "orderbook.50.BTCUSDT", "orderbook.50.ETHUSDT", "orderbook.50.NOPEUSDT"
@@ -211,6 +211,103 @@ def test_the_named_topic_is_rejected_and_the_others_are_sent_again(text: str) ->
     assert {NOPE: text} == subscriptions.rejected()
     assert [NOPE] == subscriptions.refused()
     assert Event("rejected", NOPE, "refused", text) in subscriptions.take_events()
+
+
+PASSING = "error:internal server error"
+
+
+@pytest.mark.parametrize("topic", [BTC, BTC_TRADES])
+def test_a_passing_refusal_is_asked_for_again_with_growing_pauses(topic: str) -> None:
+    subscriptions, [request] = connected(topic)
+    now, pauses = 0.0, []
+    for _ in range(9):
+        subscriptions.on_ack(refused(request, PASSING), now)
+        assert {topic: "rejected"} == subscriptions.states()
+        assert {topic: PASSING} == subscriptions.rejected()
+        assert [] == subscriptions.refused(), "it is not said to be missing"
+        assert [] == sent(subscriptions)
+        began = now
+        while not (again := sent(subscriptions)):
+            now += 0.5
+            subscriptions.on_time(now)
+        [request] = again
+        assert [topic] == request.args
+        pauses.append(now - began)
+    assert [1, 2, 4, 8, 16, 32, 60, 60, 60] == pauses
+    subscriptions.on_ack(granted(request), now)
+    assert {topic: "confirmed"} == subscriptions.states()
+
+
+@pytest.mark.parametrize("topic", [BTC, BTC_TRADES])
+def test_a_missing_topic_is_not_asked_for_again(topic: str) -> None:
+    subscriptions, [request] = connected(topic)
+    subscriptions.on_ack(refused(request, NOT_FOUND + topic), 0.0)
+    subscriptions.on_time(100_000.0)
+    assert [] == sent(subscriptions)
+    assert [topic] == subscriptions.refused()
+
+
+def test_a_batch_that_is_refused_for_a_while_is_served_in_the_end() -> None:
+    """Whole batch first, then each topic: the exchange fails twice for everything."""
+    subscriptions, [batch] = connected(BTC, BTC_TRADES, ETH)
+    subscriptions.on_ack(refused(batch, PASSING), 0.0)
+    for request in sent(subscriptions):
+        subscriptions.on_ack(refused(request, ""), 0.1)
+    assert ["refused"] * 3 == list(subscriptions.rejected().values())
+    subscriptions.on_time(1.2)
+    for request in sent(subscriptions):
+        subscriptions.on_ack(granted(request), 1.3)
+    assert {"confirmed"} == set(subscriptions.states().values())
+
+
+def test_one_topic_of_a_batch_that_fails_for_a_while_does_not_hold_up_the_others() -> None:
+    subscriptions, [batch] = connected(BTC, BTC_TRADES, ETH)
+    subscriptions.on_ack(refused(batch, f"{PASSING},topic:{BTC_TRADES}"), 0.0)
+    [others] = sent(subscriptions)
+    assert [BTC, ETH] == others.args
+    subscriptions.on_ack(granted(others), 0.1)
+    subscriptions.on_time(1.0)
+    [again] = sent(subscriptions)
+    assert [BTC_TRADES] == again.args
+    subscriptions.on_ack(granted(again), 1.1)
+    assert {"confirmed"} == set(subscriptions.states().values())
+
+
+def test_option_topics_that_fail_for_a_while_are_asked_for_again() -> None:
+    subscriptions, _ = connected(CALL, PUT)
+    subscriptions.on_ack(Ack(False, None, "", "", (CALL,), (PUT,)), 0.1)
+    subscriptions.on_time(1.2)
+    assert [[PUT]] == [request.args for request in sent(subscriptions)]
+
+
+@pytest.mark.parametrize("topic", [BTC, BTC_TRADES])
+def test_a_topic_without_acks_is_asked_for_again_later(topic: str) -> None:
+    subscriptions, _ = connected(topic)
+    for attempt in range(1, MAX_TRIES + 1):
+        subscriptions.on_time(ACK_S * attempt)
+    subscriptions.take_requests()
+    assert {topic: "rejected"} == subscriptions.states()
+    subscriptions.on_time(ACK_S * MAX_TRIES + 1.0)
+    [again] = sent(subscriptions)
+    subscriptions.on_ack(granted(again), 40.0)
+    assert {topic: "confirmed"} == subscriptions.states()
+
+
+def test_a_new_connection_does_not_wait_for_the_pause() -> None:
+    subscriptions, [request] = connected(BTC, BTC_TRADES)
+    subscriptions.on_ack(refused(request, f"{PASSING},topic:{BTC}"), 0.0)
+    subscriptions.on_disconnected()
+    subscriptions.take_requests()
+    subscriptions.on_connected(0.1)
+    assert [[BTC, BTC_TRADES]] == [request.args for request in sent(subscriptions)]
+
+
+def test_a_topic_that_was_unsubscribed_is_not_asked_for_again() -> None:
+    subscriptions, [request] = connected(BTC_TRADES)
+    subscriptions.on_ack(refused(request, PASSING), 0.0)
+    subscriptions.unsubscribe([BTC_TRADES], 0.5)
+    subscriptions.on_time(100.0)
+    assert [] == sent(subscriptions)
 
 
 def test_already_subscribed_counts_as_confirmed() -> None:
@@ -428,22 +525,28 @@ def test_a_resync_without_a_snapshot_leads_to_a_reconnect() -> None:
 
 
 def test_a_book_without_a_snapshot_after_the_reconnect_is_rejected() -> None:
-    """A dead symbol causes one reconnect, not an endless series."""
+    """A dead symbol causes one reconnect, not an endless series, and ever fewer requests."""
     subscriptions = delivering(BTC, ETH)
     subscriptions.resync(BTC, 5.0)
-    now, reconnects = 5.0, 0
-    for _ in range(100):
+    now, reconnects, rejected_at = 5.0, 0, []
+    for _ in range(200):
         subscriptions.on_time(now)
         for request in sent(subscriptions):
             subscriptions.on_ack(granted(request), now)
-        if any(event.kind == "reconnect" for event in subscriptions.take_events()):
+        events = subscriptions.take_events()
+        if ("rejected", "no_data") in [(event.kind, event.reason) for event in events]:
+            rejected_at.append(now)
+            assert {BTC: "rejected", ETH: "delivering"} == subscriptions.states()
+        if any(event.kind == "reconnect" for event in events):
             reconnects += 1
             subscriptions.on_disconnected()
             subscriptions.on_connected(now)
         subscriptions.on_data(ETH, True, now)
         now += ACK_S / 2
     assert 1 == reconnects
-    assert {BTC: "rejected", ETH: "delivering"} == subscriptions.states()
+    pauses = [later - earlier for earlier, later in pairwise(rejected_at)]
+    assert sorted(pauses) == pauses
+    assert pauses[-1] >= 60.0
 
 
 # -- while connected -----------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from bybit_pipeline.processes.connector.subscriptions import Subscriptions
+from bybit_pipeline.processes.connector.topics.subscriptions import Subscriptions
 from bybit_pipeline.shared.bybit import (
     DEPTH_MAX,
     StreamKind,

@@ -15,6 +15,9 @@ The life of a topic on one connection:
 Bybit refuses a whole request for one bad topic and names only the first bad one. After a refusal
 the named topic is rejected and the others are sent again; if none is named, each one alone.
 
+A rejected topic is asked for again after a while, with growing pauses: the failure may pass. Only a
+topic that Bybit does not have stays rejected, until the next connection.
+
 A second ``subscribe`` of a topic brings no snapshot. So a resync unsubscribes the topic, waits for
 the ack and subscribes it again.
 
@@ -23,16 +26,22 @@ Usage: call an ``on_`` method, then send what ``take_requests`` returns and act 
 
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from itertools import count
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, get_args
 
-from bybit_pipeline.processes.connector.protocol import (
-    Ack,
-    Op,
+from bybit_pipeline.processes.connector.protocol import Ack, Op, request_text
+from bybit_pipeline.processes.connector.topics.refusals import (
     is_already_subscribed,
+    is_final,
     refused_topic,
-    request_text,
+    retry_delay_s,
+)
+from bybit_pipeline.processes.connector.topics.topic import (
+    PUBLIC_STATE,
+    Event,
+    EventKind,
+    Request,
+    Topic,
 )
 from bybit_pipeline.shared.bybit import (
     TOPIC_CHARACTERS_MAX,
@@ -44,8 +53,8 @@ from bybit_pipeline.shared.wire.process_status import TopicState
 
 TOPIC_STATES: tuple[TopicState, ...] = get_args(TopicState)
 
-EventKind = Literal["subscribed", "unsubscribed", "rejected", "unanswered", "silent", "reconnect"]
 Admission = Literal["pass", "unexpected", "unknown"]
+RejectReason = Literal["refused", "no_ack", "no_data", "full"]
 
 MAX_TRIES = 3
 """Requests without an ack, or subscriptions without a snapshot, before a topic is rejected."""
@@ -57,82 +66,6 @@ RETRY_REJECTED_S = 60.0
 """Shortest time after which a resync request subscribes a rejected topic again."""
 TEXT_MAX = 200
 """Characters of Bybit's text that are kept as the reason of a rejection."""
-
-
-class Event(NamedTuple):
-    """
-    An event of a topic.
-
-    - ``subscribed``: data of the topic can arrive from here on.
-    - ``unsubscribed``: no data for a while; the reason is ``resync``. There is no event for a call
-      of ``unsubscribe``.
-    - ``rejected``: the reason is ``refused`` (by Bybit, with its text in ``detail``), ``no_ack``,
-      ``no_data`` or ``full`` (no room on the connection).
-    - ``unanswered``: a request got no ack in time and is sent again.
-    - ``silent``: a confirmed book got no snapshot in time and is subscribed again.
-    - ``reconnect``: this connection no longer serves the topic; a new connection may.
-    """
-
-    kind: EventKind
-    topic: str
-    reason: str = ""
-    detail: str = ""
-
-
-Phase = Literal[
-    "queued", "subscribing", "confirmed", "delivering", "unsubscribing", "leaving", "rejected"
-]
-
-_PUBLIC_STATE: dict[Phase, TopicState] = {
-    "queued": "pending",
-    "subscribing": "pending",
-    "confirmed": "confirmed",
-    "delivering": "delivering",
-    "unsubscribing": "pending",
-    "leaving": "pending",
-    "rejected": "rejected",
-}
-
-
-@dataclass(slots=True)
-class _Topic:
-    name: str
-    is_book: bool
-    phase: Phase = "queued"
-    is_alone: bool = False
-    """Sent in a request of its own, because Bybit may refuse it and the others with it."""
-    is_announced: bool = False
-    was_served: bool = False
-    """Has delivered data since the last forced reconnect."""
-    is_wanted_again: bool = False
-    """Subscribed again while its unsubscribe request is under way."""
-    unanswered: int = 0
-    """Requests without an ack since the last success."""
-    unserved: int = 0
-    """Subscriptions without a snapshot since the last success."""
-    deadline: float | None = None
-    """When the snapshot is overdue."""
-    resync_at: float | None = None
-    """When the requested resync may start; None if none is requested."""
-    resynced_at: float = float("-inf")
-    """When the last resync started."""
-    snapshot_at: float = float("-inf")
-    """When the last snapshot arrived."""
-    is_refused: bool = False
-    """Rejected because Bybit refused it."""
-    reason: str = ""
-    """Why it is rejected."""
-
-
-@dataclass(slots=True)
-class _Request:
-    op: Op
-    topics: list[_Topic]
-    sent_at: float
-    answered: set[str] = field(default_factory=set)
-
-    def open_topics(self) -> list[_Topic]:
-        return [topic for topic in self.topics if topic.name not in self.answered]
 
 
 class Subscriptions:
@@ -156,8 +89,8 @@ class Subscriptions:
         self.unmatched = 0
         """Acks that match no pending request."""
         self._ack_timeout_s = ack_timeout_s
-        self._topics: dict[str, _Topic] = {}
-        self._pending: dict[str, _Request] = {}
+        self._topics: dict[str, Topic] = {}
+        self._pending: dict[str, Request] = {}
         self._ids = count(1)
         self._is_connected = False
         self._requests: deque[str] = deque()
@@ -176,7 +109,7 @@ class Subscriptions:
             topic = self._topics.get(name)
             if topic is None:
                 is_book = parse_exchange_topic(name).kind == "book"
-                self._topics[name] = _Topic(name, is_book)
+                self._topics[name] = Topic(name, is_book)
             elif topic.phase == "rejected":
                 self._queue(topic, is_alone=True)
             elif topic.phase == "leaving":
@@ -226,10 +159,10 @@ class Subscriptions:
     # -- input -----------------------------------------------------------------------------------
 
     def on_connected(self, now: float) -> None:
-        """Subscribe everything; topics that were rejected before go in requests of their own."""
+        """Subscribe everything; topics that Bybit does not have go in requests of their own."""
         self._is_connected = True
         for topic in self._topics.values():
-            self._queue(topic, is_alone=topic.phase == "rejected")
+            self._queue(topic, is_alone=topic.phase == "rejected" and topic.is_final)
         self._send_queued(now)
 
     def on_disconnected(self) -> None:
@@ -244,7 +177,7 @@ class Subscriptions:
             elif topic.phase != "rejected":
                 self._queue(topic, is_alone=False)
             topic.is_wanted_again = topic.is_announced = False
-            topic.unanswered = topic.unserved = 0
+            topic.unanswered = topic.unserved = topic.rejections = 0
 
     def on_ack(self, ack: Ack, now: float) -> None:
         """Act on an ack or a refusal, of any category."""
@@ -279,10 +212,13 @@ class Subscriptions:
         for req_id, request in list(self._pending.items()):
             if now - request.sent_at >= self._ack_timeout_s:
                 del self._pending[req_id]
-                self._on_unanswered(request)
+                self._on_unanswered(request, now)
         for topic in list(self._topics.values()):
             if topic.deadline is not None and topic.deadline <= now:
                 self._on_unserved(topic, now)
+            elif topic.retry_at is not None and topic.retry_at <= now:
+                topic.unserved = topic.unanswered = 0
+                self._queue(topic, is_alone=True)
         self._start_resyncs(now)
         self._send_queued(now)
 
@@ -303,7 +239,7 @@ class Subscriptions:
     def states(self) -> dict[str, TopicState]:
         """The state of every subscribed topic."""
         return {
-            name: _PUBLIC_STATE[topic.phase]
+            name: PUBLIC_STATE[topic.phase]
             for name, topic in self._topics.items()
             if topic.phase != "leaving" or topic.is_wanted_again
         }
@@ -315,11 +251,11 @@ class Subscriptions:
         }
 
     def refused(self) -> list[str]:
-        """The rejected topics that Bybit refused; it did not respond about the other ones."""
+        """The rejected topics that Bybit does not have; all others are asked for again."""
         return [
             name
             for name, topic in self._topics.items()
-            if topic.phase == "rejected" and topic.is_refused
+            if topic.phase == "rejected" and topic.is_final
         ]
 
     # -- acks ------------------------------------------------------------------------------------
@@ -368,35 +304,37 @@ class Subscriptions:
             if not request.open_topics():
                 del self._pending[req_id]
 
-    def _on_granted(self, topic: _Topic, op: Op, now: float) -> None:
+    def _on_granted(self, topic: Topic, op: Op, now: float) -> None:
         if op == "unsubscribe":
             self._on_unsubscribed(topic)
         elif topic.phase == "subscribing":
             topic.phase = "confirmed"
             topic.unanswered = 0
             topic.deadline = now + self._ack_timeout_s if topic.is_book else None
+            if not topic.is_book:
+                topic.rejections = 0
             self._announce(topic)
 
-    def _on_refused(self, topic: _Topic, text: str, now: float) -> None:
+    def _on_refused(self, topic: Topic, text: str, now: float) -> None:
         if is_already_subscribed(text):
             self._on_granted(topic, "subscribe", now)
         elif topic.phase != "leaving":
-            self._reject(topic, "refused", text)
+            self._reject(topic, "refused", text, now)
 
-    def _on_unsubscribed(self, topic: _Topic) -> None:
+    def _on_unsubscribed(self, topic: Topic) -> None:
         self.flowing.discard(topic.name)
         if topic.phase == "unsubscribing":
             self._emit("unsubscribed", topic, "resync")
             topic.is_announced = False
             self._queue(topic, is_alone=topic.is_alone)
         elif topic.phase == "leaving" and topic.is_wanted_again:
-            self._topics[topic.name] = _Topic(topic.name, topic.is_book)
+            self._topics[topic.name] = Topic(topic.name, topic.is_book)
         elif topic.phase == "leaving":
             self._topics.pop(topic.name, None)
 
     # -- time ------------------------------------------------------------------------------------
 
-    def _on_unanswered(self, request: _Request) -> None:
+    def _on_unanswered(self, request: Request, now: float) -> None:
         self.unanswered += 1
         for topic in request.open_topics():
             if request.op == "unsubscribe":
@@ -405,12 +343,12 @@ class Subscriptions:
             elif topic.phase == "subscribing":
                 topic.unanswered += 1
                 if topic.unanswered >= MAX_TRIES:
-                    self._reject(topic, "no_ack", f"no ack after {MAX_TRIES} requests")
+                    self._reject(topic, "no_ack", f"no ack after {MAX_TRIES} requests", now)
                 else:
                     self._emit("unanswered", topic)
                     self._queue(topic, is_alone=topic.is_alone)
 
-    def _on_unserved(self, topic: _Topic, now: float) -> None:
+    def _on_unserved(self, topic: Topic, now: float) -> None:
         """A confirmed book got no snapshot: subscribe again, later reconnect or reject it."""
         topic.deadline = None
         topic.unserved += 1
@@ -422,7 +360,7 @@ class Subscriptions:
             topic.was_served = False
             self._emit("reconnect", topic, "resync")
         else:
-            self._reject(topic, "no_data", "confirmed without a snapshot")
+            self._reject(topic, "no_data", "confirmed without a snapshot", now)
 
     def _start_resyncs(self, now: float) -> None:
         due = [
@@ -440,41 +378,44 @@ class Subscriptions:
 
     # -- steps -----------------------------------------------------------------------------------
 
-    def _deliver(self, topic: _Topic, now: float) -> None:
+    def _deliver(self, topic: Topic, now: float) -> None:
         topic.phase = "delivering"
         topic.was_served = True
         topic.is_alone = False
-        topic.unanswered = topic.unserved = 0
-        topic.deadline = None
+        topic.unanswered = topic.unserved = topic.rejections = 0
+        topic.deadline = topic.retry_at = None
         topic.snapshot_at = now
         topic.reason = ""
         self.flowing.add(topic.name)
         self._announce(topic)
 
-    def _reject(self, topic: _Topic, reason: str, text: str) -> None:
+    def _reject(self, topic: Topic, reason: RejectReason, text: str, now: float) -> None:
         topic.phase = "rejected"
-        topic.is_refused = reason == "refused"
-        topic.reason = text[:TEXT_MAX]
+        topic.is_final = reason == "refused" and is_final(text)
+        topic.rejections += 1
+        is_retried = not topic.is_final and reason != "full"
+        topic.retry_at = now + retry_delay_s(topic.rejections) if is_retried else None
+        topic.reason = text[:TEXT_MAX] or reason
         topic.deadline = topic.resync_at = None
         topic.is_announced = False
         self.flowing.discard(topic.name)
         self._emit("rejected", topic, reason, topic.reason)
 
-    def _announce(self, topic: _Topic) -> None:
+    def _announce(self, topic: Topic) -> None:
         if not topic.is_announced:
             topic.is_announced = True
             self._emit("subscribed", topic)
 
-    def _emit(self, kind: EventKind, topic: _Topic, reason: str = "", detail: str = "") -> None:
+    def _emit(self, kind: EventKind, topic: Topic, reason: str = "", detail: str = "") -> None:
         self._events.append(Event(kind, topic.name, reason, detail))
 
-    def _queue(self, topic: _Topic, *, is_alone: bool) -> None:
+    def _queue(self, topic: Topic, *, is_alone: bool) -> None:
         topic.phase = "queued"
         topic.is_alone = is_alone
-        topic.deadline = topic.resync_at = None
+        topic.deadline = topic.resync_at = topic.retry_at = None
         topic.reason = ""
 
-    def _may_be_served(self, topic: _Topic) -> bool:
+    def _may_be_served(self, topic: Topic) -> bool:
         return topic.phase not in ("queued", "rejected")
 
     def _send_queued(self, now: float) -> None:
@@ -489,7 +430,7 @@ class Subscriptions:
         for topic in queued:
             room -= topic_characters([topic.name])
             if room < 0:
-                self._reject(topic, "full", f"topics exceed {TOPIC_CHARACTERS_MAX} characters")
+                self._reject(topic, "full", f"topics exceed {TOPIC_CHARACTERS_MAX} characters", now)
             else:
                 topic.phase = "subscribing"
                 fitting.append(topic)
@@ -498,11 +439,11 @@ class Subscriptions:
             if topic.is_alone:
                 self._send("subscribe", [topic], now)
 
-    def _send(self, op: Op, topics: list[_Topic], now: float) -> None:
+    def _send(self, op: Op, topics: list[Topic], now: float) -> None:
         for start in range(0, len(topics), TOPICS_PER_REQUEST_MAX):
             batch = topics[start : start + TOPICS_PER_REQUEST_MAX]
             req_id = str(next(self._ids))
-            self._pending[req_id] = _Request(op, batch, now)
+            self._pending[req_id] = Request(op, batch, now)
             self._requests.append(request_text(op, req_id, [topic.name for topic in batch]))
 
     def _oldest(self, op: Op | None) -> str:
@@ -510,7 +451,7 @@ class Subscriptions:
         matching = (id_ for id_, request in self._pending.items() if op in (None, request.op))
         return next(matching, "")
 
-    def _oldest_with(self, name: str) -> _Request | None:
+    def _oldest_with(self, name: str) -> Request | None:
         for request in self._pending.values():
             if any(topic.name == name for topic in request.open_topics()):
                 return request
