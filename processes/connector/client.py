@@ -162,6 +162,7 @@ class BybitWebSocketClient:
         self._keepalive = Keepalive(settings, silence_matters=silence_matters)
         self._missed = MissedTrades()
         self._is_open = False
+        self._pid = os.getpid()
         self._dispatcher = Dispatcher(
             category,
             on_trade=on_trade,
@@ -227,8 +228,8 @@ class BybitWebSocketClient:
 
     @property
     def connected(self) -> bool:
-        """Whether the websocket is open."""
-        return self._is_open
+        """Whether the websocket is open; never in a forked child, which has none of the threads."""
+        return self._is_open and self._pid == os.getpid()
 
     @property
     def url(self) -> str:

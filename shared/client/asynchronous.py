@@ -77,7 +77,7 @@ class AsyncPipelineClient(BaseClient):
         """
         self._leave_parent()
         if self._reader is None:
-            raise RuntimeError("the client is not open")
+            raise RuntimeError("the client is not open in this process")
         waiting = AsyncQueue()
         self._state.add_queue(waiting)
         return _iterate(waiting, timeout_s)

@@ -82,7 +82,7 @@ class PipelineClient(BaseClient):
         waiting = ThreadQueue()
         with self._state.lock:
             if self._reader is None:
-                raise RuntimeError("the client is not open")
+                raise RuntimeError("the client is not open in this process")
             self._state.add_queue(waiting)
         return iter(lambda: waiting.get(timeout_s), None)
 

@@ -1,10 +1,12 @@
 """
 The messages that wait for one iteration, in bounded memory.
 
-An iteration that is too slow loses the oldest messages; nobody else waits for it.
+An iteration that is too slow loses the oldest messages; nobody else waits for it. In a forked child
+an iteration that its parent began has ended: what waits there is old, and nothing is added.
 """
 
 import asyncio
+import os
 import threading
 from collections import deque
 
@@ -20,6 +22,12 @@ class MessageQueue:
     def __init__(self) -> None:
         self._waiting: deque[Metric] = deque(maxlen=MAX_WAITING)
         self._is_ended = False
+        self._pid = os.getpid()
+
+    @property
+    def _is_foreign(self) -> bool:
+        """True in a child that was forked since; it may have copied a locked lock."""
+        return self._pid != os.getpid()
 
     def put(self, metric: Metric) -> int:
         """Add a message; return the number of messages dropped to make room, 0 or 1."""
@@ -60,6 +68,8 @@ class ThreadQueue(MessageQueue):
 
     def get(self, timeout_s: float | None) -> Metric | None:
         """Wait for the next message; None at the end or after the timeout."""
+        if self._is_foreign:
+            return None
         with self._changed:
             self._changed.wait_for(lambda: bool(self._waiting) or self._is_ended, timeout_s)
             return self._waiting.popleft() if self._waiting else None
@@ -77,6 +87,8 @@ class AsyncQueue(MessageQueue):
 
     async def get(self, timeout_s: float | None) -> Metric | None:
         """Wait for the next message; None at the end or after the timeout."""
+        if self._is_foreign:
+            return None
         if not self._waiting and not self._is_ended:
             self._changed.clear()
             try:

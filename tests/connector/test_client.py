@@ -1,6 +1,7 @@
 """The client against a small exchange, over real sockets."""
 
 import json
+import os
 import queue
 import socket
 import ssl
@@ -119,6 +120,19 @@ def test_data_arrives_after_connection_and_subscriptions_are_announced(
     now_ms = time.time_ns() // 1_000_000
     assert now_ms - 60_000 < feed.client.session <= now_ms
     assert abs(feed.books[0].recv_ts_ns // 1_000_000 - now_ms) < 60_000
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_in_a_forked_child_it_is_not_connected(venue: Venue, make_feed: MakeFeed) -> None:
+    """The child has none of the threads: nothing arrives there."""
+    feed = make_feed(venue.url)
+    feed.client.start()
+    until(lambda: feed.client.connected)
+    pid = os.fork()
+    if pid == 0:
+        os._exit(int(feed.client.connected))
+    assert 0 == os.waitpid(pid, 0)[1]
+    assert feed.client.connected
 
 
 def test_after_a_lost_connection_everything_is_subscribed_again(

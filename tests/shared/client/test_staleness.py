@@ -17,6 +17,7 @@ import pytest
 from bybit_pipeline import AsyncPipelineClient, PipelineClient
 from bybit_pipeline.shared.client.base import BaseClient
 from bybit_pipeline.shared.client.publish_times import SPAN_S, PublishTimes
+from bybit_pipeline.shared.client.queues import ThreadQueue
 from bybit_pipeline.shared.wire.overdue import without_numbers
 from tests.shared.client.pipeline import DEADLINE_S, ForwarderRig, Relay, until
 
@@ -245,6 +246,23 @@ def test_a_forked_child_gets_no_numbers_of_its_parent_and_may_open_the_client_ag
         with client._state.lock:  # as if the fork happened while the reader worked
             assert "the client is not open" in forked(client, lambda c: next(c.messages(1)))
         assert client.connected, "the parent goes on"
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_an_iteration_of_the_parent_has_ended_in_a_forked_child(pipeline: ForwarderRig) -> None:
+    """Even if the fork happened while the reader added a message."""
+    with PipelineClient(pipeline.endpoint) as client:
+        until(lambda: client.connected and pipeline.status("subscriptions") >= 2)
+        iteration = client.messages()
+        publish(pipeline, 1)
+        next(iteration)
+        publish(pipeline, 2)
+        until(lambda: any(queue._waiting for queue in client._state._queues))
+        [waiting] = client._state._queues
+        assert isinstance(waiting, ThreadQueue)
+        with waiting._changed:
+            assert [] == forked(client, lambda _: list(iteration))
+        assert next(iteration).payload["seq"], "the parent goes on"
 
 
 def test_a_message_without_numbers_keeps_its_names_and_times() -> None:
