@@ -245,6 +245,7 @@ class Supervisor:
         self._refresh_if_due(now)
         self._check_forwarder()
         self.change_plan(self._switch.fall_back_if_due(self.plan, now, self._links()))
+        self.change_plan(self._switch.settle_if_due(self.plan, now, self._connector_links()))
         probes_exchange = self._switch.may_fall_back and self._has_only_patterns
         self.change_plan(
             self._discovery.request_if_due(self.plan, now, probes_exchange=probes_exchange)
@@ -407,8 +408,7 @@ class Supervisor:
         self.refresh()
 
     def _on_exchange_answers(self) -> None:
-        for plan in self._switch.go_live(self.plan):
-            self.change_plan(plan)
+        self.change_plan(self._switch.try_live(self.plan, self._clock.monotonic()))
 
     def _on_lists(self) -> None:
         """Add and remove symbols as the exchange lists and delists them."""
@@ -426,8 +426,11 @@ class Supervisor:
         """Connections to the exchange; without connectors, the link that ``Discovery`` probes."""
         if self._discovery.link is not None and self._has_only_patterns:
             return [self._discovery.link]
+        return self._connector_links()
+
+    def _connector_links(self) -> list[Link]:
         return [
-            Link(child.last_heard, child.status.get("last_message_ts_ms") is not None)
+            Link(child.last_heard, child.status.get("live_since_ts_ms") is not None)
             for child in self._children.by_name.values()
             if child.role == "connector" and child.last_heard is not None
         ]

@@ -159,6 +159,7 @@ class ConnectorActor(Actor):
             "rejected": client.rejected(),
             "refused_topics": client.refused(),
             "ping_rtt_ms": None if rtt is None else round(rtt * 1000, 3),
+            "live_since_ts_ms": client.live_since_ts_ms,
             "last_message_ts_ms": None if last is None else last // 1_000_000,
             "trade_messages": counts.trade_messages,
             "book_messages": counts.book_messages,

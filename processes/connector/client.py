@@ -247,6 +247,11 @@ class BybitWebSocketClient:
         return self._reconnector.is_simulated
 
     @property
+    def live_since_ts_ms(self) -> int | None:
+        """Wall clock of the first data of a live exchange; None before them."""
+        return self._reconnector.live_since_ts_ms
+
+    @property
     def ping_rtt_s(self) -> float | None:
         """Round-trip time of the last ping that was answered."""
         return self._keepalive.rtt_s

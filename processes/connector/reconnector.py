@@ -118,6 +118,8 @@ class Reconnector:
         Why there is no connection; None if there is one or none has been tried. Written by the
         socket thread; any thread may read.
         """
+        self.live_since_ts_ms: int | None = None
+        """Wall clock of the first data of a live exchange; None before them."""
         self._target = target
         self._on_open = on_open
         self._on_read = on_read
@@ -293,14 +295,14 @@ class Reconnector:
         self.is_simulated = connection.is_simulated
         self._on_open(target)
         try:
-            error = self._read(connection)
+            error = self._read(connection, target)
             reason = connection.abort_reason or failure_reason(error)
             self.failure = LinkFailure(reason, one_line(error))
         finally:
             self._on_close(target, reason, error)
         return reason
 
-    def _read(self, connection: Connection) -> Exception:
+    def _read(self, connection: Connection, target: Target) -> Exception:
         """Receive until the connection ends; the error that ended it."""
         websocket = connection.websocket
         receive, on_read = websocket.receive, self._on_read
@@ -314,6 +316,8 @@ class Reconnector:
             if on_read(messages, websocket.binaries, websocket.recv_ts_ns) and not has_data:
                 has_data = True
                 self._backoff.reset()
+                if target.source == "live" and self.live_since_ts_ms is None:
+                    self.live_since_ts_ms = websocket.recv_ts_ns // 1_000_000
             delay(len(messages), monotonic())
 
 

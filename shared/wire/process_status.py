@@ -282,6 +282,13 @@ class ConnectorStatus(ProcessMetric, frozen=True, tag_field="role", tag="connect
         OrAbsent[RoundTrip | None],
         Meta(description="Round trip of the latest ping; null before the first one."),
     ] = UNSET
+    live_since_ts_ms: Annotated[
+        OrAbsent[Millis | None],
+        Meta(
+            description="Time of the first message of a live exchange since the process started, "
+            "our clock; null before it."
+        ),
+    ] = UNSET
     last_message_ts_ms: Annotated[
         OrAbsent[Millis | None],
         Meta(description="Time of the latest message, our clock; null before the first one."),

@@ -15,7 +15,7 @@ class Link(NamedTuple):
     last_heard: float
     """Time of the connector's last message to the supervisor."""
     has_message: bool
-    """True if the connector has received a message of the exchange."""
+    """True if the connector has received data of the live exchange."""
 
 
 class FallbackRule:

@@ -50,6 +50,7 @@ class HeartbeatStatus(msgspec.Struct, frozen=True):
     topics: dict[str, TopicState] = {}
     rejected: dict[str, str] = {}
     refused_topics: list[str] = []
+    live_since_ts_ms: int | None = None
     last_message_ts_ms: int | None = None
     books: dict[str, int] = {}
     not_live: dict[str, float] = {}

@@ -76,6 +76,11 @@ class FakeChild:
             return {"websocket": self.behaviour["websocket"]}
         return {}
 
+    def _live_since(self) -> int | None:
+        """The time of the first live message, which follows the change of the source."""
+        is_live = any(command.get("source") == "live" for command in self.commands)
+        return 1 if is_live and self.behaviour.get("has_live_data", True) else None
+
     def status(self) -> dict[str, Any]:
         """The status of a healthy child of the role."""
         status: dict[str, Any] = {"commands": self.commands}
@@ -91,6 +96,7 @@ class FakeChild:
                 "connected": True,
                 "url": self.spec["url"],
                 "last_message_ts_ms": None,
+                "live_since_ts_ms": self._live_since(),
                 "topics": dict.fromkeys(names, "delivering"),
             }
         if self.spec["role"] == "orderbook":

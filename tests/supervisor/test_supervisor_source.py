@@ -4,13 +4,22 @@ import itertools
 import json
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from websockets.sync.server import Server, ServerConnection, serve
 
 from tests.supervisor.conftest import Start
 from tests.supervisor.source.test_instruments_client import server
+
+
+def _serve_data(connection: ServerConnection) -> None:
+    for message in connection:
+        request = json.loads(message)
+        if request.get("op") == "ping":
+            connection.send('{"success":true,"ret_msg":"pong","op":"ping"}')
+        for topic in request.get("args", ()):
+            connection.send(json.dumps({"topic": topic, "data": {}}))
 
 
 def _answer_pings(connection: ServerConnection) -> None:
@@ -52,13 +61,36 @@ def test_auto_falls_back_at_the_start_and_changes_over_when_the_exchange_answers
     assert "SIMULATED" in pipeline.log.read_text()
     assert 'source_info{source="sim"} 1.0' in pipeline.page("/metrics")[1]
 
-    with _served(closed_port):
+    with _served(closed_port, _serve_data):
         pipeline.wait_for(lambda: pipeline.status()["source"] == "live")
         [_, command] = pipeline.wait_for_commands("connector-linear-0", 2)
         live_url = url.replace("{category}", "linear")
         assert {"type": "source", "source": "live", "url": live_url} == command
         pipeline.wait_for(lambda: not pipeline.process_entry("simulator"))
         assert "live" == json.loads((pipeline.run_dir / "endpoints.json").read_text())["source"]
+    assert 0 == pipeline.stop()
+
+
+def test_an_exchange_that_only_answers_pings_does_not_replace_the_simulator(
+    start_pipeline: Start, closed_port: int
+) -> None:
+    url = f"ws://127.0.0.1:{closed_port}/v5/public/{{category}}"
+    pings: list[str] = []
+
+    def answer(connection: ServerConnection) -> None:
+        pings.append("connected")
+        _answer_pings(connection)
+
+    pipeline = start_pipeline(
+        tables={"source": "auto", "url": url, **AUTO},
+        behaviour={"simulator": {"websocket": "ws://127.0.0.1:1/v5/public/{category}"}},
+    )
+    pipeline.wait_up()
+    pipeline.wait_for(lambda: pipeline.status()["source"] == "sim")
+    with _served(closed_port, answer):
+        pipeline.wait_for(lambda: len(pings) >= 2)
+        assert "sim" == pipeline.status()["source"]
+    assert 1 == len(pipeline.commands("connector-linear-0"))
     assert 0 == pipeline.stop()
 
 
@@ -99,7 +131,7 @@ def test_auto_does_not_fall_back_for_removed_patterns(start_pipeline: Start) -> 
 def test_auto_never_falls_back_after_a_live_message(start_pipeline: Start) -> None:
     pipeline = start_pipeline(
         tables={"source": "auto", "url": "ws://127.0.0.1:1/{category}", **AUTO},
-        behaviour={"connector-linear-0": {"status": {"last_message_ts_ms": 1}}},
+        behaviour={"connector-linear-0": {"status": {"live_since_ts_ms": 1}}},
     )
     pipeline.wait_up()
     uptime_s = pipeline.process_entry("connector-linear-0")["uptime_s"]
@@ -123,8 +155,8 @@ def test_connectors_wait_for_the_address_of_the_simulator(start_pipeline: Start)
     assert [] == pipeline.commands("connector-linear-0")
 
 
-def _served(port: int) -> Server:
-    return _Serving(serve(_answer_pings, "127.0.0.1", port))  # type: ignore[return-value]
+def _served(port: int, handle: Callable[[ServerConnection], None]) -> Server:
+    return _Serving(serve(handle, "127.0.0.1", port))  # type: ignore[return-value]
 
 
 class _Serving:

@@ -58,8 +58,13 @@ def test_auto_falls_back_with_a_warning_and_changes_to_live_when_the_exchange_an
     exchange("--port", str(port), "--seed", "7")
     check_change_over(pipeline)
     until(lambda: pipeline.status()["source"] == "live", "the status says live")
-    assert "simulator" not in {entry["process"] for entry in pipeline.status()["processes"]}
+    until(lambda: "simulator" not in processes(pipeline), "the simulator is gone")
     pipeline.stop()
+
+
+def processes(pipeline: Pipeline) -> set[str]:
+    """Return the names of the running processes."""
+    return {entry["process"] for entry in pipeline.status()["processes"]}
 
 
 def check_change_over(pipeline: Pipeline) -> None:

@@ -8,7 +8,7 @@ from bybit_pipeline.shared.runtime.telemetry import Telemetry
 from bybit_pipeline.shared.settings.validation import make_config
 from bybit_pipeline.supervisor.plan.plan import Plan, make_plan
 from bybit_pipeline.supervisor.source.fallback import Link
-from bybit_pipeline.supervisor.source.switch import SourceSwitch
+from bybit_pipeline.supervisor.source.switch import TRIAL_S, SourceSwitch
 
 LIVE, SIM = "ws://127.0.0.1:1/{category}", "ws://127.0.0.1:2/{category}"
 CONFIG = make_config(
@@ -54,14 +54,45 @@ def test_connectors_keep_the_live_address_until_the_simulator_announces_its_own(
     assert simulated is switch.use_simulator(simulated, "")
 
 
-def test_connectors_leave_the_simulator_before_it_stops(switch: SourceSwitch, plan: Plan) -> None:
+def shape(plan: Plan) -> tuple[str, str, bool]:
+    return plan.source, plan.url, plan.has_simulator
+
+
+def test_the_simulator_stops_once_a_connector_has_live_data(
+    switch: SourceSwitch, plan: Plan
+) -> None:
     simulated = switch.use_simulator(fall_back(switch, plan), SIM)
 
-    plans = list(switch.go_live(simulated))
+    trial = switch.try_live(simulated, 200.0)
+    assert ("live", LIVE, True) == shape(trial)
+    assert trial is switch.settle_if_due(trial, 201.0, [Link(201.0, False)])
 
-    assert [("live", LIVE, True), ("live", LIVE, False)] == [
-        (plan.source, plan.url, plan.has_simulator) for plan in plans
-    ]
+    settled = switch.settle_if_due(trial, 202.0, [Link(202.0, False), Link(202.0, True)])
+    assert ("live", LIVE, False) == shape(settled)
+    assert settled is switch.settle_if_due(settled, 999.0, [Link(999.0, False)]), "for good"
+
+
+def test_without_live_data_the_connectors_return_to_the_simulator(
+    switch: SourceSwitch, plan: Plan
+) -> None:
+    simulated = switch.use_simulator(fall_back(switch, plan), SIM)
+    trial = switch.try_live(simulated, 200.0)
+    end = 200.0 + TRIAL_S
+
+    assert trial is switch.settle_if_due(trial, end + 0.1, [Link(end - 0.1, False)]), "not heard of"
+    assert trial is switch.use_simulator(trial, SIM), "a restart does not end the trial"
+    back = switch.settle_if_due(trial, end + 0.2, [Link(end + 0.1, False)])
+    assert ("sim", SIM, True) == shape(back)
+
+    again = switch.try_live(back, 300.0)
+    assert ("live", LIVE, True) == shape(again)
+    assert ("live", LIVE, False) == shape(switch.settle_if_due(again, 301.0, [Link(301.0, True)]))
+
+
+def test_a_trial_without_connectors_ends_as_well(switch: SourceSwitch, plan: Plan) -> None:
+    """Their symbols come from a list that the exchange does not deliver."""
+    trial = switch.try_live(switch.use_simulator(fall_back(switch, plan), SIM), 200.0)
+    assert ("sim", SIM, True) == shape(switch.settle_if_due(trial, 200.1 + TRIAL_S, []))
 
 
 def test_an_exchange_that_answers_before_the_simulator_is_up_only_stops_it(
@@ -69,10 +100,10 @@ def test_an_exchange_that_answers_before_the_simulator_is_up_only_stops_it(
 ) -> None:
     starting = fall_back(switch, plan)
 
-    first, second = switch.go_live(starting)
+    trial = switch.try_live(starting, 200.0)
 
-    assert starting is first
-    assert plan == second
+    assert starting is trial
+    assert plan == switch.settle_if_due(trial, 201.0, [Link(201.0, True)])
 
 
 def test_a_simulator_that_plays_a_capture_is_a_replay(switch: SourceSwitch) -> None:
