@@ -282,6 +282,11 @@ def report(soak: Soak, counted: dict[str, int], minutes: float) -> int:
     print(f"oldest data said live      {fresh.oldest_s:.2f} s without a sign of life")
     print(f"longest pause of a topic   {fresh.longest_s:.2f} s")
     print(f"frozen or not published    {len(fresh.wrong)} {fresh.wrong[:5]}")
+    total = rig.pipeline.total
+    names = list(rig.pipeline.endpoints()["prometheus"])
+    outages = sum(total(name, "frozen_seconds_count") for name in names)
+    frozen_s = sum(total(name, "frozen_seconds_sum") for name in names)
+    print(f"frozen_seconds             {outages:.0f} outages, {frozen_s:.1f} s in total")
     restarts = {e["process"]: e["restarts"] for e in rig.pipeline.status()["processes"]}
     print(f"restarts                   {sum(restarts.values())} {restarts}")
     print(f"metrics the subscriber missed {soak.missed}")
