@@ -20,13 +20,13 @@ from typing import NamedTuple
 
 from scripts.freshness import views
 from scripts.freshness.faults import FAULTS, HOLD_S, STREAMS, VIEWS, Fault
-from scripts.freshness.judge import Claim, Judge, Key
+from scripts.freshness.judge import TRUTH, Claim, Judge, Key
 from scripts.reliability.rig import Rig
 from tests.system.pipeline import Pipeline, until
 
 SYMBOLS = ["BTCUSDT", "ETHUSDT", "SOLUSDT"]
 RATE = 300
-"""Messages per second: about 45 of every book, and 10 to 35 of the trades of every symbol."""
+"""Messages per second: about 50 of every book, and 19 to 68 of the trades of every symbol."""
 DASHBOARD = "[dashboard]\nenabled = true\n"
 CONFIG = f"""
 {DASHBOARD}
@@ -45,6 +45,8 @@ RestartPolicy.__init__.__kwdefaults__.update(delay_max_s=0.5, intensity=10**6)
 Runs first in every process. A child that is killed fifty times in a row would be flapping, and its
 restarts and connections would be delayed. What is measured ends before the restart.
 """
+KNOWN_S = 6.0
+"""Time in which a stream shows its rate: silence cannot be told from a quiet market before."""
 FRESH_S = 1.5
 """Everything is current again when no view shows older data."""
 POLL_S = 0.01
@@ -120,6 +122,8 @@ class Bench:
         self._turn += 1
         self._late_s = 0.0
         symbols = [SYMBOLS[self._turn % len(SYMBOLS)]] if fault.how == "mute" else SYMBOLS
+        if fault.how == "mute":
+            self._wait_known(fault, symbols)
         pid = self._rig.pipeline.pid(fault.process) if fault.process else 0
         self._inject(fault, symbols, pid)
         began = time.time()
@@ -158,6 +162,20 @@ class Bench:
             if time.time() > deadline:
                 tail = self._rig.pipeline.log_tail()
                 raise NotRecoveredError(f"not current: {stale[:5]}\n{tail}")
+            self._pause()
+
+    def _wait_known(self, fault: Fault, symbols: Sequence[str]) -> None:
+        """
+        Wait until the rate of a stream is known.
+
+        Raises:
+            NotRecoveredError: If it does not stay live for ``KNOWN_S``.
+        """
+        keys = [key for key in self._keys(fault, symbols) if key[0] == TRUTH]
+        deadline = time.time() + RECOVERED_S
+        while not self.judge.are_live_since(keys, time.time() - KNOWN_S):
+            if time.time() > deadline:
+                raise NotRecoveredError(f"not live for {KNOWN_S:g} s: {keys}")
             self._pause()
 
     def _stale(self) -> list[Key]:

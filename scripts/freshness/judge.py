@@ -10,6 +10,7 @@ Trades need not be newer on a connection that was made or proven after the fault
 traded since. They are current if the message says that the connection is alive (``alive_ts_ns``).
 """
 
+import math
 import threading
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -103,6 +104,7 @@ class Judge:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._claims: dict[Key, tuple[Claim, float]] = {}
+        self._live_since: dict[Key, float] = {}
         self._watches: dict[Key, Watch] = {}
         self._is_lifted = False
 
@@ -110,6 +112,10 @@ class Judge:
         """Take in what a view shows of a topic."""
         with self._lock:
             self._claims[view, topic] = claim, now
+            if claim.is_live:
+                self._live_since.setdefault((view, topic), now)
+            else:
+                self._live_since.pop((view, topic), None)
             watch = self._watches.get((view, topic))
             if watch is not None:
                 watch.see(claim, now, is_lifted=self._is_lifted)
@@ -140,6 +146,11 @@ class Judge:
         """True while one of the views still says live."""
         with self._lock:
             return any(w.is_frozen for (view, _), w in self._watches.items() if view in views)
+
+    def are_live_since(self, keys: Iterable[Key], since: float) -> bool:
+        """True if all claims have been live without interruption since a time."""
+        with self._lock:
+            return all(self._live_since.get(key, math.inf) <= since for key in keys)
 
     def stale(self, keys: Iterable[Key], *, fresh_s: float, now: float) -> list[Key]:
         """The claims that are not live, or whose data are older than ``fresh_s``."""
