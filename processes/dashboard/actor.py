@@ -25,8 +25,12 @@ RECEIVE_LIMIT = 2_000
 """Messages taken in one turn, so that ticks and the supervisor get their turn under load."""
 TICK_S = 0.25
 SAMPLE_S = 1.0
-SILENT_S = 3.0
-"""The supervisor publishes once per second; after a longer silence nothing is current."""
+SILENT_S = 1.4
+"""
+Time without any metric, in seconds, after which nothing is current.
+
+Every topic is published once per second. A page shows it up to 0.5 s later, within two seconds.
+"""
 CONFLATED = ("trades.", "orderbook.", "process.")
 GAPS_REQUEST = "dashboard"
 GAPS_S = 5.0
@@ -137,7 +141,7 @@ class Dashboard(Actor):
 
     def _take(self, payloads: Iterable[dict[str, Any]]) -> None:
         for payload in payloads:
-            self.page.take(payload, self._now_ms())
+            self.page.take(payload, self._now_ms(), self.clock.monotonic())
 
     def _on_arrival(self) -> None:
         """
@@ -189,8 +193,8 @@ class Dashboard(Actor):
     def _update_page(self) -> None:
         assert self._subscriber is not None
         self._take(metric.payload for metric in self._subscriber.latest())
-        self.page.drop_silent(self._now_ms())
         now = self.clock.monotonic()
+        self.page.drop_silent(now)
         if now - self._sampled >= SAMPLE_S:
             self._sampled = now
             self.page.sample(self._now_ms())

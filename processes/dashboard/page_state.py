@@ -19,6 +19,7 @@ import msgspec
 from bybit_pipeline.processes.dashboard.gaps import PageGaps
 from bybit_pipeline.processes.dashboard.history import History, Point
 from bybit_pipeline.shared.settings.config import window_seconds
+from bybit_pipeline.shared.wire.overdue import VIEW_OVERDUE_S, without_numbers
 
 MetricsState = Literal["starting", "live", "lost", "silent"]
 """State of the metrics socket. ``lost``: not connected; ``silent``: connected, but no messages."""
@@ -27,13 +28,16 @@ WALLS_MAX = 200
 EVENTS_MAX = 100
 CHARTED_MARKETS_MAX = 1_000
 """Markets beyond this number are in the table, but have no charts."""
-SILENT_MS = 3_000
-"""Trades are published once per second; after a longer silence they are not current."""
+SILENT_S = VIEW_OVERDUE_S
+"""Every market is published once per second; after this silence its numbers are not current."""
+SUPERVISOR_SILENT_S = 2.0
+"""The same for the status of the processes."""
+UNSUBSCRIBED = "unsubscribed"
 ROUNDS_BEFORE_GONE = 3
 """Rounds of ``process.*`` messages, one per second, without a market before it is removed."""
 SUPERVISOR = "supervisor"
 HEAD_FIELDS = ("state", "reason", "epoch", "seq", "process")
-ADDED_BY_SUPERVISOR = ("ready", "reasons", "version", "network", "started_ts_ms")
+ADDED_BY_SUPERVISOR = ("feed", "ready", "reasons", "version", "network", "started_ts_ms")
 
 COMPLETENESS_FIELDS = ("category", "symbol", "trades_percent", "book_percent")
 WALL_FIELDS = (
@@ -63,6 +67,8 @@ PROCESS_FIELDS = (
     "lag_s",
     "lost",
     "connected",
+    "failure",
+    "next_attempt_ts_ms",
     "reconnects",
     "ping_rtt_ms",
     "exit_code",
@@ -87,12 +93,14 @@ class Cursor(NamedTuple):
 class PageMarket:
     """The last messages of one market, and its row in the table."""
 
-    __slots__ = ("book", "history", "misses", "name", "row", "trades", "version")
+    __slots__ = ("book", "history", "misses", "name", "received", "row", "trades", "version")
 
     def __init__(self, name: str, history: History | None) -> None:
         self.name = name
         self.trades: Payload | None = None
         self.book: Payload | None = None
+        self.received: dict[str, float] = {}
+        """When the last message of each kind was received, in monotonic seconds."""
         self.history = history
         self.row = msgspec.Raw(b"{}")
         self.version = 0
@@ -127,6 +135,7 @@ class PageState:
         self._topics: dict[str, frozenset[str]] = {}
         """Markets by connector, as the connectors report them."""
         self._supervisor: dict[str, Any] = {}
+        self._supervisor_at = 0.0
         self._processes_version = 0
         self._gaps = PageGaps()
         self._walls: deque[dict[str, Any]] = deque(maxlen=WALLS_MAX)
@@ -137,14 +146,23 @@ class PageState:
 
     # -- input -----------------------------------------------------------------------------------
 
-    def take(self, payload: Payload, now_ms: int) -> None:
-        """Take in a message of the metrics socket; kinds that are not shown are ignored."""
+    def take(self, payload: Payload, now_ms: int, now: float = 0.0) -> None:
+        """
+        Take in a message of the metrics socket; kinds that are not shown are ignored.
+
+        Args:
+            payload: The message.
+            now_ms: Current time, wall clock.
+            now: Current time in monotonic seconds, from which silence is measured.
+        """
         kind = payload.get("kind")
         self.version += 1
         if kind in ("trades", "orderbook"):
-            self._take_market(kind, payload)
+            self._take_market(kind, payload, now)
         elif kind == "process":
             self._take_process(payload, now_ms)
+            if payload["process"] == SUPERVISOR:
+                self._supervisor_at = now
         elif kind == "gap":
             self._gaps.take(payload, version=self.version, now_ms=now_ms)
         elif kind == "density":
@@ -176,23 +194,27 @@ class PageState:
         for market in self._markets.values():
             market.trades = market.book = None
             self._update_row(market)
+        self._lose_processes()
+
+    def _lose_processes(self) -> None:
+        """Drop what the supervisor said about the pipeline and its processes."""
         for process in self._processes.values():
             process.update(dict.fromkeys(set(process) - {"process", "role"}), state="unknown")
         self._processes_version = self.version
         self._supervisor = {}
         self._topics = {}
 
-    def drop_silent(self, now_ms: int) -> None:
-        """Drop the trades of markets whose worker no longer publishes them."""
+    def drop_silent(self, now: float) -> None:
+        """Drop the numbers of books and trades that are no longer published, each on its own."""
         for market in self._markets.values():
-            trades = market.trades
-            if trades is None or trades["state"] not in ("live", "warming"):
-                continue
-            if now_ms - trades["publish_ts_ns"] // 1_000_000 > SILENT_MS:
+            book, trades = _silenced(market, "orderbook", now), _silenced(market, "trades", now)
+            if book is not market.book or trades is not market.trades:
                 self.version += 1
-                kept = {key: trades.get(key) for key in (*HEAD_FIELDS, "source", "publish_ts_ns")}
-                market.trades = {**kept, "state": "silent"}
+                market.book, market.trades = book, trades
                 self._update_row(market)
+        if self._supervisor and now - self._supervisor_at >= SUPERVISOR_SILENT_S:
+            self.version += 1
+            self._lose_processes()
 
     def sample(self, now_ms: int) -> None:
         """Add a point to the history of every market; call about once per second."""
@@ -209,13 +231,17 @@ class PageState:
                 )
                 market.history.add_point(point)
 
-    def _take_market(self, kind: str, payload: Payload) -> None:
+    def _take_market(self, kind: str, payload: Payload, now: float) -> None:
         name = f"{payload['category']}.{payload['symbol']}"
         market = self._markets.get(name)
         if market is None:
             is_charted = len(self._markets) < CHARTED_MARKETS_MAX
             market = self._markets[name] = PageMarket(name, History() if is_charted else None)
         market.misses = 0
+        market.received[kind] = now
+        if payload.get("reason") == UNSUBSCRIBED:
+            self._end_stream(market, kind)
+            return
         if kind == "trades":
             market.trades = payload
             if market.history is not None:
@@ -223,6 +249,17 @@ class PageState:
         else:
             market.book = payload
         self._update_row(market)
+
+    def _end_stream(self, market: PageMarket, kind: str) -> None:
+        """Forget a stream that was unsubscribed, and its market with the last of them."""
+        if kind == "trades":
+            market.trades = None
+        else:
+            market.book = None
+        self._update_row(market)
+        if market.book is None and market.trades is None:
+            del self._markets[market.name]
+            self.generation += 1
 
     def _update_row(self, market: PageMarket) -> None:
         market.row = msgspec.Raw(msgspec.json.encode(self._row(market)))
@@ -384,6 +421,16 @@ class PageState:
         return Cursor(self.generation, self.version), update
 
 
+def _silenced(market: PageMarket, kind: str, now: float) -> Payload | None:
+    """The last message of a kind, without its numbers if it is too old to be believed."""
+    payload = market.trades if kind == "trades" else market.book
+    if payload is None or payload["state"] not in ("live", "warming"):
+        return payload
+    if now - market.received[kind] < SILENT_S:
+        return payload
+    return without_numbers(payload) | {"state": "silent", "reason": None}
+
+
 def _head(payload: Payload | None, metrics: MetricsState) -> dict[str, Any]:
     """Identity, state and times of a message."""
     if payload is None:
@@ -393,12 +440,14 @@ def _head(payload: Payload | None, metrics: MetricsState) -> dict[str, Any]:
             "state": state,
             "published_ms": None,
             "changed_ms": None,
+            "heard_ms": None,
         }
-    changed_ns = payload.get("recv_ts_ns")
+    changed_ns, heard_ns = payload.get("recv_ts_ns"), payload.get("alive_ts_ns")
     return {
         **{key: payload.get(key) for key in HEAD_FIELDS},
         "published_ms": payload["publish_ts_ns"] // 1_000_000,
         "changed_ms": None if changed_ns is None else changed_ns // 1_000_000,
+        "heard_ms": None if heard_ns is None else heard_ns // 1_000_000,
     }
 
 

@@ -41,7 +41,7 @@ SEND_S = 10.0
 SEND_BUFFER = 256 * 1024
 PAUSE_S = 0.25
 """Pause between two updates of a stream."""
-HEARTBEAT_S = 1.0
+HEARTBEAT_S = 0.5
 """Longest pause: an update without changes shows that the connection works."""
 
 TYPES = {

@@ -230,29 +230,86 @@ def test_a_closed_gap_of_trades_is_not_shown_as_open(chromium: Browser) -> None:
         server.close()
 
 
-def test_a_quiet_book_is_old_but_updated(chromium: Browser) -> None:
-    """The page distinguishes a market without changes from one without reports."""
+def test_a_quiet_book_is_old_but_heard_and_trades_do_not_count_for_it(chromium: Browser) -> None:
+    """The page distinguishes a market without changes from one that nobody vouches for."""
     server, now_ns = Server("127.0.0.1", 0, PageState("60s", "10"), now_ms), time.time_ns()
-    minute_ago = now_ns - 60_000_000_000
+    old: Payload = {"publish_ts_ns": now_ns, "recv_ts_ns": now_ns - 60_000_000_000}
     with server.lock:
         server.page.set_live(now_ms())
-        server.page.take(book(publish_ts_ns=minute_ago, recv_ts_ns=minute_ago), now_ms())
-        server.page.take(trades(publish_ts_ns=now_ns, recv_ts_ns=minute_ago), now_ms())
-        server.page.take(process("orderbook-0", 1, publish_ts_ns=now_ns), now_ms())
+        server.page.take(book(alive_ts_ns=now_ns - 30_000_000_000, **old), now_ms())
+        server.page.take(trades(alive_ts_ns=now_ns, **old), now_ms())
         server.notify()
     try:
         chromium.open(f"{server.url}#linear.BTCUSDT")
         changed = chromium.until("document.querySelector('#symbol-changed').textContent")
-        updated = chromium.evaluate("document.querySelector('#symbol-updated').textContent")
+        heard = chromium.evaluate("document.querySelector('#symbol-heard').textContent")
         assert re.fullmatch(r"book changed 1m 0\ds ago · last trade 1m 0\ds ago", changed)
-        assert re.fullmatch(r"updated [0-2]\.\d s ago", updated)
-        assert "live" == chromium.evaluate(STATE.format("BTCUSDT"))
+        assert re.fullmatch(r"book heard 3\d s ago · trades heard [0-2]\.\d s ago", heard)
+        assert "old" == chromium.evaluate("document.querySelector('#symbol-heard').className")
+        cell = ROW.format("BTCUSDT") + ".querySelector('[data-column=heard]')"
+        assert re.fullmatch(r"3\d · [0-2]\.\d", chromium.evaluate(f"{cell}.textContent"))
+        assert "old" == chromium.evaluate(f"{cell}.className")
 
         # Nothing is published any more: the page shows it without any further update.
         chromium.until("document.querySelector('#symbol-updated').className === 'old'")
-        chromium.until(
-            ROW.format("BTCUSDT") + ".querySelector('[data-column=updated]').className === 'old'"
+    finally:
+        chromium.open("about:blank")
+        server.close()
+
+
+@pytest.mark.parametrize("width", [1280, 1400, 1440, 1600, 1920])
+def test_no_column_of_the_markets_is_cut_off(chromium: Browser, width: int) -> None:
+    server = Server("127.0.0.1", 0, PageState("60s", "10"), now_ms)
+    wall = {**book()["densities"][1], "price": 65_110.7, "distance_bps": 13.8}
+    wide: Payload = {"best_bid": 65_110.7, "best_ask": 65_110.8, "densities": [wall]}
+    ended: Payload = {"state": "stale", "reason": "process_silent", "bids": [], "asks": []}
+    with server.lock:
+        server.page.set_live(now_ms())
+        server.page.take(book(**wide), now_ms())
+        server.page.take(trades(last_price=65_110.7), now_ms())
+        server.page.take(book("ETHUSDT", **ended), now_ms())
+        server.page.take(trades("ETHUSDT"), now_ms())
+        server.notify()
+    try:
+        chromium.resize(width, 1000)
+        chromium.open(f"{server.url}#linear.BTCUSDT")
+        chromium.until("document.querySelectorAll('#markets tbody tr').length === 2")
+        over = "(s => s.scrollWidth - s.clientWidth)(document.querySelector('#markets-scroll'))"
+        assert 0 == chromium.evaluate(over)
+    finally:
+        chromium.open("about:blank")
+        chromium.resize(1440, 1000)
+        server.close()
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("live", "LIVE"),
+        ("waiting", "NO LIVE DATA YET"),
+        ("offline", "NO CONNECTION"),
+        ("custom", "h:9"),
+        ("sim", "SIMULATED · NOT REAL PRICES"),
+    ],
+)
+def test_the_badge_says_live_only_while_data_of_bybit_arrive(
+    chromium: Browser, kind: str, text: str
+) -> None:
+    server = Server("127.0.0.1", 0, PageState("60s", "10"), now_ms)
+    link: Payload = {"connected": False, "failure": "403", "next_attempt_ts_ms": now_ms() + 60_000}
+    with server.lock:
+        server.page.set_live(now_ms())
+        server.page.take(book(), now_ms())
+        server.page.take(
+            process("supervisor", 1, ready=True, feed={"kind": kind, "host": "h:9"}), now_ms()
         )
+        server.page.take(process("connector-linear-0", 1, topics={}, **link), now_ms())
+        server.notify()
+    try:
+        chromium.open(f"{server.url}#linear.BTCUSDT")
+        chromium.until(f"document.querySelector('#source').textContent === '{text}'")
+        row = chromium.evaluate("document.querySelectorAll('#processes tbody tr')[1].textContent")
+        assert re.search(r"NOT CONNECTED: 403, next attempt in (5\d s|1m 00s)", row)
     finally:
         chromium.open("about:blank")
         server.close()
@@ -292,16 +349,41 @@ def test_a_hidden_page_has_no_stream_and_is_complete_when_visible_again(
 
 
 def test_a_hung_worker_is_shown_before_it_is_restarted(page: Browser, pipeline: Pipeline) -> None:
-    """Trades that were not published for three seconds lose their numbers."""
     victim = pipeline.pid("trades-0")
+    began = time.monotonic()
     os.kill(victim, signal.SIGSTOP)
 
-    page.until(STATE.format("BTCUSDT") + " === 'trades silent'")
+    page.until(STATE.format("BTCUSDT") + " === 'trades stale'")
+    assert time.monotonic() - began < 2.0
     assert [NONE] * 3 == [page.evaluate(CELLS.format("BTCUSDT"))[index] for index in (3, 5, 6)]
     assert NONE == page.evaluate("document.querySelector('#symbol-price').textContent")
 
     os.kill(victim, signal.SIGCONT)
     page.until("document.querySelectorAll('#markets .state.good').length === 3")
+
+
+@pytest.mark.parametrize(
+    ("process_name", "condition"),
+    [
+        ("forwarder", "document.body.dataset.metrics === 'silent'"),
+        ("dashboard", "document.body.dataset.connection === 'lost'"),
+    ],
+)
+def test_a_page_whose_source_hangs_has_no_numbers_within_two_seconds(
+    page: Browser, pipeline: Pipeline, process_name: str, condition: str
+) -> None:
+    victim = pipeline.pid(process_name)
+    began = time.monotonic()
+    os.kill(victim, signal.SIGSTOP)
+    try:
+        page.until(condition)
+        assert time.monotonic() - began < 2.0
+        assert "STALE" == page.evaluate("document.querySelector('#source').textContent")
+        assert [NONE] * 7 == page.evaluate(CELLS.format("ETHUSDT"))[2:]
+    finally:
+        os.kill(victim, signal.SIGCONT)
+    page.until("document.querySelectorAll('#markets .state.good').length === 3")
+    page.problems.clear()
 
 
 def test_without_the_forwarder_all_numbers_disappear(page: Browser, pipeline: Pipeline) -> None:

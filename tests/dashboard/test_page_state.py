@@ -8,7 +8,8 @@ import msgspec
 from bybit_pipeline.processes.dashboard.page_state import (
     CHARTED_MARKETS_MAX,
     ROUNDS_BEFORE_GONE,
-    SILENT_MS,
+    SILENT_S,
+    SUPERVISOR_SILENT_S,
     Cursor,
     PageState,
 )
@@ -96,28 +97,69 @@ def test_a_row_says_when_it_was_published_and_when_it_changed() -> None:
     assert (0, None) == (row["book"]["published_ms"], row["book"]["changed_ms"])
 
 
-def test_trades_that_are_no_longer_published_lose_their_numbers() -> None:
-    """Their worker is hung. A quiet book is not published either, but keeps its numbers."""
-    page = make_page(book(), trades(publish_ts_ns=10_000_000_000))
+def test_books_and_trades_lose_their_numbers_in_time_each_on_its_own() -> None:
+    """Trades are no sign of life of a book."""
+    page = make_page()
+    page.take(book(), 0, 10.0)
+    page.take(trades(), 0, 11.0)
     cursor, _ = ask(page, selected=NAME)
 
-    page.drop_silent(10_000 + SILENT_MS)
-    _, in_time = ask(page, cursor, NAME)
-    page.drop_silent(10_001 + SILENT_MS)
-    _, late = ask(page, cursor, NAME)
+    page.drop_silent(10.0 + SILENT_S - 0.01)
+    cursor, in_time = ask(page, cursor, NAME)
+    page.drop_silent(10.01 + SILENT_S)
+    cursor, without_book = ask(page, cursor, NAME)
+    page.drop_silent(11.01 + SILENT_S)
+    _, without_both = ask(page, cursor, NAME)
 
     assert [] == in_time["rows"]
-    (row,) = late["rows"]
+    (row,) = without_book["rows"]
+    assert ("silent", None, "e-1", 1) == identity(row["book"])
+    assert [None] * 4 == [row[key] for key in ("best_bid", "mid_price", "imbalance", "wall")]
+    assert ("live", 100.5) == (row["trades"]["state"], row["price"])
+    (row,) = without_both["rows"]
     assert ("silent", None, "e-1", 1) == identity(row["trades"])
     assert [None] * 4 == [row[key] for key in ("price", "tpm", "vol_delta", "coverage_s")]
-    assert ("live", 100.25) == (row["book"]["state"], row["mid_price"])
-    assert "last_price" not in late["market"]["trades"]
+    assert without_both["market"]["trades"]["last_price"] is None
+    assert [] == without_both["market"]["orderbook"]["bids"]
+
+
+def test_the_status_is_unknown_once_the_supervisor_is_silent() -> None:
+    page = make_page()
+    page.take(process("supervisor", 1, ready=True), 0, 10.0)
+    page.take(process("trades-0", 1), 0, 10.0)
+
+    page.drop_silent(10.01 + SUPERVISOR_SILENT_S)
+
+    _, update = ask(page)
+    assert {} == update["pipeline"]
+    assert {"unknown"} == {entry["state"] for entry in update["processes"]}
+
+
+def test_an_unsubscribed_market_leaves_at_once() -> None:
+    page = make_page(book(), trades())
+    ended = {"state": "stale", "reason": "unsubscribed"}
+    cursor, _ = ask(page)
+
+    page.take(book(seq=2, **ended), 0)
+    assert "none" == ask(page)[1]["rows"][0]["book"]["state"]
+    page.take(trades(seq=2, **ended), 0)
+
+    _, update = ask(page, cursor)
+    assert update["full"]
+    assert [] == update["rows"]
+
+
+def test_a_row_says_when_the_exchange_was_heard_on_each_stream() -> None:
+    page = make_page(book(alive_ts_ns=7_000_000), trades(alive_ts_ns=None))
+
+    (row,) = ask(page)[1]["rows"]
+    assert (7, None) == (row["book"]["heard_ms"], row["trades"]["heard_ms"])
 
 
 def test_trades_that_are_stale_stay_stale() -> None:
     page = make_page(trades(state="stale", reason="process_down", publish_ts_ns=0))
 
-    page.drop_silent(1_000_000)
+    page.drop_silent(1_000.0)
 
     (row,) = ask(page)[1]["rows"]
     assert ("stale", "process_down", "e-1", 1) == identity(row["trades"])

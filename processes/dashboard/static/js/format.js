@@ -58,8 +58,8 @@ export function duration(seconds) {
   return `${Math.floor(hours / 24)}d ${hours % 24}h`;
 }
 
-/** A market is published once per second; older data are marked. */
-export const SILENT_S = 3;
+/** A market is published, and a connection heard, about once per second; older data are marked. */
+export const SILENT_S = 2;
 
 /** An age in seconds as text: `0.4 s`, `12 s`. */
 export const age = (seconds) => (seconds !== null && seconds < 10 ? `${seconds.toFixed(1)} s` : duration(seconds));
@@ -81,5 +81,6 @@ export function make(tag, className = "", text = "") {
 export function stateClass(state) {
   if (state === "live" || state === "up") return "state good";
   if (["none", "paused"].includes(state) || state === "unknown" || !state) return "state none";
+  if (state === "rejected") return "state none";
   return ["stale", "silent", "lost", "flapping", "failed"].includes(state) ? "state bad" : "state";
 }

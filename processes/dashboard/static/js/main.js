@@ -11,6 +11,7 @@ import { MarketTable } from "./table.js";
 const CLOCK_MS = 500;
 const BADGES = {
   live: "LIVE", sim: "SIMULATED · NOT REAL PRICES", replay: "REPLAY · RECORDED DATA", stale: "STALE", paused: "PAUSED", none: "NO DATA YET",
+  waiting: "NO LIVE DATA YET", offline: "NO CONNECTION",
 };
 const $ = (id) => document.getElementById(id);
 
@@ -59,7 +60,7 @@ function renderHead() {
   document.body.dataset.source = source;
   document.body.dataset.connection = connection;
   document.body.dataset.metrics = metrics.state;
-  setText($("source"), connection === "connecting" ? "CONNECTING" : BADGES[source]);
+  setText($("source"), connection === "connecting" ? "CONNECTING" : BADGES[source] ?? pipeline.feed.host);
   const row = model.rows.get(model.selected);
   const price = $("symbol-price").textContent;
   if (connection === "paused") document.title = "paused · bybit-pipeline";

@@ -45,7 +45,7 @@ function renderHead(model, row, d) {
     title.replaceChildren(row?.symbol ?? name, make("span", "dim", row ? ` ${row.category}` : ""));
   }
   const state = $("symbol-state");
-  state.className = stateClass(row?.book.state);
+  state.className = stateClass(row?.book.reason === "rejected" ? "rejected" : row?.book.state);
   setText(state, row ? [`book ${row.book.state}`, row.book.reason].filter(Boolean).join(": ") : "");
   const side = { Buy: "buy", Sell: "sell" }[trades?.last_side] ?? "";
   $("symbol-price").className = side;
@@ -65,6 +65,9 @@ export function renderAges(model) {
   const row = model.rows.get(model.selected);
   const ago = (what, seconds) => (seconds === null ? "" : `${what} ${age(seconds)} ago`);
   const reported = row ? model.reportedAgo(row) : null;
+  const [book, trades] = row ? model.heardAgo(row) : [null, null];
+  setText($("symbol-heard"), [ago("book heard", book), ago("trades heard", trades)].filter(Boolean).join(" · "));
+  $("symbol-heard").className = Math.max(book, trades) > SILENT_S ? "old" : "";
   const texts = row ? [ago("book changed", model.ago(row.book.changed_ms)), ago("last trade", model.ago(row.trades.changed_ms))] : [];
   setText($("symbol-updated"), ago("updated", reported));
   $("symbol-updated").className = reported > SILENT_S ? "old" : "";

@@ -94,25 +94,22 @@ export class Model {
     this.clearMarket();
   }
 
-  /** The source for the badge: live, sim, replay, stale, paused or none. */
+  /** The source for the badge: stale, paused, none, or the kind of the feed (live, custom, sim, replay, waiting, offline). */
   get source() {
     if (this.connection === "paused") return "paused";
     if (this.connection === "lost" || ["lost", "silent"].includes(this.metrics.state)) return "stale";
     const sources = new Set([...this.rows.values()].map((row) => row.source).filter(Boolean));
-    if (this.pipeline.source) sources.add(this.pipeline.source);
-    return ["sim", "replay", "live"].find((name) => sources.has(name)) ?? "none";
+    return ["sim", "replay"].find((name) => sources.has(name)) ?? this.pipeline.feed?.kind ?? "none";
   }
 
-  /**
-   * Seconds since the pipeline last reported on a market; null if it never has.
-   *
-   * Trades are published once per second. A book is published when it changes; between changes the
-   * status of its worker counts.
-   */
+  /** Seconds since the pipeline last published book and trades of a market, whichever is older; null if it never has. */
   reportedAgo(row) {
-    const worker = this.processes.find(({ process, state }) => process === row.book.process && state === "up");
-    const book = Math.max(row.book.published_ms ?? -Infinity, worker ? worker.publish_ts_ns / 1e6 : -Infinity);
-    return this.ago(Math.min(row.trades.published_ms ?? Infinity, row.book.published_ms == null ? Infinity : book));
+    return this.ago(Math.min(row.trades.published_ms ?? Infinity, row.book.published_ms ?? Infinity));
+  }
+
+  /** Seconds since the exchange was last heard on the streams of a market: book and trades; null if it was not. */
+  heardAgo(row) {
+    return [this.ago(row.book.heard_ms), this.ago(row.trades.heard_ms)];
   }
 
   /** Seconds since a time in ms of the pipeline's clock; null if unknown. */

@@ -16,14 +16,18 @@ const PROCESS_COLUMNS = [
   ["Memory", (p) => (p.rss_bytes === null ? NONE : `${fixed(p.rss_bytes / 1e6, 0)} MB`)],
   ["Lag", (p) => (p.lag_s === null ? "" : `${fixed(p.lag_s * 1000, 1)} ms`)],
   ["Lost", (p) => (p.lost === null ? "" : fixed(p.lost, 0))],
-  ["Link", linkText, "text"],
+  ["Link", (p, model) => linkText(p, model), "text"],
 ];
 
-function linkText(process) {
+function linkText(process, model) {
   if (process.role !== "connector" || process.connected === null) return "";
+  if (!process.connected) {
+    const next = process.next_attempt_ts_ms == null ? "" : `next attempt in ${duration(Math.max(0, (process.next_attempt_ts_ms - model.nowMs) / 1000))}`;
+    return ["NOT CONNECTED", [process.failure, next].filter(Boolean).join(", ")].filter(Boolean).join(": ");
+  }
   const ping = process.ping_rtt_ms === null ? "" : ` ${fixed(process.ping_rtt_ms, 0)} ms`;
   const again = process.reconnects ? `, reconnects ${process.reconnects}` : "";
-  return `${process.connected ? "connected" : "NOT CONNECTED"}${ping}${again}`;
+  return `connected${ping}${again}`;
 }
 
 const GAP_COLUMNS = [

@@ -1,7 +1,7 @@
 // The connection to the dashboard process: a stream of updates, reopened whenever it ends.
 
-const SILENT_MS = 3000; // the server sends an update at least once per second
-const CHECK_MS = 250;
+const SILENT_MS = 1600; // the server sends at least two updates per second; shown within 2 s
+const CHECK_MS = 100;
 const RETRY_MS = 1000;
 
 export class Stream {

@@ -19,8 +19,8 @@ const COLUMNS = [
   { key: "name", title: () => "Market", text: true, sort: (row) => row.name },
   { key: "state", title: () => "Book", text: true, sort: (row) => row.book.state },
   {
-    key: "updated", title: () => "Updated", hint: "Time since the pipeline last reported on this market. It does so about once per second, even without a change",
-    sort: (row, model) => model.reportedAgo(row), show: (row, d, model) => ageCell(model.reportedAgo(row)),
+    key: "heard", title: () => "Heard", hint: "Seconds since the exchange was last heard on the connection of the book, and of the trades. A quiet connection is asked about once per second",
+    sort: (row, model) => Math.max(...model.heardAgo(row)), show: (row, d, model) => heardCell(row, model),
   },
   {
     key: "price", title: () => "Price", hint: "Price of the last trade: green for a buy, red for a sell",
@@ -52,9 +52,14 @@ const COLUMNS = [
 ];
 
 const STATE = COLUMNS.findIndex((column) => column.key === "state");
-const UPDATED = COLUMNS.findIndex((column) => column.key === "updated");
+const HEARD = COLUMNS.findIndex((column) => column.key === "heard");
 
-const ageCell = (seconds) => [age(seconds), seconds > SILENT_S ? "old" : ""];
+function heardCell(row, model) {
+  const ages = model.heardAgo(row);
+  if (ages.every((seconds) => seconds === null)) return [NONE, ""];
+  const isOld = Math.max(...ages) > SILENT_S || model.reportedAgo(row) > SILENT_S;
+  return [ages.map((seconds) => age(seconds).replace(/ s$/, "")).join(" · "), isOld ? "old" : ""];
+}
 
 function setCell(cell, [text, className]) {
   setText(cell, text);
@@ -179,7 +184,7 @@ export class MarketTable {
 
   /** Ages increase between updates. */
   renderAges() {
-    for (const [name, { cells }] of this.rows) setCell(cells[UPDATED], ageCell(this.model.reportedAgo(this.model.rows.get(name))));
+    for (const [name, { cells }] of this.rows) setCell(cells[HEARD], heardCell(this.model.rows.get(name), this.model));
   }
 
   renderEmpty(count) {
@@ -203,8 +208,10 @@ export class MarketTable {
     const state = cells[STATE].firstChild;
     const { book, trades } = row;
     const stale = book.state === "live" && ["stale", "silent"].includes(trades.state) ? `trades ${trades.state}` : "";
-    setText(state, stale || [book.state, book.reason].filter(Boolean).join(": "));
-    state.className = stateClass(stale ? "stale" : book.state);
+    const isRejected = book.reason === "rejected";
+    setText(state, stale || (isRejected ? "rejected" : [book.state, book.reason].filter(Boolean).join(": ")));
+    state.title = state.textContent;
+    state.className = stateClass(stale ? "stale" : isRejected ? "rejected" : book.state);
     element.dataset.bookEpoch = book.epoch ?? "";
     element.dataset.bookSeq = book.seq ?? "";
     element.dataset.tradesEpoch = trades.epoch ?? "";
