@@ -35,6 +35,7 @@ from bybit_pipeline.supervisor.plan.plan import Plan
 from bybit_pipeline.supervisor.run_dir import LOG, RunDir
 from bybit_pipeline.supervisor.source.discovery import Discovery
 from bybit_pipeline.supervisor.source.fallback import Link
+from bybit_pipeline.supervisor.source.proxy import proxy_in_force
 from bybit_pipeline.supervisor.source.switch import SourceSwitch
 from bybit_pipeline.supervisor.status.endpoints import EndpointsFile
 from bybit_pipeline.supervisor.status.requests import RequestHandler
@@ -198,6 +199,7 @@ class Supervisor:
             source=config.source,
             network=config.network,
             processes=len(self.plan.processes),
+            **({"proxy": str(proxy)} if (proxy := proxy_in_force(self.plan)) else {}),
         )
         self._children.start_missing(self._clock.monotonic())
         self.refresh()

@@ -16,6 +16,7 @@ from bybit_pipeline.supervisor.plan.names import (
     role_of,
 )
 from bybit_pipeline.supervisor.plan.plan import Plan
+from bybit_pipeline.supervisor.source.proxy import proxy_in_force
 
 NONE = "-"
 TOPICS_PER_LINE = 4
@@ -24,10 +25,12 @@ TOPICS_PER_LINE = 4
 def plan_lines(plan: Plan) -> Iterator[str]:
     """Yield the plan: every process with its topics and endpoints."""
     config = plan.config
+    proxy = proxy_in_force(plan)
     yield from _columns(
         [
             ["source", _source_text(plan)],
             ["network", config.network],
+            *([["proxy", str(proxy)]] if proxy else []),
             ["run_dir", plan.run_dir],
             ["control", plan.control_endpoint],
             ["metrics", config.metrics.endpoint],
@@ -45,10 +48,12 @@ def plan_lines(plan: Plan) -> Iterator[str]:
 def plan_map(plan: Plan) -> dict[str, Any]:
     """Return the plan for programs, under stable names."""
     config = plan.config
+    proxy = proxy_in_force(plan)
     return {
         "source": config.source,
         "url": plan.url or None,
         "network": config.network,
+        "proxy": str(proxy) if proxy else None,
         "run_dir": plan.run_dir,
         "control": plan.control_endpoint,
         "metrics": config.metrics.endpoint,

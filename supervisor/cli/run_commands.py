@@ -104,11 +104,13 @@ def _plan(given: dict[str, Any]) -> "tuple[Plan, list[str]]":
     from bybit_pipeline.shared.settings.validation import warnings
     from bybit_pipeline.supervisor.cli.options import Options, resolve
     from bybit_pipeline.supervisor.plan.plan import make_plan
+    from bybit_pipeline.supervisor.source.proxy import proxy_in_force
 
     log_format, log_level = given.pop("log_format"), given.pop("log_level")
     config, run_dir, origins = resolve(Options(**given))
     with origins.shown():
         plan = make_plan(config, run_dir=run_dir, log_format=log_format, log_level=log_level)
+        proxy_in_force(plan)  # an unusable one is an error before anything starts
     found = [w._replace(place=origins.place_of(w.where)) for w in warnings(config)]
     return plan, list(map(str, found))
 
