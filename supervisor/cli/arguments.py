@@ -333,12 +333,12 @@ TopicPrefix = Annotated[
 ]
 Markets = Annotated[
     list[str],
-    typer.Argument(metavar="MARKET", hidden=True, show_default=False, callback=_market_words),
+    typer.Argument(metavar="MARKET...", hidden=True, show_default=False, callback=_market_words),
 ]
 RunningMarkets = Annotated[
     list[str],
     typer.Argument(
-        metavar="MARKET",
+        metavar="MARKET...",
         hidden=True,
         show_default=False,
         autocompletion=_running_markets,
@@ -348,7 +348,7 @@ RunningMarkets = Annotated[
 WatchedMarkets = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="MARKET",
+        metavar="MARKET...",
         hidden=True,
         show_default=False,
         autocompletion=_running_markets,

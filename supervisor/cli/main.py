@@ -10,11 +10,11 @@ import re
 import sys
 import traceback
 from collections.abc import Sequence
-from importlib import metadata
 from typing import Annotated
 
 import typer
 
+import bybit_pipeline
 from bybit_pipeline.shared.errors import EX_FAILED, EX_OK, EX_SOFTWARE, EX_USAGE, PipelineError
 from bybit_pipeline.supervisor.cli import control_commands, run_commands
 from bybit_pipeline.supervisor.cli.output import (
@@ -56,7 +56,7 @@ def common(
     Subscribes to trades and order books, and publishes measures of them.
     """
     if version:
-        print(metadata.version("bybit-pipeline"))
+        print(bybit_pipeline.__version__)
         raise typer.Exit
     if context.invoked_subcommand is None:
         print(context.get_help())
@@ -128,7 +128,7 @@ def _usage_fault(error: Exception) -> str:
         case "MissingParameter":
             parameter = getattr(error, "param", None)
             name = getattr(parameter, "metavar", None) or getattr(parameter, "name", "an argument")
-            return f"{name} is missing; {SEE_HELP}"
+            return f"{str(name).removesuffix('...')} is missing; {SEE_HELP}"
     if found := UNEXPECTED.match(text):
         return f"unexpected argument {found[1]}; {SEE_HELP}"
     if found := UNKNOWN_COMMAND.match(text):
