@@ -87,7 +87,6 @@ class LocalBook:
     __slots__ = (
         "_gap_notes",
         "_generations",
-        "_is_continued",
         "_is_continuous",
         "_is_requested",
         "_is_silent",
@@ -156,8 +155,6 @@ class LocalBook:
         self.is_synced = False
         self.counts = counts
         self.gap: BookGap | None = None
-        self._is_continued = gap is not None
-        """True while the open gap is one that an earlier process had opened."""
         self._gap_notes: deque[GapNote] = deque(maxlen=GAP_NOTES_MAX)
         self._generations = generations
         self._ledger = ledger
@@ -358,15 +355,10 @@ class LocalBook:
         is_first, self.source = self.source is None, source
         if is_first:
             self.is_changed = True
-            if (
-                self._is_continued
-                and self.gap is not None
-                and self.gap.source not in (source, None)
-            ):
+            if self.gap is not None and self.gap.source not in (source, None):
                 # A gap of live data is not closed by simulated data.
                 self._ledger.leave_open(self.gap)
                 self._gap_notes.clear()
-                self._is_continued = False
                 self._open_gap("starting", None, None)
             return False
         self.session = None
@@ -478,11 +470,10 @@ class LocalBook:
         gap, last = self.gap, self.book.last
         assert gap is not None, "a book that is not live has an open gap"
         assert last is not None, "a book in sync has a last message"
-        since = now if self._untrusted_since is None else self._untrusted_since
-        duration = max(0.0, now - since)
-        if self._is_continued and gap.start_ms is not None:
-            duration = max(0, last.exchange_ts_ms - gap.start_ms) / 1_000
-        self._is_continued = False
+        duration_s = self.not_live_s(now) or 0.0
+        is_one_clock = gap.reason != "bad_time" and gap.source == last.source
+        if gap.start_ms is not None and is_one_clock:  # it began before it was noticed
+            duration_s = max(duration_s, (last.exchange_ts_ms - gap.start_ms) / 1_000)
         closed = replace(
             gap,
             source=gap.source or last.source,
@@ -490,7 +481,7 @@ class LocalBook:
             end_ms=last.exchange_ts_ms,
             update_id_after=last.update_id,
             sequence_after=last.sequence,
-            duration_s=duration,
+            duration_s=duration_s,
             complete=is_complete,
         )
         self._note_gap("closed", closed)

@@ -116,7 +116,7 @@ class BookGap(MetricRecord, frozen=True, kw_only=True, tag_field="stream", tag="
     update_id_after: int | None = None
     sequence_after: int | None = None
     duration_s: float | None = None
-    """By the monotonic clock; of a gap that an earlier process opened, by exchange time."""
+    """``end_ms - start_ms``, or the time for which it was not live by our clock, if longer."""
     complete: bool = False
     """True if no update is missing: those of the gap were only late."""
 
@@ -339,8 +339,8 @@ class BookGapEvent(MarketMetric, frozen=True, kw_only=True, tag_field="stream", 
     duration_s: Annotated[
         Seconds | None,
         Meta(
-            description="Duration by our monotonic clock, or by exchange time if an earlier "
-            "process opened the gap; null while open."
+            description="`end_ms - start_ms` in seconds, or the time for which the book was not "
+            "`live` by our clock, if that is longer; null while open."
         ),
     ] = None
     complete: Annotated[

@@ -431,6 +431,19 @@ def test_every_gap_lasts_as_long_as_its_book_was_not_live() -> None:
     assert [3.0, 1.5] == [gap.duration_s for gap in manager.ledger.gaps()[1:]]
 
 
+def test_a_gap_that_was_noticed_late_lasts_from_the_last_message_before_it() -> None:
+    manager = managed(BTC)
+    last = local_book(manager).book.last
+    assert last is not None
+    manager.advance(10.0)
+    manager.on_link(CONNECTOR, link("disconnected"))
+    manager.advance(11.0)
+
+    manager.apply(BTC, replace(snapshot(40), exchange_ts_ms=last.exchange_ts_ms + 9_000))
+
+    assert 9.0 == manager.ledger.gaps()[-1].duration_s
+
+
 def test_a_gap_of_an_earlier_process_is_continued_and_ends_by_exchange_time() -> None:
     after = snapshot(40)
     before = earlier_gap(start_ms=after.exchange_ts_ms - 2_500)

@@ -157,18 +157,23 @@ def last_of(pipeline: Pipeline, kind: str, process: str) -> int:
     return newest
 
 
-def test_a_killed_connector_is_one_row_per_topic(pipeline: Pipeline) -> None:
+@pytest.mark.parametrize(
+    ("number", "reason"), [(signal.SIGKILL, "process_down"), (signal.SIGSTOP, "process_silent")]
+)
+def test_a_dead_connector_is_one_row_per_topic(
+    pipeline: Pipeline, number: signal.Signals, reason: str
+) -> None:
     before_ms = max(newest_ms(pipeline, "orderbook"), 1)
-    kill(pipeline.pid("connector-linear-0"))
+    os.kill(pipeline.pid("connector-linear-0"), number)
     before_ms = max(before_ms, last_of(pipeline, "orderbook", "orderbook-0"))
     after = wait_for_data(pipeline, after_ms=before_ms + 400)
 
-    found = closed(pipeline, "process_down", topics=4)
+    found = closed(pipeline, reason, topics=4)
 
     for (stream, symbol), row in found.items():
         if stream == "book":
             judge(row, start_ms=before_ms, end_ms=after[stream, symbol]["exchange_ts_ms"])
-    assert not [row for row in rows(pipeline) if row["reason"] == "disconnected"]
+    assert {reason, "starting"} >= {row["reason"] for row in rows(pipeline)}
 
 
 def stop(pipeline: Pipeline) -> None:
