@@ -9,6 +9,7 @@ import msgspec
 
 from bybit_pipeline.shared.bus.subscriber import MetricSubscriber
 from bybit_pipeline.shared.errors import EX_FAILED, EX_OK, NoPipelineError
+from bybit_pipeline.shared.wire.overdue import VIEW_OVERDUE_S
 from bybit_pipeline.supervisor.cli.control_client import read_endpoints
 from bybit_pipeline.supervisor.cli.output import print_error
 from bybit_pipeline.supervisor.interrupts import Interrupts
@@ -17,8 +18,10 @@ from bybit_pipeline.supervisor.run_dir import holder, is_alive
 STARTING_S = 10.0
 """Maximum wait for a pipeline that is still starting, in seconds."""
 STARTING_POLL_S = 0.1
-CHECK_S = 1.0
-"""Longest wait before checking that the pipeline still runs, in seconds."""
+CHECK_S = 0.25
+"""Longest wait before checking that the pipeline still runs and publishes, in seconds."""
+PULSE = "process.forwarder"
+"""A topic that every pipeline publishes once per second, also if no wanted topic has news."""
 
 
 def wait_for_endpoints(
@@ -48,6 +51,8 @@ def tail(
     """
     Yield topic and payload of the messages of a running pipeline, without repeats.
 
+    Reports on stderr, within 2 s, that the pipeline publishes nothing any more, and its return.
+
     Args:
         run_dir: Directory of the running pipeline.
         prefix: Start of the topics.
@@ -64,12 +69,23 @@ def tail(
     endpoints = wait_for_endpoints(run_dir, interrupts, within_s=within_s)
     with MetricSubscriber(endpoints["metrics"], keys=endpoints.get("keys")) as subscriber:
         subscriber.subscribe_prefix(prefix)
+        subscriber.subscribe(PULSE)
+        heard = time.monotonic()
+        is_silent = False
         while (left_s := deadline - time.monotonic()) > 0:
             subscriber.maintain()
             interrupts.wait(min(left_s, CHECK_S), subscriber.socket, subscriber.monitor)
+            received = subscriber.counts.messages
             for metric in subscriber.receive():
-                if not metric.is_repeat:
+                if not metric.is_repeat and metric.topic.startswith(prefix):
                     yield metric.topic, metric.payload
+            if subscriber.counts.messages > received:
+                if is_silent:
+                    print_error(f"tail: messages again after {time.monotonic() - heard:.1f} s")
+                heard, is_silent = time.monotonic(), False
+            elif not is_silent and time.monotonic() - heard >= VIEW_OVERDUE_S:
+                is_silent = True
+                print_error("tail: no messages: what was printed last is not current")
             if not is_alive(endpoints["pid"]):
                 raise NoPipelineError(f"run_dir {run_dir}: the pipeline has stopped")
 

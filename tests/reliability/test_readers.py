@@ -1,8 +1,10 @@
 """How soon readers of the metrics say that the forwarder hangs or died, with real processes."""
 
 import contextlib
+import json
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from bybit_pipeline import PipelineClient
-from tests.system.pipeline import Pipeline, kill, until
+from tests.system.pipeline import COMMAND, Pipeline, kill, until
 
 LIMIT_S = 2.0
 SYMBOLS = ("BTCUSDT", "ETHUSDT")
@@ -70,3 +72,29 @@ def test_a_client_notices_a_killed_forwarder(shared: Pipeline) -> None:
 
         assert took <= LIMIT_S
         until(lambda: believed(client) == ALL, "numbers again")
+
+
+def test_tail_says_that_nothing_is_published_any_more(shared: Pipeline) -> None:
+    """Also for topics that may be quiet for long: no message of any kind arrives."""
+    pid = shared.pid("forwarder")
+    tail = subprocess.Popen(
+        [*COMMAND, "tail", "trades.linear.BTCUSDT", "--run-dir", str(shared.run_dir)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert tail.stdout is not None
+    assert tail.stderr is not None
+    try:
+        assert json.loads(tail.stdout.readline())["topic"] == "trades.linear.BTCUSDT"
+        os.kill(pid, signal.SIGSTOP)
+        began = time.monotonic()
+        try:
+            assert "no messages" in tail.stderr.readline()
+            assert time.monotonic() - began <= LIMIT_S
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        assert "messages again" in tail.stderr.readline()
+    finally:
+        tail.kill()
+        tail.communicate()

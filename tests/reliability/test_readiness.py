@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.system.exchange import Exchange
 from tests.system.pipeline import Pipeline, kill, until
 
 CONNECTOR = "connector-linear-0"
@@ -85,6 +86,24 @@ def test_a_hung_process_ends_readiness_within_a_second_and_a_half(
     assert "silent" == states[process]
     until(lambda: shared.http("/readyz")[0] == 200, "ready again", SETTLE_S)
     assert pid == shared.pid(process), "it was not restarted"
+
+
+def test_a_silent_exchange_ends_readiness_within_two_seconds(
+    start: Callable[..., Pipeline],
+) -> None:
+    """It neither sends data nor answers pings, and the connection stays open."""
+    exchange = Exchange("--symbols", "BTCUSDT,ETHUSDT")
+    try:
+        pipeline = start("--source", "live", "--url", exchange.url)
+        with contextlib.ExitStack() as stack:
+            took, reasons = time_to_503(
+                pipeline, lambda: stack.enter_context(suspended(exchange.process.pid))
+            )
+
+        assert took < 2.0
+        assert reasons
+    finally:
+        exchange.kill()
 
 
 def test_no_process_counts_as_silent_or_hung_because_the_supervisor_was_suspended(
