@@ -35,7 +35,9 @@ the first three, because they concern every topic. The faults, with the default 
     stall         1000  sends nothing to anyone for seconds=5 and drops what is due meanwhile; pings
                         are not answered either, unless pongs=1
     disconnect    1000  breaks all connections, without a close frame unless code= gives one
-    refuse        1     refuses the handshake with HTTP status=503
+    refuse        1     refuses the handshake with HTTP status=503, and Retry-After: retry_after=
+                        seconds unless that is 0
+    unavailable   1     refuses a request to subscribe with an error that may pass
     rest          1     answers a REST request with HTTP status=403, or with how= text (not JSON),
                         code (retCode 10006), empty (an empty list), loop (cursors in a circle),
                         part (a third of the list)
@@ -63,6 +65,7 @@ DEFAULT_EVERY: Final[Mapping[str, int]] = {
     "stall": 1000,
     "disconnect": 1000,
     "refuse": 1,
+    "unavailable": 1,
     "rest": 1,
 }
 COMMON_KEYS: Final = frozenset({"every", "after", "times", "topic", "stream"})
@@ -73,7 +76,7 @@ OWN_KEYS: Final[Mapping[str, Mapping[str, str]]] = {
     "late_ack": {"seconds": "2"},
     "stall": {"seconds": "5", "pongs": "0"},
     "disconnect": {"code": "0"},
-    "refuse": {"status": "503"},
+    "refuse": {"status": "503", "retry_after": "0"},
     "rest": {"how": "", "status": "403"},
 }
 NOT_WHOLE: Final = {"seconds": "a number", "pongs": "0 or 1"}
@@ -100,6 +103,7 @@ class Fault:
     pongs: bool = False
     code: int = 0
     status: int = 503
+    retry_after: int = 0
 
     def applies_to(self, key: TopicKey) -> bool:
         """Return True if the fault can happen on this topic."""
@@ -132,7 +136,7 @@ def make_fault(name: str, **values: Any) -> Fault:
         allowed = NOT_WHOLE.get(parameter, "a whole number")
         value = merged.get(parameter)
         raise ValueError(f"fault {name}: {parameter}={value}; allowed: {allowed}") from error
-    if fault.every < 1 or min(fault.after, fault.times, fault.seconds) < 0:
+    if fault.every < 1 or min(fault.after, fault.times, fault.seconds, fault.retry_after) < 0:
         raise ValueError(f"fault {name}: every must be at least 1, other numbers at least 0")
     hows = REST_HOWS if name == "rest" else CORRUPTIONS
     if fault.how not in ("", *hows):

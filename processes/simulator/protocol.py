@@ -52,7 +52,14 @@ class ExchangeSession:
     topics: dict[str, None] = field(default_factory=dict)
     """Subscribed topics in the order of their acks."""
 
-    def answer(self, text: str | bytes, *, is_topic: Callable[[str], bool], now_ms: int) -> Reply:
+    def answer(
+        self,
+        text: str | bytes,
+        *,
+        is_topic: Callable[[str], bool],
+        now_ms: int,
+        is_unavailable: Callable[[str], bool] = lambda _: False,
+    ) -> Reply:
         """
         Update ``topics`` from one frame and return the exchange's answer.
 
@@ -60,6 +67,7 @@ class ExchangeSession:
             text: The frame as received.
             is_topic: Returns True for a topic that the exchange serves.
             now_ms: The server's time; pongs of options contain it.
+            is_unavailable: Returns True for a topic that cannot be subscribed at the moment.
         """
         try:
             request = msgspec.json.decode(text)
@@ -78,6 +86,8 @@ class ExchangeSession:
             return self._failure("error:invalid args", op=op, req_id=req_id)
         topics = [_text_or_none(arg) or "" for arg in args]
         if op == "subscribe":
+            if any(is_unavailable(topic) for topic in topics):
+                return self._unavailable(topics, req_id)
             return self._subscribe(topics, req_id, is_topic)
         return self._unsubscribe(topics, req_id)
 
@@ -141,6 +151,13 @@ class ExchangeSession:
             )
         ret_msg = op if self.category == "spot" else ""
         return self._ack(success=True, ret_msg=ret_msg, op=op, req_id=req_id)
+
+    def _unavailable(self, topics: list[str], req_id: str | None) -> Reply:
+        """Refuse a request for a reason that may pass. No recording shows one of options."""
+        if self.category != "option":
+            return self._failure("error:internal server error", op="subscribe", req_id=req_id)
+        data = {"failTopics": topics, "successTopics": []}
+        return Reply(_json(success=False, conn_id=self.conn_id, data=data, type="COMMAND_RESP"))
 
     def _failure(self, ret_msg: str, *, op: str, req_id: str | None) -> Reply:
         return Reply(self._ack(success=False, ret_msg=ret_msg, op=op, req_id=req_id))

@@ -207,7 +207,10 @@ class ExchangeServer:
             return self._respond_rest(request.path)
         fault = self.faults.trigger("refuse")
         if fault:
-            return connection.respond(http.HTTPStatus(fault.status), "refused\n")
+            response = connection.respond(http.HTTPStatus(fault.status), "refused\n")
+            if fault.retry_after:
+                response.headers["Retry-After"] = str(fault.retry_after)
+            return response
         if request.path.partition("?")[0] not in PATHS:
             return connection.respond(http.HTTPStatus.NOT_FOUND, "404 page not found\n")
         return None
@@ -270,7 +273,12 @@ class ExchangeServer:
         self.counters.requests += 1
         now_ms = self._now()
         reply = connection.session.answer(
-            text, is_topic=lambda topic: self.feed.serves((category, topic)), now_ms=now_ms
+            text,
+            is_topic=lambda topic: self.feed.serves((category, topic)),
+            is_unavailable=lambda topic: bool(
+                self.faults.trigger("unavailable", (category, topic))
+            ),
+            now_ms=now_ms,
         )
         if loop.time() >= self._stalled_until or self._pongs_while_stalled:
             topics = (*reply.subscribed, *reply.unsubscribed)

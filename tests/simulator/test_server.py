@@ -301,6 +301,31 @@ def test_a_rejected_handshake_has_the_requested_status() -> None:
             assert client.ask(op="ping")["ret_msg"] == "pong"
 
 
+def test_a_refused_handshake_may_ask_for_a_pause() -> None:
+    faults = Faults()
+    faults.set("refuse", status=429, retry_after=7, times=1)
+    with (
+        running(faults=faults) as server,
+        pytest.raises(websocket.WebSocketBadStatusException) as rejection,
+    ):
+        Client(server, "linear")
+    assert "7" == (rejection.value.resp_headers or {})["retry-after"]
+
+
+def test_an_unavailable_topic_is_refused_and_granted_later() -> None:
+    faults = Faults()
+    faults.set("unavailable", times=1, topic="orderbook")
+    with running(faults=faults) as server, Client(server, "linear") as client:
+        first = client.ask(op="subscribe", args=["orderbook.50.BTCUSDT"])
+        assert (False, "error:internal server error") == (first["success"], first["ret_msg"])
+        assert client.ask(op="subscribe", args=["orderbook.50.BTCUSDT"])["success"]
+    with running(faults=faults) as server, Client(server, "option") as client:
+        faults.set("unavailable", times=2)
+        assert ["publicTrade.BTC"] == client.ask(op="subscribe", args=["publicTrade.BTC"])["data"][
+            "failTopics"
+        ]
+
+
 def test_a_late_ack_arrives_after_data_of_its_topic() -> None:
     """The subscription itself is not delayed."""
     faults = Faults()

@@ -62,6 +62,11 @@ def test_auto_falls_back_with_a_warning_and_changes_to_live_when_the_exchange_an
     pipeline.stop()
 
 
+def states(pipeline: Pipeline) -> set[str]:
+    """Return the states of the topics of the first connector."""
+    return set(pipeline.status()["connectors"][0]["topics"].values())
+
+
 def processes(pipeline: Pipeline) -> set[str]:
     """Return the names of the running processes."""
     return {entry["process"] for entry in pipeline.status()["processes"]}
@@ -168,6 +173,18 @@ def rejected(pipeline: Pipeline) -> set[str]:
     topics = pipeline.status()["connectors"][0]["topics"]
     named = {topic for topic, state in topics.items() if state == "rejected"}
     return named if len(named) == 2 else set()
+
+
+def test_a_subscription_that_is_refused_for_a_while_is_served_in_the_end(
+    start: Start, exchange: Callable[..., Exchange]
+) -> None:
+    """The first requests and the first repetition fail, for trades and books alike."""
+    url = exchange("--symbols", "BTCUSDT", "--fault", "unavailable:times=4").url
+    pipeline = start("--source", "live", "--url", url, "--symbols", "BTCUSDT", config=FAST)
+    pipeline.first(is_live("orderbook", "BTCUSDT"))
+    pipeline.first(is_live("trades", "BTCUSDT"))
+    until(lambda: states(pipeline) == {"delivering"}, "both topics deliver")
+    assert "internal server error" in pipeline.log.read_text()
 
 
 @pytest.mark.parametrize("category", ["spot", "inverse", "option"])
