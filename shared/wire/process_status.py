@@ -196,7 +196,7 @@ class TradesStatus(WorkerStatus, frozen=True, tag_field="role", tag="trades"):
         OrAbsent[Count],
         Meta(description="Trades ignored because price, size or time was implausible."),
     ] = UNSET
-    gaps: Annotated[OrAbsent[Count], Meta(description="Gaps in the gap ledger.")] = UNSET
+    gaps: Annotated[OrAbsent[Count], Meta(description="Gaps that the worker remembers.")] = UNSET
 
 
 class OrderbookStatus(WorkerStatus, frozen=True, tag_field="role", tag="orderbook"):
