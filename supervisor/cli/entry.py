@@ -17,9 +17,18 @@ def main() -> int:
     if sys.argv[1:2] == ["up"]:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, _leave)  # until the command sets its own handlers
+        _load_structlog()
     from bybit_pipeline.supervisor.cli.main import main as run
 
     return run()
+
+
+def _load_structlog() -> None:
+    """Load structlog without rich, which only the live view needs; see ``no_rich``."""
+    sys.modules["rich"] = None  # type: ignore[assignment]  # for now reported as not installed
+    import structlog  # noqa: F401
+
+    del sys.modules["rich"]
 
 
 def _leave(*_: object) -> NoReturn:
