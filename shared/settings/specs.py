@@ -12,7 +12,7 @@ import msgspec
 
 from bybit_pipeline.shared.bybit import CONNECTOR_QUOTA, StreamKind
 from bybit_pipeline.shared.errors import ConfigError
-from bybit_pipeline.shared.files import replace_file
+from bybit_pipeline.shared.files import DISK_FULL, replace_file
 from bybit_pipeline.shared.settings.config import (
     ConnectorConfig,
     DensityConfig,
@@ -156,8 +156,24 @@ AnySpec = TypeVar("AnySpec", bound=ProcessSpec)
 
 
 def write_spec(spec: ProcessSpec, path: Path) -> None:
-    """Write a spec file completely or not at all."""
-    replace_file(path, msgspec.json.format(msgspec.json.encode(spec), indent=2))
+    """
+    Write a spec file completely or not at all.
+
+    On a full disk an existing file is overwritten in its place, which needs no more space: a
+    process must be restarted also then. Nobody reads the file before its process is started.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    content = msgspec.json.format(msgspec.json.encode(spec), indent=2)
+    try:
+        replace_file(path, content)
+    except OSError as error:
+        if error.errno not in DISK_FULL or not path.exists():
+            raise
+        with path.open("r+b") as file:
+            file.write(content)
+            file.truncate()
 
 
 def read_spec(path: str | Path, kind: type[AnySpec]) -> AnySpec:

@@ -14,6 +14,10 @@ import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
+import structlog
+
+log = structlog.get_logger()
+
 CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
@@ -48,7 +52,7 @@ class ChildProcess:
     def __init__(
         self, command: Sequence[str], *, lifeline: Lifeline, log: Path | None = None
     ) -> None:
-        output = sys.stderr.fileno() if log is None else _open_log(log)
+        output = sys.stderr.fileno() if log is None else _open_log_or_null(log)
         try:
             self._process = subprocess.Popen(
                 [sys.executable, *command, "--lifeline", str(lifeline.reader)],
@@ -114,8 +118,13 @@ def reap_foreign(own: Collection[int]) -> None:
             os.waitpid(exited.si_pid, os.WNOHANG)
 
 
-def _open_log(path: Path) -> int:
-    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+def _open_log_or_null(path: Path) -> int:
+    """A log that cannot be opened, because it was removed on a full disk, stops no process."""
+    try:
+        return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        log.warning("log file not opened, output of a process is lost", error=str(error))
+        return os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
 
 
 def usage(pid: int) -> tuple[float, int] | None:

@@ -8,7 +8,6 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
-DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _UNWRITABLE = {
     errno.ENOSPC: "no space left on the disk",
     errno.EDQUOT: "the disk quota is used up",

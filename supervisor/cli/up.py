@@ -14,11 +14,11 @@ from typing import Any
 import structlog
 
 from bybit_pipeline.shared.errors import EX_OK, PipelineError
+from bybit_pipeline.shared.files import DISK_FULL
 from bybit_pipeline.shared.runtime import logs
 from bybit_pipeline.shared.runtime.background_stream import CLOSE_S, BackgroundStream
 from bybit_pipeline.shared.runtime.terminal import has_screen
 from bybit_pipeline.shared.settings.permissions import UMASK
-from bybit_pipeline.supervisor.cli.output import DISK_FULL
 from bybit_pipeline.supervisor.cli.render import duration_text
 from bybit_pipeline.supervisor.plan.plan import Plan
 from bybit_pipeline.supervisor.run_dir import LOG, RunDir

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -86,3 +87,10 @@ def test_children_of_others_are_collected_and_ours_are_not() -> None:
         [sys.executable, "-c", REAPER], capture_output=True, text=True, check=True, timeout=30
     )
     assert "0 True\n" == done.stdout
+
+
+def test_a_log_that_cannot_be_opened_stops_no_process(tmp_path: Path) -> None:
+    lifeline = Lifeline()
+    child = ChildProcess(["-c", "print(1)"], lifeline=lifeline, log=tmp_path / "missing" / "log")
+    assert 0 == child.wait()
+    lifeline.close()
