@@ -144,7 +144,7 @@ class ConnectorActor(Actor):
     def status(self) -> Mapping[str, Any]:
         """The entry of this connector in ``status``."""
         client, counts = self.client, self.client.counts
-        rtt, last, failure = client.ping_rtt_s, client.last_message_ts_ns, client.failure
+        rtt, last, failure = client.ping_rtt_s, client.last_message_ts_ns, counts.failure
         return {
             "url": client.url,
             "source": client.source,
@@ -159,7 +159,7 @@ class ConnectorActor(Actor):
             "rejected": client.rejected(),
             "refused_topics": client.refused(),
             "ping_rtt_ms": None if rtt is None else round(rtt * 1000, 3),
-            "live_since_ts_ms": client.live_since_ts_ms,
+            "live_since_ts_ms": counts.live_since_ts_ms,
             "last_message_ts_ms": None if last is None else last // 1_000_000,
             "trade_messages": counts.trade_messages,
             "book_messages": counts.book_messages,

@@ -45,7 +45,6 @@ from bybit_pipeline.processes.connector.protocol import (
 )
 from bybit_pipeline.processes.connector.reconnector import (
     ConnectionCounts,
-    LinkFailure,
     Reconnector,
     Target,
     one_line,
@@ -237,19 +236,9 @@ class BybitWebSocketClient:
         return self._reconnector.target.url
 
     @property
-    def failure(self) -> LinkFailure | None:
-        """Why there is no connection; None if there is one or none has been tried."""
-        return self._reconnector.failure
-
-    @property
     def is_simulated(self) -> bool:
         """True if the last connection led to our simulated exchange, whatever its address."""
         return self._reconnector.is_simulated
-
-    @property
-    def live_since_ts_ms(self) -> int | None:
-        """Wall clock of the first data of a live exchange; None before them."""
-        return self._reconnector.live_since_ts_ms
 
     @property
     def ping_rtt_s(self) -> float | None:

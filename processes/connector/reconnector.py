@@ -68,6 +68,10 @@ class ConnectionCounts:
     """Attempts and connections that failed, each followed by another attempt."""
     held: int = 0
     """Attempts held back by the connect limiter."""
+    failure: LinkFailure | None = None
+    """Why there is no connection; None if there is one or none has been tried."""
+    live_since_ts_ms: int | None = None
+    """Wall clock of the first data of a live exchange; None before them."""
 
 
 class Reconnector:
@@ -113,13 +117,6 @@ class Reconnector:
         parse_url(target.url)
         self.coalescer = ReadCoalescer()
         """How long the socket thread sleeps between two reads."""
-        self.failure: LinkFailure | None = None
-        """
-        Why there is no connection; None if there is one or none has been tried. Written by the
-        socket thread; any thread may read.
-        """
-        self.live_since_ts_ms: int | None = None
-        """Wall clock of the first data of a live exchange; None before them."""
         self._target = target
         self._on_open = on_open
         self._on_read = on_read
@@ -211,7 +208,7 @@ class Reconnector:
                 return
             self._counts.reconnects[reason] += 1
             if reason == "source_change":
-                self.failure = None
+                self._counts.failure = None
             else:
                 delay = max(self._backoff.next_delay_s(), self._asked_pause_s)
                 asked = {"asked_by_server": True} if delay == self._asked_pause_s else {}
@@ -244,9 +241,9 @@ class Reconnector:
 
     def _expect_attempt(self, in_s: float | None) -> None:
         """Update the time of the next attempt; None: it begins now."""
-        if self.failure is not None:
+        if self._counts.failure is not None:
             due = None if in_s is None else self._clock.time_ns() // 1_000_000 + int(in_s * 1000)
-            self.failure = self.failure._replace(next_attempt_ts_ms=due)
+            self._counts.failure = self._counts.failure._replace(next_attempt_ts_ms=due)
 
     def _connect_and_read(self) -> FailureReason:
         """One attempt and the connection that comes of it; the reason why it ended."""
@@ -266,7 +263,7 @@ class Reconnector:
         except NETWORK_ERRORS as error:
             reason = connection.abort_reason or failure_reason(error)
             name = reason if connection.abort_reason else failure_name(error)
-            self.failure = LinkFailure(name, one_line(error))
+            self._counts.failure = LinkFailure(name, one_line(error))
             self._asked_pause_s = retry_after_s(error, self._clock.time_ns() / 1e9)
             if reason not in ("stopped", "source_change"):
                 self._counts.failed_connects += 1
@@ -280,7 +277,7 @@ class Reconnector:
         else:
             self._connecting_since = math.inf
             self._counts.connects += 1
-            self.failure = None
+            self._counts.failure = None
             return self._use(connection, target)
         finally:
             with self._lock:
@@ -297,7 +294,7 @@ class Reconnector:
         try:
             error = self._read(connection, target)
             reason = connection.abort_reason or failure_reason(error)
-            self.failure = LinkFailure(reason, one_line(error))
+            self._counts.failure = LinkFailure(reason, one_line(error))
         finally:
             self._on_close(target, reason, error)
         return reason
@@ -316,8 +313,8 @@ class Reconnector:
             if on_read(messages, websocket.binaries, websocket.recv_ts_ns) and not has_data:
                 has_data = True
                 self._backoff.reset()
-                if target.source == "live" and self.live_since_ts_ms is None:
-                    self.live_since_ts_ms = websocket.recv_ts_ns // 1_000_000
+                if target.source == "live" and self._counts.live_since_ts_ms is None:
+                    self._counts.live_since_ts_ms = websocket.recv_ts_ns // 1_000_000
             delay(len(messages), monotonic())
 
 

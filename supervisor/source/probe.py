@@ -9,6 +9,7 @@ pauses until data arrive, or until it is stopped.
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
 import msgspec
 import structlog
@@ -77,6 +78,9 @@ class Probe:
             log.debug("exchange does not answer", url=self._url, error=str(error)[:200])
             return False
         finally:
+            if self._websocket.connected:
+                with suppress(*NETWORK_ERRORS):
+                    self._websocket.send_close()
             self._dialer.close()
 
     def abort(self) -> None:

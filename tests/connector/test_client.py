@@ -428,9 +428,9 @@ def test_a_failed_attempt_is_shown_with_its_reason_and_the_time_of_the_next(
     with socket.create_server(("127.0.0.1", 0)) as closed:
         url = f"ws://127.0.0.1:{closed.getsockname()[1]}/"
     feed = make_feed(url, settings=settings)
-    assert feed.client.failure is None
+    assert feed.client.counts.failure is None
     feed.client.start()
-    failure = until(lambda: (f := feed.client.failure) and f.next_attempt_ts_ms and f)
+    failure = until(lambda: (f := feed.client.counts.failure) and f.next_attempt_ts_ms and f)
     assert "refused" == failure.name
     assert "ConnectionRefusedError" in failure.detail
     assert 20_000 < failure.next_attempt_ts_ms - time.time() * 1000 < 31_000
@@ -451,7 +451,7 @@ def test_a_server_that_limits_connections_decides_about_the_pause(
     with listener(refuse) as port:
         feed = make_feed(f"ws://127.0.0.1:{port}/")
         feed.client.start()
-        failure = until(lambda: (f := feed.client.failure) and f.next_attempt_ts_ms and f)
+        failure = until(lambda: (f := feed.client.counts.failure) and f.next_attempt_ts_ms and f)
         assert ("429", "HTTP 429 Too Many Requests") == (failure.name, failure.detail)
         assert 50_000 < failure.next_attempt_ts_ms - time.time() * 1000 < 61_000
         assert 1 == feed.client.counts.failed_connects
@@ -482,7 +482,7 @@ def test_a_proxy_that_refuses_is_the_shown_reason(
         monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{port}")
         feed = make_feed("ws://stream.invalid/v5/public/linear")
         feed.client.start()
-        failure = until(lambda: feed.client.failure)
+        failure = until(lambda: feed.client.counts.failure)
     assert "proxy" == failure.name
     assert "(HTTP_PROXY): refused the tunnel to stream.invalid:80: 407" in failure.detail
 
@@ -506,12 +506,12 @@ def test_an_open_connection_shows_no_failure_and_a_lost_one_its_reason(
     feed.client.start()
     feed.wait("connected", "")
     until(lambda: venue.connections)
-    assert feed.client.failure is None
+    assert feed.client.counts.failure is None
     venue.connections[0].close(1012, "restart")
-    failure = until(lambda: feed.client.failure)
+    failure = until(lambda: feed.client.counts.failure)
     assert "closed" == failure.name
     until(lambda: feed.client.connected)
-    assert feed.client.failure is None
+    assert feed.client.counts.failure is None
 
 
 def test_a_change_of_the_source_connects_elsewhere_at_once(make_feed: MakeFeed) -> None:
