@@ -19,7 +19,7 @@ from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 from scripts.freshness import views
-from scripts.freshness.faults import FAULTS, HOLD_S, STREAMS, VIEWS, Fault
+from scripts.freshness.faults import FAULTS, HOLD_S, RETURN_S, STREAMS, VIEWS, Fault
 from scripts.freshness.judge import TRUTH, Claim, Judge, Key
 from scripts.reliability.rig import Rig
 from tests.system.pipeline import Pipeline, until
@@ -298,6 +298,9 @@ def run_until_broken(number: int, left: list[str], directory: Path, seed: int) -
             samples += found
             worst = max(found, key=lambda sample: sample.frozen_s)
             report(number, f"{len(left):>4} left  {fault:<17} {worst.frozen_s:.2f} s")
+            (view, topic), age_s = bench.judge.oldest()
+            if age_s > RETURN_S:
+                report(number, f"{view}: {topic} was live again with data {age_s:.2f} s old")
     return samples
 
 

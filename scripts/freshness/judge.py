@@ -161,6 +161,12 @@ class Judge:
         claim, _ = self._claims.get(key, (NOT_LIVE, 0.0))
         return claim.is_live and (claim.data_at is None or claim.data_at >= since)
 
+    def oldest(self) -> tuple[Key, float]:
+        """The claim with the oldest live data after the fault was lifted, and their age."""
+        with self._lock:
+            key = max(self._watches, key=lambda key: self._watches[key].returned_s)
+            return key, self._watches[key].returned_s
+
     def end(self, view: str, *, now: float) -> Verdict:
         """The verdict on one view."""
         with self._lock:
