@@ -13,14 +13,18 @@ from tests.system.pipeline import Pipeline
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "scripts" / "examples"
 NPM_S = 60
+CONFIG = """
+[density]
+k = 3.0
+min_share = 0.0
+min_age_s = 0.0
+"""
 
 
 @pytest.fixture(scope="session")
 def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
     """``bybit-pipeline up`` on the simulated exchange, with a low threshold for walls."""
-    pipeline = Pipeline(
-        tmp_path_factory.mktemp("examples"), "--source", "sim", config="[density]\nk = 3.0\n"
-    )
+    pipeline = Pipeline(tmp_path_factory.mktemp("examples"), "--source", "sim", config=CONFIG)
     try:
         pipeline.wait_ready()
         yield pipeline
