@@ -32,7 +32,6 @@ BIN = Path(sys.executable).parent
 CANNOT_RUN = {
     r".*\bscripts/test\b": "would run the tests inside the tests",
     r"scripts/(check|bench|soak|faults|frozen|invariants|fuzz|lock)\b": "takes minutes",
-    r"scripts/(memory|make_schema)\b": "takes minutes",
     r"cd scripts/examples && npm install": "a fixture of tests/examples runs it",
     r"bybit-pipeline --install-completion": "would change the configuration of the shell",
     r"node subscribe.mjs": "tests/examples runs it, where its packages are",
