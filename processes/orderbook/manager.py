@@ -27,6 +27,7 @@ from bybit_pipeline.processes.orderbook.measures import (
     mid,
     spread_bps,
 )
+from bybit_pipeline.processes.orderbook.rounding import BookRounding
 from bybit_pipeline.processes.orderbook.walls.tracker import WallTracker
 from bybit_pipeline.shared.freshness.link import LinkDoubt
 from bybit_pipeline.shared.settings.config import DensityConfig, OrderbookConfig
@@ -270,7 +271,7 @@ class OrderBookManager:
             asks=book.asks(),
             best_bid=bid[0] if bid else None,
             best_ask=ask[0] if ask else None,
-            mid_price=mid(*prices) if prices else None,
+            mid_price=BookRounding().spread_and_mid(*prices)[1] if prices else None,
             spread_bps=spread_bps(*prices) if prices else None,
         )
 
@@ -307,7 +308,9 @@ class OrderBookManager:
         book = local.book
         levels = book.bid_side if side == "bid" else book.ask_side
         lowest, highest = band(range_bps)
-        visible = CumulativeDepth(levels, book.depth, is_inverse=category == "inverse")
+        visible = CumulativeDepth(
+            levels, book.depth, is_inverse=category == "inverse", rounding=BookRounding()
+        )
         return visible.within(mid_price * (lowest if side == "bid" else highest))[0]
 
     def get_densities(self, symbol: str, category: Category = "linear") -> list[Wall] | None:

@@ -5,7 +5,7 @@ Decides the formulas and the measures of an ``orderbook.*`` message. Knows no st
 
 One pass over the levels of a side gives running totals (``CumulativeDepth``). Bands, level counts
 and notionals are then found by bisection, so that an entry in a configuration list costs one
-bisection.
+bisection. Prices and sums are published as ``rounding`` makes them: without binary noise.
 
 A notional is price times size, in quote currency. On ``inverse`` a size is a number of contracts of
 1 USD each: the notional is the size, and the base quantity is size over price.
@@ -13,9 +13,11 @@ A notional is price times size, in quote currency. On ``inverse`` a size is a nu
 
 from bisect import bisect_left, bisect_right
 from itertools import accumulate
+from math import fsum
 from operator import mul, truediv
 
 from bybit_pipeline.processes.orderbook.book import BookSide, OrderBook
+from bybit_pipeline.processes.orderbook.rounding import BookRounding
 from bybit_pipeline.shared.settings.config import OrderbookConfig
 from bybit_pipeline.shared.wire.messages import Category, Level, Source
 from bybit_pipeline.shared.wire.orderbook import Depth, Impact, Orderbook, Wall
@@ -30,11 +32,6 @@ the edge was rounded. Prices have fewer than 16 digits."""
 def mid(bid: float, ask: float) -> float:
     """Mid price, in quote currency: ``(bid + ask) / 2`` of the best prices."""
     return (bid + ask) / 2
-
-
-def spread(bid: float, ask: float) -> float:
-    """Spread, in quote currency: ``ask - bid`` of the best prices."""
-    return ask - bid
 
 
 def spread_bps(bid: float, ask: float) -> float:
@@ -88,29 +85,41 @@ class CumulativeDepth:
     Running totals over the levels of one side of a book, best first.
 
     ``totals[n]`` is the size of the best ``n`` levels, ``notionals[n]`` their value in quote
-    currency, and ``bases[n]`` their quantity in base currency. O(levels) to create, without a
-    Python loop.
+    currency (``products`` has that of each level), and ``bases[n]`` their quantity in base
+    currency. O(levels) to create, without a Python loop.
 
     Args:
         side: The side; it must not change while this is used.
         depth: Levels per side of the stream. A full side may continue beyond its last level.
         is_inverse: True if sizes are contracts of 1 USD.
+        rounding: Rounding of the sums that are published.
     """
 
     __slots__ = (
         "_ascending",
         "_is_bid",
+        "_is_inverse",
         "_is_whole",
+        "_precise",
+        "_rounded",
+        "_rounding",
         "bases",
         "count",
         "notionals",
         "prices",
+        "products",
         "sizes",
         "totals",
     )
 
-    def __init__(self, side: BookSide, depth: int, *, is_inverse: bool) -> None:
+    def __init__(
+        self, side: BookSide, depth: int, *, is_inverse: bool, rounding: BookRounding
+    ) -> None:
         self._is_bid = side.name == "bid"
+        self._is_inverse = is_inverse
+        self._rounding = rounding
+        self._rounded: dict[int, tuple[float, float]] = {0: (0.0, 0.0)}
+        self._precise = (0, 0.0)
         ascending = self._ascending = side.prices
         prices = self.prices = ascending[::-1] if self._is_bid else ascending
         sizes = self.sizes = list(map(side.sizes.__getitem__, prices))
@@ -118,10 +127,11 @@ class CumulativeDepth:
         self._is_whole = self.count < depth
         self.totals = list(accumulate(sizes, initial=0.0))
         if is_inverse:
-            self.notionals = self.totals
+            self.products, self.notionals = sizes, self.totals
             self.bases: list[float] = list(accumulate(map(truediv, sizes, prices), initial=0.0))
         else:
-            self.notionals = list(accumulate(map(mul, prices, sizes), initial=0.0))
+            self.products = list(map(mul, prices, sizes))
+            self.notionals = list(accumulate(self.products, initial=0.0))
             self.bases = self.totals
 
     def levels(self, count: int) -> tuple[Level, ...]:
@@ -143,7 +153,32 @@ class CumulativeDepth:
             count = self.count - bisect_left(self._ascending, edge)
         else:
             count = bisect_right(self._ascending, edge)
-        return self.totals[count], self.notionals[count], self._is_whole or count < self.count
+        rounded = self._rounded.get(count)
+        if rounded is None:
+            rounded = self._rounded[count] = self._round(count)
+        return *rounded, self._is_whole or count < self.count
+
+    def _round(self, count: int) -> tuple[float, float]:
+        """Return size and notional of the best ``count`` levels as published."""
+        rounding = self._rounding
+        size = rounding.size(self.totals[count], count)
+        if size is None:
+            size = rounding.exact_size(self.sizes[:count])
+        if self._is_inverse:
+            return size, size
+        notional = rounding.notional(self.notionals[count], count)
+        if notional is None:
+            notional = rounding.notional(self._precise_notional(count), len(self._rounded))
+        if notional is None:
+            notional = rounding.exact_notional(self.prices[:count], self.sizes[:count])
+        return size, notional
+
+    def _precise_notional(self, count: int) -> float:
+        """Return a notional from one addition per call so far; a running total has ``count``."""
+        start, total = self._precise if self._precise[0] <= count else (0, 0.0)
+        total += fsum(self.products[start:count])
+        self._precise = (count, total)
+        return total
 
     def average_price(self, notional: float) -> float | None:
         """
@@ -265,6 +300,7 @@ class BookMeasures:
 
     def __init__(self, settings: OrderbookConfig, category: Category) -> None:
         self._category = category
+        self._rounding: BookRounding | None = None
         self._publish_levels = settings.publish_levels
         self._imbalance = [(key_of(n), n) for n in settings.imbalance_levels]
         self._depth = [(key_of(bps), *band(bps)) for bps in settings.depth_bps]
@@ -299,8 +335,13 @@ class BookMeasures:
         """
         last, depth, is_inverse = book.last, book.depth, self._category == "inverse"
         assert last is not None, "a live book has a last message"
-        bids = CumulativeDepth(book.bid_side, depth, is_inverse=is_inverse)
-        asks = CumulativeDepth(book.ask_side, depth, is_inverse=is_inverse)
+        rounding = self._rounding
+        if rounding is None:
+            rounding = self._rounding = BookRounding()
+            rounding.learn(book.bid_side.sizes.items())
+            rounding.learn(book.ask_side.sizes.items())
+        bids = CumulativeDepth(book.bid_side, depth, is_inverse=is_inverse, rounding=rounding)
+        asks = CumulativeDepth(book.ask_side, depth, is_inverse=is_inverse, rounding=rounding)
         best_bid = best_bid_size = best_ask = best_ask_size = None
         mid_price = spread_ = spread_bps_ = weighted_mid_ = depths = impacts = None
         if bids.count:
@@ -308,10 +349,10 @@ class BookMeasures:
         if asks.count:
             best_ask, best_ask_size = ask = asks.prices[0], asks.sizes[0]
         if best_bid is not None and best_ask is not None:
-            mid_price = centre = mid(best_bid, best_ask)
-            spread_ = spread(best_bid, best_ask)
-            spread_bps_ = spread_bps(best_bid, best_ask)
-            weighted_mid_ = weighted_mid(bid, ask)
+            spread_, mid_price = rounding.spread_and_mid(best_bid, best_ask)
+            centre = mid_price
+            spread_bps_ = spread_ / mid_price * BPS
+            weighted_mid_ = rounding.weighted_mid(weighted_mid(bid, ask))
             depths = {
                 key: depth_within(bids, asks, centre * lowest, centre * highest)
                 for key, lowest, highest in self._depth
@@ -346,7 +387,7 @@ class BookMeasures:
             },
             depth=depths,
             impact=impacts,
-            ofi=ofi,
+            ofi=None if ofi is None else rounding.flow(ofi),
             bids=bids.levels(self._publish_levels),
             asks=asks.levels(self._publish_levels),
             densities=walls,

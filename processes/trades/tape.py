@@ -14,9 +14,9 @@ from msgspec.structs import replace
 
 from bybit_pipeline.processes.trades.coverage import Coverage
 from bybit_pipeline.processes.trades.dedup import RecentIds
-from bybit_pipeline.processes.trades.fixed_point import PLAUSIBLE_MAX, PLAUSIBLE_MIN, is_plausible
 from bybit_pipeline.processes.trades.session import MAX_AHEAD_MS, Session
 from bybit_pipeline.processes.trades.window import TradeWindows
+from bybit_pipeline.shared.fixed_point import PLAUSIBLE_MAX, PLAUSIBLE_MIN, is_plausible
 from bybit_pipeline.shared.freshness.link import LinkDoubt
 from bybit_pipeline.shared.freshness.silence import SilenceDetector
 from bybit_pipeline.shared.wire.gaps import (

@@ -19,14 +19,14 @@ from collections.abc import Mapping, MutableSequence, Sequence
 
 from msgspec import UNSET
 
-from bybit_pipeline.processes.trades.fixed_point import (
+from bybit_pipeline.processes.trades.monotonic import MonotonicQueue, should_trim
+from bybit_pipeline.processes.trades.rolling_quantiles import RollingQuantiles
+from bybit_pipeline.processes.trades.volatility import PriceSamples
+from bybit_pipeline.shared.fixed_point import (
     PLAUSIBLE_MAX,
     PLAUSIBLE_MIN,
     FixedPointScale,
 )
-from bybit_pipeline.processes.trades.monotonic import MonotonicQueue, should_trim
-from bybit_pipeline.processes.trades.rolling_quantiles import RollingQuantiles
-from bybit_pipeline.processes.trades.volatility import PriceSamples
 from bybit_pipeline.shared.wire.trades import Window
 
 DEFAULT_MAX_TRADES = 200_000

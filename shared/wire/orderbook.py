@@ -153,7 +153,8 @@ class Orderbook(MarketMetric, frozen=True, kw_only=True):
         Price | None,
         Meta(
             description="Mid price weighted by the size of the opposite side: `(best_bid * "
-            "best_ask_size + best_ask * best_bid_size) / (best_bid_size + best_ask_size)`."
+            "best_ask_size + best_ask * best_bid_size) / (best_bid_size + best_ask_size)`, rounded "
+            "to a thousandth of the last decimal place of prices."
         ),
     ] = None
     imbalance: Annotated[

@@ -16,10 +16,10 @@ from bybit_pipeline.processes.orderbook.measures import (
     imbalance,
     key_of,
     mid,
-    spread,
     spread_bps,
     weighted_mid,
 )
+from bybit_pipeline.processes.orderbook.rounding import BookRounding
 from bybit_pipeline.shared.settings.config import OrderbookConfig
 from bybit_pipeline.shared.wire.messages import Category, Level
 from tests.naive import read_capture
@@ -102,7 +102,7 @@ def slow_impact(bids: list[Level], asks: list[Level], notional: float, category:
 
 def test_mid_spread_and_spread_in_basis_points() -> None:
     assert 100.0 == mid(99.0, 101.0)
-    assert 2.0 == spread(99.0, 101.0)
+    assert (2.0, 100.0) == BookRounding().spread_and_mid(99.0, 101.0)
     assert 200.0 == spread_bps(99.0, 101.0)
 
 
@@ -149,9 +149,9 @@ def test_the_measures_of_a_small_book_are_those_computed_by_hand() -> None:
     assert (99.9, 1.0) == (measures["best_bid"], measures["best_bid_size"])
     assert (100.1, 2.0) == (measures["best_ask"], measures["best_ask_size"])
     assert 100.0 == measures["mid_price"]
-    assert close(0.2) == measures["spread"]
+    assert 0.2 == measures["spread"]
     assert close(20.0) == measures["spread_bps"]
-    assert close((99.9 * 2 + 100.1) / 3) == measures["weighted_mid"]
+    assert 99.9667 == measures["weighted_mid"], "a thousandth of a tick"
     assert {"1": close(-1 / 3), "2": close(-1 / 3)} == measures["imbalance"]
     assert [[99.9, 1.0], [99.5, 2.0]] == measures["bids"]
     assert [[100.1, 2.0], [100.6, 4.0]] == measures["asks"]

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bybit_pipeline.processes.trades import rolling_quantiles
-from bybit_pipeline.processes.trades.fixed_point import FixedPointScale, is_plausible
 from bybit_pipeline.processes.trades.window import TradeWindows
+from bybit_pipeline.shared.fixed_point import FixedPointScale, is_plausible
 from bybit_pipeline.shared.wire.trades import Window
 
 
