@@ -85,8 +85,8 @@ def test_numbers_of_a_partly_observed_window_are_marked(name: str) -> None:
 def test_a_market_without_messages_is_silent_whatever_its_last_state() -> None:
     table = table_of(BOOK, TRADES, now=10.0)
 
-    table.expire(11.5)
-    assert "live" in rows_of(table, now=11.5)[1]
+    table.expire(11.4)
+    assert "live" in rows_of(table, now=11.4)[1]
     table.expire(13.0)
 
     row = rows_of(table, now=13.0)[1]
