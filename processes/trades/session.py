@@ -12,6 +12,8 @@ permanently and empty them.
 """
 MAX_BEHIND_MS = 3_600_000
 """A message sent this much earlier than the exchange's time shows that this time was wrong."""
+DRIFT_SHIFT = 12
+"""The least delay is forgotten by one part in 4,096, more than any two clocks drift apart."""
 
 
 class ExchangeClock:
@@ -21,12 +23,19 @@ class ExchangeClock:
     Only differences of our clock are used, so a recording from months ago works too. Every message
     sets the offset again, so neither a drift nor a step of our clock accumulates. The estimate is
     behind by the delay of the newest message, and it may go back: callers keep its maximum.
+
+    A later session begins with the estimate of the least delayed messages. Messages that were held
+    up before a disconnect would put its beginning into the time that was missed.
     """
 
-    __slots__ = ("_offset_ns",)
+    __slots__ = ("_least_delayed_ns", "_offset_ns", "_seen_ns")
 
     def __init__(self) -> None:
         self._offset_ns: int | None = None
+        self._least_delayed_ns = 0
+        """The largest offset on which two messages in a row agree; fades with time."""
+        self._seen_ns = 0
+        """Time of the newest message by our clock."""
 
     @property
     def is_known(self) -> bool:
@@ -35,7 +44,15 @@ class ExchangeClock:
 
     def observe(self, exchange_ts_ms: int, recv_ts_ns: int) -> None:
         """Set the time from a message."""
-        self._offset_ns = exchange_ts_ms * 1_000_000 - recv_ts_ns
+        offset_ns, before_ns = exchange_ts_ms * 1_000_000 - recv_ts_ns, self._offset_ns
+        self._offset_ns = offset_ns
+        if before_ns is None:
+            self._least_delayed_ns = offset_ns
+        else:
+            agreed_ns = offset_ns if offset_ns < before_ns else before_ns
+            faded_ns = self._least_delayed_ns - ((recv_ts_ns - self._seen_ns) >> DRIFT_SHIFT)
+            self._least_delayed_ns = agreed_ns if agreed_ns > faded_ns else faded_ns
+        self._seen_ns = recv_ts_ns
 
     def at_ms(self, our_ns: int) -> int | None:
         """Return the exchange's time when our clock shows ``our_ns``, or None if unknown."""
@@ -50,8 +67,9 @@ class ExchangeClock:
 
     def inherit(self, other: "ExchangeClock") -> None:
         """Copy the time of an earlier session, unless this one is known already."""
-        if self._offset_ns is None:
-            self._offset_ns = other._offset_ns
+        if self._offset_ns is None and other._offset_ns is not None:
+            self._offset_ns = max(other._offset_ns, other._least_delayed_ns)
+            self._least_delayed_ns, self._seen_ns = other._least_delayed_ns, other._seen_ns
 
 
 class Session:

@@ -258,3 +258,16 @@ def test_data_of_another_source_do_not_end_it(successor: TradesAggregator) -> No
 
     assert [] == notes
     assert [] == successor.gaps()
+
+
+def test_messages_held_up_before_a_disconnect_do_not_shorten_the_gap(
+    aggregator: TradesAggregator,
+) -> None:
+    for at_ms in (1_000, 2_000):
+        aggregator.apply(trades_message(at_ms, [trade(at_ms)]), "BTCUSDT")
+    for at_ms in (2_100, 2_200):  # of a connection that was stalled
+        aggregator.apply(trades_message(at_ms, [trade(at_ms)], our_ms=6_000), "BTCUSDT")
+    aggregator.apply_link("", link("disconnected", 6_100))
+    [closed] = aggregator.apply_link("", link("subscribed", 7_000, session=2))
+    assert closed.gap.end_ms is not None
+    assert 0 <= T0 + 7_000 - closed.gap.end_ms <= 2
