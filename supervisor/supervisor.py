@@ -25,9 +25,10 @@ from bybit_pipeline.shared.runtime.loop import STOP_SIGNALS, Loop
 from bybit_pipeline.shared.runtime.telemetry import Telemetry
 from bybit_pipeline.shared.settings.ports import check_free, check_free_endpoint, remove_socket_file
 from bybit_pipeline.shared.wire.topics import process_topic
+from bybit_pipeline.supervisor.children.child import Process
 from bybit_pipeline.supervisor.children.children import Children, module_command
 from bybit_pipeline.supervisor.children.last_will import LastWill
-from bybit_pipeline.supervisor.children.process import Lifeline, reap_foreign
+from bybit_pipeline.supervisor.children.process import ChildProcess, Lifeline, reap_foreign
 from bybit_pipeline.supervisor.children.timing import Timing
 from bybit_pipeline.supervisor.ledger.ledger import PipelineLedger
 from bybit_pipeline.supervisor.plan.names import FORWARDER, SIMULATOR
@@ -69,6 +70,8 @@ class Supervisor:
         clock: Wall and monotonic clock.
         telemetry: The counters; a fresh registry by default.
         timing: Time limits and the restart policy.
+        start: Starts a child's process; called like ``ChildProcess``.
+        ledger: Opens the gap ledger.
 
     Attributes:
         snapshot: The latest status snapshot of the pipeline; any thread may read it.
@@ -84,11 +87,14 @@ class Supervisor:
         clock: Clock | None = None,
         telemetry: Telemetry | None = None,
         timing: Timing | None = None,
+        start: Callable[..., Process] = ChildProcess,
+        ledger: Callable[..., PipelineLedger] = PipelineLedger,
     ) -> None:
         self.snapshot = Snapshot()
         self._clock = clock or SystemClock()
         self._telemetry = telemetry or Telemetry()
         self._timing = timing or Timing()
+        self._open_ledger = ledger
         self._loop = Loop(self._clock)
         self._run_dir = run_dir
         self._lifeline = Lifeline()
@@ -99,6 +105,7 @@ class Supervisor:
             log=run_dir.path / LOG if log_children else None,
             command=command,
             timing=self._timing,
+            start=start,
             prepare=lambda spec: self._ledger.prepare(spec),
             adopt=lambda worker, assignment: self._ledger.adopt(worker, assignment),
         )
@@ -174,16 +181,21 @@ class Supervisor:
             self._clock.monotonic,
         )
         self._cleanup.callback(self._http.close)
+        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._cleanup.callback(context.destroy, linger=0)
+        self._open(context)
+
+    def _open(self, context: "zmq.Context[zmq.Socket[bytes]]") -> None:
+        """Create everything that the loop needs, then start the children."""
+        config = self.plan.config
         self._reporter = Reporter(self._clock, self._telemetry, address=self._http.address)
-        self._ledger = PipelineLedger(
+        self._ledger = self._open_ledger(
             self.plan, self._clock, self._telemetry, request_gaps=self._request_gaps
         )
         self._cleanup.callback(self._ledger.close)
         self._endpoints = EndpointsFile(
             self._run_dir, url=self._http.url, state_dir=self._ledger.state_dir
         )
-        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._cleanup.callback(context.destroy, linger=0)
         self._router = ControlRouter(context, self.plan.control_endpoint, self._telemetry)
         self._requests = RequestHandler(self, self._router, self._telemetry)
         self._publisher = MetricPublisher(context, self.plan.metrics_in)

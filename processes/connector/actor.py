@@ -17,7 +17,7 @@ Reasons of link events:
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -68,7 +68,12 @@ class ConnectorActor(Actor):
     role: ClassVar[str] = "connector"
 
     def __init__(
-        self, spec: ConnectorSpec, *, clock: Clock | None = None, telemetry: Telemetry | None = None
+        self,
+        spec: ConnectorSpec,
+        *,
+        clock: Clock | None = None,
+        telemetry: Telemetry | None = None,
+        client: Callable[..., BybitWebSocketClient] = BybitWebSocketClient,
     ) -> None:
         super().__init__(spec, clock=clock, telemetry=telemetry)
         self.spec = spec
@@ -76,7 +81,7 @@ class ConnectorActor(Actor):
         self._limiter = ConnectLimiter(
             spec.connect_quota, read_attempts(self._attempts_path), now=self.clock.monotonic()
         )
-        self.client = BybitWebSocketClient(
+        self.client = client(
             self._publish_trades,
             self._publish_book,
             category=spec.category,
@@ -109,7 +114,12 @@ class ConnectorActor(Actor):
     def on_start(self) -> None:
         """Bind the bus and start the socket thread; that thread waits for the workers."""
         spec = self.spec
-        self._publisher = MarketPublisher(self.context, spec.market_endpoint, spec.feed_endpoint)
+        self._publisher = MarketPublisher(
+            self.context,
+            spec.market_endpoint,
+            spec.feed_endpoint,
+            monotonic=self.clock.monotonic,
+        )
         self.endpoints["market"] = self._publisher.endpoint
         self.watch(self._crash_wakeup.fileno(), self._raise_bug)
         self.every(CHECK_S, self.client.check)

@@ -111,6 +111,7 @@ class BybitWebSocketClient:
         rng: Random numbers for the jitter of the backoff.
         connect_timeout_s: How long an attempt may take.
         tls: Certificates to trust instead of the system's.
+        reconnector: Makes the part that keeps the websocket open.
 
     Raises:
         ValueError: If ``url`` is not a websocket address.
@@ -138,6 +139,7 @@ class BybitWebSocketClient:
         rng: Random | None = None,
         connect_timeout_s: float = CONNECT_TIMEOUT_S,
         tls: ssl.SSLContext | None = None,
+        reconnector: Callable[..., Reconnector] = Reconnector,
     ) -> None:
         self.category = category
         self.counts = Counts()
@@ -177,7 +179,7 @@ class BybitWebSocketClient:
             clock=self._clock,
         )
         self._limiter = limiter or ConnectLimiter()
-        self._reconnector = Reconnector(
+        self._reconnector = reconnector(
             Target(url or STREAM_URLS["mainnet"].format(category=category), source),
             on_open=self._on_open,
             on_read=self._on_read,

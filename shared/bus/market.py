@@ -12,7 +12,7 @@ ZeroMQ drops messages for a subscriber whose queue is full; the receiver counts 
 """
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import zmq
 from msgspec import Struct
@@ -65,6 +65,7 @@ class MarketPublisher:
         endpoint: Endpoint of the open socket; each frame is one message.
         feed_endpoint: Endpoint of the feed; each frame is a batch for one worker.
         queue: Frames that may wait for each subscriber.
+        monotonic: Seconds of a monotonic clock.
 
     Raises:
         TakenError: If an endpoint cannot be bound.
@@ -77,7 +78,9 @@ class MarketPublisher:
         feed_endpoint: str,
         *,
         queue: int = MARKET_QUEUE,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._monotonic = monotonic
         self._open, self._feed = context.socket(zmq.XPUB), context.socket(zmq.XPUB)
         for socket in (self._open, self._feed):
             socket.setsockopt(zmq.LINGER, LINGER_MS)
@@ -118,7 +121,7 @@ class MarketPublisher:
 
     def flush(self) -> None:
         """Send the collected messages in order; very recent subscribers may miss them."""
-        if time.monotonic() >= self._drain_due:
+        if self._monotonic() >= self._drain_due:
             self.drain_subscriptions()
         collected, routes = self._collected, self._routes
         if self._listeners:
@@ -141,8 +144,8 @@ class MarketPublisher:
         Call it before opening the websocket: a first snapshot without a listener is lost.
         """
         missing = set(topics).difference(self._routes)
-        deadline = time.monotonic() + timeout_s
-        while missing and (left := deadline - time.monotonic()) > 0:
+        deadline = self._monotonic() + timeout_s
+        while missing and (left := deadline - self._monotonic()) > 0:
             if self._feed.poll(int(left * 1000) + 1):
                 self.drain_subscriptions()
                 missing.difference_update(self._routes)
@@ -150,7 +153,7 @@ class MarketPublisher:
 
     def drain_subscriptions(self) -> None:
         """Read new and ended subscriptions; ``flush`` does this every ``DRAIN_S``."""
-        self._drain_due = time.monotonic() + DRAIN_S
+        self._drain_due = self._monotonic() + DRAIN_S
         for topic, is_new in _subscription_changes(self._open):
             (self._listeners.add if is_new else self._listeners.discard)(topic)
         for text, is_new in _subscription_changes(self._feed):

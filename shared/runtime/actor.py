@@ -131,10 +131,12 @@ class Actor:
         Args:
             lifeline: Reading end of the supervisor's pipe; its end of file stops the process.
         """
-        self._context = zmq.Context()
         self.loop.catch_signals()
+        # Modules and settings stay for good: spare the garbage collector from scanning them.
+        gc.collect()
+        gc.freeze()
         try:
-            self._open(lifeline)
+            self.open(zmq.Context(), lifeline)
             log.info("ready", pid=os.getpid())
             self.loop.run()
         finally:
@@ -146,7 +148,9 @@ class Actor:
         )
         return EX_OK
 
-    def _open(self, lifeline: int | None) -> None:
+    def open(self, context: Context, lifeline: int | None = None) -> None:
+        """Create everything that ``turn`` needs; ``run`` calls this, and so does a simulation."""
+        self._context = context
         spec = self._spec_common
         if lifeline is not None:
             self.watch(lifeline, lambda: self.stop("supervisor gone"))
@@ -154,9 +158,6 @@ class Actor:
         if spec.control:
             self.control = ControlLink(self.context, spec.control, self.process)
             self.watch(self.control.socket, self._on_control)
-        # Modules and settings stay for good: spare the garbage collector from scanning them.
-        gc.collect()
-        gc.freeze()
         self.on_start()
         self.send_control(
             "ready",

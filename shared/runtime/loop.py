@@ -49,7 +49,8 @@ class Loop:
         self.is_running = True
         self.stop_signals = 0
         self._clock = clock
-        self._poller = zmq.Poller()
+        self.poller = zmq.Poller()
+        """Replaced by a simulation, before anything is watched."""
         self._callbacks: dict[Any, Callable[[], None]] = {}
         self._timers: list[Timer] = []
         self._next_due = 0.0
@@ -87,12 +88,12 @@ class Loop:
 
     def watch(self, source: Pollable, callback: Callable[[], None]) -> None:
         """Call back whenever the socket or file descriptor is readable."""
-        self._poller.register(source, zmq.POLLIN)
+        self.poller.register(source, zmq.POLLIN)
         self._callbacks[source] = callback
 
     def unwatch(self, source: Pollable) -> None:
         """Stop watching."""
-        self._poller.unregister(source)
+        self.poller.unregister(source)
         del self._callbacks[source]
 
     def every(self, interval_s: float, callback: Callable[[], None]) -> Timer:
@@ -106,6 +107,11 @@ class Loop:
         """Make a timer due ``within_s`` seconds from now, unless it is due earlier."""
         timer.due = min(timer.due, self._clock.monotonic() + within_s)
         self._next_due = min(self._next_due, timer.due)
+
+    @property
+    def next_due(self) -> float:
+        """The earliest time a timer may be due."""
+        return self._next_due
 
     def stop(self, reason: str) -> None:
         """End ``run`` after the current callback."""
@@ -121,7 +127,7 @@ class Loop:
     def turn(self) -> None:
         """Wait for something to do and do it: readable sockets first, then due timers."""
         wait_ms = int((self._next_due - self._clock.monotonic()) * 1000 + 0.999)
-        for source, _ in self._poller.poll(max(0, wait_ms)):
+        for source, _ in self.poller.poll(max(0, wait_ms)):
             callback = self._callbacks.get(source)
             if callback is not None:
                 callback()

@@ -20,7 +20,7 @@ from bybit_pipeline.shared.settings.specs import (
     ProcessSpec,
     write_spec,
 )
-from bybit_pipeline.supervisor.children.child import Child
+from bybit_pipeline.supervisor.children.child import Child, Process
 from bybit_pipeline.supervisor.children.process import ChildProcess, Lifeline
 from bybit_pipeline.supervisor.children.timing import Timing
 from bybit_pipeline.supervisor.plan.change import change
@@ -51,6 +51,7 @@ class Children:
         log: File for the children's output; None for our stderr.
         command: Arguments with which Python runs a child of a role.
         timing: Time limits and the restart policy.
+        start: Starts a process; called like ``ChildProcess``.
         prepare: Completes the spec of a child that is about to start.
         adopt: Completes an assignment that a running worker gets.
 
@@ -70,6 +71,7 @@ class Children:
         log: Path | None = None,
         command: Callable[[str], Sequence[str]] = module_command,
         timing: Timing | None = None,
+        start: Callable[..., Process] = ChildProcess,
         prepare: Callable[[ProcessSpec], None] = lambda _: None,
         adopt: Callable[[str, Assignment], Assignment] = lambda _, assignment: assignment,
     ) -> None:
@@ -82,6 +84,7 @@ class Children:
         self._log = log
         self._command = command
         self._timing = timing or Timing()
+        self._start = start
         self._prepare = prepare
         self._adopt = adopt
         self._leaving: list[Child] = []
@@ -201,7 +204,7 @@ class Children:
         child.stop(now, within_s=self._timing.leave_s)
         self._leaving.append(child)
 
-    def _spawn(self, name: str) -> ChildProcess:
+    def _spawn(self, name: str) -> Process:
         spec = make_spec(self.plan, name, prometheus_port=self._ports.get(name, 0))
         if isinstance(spec, ForwarderSpec):
             spec.endpoint = self.metrics  # a successor binds the endpoint that subscribers know
@@ -214,7 +217,7 @@ class Children:
         write_spec(spec, path)
         self._known_plans[name] = self.plan
         command = (*self._command(role_of(name)), str(path))
-        return ChildProcess(command, lifeline=self._lifeline, log=self._log)
+        return self._start(command, lifeline=self._lifeline, log=self._log)
 
     def _send_changes(self, name: str) -> None:
         before, after = self._known_plans[name], self.plan

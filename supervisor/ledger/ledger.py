@@ -54,6 +54,7 @@ class PipelineLedger:
         clock: Wall and monotonic clock.
         telemetry: Registry of the counters.
         request_gaps: Asks the workers to report all their gaps again.
+        writer: Makes the writer of the rows.
 
     Attributes:
         state_dir: Directory of the ledger, absolute.
@@ -67,6 +68,7 @@ class PipelineLedger:
         telemetry: Telemetry,
         *,
         request_gaps: Callable[[], None] = lambda: None,
+        writer: Callable[..., LedgerWriter] = LedgerWriter,
     ) -> None:
         self.state_dir = absolute_state_dir(plan.config.state_dir)
         self.today: tuple[DayRow, ...] = ()
@@ -76,7 +78,7 @@ class PipelineLedger:
         self._request_gaps = request_gaps
         self._lost_before = 0
         """Lost rows that workers have been asked for."""
-        self._writer = LedgerWriter(self.state_dir, self._pipeline, plan.config.ledger, clock)
+        self._writer = writer(self.state_dir, self._pipeline, plan.config.ledger, clock)
         self._numbers = GapNumbers(lambda: self._writer.run_soon("numbers", self._reserve))
         self._is_complete = False
         """True once the topics of an earlier run that this one does not follow have ended."""

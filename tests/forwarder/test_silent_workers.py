@@ -62,7 +62,7 @@ class Rig:
         for _ in range(TURNS_MAX):
             if condition():
                 return
-            self.forwarder.loop._poller.poll(5)
+            self.forwarder.loop.poller.poll(5)
             self.clock.now_s += 1e-4
             self.forwarder.turn()
         raise AssertionError("the condition never held")
