@@ -1,5 +1,5 @@
 """
-Ids of gaps: unique in the ledger, whichever process of whichever pipeline opens the gap. Pure.
+Ids of gaps: unique in the ledger, whichever process of whichever pipeline opens the gap.
 
 Every started process gets a number that the ledger gives out once, and counts its gaps from there.
 """
