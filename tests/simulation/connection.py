@@ -85,7 +85,7 @@ class SteppedReconnector(Reconnector):
             return NEVER
         self._connecting_since = math.inf
         self._counts.connects += 1
-        self.failure = None
+        self._counts.failure = None
         self._is_using, self._has_data = True, False
         self._on_open(self._target)
         return now
@@ -129,7 +129,7 @@ class SteppedReconnector(Reconnector):
         if wire.error is not None and (wire.error[0] <= now or self._attempt.abort_reason):
             error = wire.error[1]
             reason = self._attempt.abort_reason or failure_reason(error)
-            self.failure = LinkFailure(reason, one_line(error))
+            self._counts.failure = LinkFailure(reason, one_line(error))
             target, self._is_using = self._target, False
             self._end(reason, error, is_open=True)
             self._on_close(target, reason, error)
@@ -140,7 +140,7 @@ class SteppedReconnector(Reconnector):
 
     def _end(self, reason: FailureReason, error: Exception, *, is_open: bool = False) -> None:
         if not is_open:
-            self.failure = LinkFailure(reason, one_line(error))
+            self._counts.failure = LinkFailure(reason, one_line(error))
             self._counts.failed_connects += reason not in ("stopped", "source_change")
         self._attempt = self._connection = None
         self._connecting_since = math.inf
