@@ -67,6 +67,7 @@ class SteppedReconnector(Reconnector):
     _retry_at = 0.0
     _has_data = False
     _is_held = False
+    _recv_ts_ns = 0
 
     def step(self) -> float:
         """Do what is due; return when the next step is due."""
@@ -119,9 +120,11 @@ class SteppedReconnector(Reconnector):
         messages = []
         while wire.inbox and wire.inbox[0][0] <= now:
             messages.append(wire.inbox.popleft()[1])
+        if messages:
+            self._recv_ts_ns = self._clock.time_ns()
         if (
             self._attempt.abort_reason is None
-            and self._on_read(messages, [], self._clock.time_ns())
+            and self._on_read(messages, [], self._recv_ts_ns)
             and not self._has_data
         ):
             self._has_data = True

@@ -204,20 +204,26 @@ class Wire:
             self.exchange.wires.pop(self, None)
             self._on_arrival(self.error[0])
 
-    def put(self, raw: bytes, delay_s: float = 0.0) -> None:
+    def put(self, raw: bytes) -> None:
         """Send raw bytes to our end, in order."""
         if self.is_half_open or self.error is not None:
             return
-        sent = self.world.now + delay_s + self.world.random.uniform(*LATENCY_S)
-        self._last = max(self._last, sent)
+        self._last = max(self._last, self.world.now + self.world.random.uniform(*LATENCY_S))
         self.inbox.append((self._last, raw))
         self._on_arrival(self._last)
+
+    def put_late(self, raw: bytes, delay_s: float) -> None:
+        """Send raw bytes later; what is sent in the meantime does not wait for them."""
+        if delay_s:
+            self.world.after(delay_s, partial(self.put, raw))
+        else:
+            self.put(raw)
 
     def push(self, frame: Frame) -> None:
         """Send a frame, through the faults."""
         raw = json.dumps(frame, separators=(",", ":")).encode()
         for part, delay_s in self.exchange.distort(self, frame, raw):
-            self.put(part, delay_s)
+            self.put_late(part, delay_s)
 
     def _handle(self, text: str) -> None:
         if not self.is_half_open and self.error is None:
@@ -276,7 +282,7 @@ class Exchange:
         if op == "ping":
             if delay_s is not None:
                 pong = {"success": True, "ret_msg": "pong", "conn_id": "c", "op": "ping"}
-                wire.put(json.dumps({**pong, "req_id": request["req_id"]}).encode(), delay_s)
+                wire.put_late(json.dumps({**pong, "req_id": request["req_id"]}).encode(), delay_s)
             return
         error, snapshots = "", []
         for topic in request["args"]:
@@ -301,7 +307,7 @@ class Exchange:
             "op": op,
         }
         if delay_s is not None:
-            wire.put(json.dumps(ack).encode(), delay_s)
+            wire.put_late(json.dumps(ack).encode(), delay_s)
         if not error:
             for topic in snapshots:
                 wire.push(self.markets[topic.split(".")[-1]].snapshot())
