@@ -24,7 +24,7 @@ from bybit_pipeline.processes.connector.protocol import BookUpdate, InvalidFrame
 from bybit_pipeline.processes.orderbook.book import OrderBook
 from bybit_pipeline.processes.orderbook.local_book import LocalBook
 from bybit_pipeline.processes.orderbook.manager import OrderBookManager
-from bybit_pipeline.shared.settings.captures import CaptureReader, describe_capture
+from bybit_pipeline.shared.settings.captures import CaptureError, CaptureReader, describe_capture
 from bybit_pipeline.shared.settings.config import DensityConfig, OrderbookConfig
 from bybit_pipeline.shared.wire.messages import BookMessage, Level, TradesMessage
 from bybit_pipeline.shared.wire.orderbook import WallEventName
@@ -220,13 +220,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         field.name: getattr(options, field.name) for field in fields(DensityConfig)
     }
     settings = msgspec.convert(given, DensityConfig)
-    counts = [
-        count
-        for path in options.captures
-        for count in count_walls(
-            caller / path, settings, depth=options.depth, interval_ms=options.interval_ms
-        )
-    ]
+    try:
+        counts = [
+            count
+            for path in options.captures
+            for count in count_walls(
+                caller / path, settings, depth=options.depth, interval_ms=options.interval_ms
+            )
+        ]
+    except CaptureError as error:
+        sys.exit(f"scripts/walls: {error}")
     if not counts:
         sys.exit("scripts/walls: no book of that depth in these captures")
     print(*table(counts), sep="\n")

@@ -31,7 +31,10 @@ BIN = Path(sys.executable).parent
 
 CANNOT_RUN = {
     r".*\bscripts/test\b": "would run the tests inside the tests",
-    r"scripts/(check|bench|soak|faults|frozen|invariants|fuzz|lock)\b": "takes minutes",
+    r"scripts/(check|bench|soak|faults|frozen|invariants|fuzz|lock|simulate_faults)\b": (
+        "takes minutes"
+    ),
+    r"scripts/walls CAPTURE": "needs a recording; tests/orderbook/walls runs it",
     r"cd scripts/examples && npm install": "a fixture of tests/examples runs it",
     r"bybit-pipeline --install-completion": "would change the configuration of the shell",
     r"node subscribe.mjs": "tests/examples runs it, where its packages are",

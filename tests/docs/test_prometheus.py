@@ -50,6 +50,7 @@ def exported(pipeline: Pipeline) -> dict[str, Family]:
 def test_every_metric_is_documented_with_its_type_and_labels(pipeline: Pipeline) -> None:
     pipeline.command("subscribe", "linear:top:1:turnover")
     until(lambda: exported(pipeline)["pattern_symbols"].labels, "a pattern is measured")
+    until(lambda: exported(pipeline)["completeness_ratio"].labels, "the ledger is read")
 
     found, wanted = exported(pipeline), documented()
     without_samples = {name for name, family in found.items() if not family.labels}
