@@ -30,6 +30,8 @@ from bybit_pipeline.shared.wire.trades import TradesReason, TradesState
 
 TPS_WINDOW_MS = 10_000
 """Window of ``tps``, configured or not."""
+HELD_UP_MS = 3_000
+"""Longest delay of a message on its way from the exchange that may pass unnoticed."""
 SILENCE_MESSAGES = 50
 """Messages of a symbol after which a silence can be suspicious."""
 DEDUP_HORIZON_MS = 300_000
@@ -168,12 +170,19 @@ class TradeTape:
             self._settle()
 
     def _settle(self) -> None:
-        """Convert the start of observation to the exchange's time, once that is known."""
+        """
+        Convert the start of observation to the exchange's time, once that is known.
+
+        The message that shows the time may have been held up, so the start is put later by as much
+        as may pass unnoticed, but not later than that message.
+        """
         if self._pending_since_ns is None:
             return
         since_ms = self._exchange_ms(self._pending_since_ns)
         if since_ms is not None:
             self._pending_since_ns = None
+            if self.session is not None and self.session.last_message_ms is not None:
+                since_ms = min(self.session.last_message_ms, since_ms + HELD_UP_MS)
             self.windows.advance(since_ms)
             self.coverage.resume(since_ms)
             if self._gap is not None and self._gap.end_ms is None:
@@ -207,7 +216,7 @@ class TradeTape:
         """Return how much of a window was observed; by our clock while exchange time is unknown."""
         if self._pending_since_ns is not None:
             elapsed_ns = 0 if now_ns is None else now_ns - self._pending_since_ns
-            return min(window_ms, max(0, elapsed_ns // 1_000_000))
+            return min(window_ms, max(0, elapsed_ns // 1_000_000 - HELD_UP_MS))
         if self.windows.now_ms is None:
             return 0
         return self.coverage.covered_ms(

@@ -118,16 +118,20 @@ class TestObservation:
     def test_a_confirmed_subscription_is_observed_before_the_first_trade(
         self, aggregator: TradesAggregator
     ) -> None:
-        """This also holds while the exchange's time is unknown: there were no trades."""
+        """
+        This also holds while the exchange's time is unknown: there were no trades.
+
+        The first message may have been held up for three seconds, so these are not covered.
+        """
         aggregator.apply_link("", link("subscribed", 0))
         fields = metrics(aggregator, 4_000)
         assert ("warming", "sim") == (fields["state"], fields["source"])
-        assert 4.0 == fields["windows"]["10s"]["coverage_s"]
+        assert 1.0 == fields["windows"]["10s"]["coverage_s"]
         assert 0 == fields["windows"]["10s"]["trades"]
         assert 0.0 == fields["windows"]["10s"]["volume"]
         assert fields["windows"]["10s"]["vwap"] is None
         aggregator.apply(trades_message(5_000, [trade(4_999)]), "BTCUSDT")
-        assert 6.0 == metrics(aggregator, 6_000)["windows"]["10s"]["coverage_s"]
+        assert 3.0 == metrics(aggregator, 6_000)["windows"]["10s"]["coverage_s"]
 
     def test_without_the_confirmation_observation_starts_with_the_first_trade(
         self, aggregator: TradesAggregator
@@ -265,7 +269,16 @@ class TestExchangeTime:
         tape = aggregator.tape("BTCUSDT")
         assert tape is not None
         assert T0 + 2_000 == tape.windows.now_ms
-        assert 3.0 == metrics(aggregator, 3_000)["windows"]["10s"]["coverage_s"]
+        assert 1.0 == metrics(aggregator, 3_000)["windows"]["10s"]["coverage_s"]
+
+    def test_a_first_message_that_was_held_up_does_not_extend_the_coverage(
+        self, aggregator: TradesAggregator
+    ) -> None:
+        """Subscribed at 4 s, the connection is held up, and what was sent at 4.5 s comes at 6.5."""
+        aggregator.apply_link("", link("subscribed", 4_000))
+        aggregator.apply(trades_message(4_500, [trade(4_500)], our_ms=6_500), "BTCUSDT")
+        aggregator.apply(trades_message(7_000, [trade(7_000)], our_ms=7_000), "BTCUSDT")
+        assert metrics(aggregator, 7_000)["windows"]["10s"]["coverage_s"] <= 3.0
 
     @pytest.mark.parametrize("speed", [0.1, 1.0, 50.0])
     def test_a_recording_gives_the_same_numbers_at_any_speed_and_after_its_end(
@@ -320,7 +333,7 @@ class TestExchangeTime:
         aggregator.apply(trades_message(1_000, [trade(1_000)]), "ETHUSDT")
         aggregator.apply(trades_message(60_000, [trade(60_000)]), "BTCUSDT", lost=5)
         assert 0.0 == metrics(aggregator, 60_000)["windows"]["60s"]["coverage_s"]
-        assert 60.0 == metrics(aggregator, 60_000, "ETHUSDT")["windows"]["60s"]["coverage_s"]
+        assert 59.0 == metrics(aggregator, 60_000, "ETHUSDT")["windows"]["60s"]["coverage_s"]
 
     def test_no_market_is_live_before_the_ten_seconds_of_tps_are_covered(self) -> None:
         aggregator = TradesAggregator(["5s"])

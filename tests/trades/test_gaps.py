@@ -138,7 +138,7 @@ def test_trades_missed_before_the_first_trade_are_a_gap_since_observation_began(
     aggregator.apply_link("", link("subscribed", 0))
     aggregator.apply(trades_message(1_000, [trade(1_000)]), "ETHUSDT")
     [opened] = aggregator.apply_link("", link("missed", 5_000))
-    assert (T0, None) == (opened.gap.start_ms, opened.gap.trade_id_before)
+    assert (T0 + 1_000, None) == (opened.gap.start_ms, opened.gap.trade_id_before)
 
 
 def test_a_gap_of_missed_trades_continues_when_the_session_ends(
@@ -231,7 +231,7 @@ def test_a_gap_of_an_earlier_process_ends_with_the_first_trade(
     )
 
 
-def test_it_ends_with_the_subscription_once_the_time_of_the_exchange_is_known(
+def test_it_ends_with_the_message_that_shows_the_time_of_the_exchange(
     successor: TradesAggregator,
 ) -> None:
     assert [] == successor.apply_link("", link("subscribed", 2_500))
@@ -242,7 +242,7 @@ def test_it_ends_with_the_subscription_once_the_time_of_the_exchange_is_known(
     notes = tape.take_due_notes()
 
     assert ["opened", "closed"] == [note.event for note in notes]
-    assert T0 + 2_500 == notes[1].gap.end_ms
+    assert T0 + 3_000 == notes[1].gap.end_ms
     assert [] == tape.take_due_notes()
 
 
