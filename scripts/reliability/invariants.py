@@ -11,6 +11,7 @@ import datetime as dt
 import json
 import time
 from collections import Counter, deque
+from decimal import Decimal
 
 from msgspec.structs import asdict
 
@@ -93,7 +94,9 @@ class Comparison:
         )
         assert list(map(list, measures.bids)) == bids[:10]
         assert list(map(list, measures.asks)) == asks[:10]
-        assert measures.mid_price == (bids[0][0] + asks[0][0]) / 2
+        best_bid, best_ask = Decimal(repr(bids[0][0])), Decimal(repr(asks[0][0]))
+        assert measures.mid_price == float((best_bid + best_ask) / 2)
+        assert measures.spread == float(best_ask - best_bid)
         assert measures.imbalance is not None
         assert all(value is not None and -1 <= value <= 1 for value in measures.imbalance.values())
         tracker = local.walls

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from itertools import count
 from typing import Any
 
 import pytest
@@ -24,6 +25,8 @@ from tests.shared.client.pipeline import DEADLINE_S, ForwarderRig, Relay, until
 BTC = "orderbook.linear.BTCUSDT"
 TRADES = "trades.linear.BTCUSDT"
 LIMIT_S = 2.0
+CAUGHT_UP_S = 20.0
+"""Time for a program on a busy machine to read everything that waits for it."""
 PROCESS = "process.trades-0"
 
 
@@ -184,14 +187,25 @@ def test_a_client_that_was_suspended_does_not_take_old_messages_for_new(
     thread.start()
     try:
         until(lambda: pipeline.status("subscriptions"))
-        seq, steps = 0, ((1.0, signal.SIGSTOP), (3.0, signal.SIGCONT), (1.0, signal.SIGKILL))
-        for seconds, number in steps:
+        seqs = count(1)
+
+        def publish_until(is_over: Callable[[float], bool]) -> None:
             began = time.monotonic()
-            while time.monotonic() - began < seconds:
-                seq += 1
-                pipeline.publish_book(seq=seq, best_bid=time.time())
+            while not is_over(time.monotonic() - began):
+                pipeline.publish_book(seq=next(seqs), best_bid=time.time())
                 threading.Event().wait(0.001)
-            reader.send_signal(number)
+
+        publish_until(lambda s: s > CAUGHT_UP_S or (bool(lines) and "live" == lines[-1][1]))
+        reader.send_signal(signal.SIGSTOP)
+        publish_until(lambda seconds: seconds > 3.0)
+        before = len(lines)
+        reader.send_signal(signal.SIGCONT)
+        publish_until(
+            lambda seconds: (
+                seconds > CAUGHT_UP_S
+                or (len(lines) > before and "live" == lines[-1][1] and seconds > 0.5)
+            )
+        )
     finally:
         reader.kill()
         reader.wait()
