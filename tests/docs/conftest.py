@@ -12,7 +12,7 @@ import pytest
 from tests.system.pipeline import COMMAND, Pipeline
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
     """``bybit-pipeline up`` with the page on the simulated exchange, in the default place."""
     directory = tmp_path_factory.mktemp("docs")
@@ -32,7 +32,7 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
             os.environ["XDG_RUNTIME_DIR"] = runtime
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def exchange() -> Iterator[str]:
     """``host:port`` of a simulated exchange that runs alone."""
     process = subprocess.Popen(

@@ -21,7 +21,7 @@ min_age_s = 0.0
 """
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
     """``bybit-pipeline up`` on the simulated exchange, with a low threshold for walls."""
     pipeline = Pipeline(tmp_path_factory.mktemp("examples"), "--source", "sim", config=CONFIG)

@@ -11,7 +11,7 @@ QUICK = "[connector]\nping_interval_s = 1.0\n"
 """A ping between any two scrapes, so that the histogram of round trips has data."""
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
     """``bybit-pipeline up`` on the simulated exchange."""
     pipeline = Pipeline(tmp_path_factory.mktemp("ops"), "--source", "sim", config=QUICK)
@@ -22,7 +22,7 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
         pipeline.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def prometheus(
     tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> Iterator[Prometheus]:
