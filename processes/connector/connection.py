@@ -135,7 +135,7 @@ class Connection:
         self.url = url
         self.abort_reason: FailureReason | None = None
         self.is_simulated = False
-        """True if the server said that it is our simulated exchange."""
+        """True if the server named itself as our simulated exchange."""
         self.websocket = BufferedWebSocket(time_ns=time_ns)
         self._dialer = Dialer(url, proxy=proxy, tls=tls)
         self._lock = threading.Lock()

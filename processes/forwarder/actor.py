@@ -36,6 +36,7 @@ from bybit_pipeline.processes.forwarder.silent_workers import SilentWorkers
 from bybit_pipeline.shared.bus.metrics import HEARTBEAT_PREFIX, METRIC_QUEUE, MetricInbox
 from bybit_pipeline.shared.bus.sockets import LINGER_MS, bind, plain_send
 from bybit_pipeline.shared.errors import CodecError, TakenError
+from bybit_pipeline.shared.freshness.frozen import frozen_histogram
 from bybit_pipeline.shared.runtime.actor import Actor
 from bybit_pipeline.shared.runtime.clock import Clock
 from bybit_pipeline.shared.runtime.scheduling import ReadCoalescer
@@ -111,11 +112,7 @@ class Forwarder(Actor):
             "Messages of silent workers that said live, not passed on.",
             process=self.process,
         )
-        self._frozen = self.telemetry.histogram(
-            "frozen_seconds",
-            "Time for which numbers that no longer followed the exchange were said to be live.",
-            process=self.process,
-        )
+        self._frozen = frozen_histogram(self.telemetry, self.process)
         self.telemetry.counters(
             "forwarder_refused_total",
             "Messages whose last value is not kept: too many topics.",

@@ -8,8 +8,8 @@ hung forwarder and a queue of old messages alike.
 
 from typing import NamedTuple
 
-LATE_S = 1.0
-"""Age of the newest heartbeat from which on a worker is silent."""
+from bybit_pipeline.shared.freshness.link import HEARTBEAT_LATE_S
+
 START_S = 1.0
 """
 Time after the start in which a worker without a heartbeat counts as silent: it may have sent its
@@ -48,7 +48,7 @@ class SilentWorkers:
             now: The present time.
         """
         self._sent_s[name] = max(sent_s, self._sent_s.get(name, sent_s))
-        if name in self.names and now - sent_s <= LATE_S:
+        if name in self.names and now - sent_s <= HEARTBEAT_LATE_S:
             self.names.discard(name)
             return True
         return False
@@ -66,7 +66,7 @@ class SilentWorkers:
         new = [
             SilentWorker(name, now - sent_s)
             for name, sent_s in self._sent_s.items()
-            if now - sent_s > LATE_S and name not in self.names
+            if now - sent_s > HEARTBEAT_LATE_S and name not in self.names
         ]
         self.names.update(worker.name for worker in new)
         return new

@@ -32,7 +32,7 @@ from bybit_pipeline.shared.wire.messages import BookMessage, LinkMessage, Trades
 from bybit_pipeline.shared.wire.metrics import Metric
 from bybit_pipeline.shared.wire.orderbook import Density, Orderbook
 from bybit_pipeline.shared.wire.progress import Progress
-from bybit_pipeline.shared.wire.topics import link_topic, market_topic
+from bybit_pipeline.shared.wire.topics import market_topic
 
 log = structlog.get_logger()
 
@@ -70,8 +70,6 @@ class OrderbookWorker(Worker):
         """By market bus topic of the book."""
         self._trades: dict[bytes, tuple[BookKey, str]] = {}
         """Book and connector, by market bus topic of the trades."""
-        self._links: dict[bytes, str] = {}
-        """Connector by its link topic."""
         self._interval_s = interval_s
         self._state_changes: Counter[str] = Counter()
         """State changes not logged yet, by reason, or ``live``."""
@@ -147,7 +145,7 @@ class OrderbookWorker(Worker):
         """Follow one more book, or the trades of one; repeating it changes nothing."""
         stream, connector = assignment.stream, assignment.connector
         key, topic = (stream.category, stream.symbol), stream.topic_bytes
-        self._links[link_topic(connector)] = connector
+        self.follow_connector(connector)
         if stream.kind == "trade":
             self._trades[topic] = (key, connector)
             if key in self.manager.books:
@@ -212,7 +210,7 @@ class OrderbookWorker(Worker):
             if book is not None:
                 book.on_trades(message, lost)
             return ()
-        connector = self._links.get(topic)
+        connector = self.connector_of(topic)
         if connector is None:
             return ()
         assert isinstance(message, LinkMessage), "by its topic"

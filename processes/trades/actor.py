@@ -26,7 +26,7 @@ from bybit_pipeline.shared.wire.gaps import GapLedger, TradesGap, TradesGapEvent
 from bybit_pipeline.shared.wire.messages import LinkMessage, TradesMessage
 from bybit_pipeline.shared.wire.metrics import Metric
 from bybit_pipeline.shared.wire.progress import Progress
-from bybit_pipeline.shared.wire.topics import link_topic, market_topic, topic_text
+from bybit_pipeline.shared.wire.topics import market_topic, topic_text
 from bybit_pipeline.shared.wire.trades import Trades, unobserved_window
 
 log = structlog.get_logger()
@@ -75,8 +75,6 @@ class TradesWorker(Worker):
         )
         self._markets: dict[bytes, TradesMarket] = {}
         """By market bus topic."""
-        self._connectors: dict[bytes, str] = {}
-        """Connector by its link topic."""
         self._source_changes = 0
         """Source changes of the aggregator that are published already."""
         self._interval_s = interval_s
@@ -154,7 +152,7 @@ class TradesWorker(Worker):
         topic = stream.topic_bytes
         if topic in self._markets:
             return
-        self._connectors[link_topic(connector)] = connector
+        self.follow_connector(connector)
         self.aggregator.subscribe(
             stream.symbol,
             stream.category,
@@ -221,7 +219,7 @@ class TradesWorker(Worker):
             if market is not None:
                 return self._on_trades(market, message, received.lost)
         elif isinstance(message, LinkMessage):
-            connector = self._connectors.get(received.topic)
+            connector = self.connector_of(received.topic)
             if connector is not None:
                 return self._on_link(connector, message)
         return ()

@@ -46,7 +46,7 @@ Runs first in every process. A child that is killed fifty times in a row would b
 restarts and connections would be delayed. What is measured ends before the restart.
 """
 KNOWN_S = 6.0
-"""Time in which a stream shows its rate: silence cannot be told from a quiet market before."""
+"""Time after which the rate of a stream is known; a silence before that may be a quiet market."""
 FRESH_S = 1.5
 """Everything is current again when no view shows older data."""
 POLL_S = 0.01

@@ -30,9 +30,9 @@ class BaseClient:
     in the first minute of a 60-second window and after a gap.
 
     The pipeline publishes every market at least once per second. A topic without a message for 2 s
-    is stale, whatever its last message says: its numbers are None. So a pipeline that hangs shows
-    within 2 s, like a program that does not read for so long. In a child forked from the process
-    that opened the client nothing is received: open the client again there.
+    is stale, whatever its last message says: its numbers are None. This shows a hung pipeline
+    within 2 s, and a program that was itself stopped for that long. A child process that was forked
+    after the client was opened receives nothing: open the client again there.
     """
 
     def __init__(

@@ -28,13 +28,15 @@ class LinkFreshness:
     The proof that one connector and the way from it work.
 
     Attributes:
+        announced: The doubt that was last acted on.
         heard_ts_ns: Time when the exchange was last heard, wall clock; None if it was not heard on
             the present connection.
     """
 
-    __slots__ = ("_heard_s", "_sent_s", "heard_ts_ns")
+    __slots__ = ("_heard_s", "_sent_s", "announced", "heard_ts_ns")
 
     def __init__(self) -> None:
+        self.announced: LinkDoubt | None = None
         self._sent_s: float | None = None
         self._heard_s = 0.0
         self.heard_ts_ns: int | None = None

@@ -15,6 +15,7 @@ import structlog
 
 from bybit_pipeline.shared.bus.market import BUNDLE, MARKET_QUEUE, MarketSubscriber, Received
 from bybit_pipeline.shared.bus.metrics import MetricPublisher
+from bybit_pipeline.shared.freshness.frozen import frozen_histogram
 from bybit_pipeline.shared.freshness.link import HEARTBEAT_LATE_S, LinkDoubt, LinkFreshness
 from bybit_pipeline.shared.runtime.actor import Actor
 from bybit_pipeline.shared.runtime.clock import Clock
@@ -87,10 +88,9 @@ class Worker(Actor):
         self._publisher: MetricPublisher | None = None
         self._coalescer = ReadCoalescer()
         self._freshness: dict[str, LinkFreshness] = {}
+        """By connector."""
         self._connectors: dict[bytes, str] = {}
         """Connector by the topics of its link events and of its heartbeats."""
-        self._doubts: dict[str, LinkDoubt | None] = {}
-        """The doubt about each connector, as last passed to the subclass."""
         self._checked_at = self.clock.monotonic()
         self._gap_base = last_gap_id
         self._progress_due = float("-inf")
@@ -120,11 +120,7 @@ class Worker(Actor):
             "Time from the websocket to the published metric.",
             process=self.process,
         )
-        self._frozen = self.telemetry.histogram(
-            "frozen_seconds",
-            "Time for which numbers that no longer followed the exchange were said to be live.",
-            process=self.process,
-        )
+        self._frozen = frozen_histogram(self.telemetry, self.process)
 
     # -- for subclasses to implement -------------------------------------------------------------
 
@@ -146,7 +142,7 @@ class Worker(Actor):
 
     @abstractmethod
     def assign(self, assignment: Assignment) -> None:
-        """Follow one more topic; repeating it changes nothing."""
+        """Follow one more topic and its connector; repeating it changes nothing."""
 
     @abstractmethod
     def final_metrics(self, topic: bytes) -> Iterable[Metric]:
@@ -181,9 +177,9 @@ class Worker(Actor):
         paused_s, self._checked_at = now - self._checked_at, now
         for connector, link in self._freshness.items():
             doubt = link.doubt(now)
-            if doubt == self._doubts[connector]:
+            if doubt == link.announced:
                 continue
-            self._doubts[connector] = doubt
+            link.announced = doubt
             if doubt is None:
                 log.info("connector proven current", connector=connector)
             else:
@@ -198,10 +194,20 @@ class Worker(Actor):
                 )
             self._publish(self.on_doubt(connector, doubt))
 
+    def follow_connector(self, connector: str) -> None:
+        """Follow the link events and heartbeats of a connector; repeating it changes nothing."""
+        if connector not in self._freshness:
+            self._freshness[connector] = LinkFreshness()
+            for topic in (link_topic(connector), heartbeat_topic(connector)):
+                self._connectors[topic] = connector
+
+    def connector_of(self, topic: bytes) -> str | None:
+        """Return the connector of a topic of link events; None for any other topic."""
+        return self._connectors.get(topic)
+
     def alive_ts_ns(self, connector: str) -> int | None:
         """Return the time when the exchange was last heard on a connection, wall clock."""
-        link = self._freshness.get(connector)
-        return None if link is None else link.heard_ts_ns
+        return self._freshness[connector].heard_ts_ns
 
     def _on_link_message(self, connector: str, received: Received) -> None:
         message = received.message
@@ -216,12 +222,11 @@ class Worker(Actor):
 
     def _end_link(self, connector: str) -> None:
         """Note that a connection has ended."""
-        link = self._freshness.get(connector)
-        if link is not None:
-            unproven_s = link.unproven_s(self.clock.monotonic())
-            if unproven_s is not None and self._doubts[connector] is None:
-                self.observe_frozen(unproven_s)
-            link.forget()
+        link = self._freshness[connector]
+        unproven_s = link.unproven_s(self.clock.monotonic())
+        if unproven_s is not None and link.announced is None:
+            self.observe_frozen(unproven_s)
+        link.forget()
 
     def observe_frozen(self, seconds: float) -> None:
         """Record for how long numbers that had stopped following the exchange were said live."""
@@ -263,8 +268,9 @@ class Worker(Actor):
                 assignment = msgspec.convert(command["assignment"], Assignment)
                 self.assign(assignment)
                 self._listen(assignment)
-                if (doubt := self._doubts[assignment.connector]) is not None:
-                    self._publish(self.on_doubt(assignment.connector, doubt))
+                connector = assignment.connector
+                if (doubt := self._freshness[connector].announced) is not None:
+                    self._publish(self.on_doubt(connector, doubt))
             case "unassign":
                 self._unassign(market_topic(*parse_topic(command["topic"])))
             case "republish":
@@ -279,11 +285,9 @@ class Worker(Actor):
         assert self._subscriber is not None
         connector = assignment.connector
         self._subscriber.connect(connector, assignment.endpoint)
-        for topic in (link_topic(connector), heartbeat_topic(connector)):
-            self._subscriber.subscribe(topic, connector)
-            self._connectors[topic] = connector
-        self._freshness.setdefault(connector, LinkFreshness())
-        self._doubts.setdefault(connector, None)
+        for topic, name in self._connectors.items():
+            if name == connector:
+                self._subscriber.subscribe(topic, connector)
         self._subscriber.subscribe(assignment.stream.topic_bytes, connector)
 
     def _unassign(self, topic: bytes) -> None:

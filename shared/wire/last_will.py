@@ -7,7 +7,7 @@ is silent.
 """
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, TypedDict, TypeVar, Unpack
 
 import msgspec
 
@@ -18,6 +18,20 @@ from bybit_pipeline.shared.wire.orderbook import Orderbook
 from bybit_pipeline.shared.wire.trades import Trades, Window, unobserved_window
 
 WillReason = Literal["process_down", "process_silent"]
+T = TypeVar("T")
+
+
+class WillHeader(TypedDict):
+    """The fields of a last will, besides its state."""
+
+    category: Category
+    symbol: str
+    source: Source
+    process: str
+    epoch: str
+    seq: int
+    publish_ts_ns: int
+    reason: WillReason
 
 
 class _Header(msgspec.Struct):
@@ -25,56 +39,14 @@ class _Header(msgspec.Struct):
     state: str
 
 
-def orderbook_will(
-    category: Category,
-    symbol: str,
-    *,
-    source: Source,
-    process: str,
-    epoch: str,
-    seq: int,
-    publish_ts_ns: int,
-    reason: WillReason,
-) -> Orderbook:
+def orderbook_will(**header: Unpack[WillHeader]) -> Orderbook:
     """Return the last will of a book."""
-    return Orderbook(
-        category=category,
-        symbol=symbol,
-        source=source,
-        process=process,
-        epoch=epoch,
-        seq=seq,
-        publish_ts_ns=publish_ts_ns,
-        state="stale",
-        reason=reason,
-    )
+    return Orderbook(state="stale", **header)
 
 
-def trades_will(
-    category: Category,
-    symbol: str,
-    *,
-    source: Source,
-    process: str,
-    epoch: str,
-    seq: int,
-    publish_ts_ns: int,
-    reason: WillReason,
-    windows: Mapping[str, Window],
-) -> Trades:
+def trades_will(windows: Mapping[str, Window], **header: Unpack[WillHeader]) -> Trades:
     """Return the last will of the trades of a symbol; ``windows`` are those without numbers."""
-    return Trades(
-        category=category,
-        symbol=symbol,
-        source=source,
-        process=process,
-        epoch=epoch,
-        seq=seq,
-        publish_ts_ns=publish_ts_ns,
-        state="stale",
-        reason=reason,
-        windows=dict(windows),
-    )
+    return Trades(state="stale", windows=dict(windows), **header)
 
 
 def process_and_state(payload: bytes) -> tuple[str, str]:
@@ -84,10 +56,7 @@ def process_and_state(payload: bytes) -> tuple[str, str]:
     Raises:
         CodecError: If it has none, or is unreadable.
     """
-    try:
-        header = msgspec.msgpack.decode(payload, type=_Header)
-    except UNREADABLE as error:
-        raise CodecError(f"unreadable metric: {error}") from error
+    header = _decode(payload, _Header)
     return header.process, header.state
 
 
@@ -100,36 +69,33 @@ def will_after(
     Raises:
         CodecError: If the message is unreadable.
     """
-    kind = topic.partition(b".")[0]
+    last: Orderbook | Trades
+    if topic.startswith(b"orderbook."):
+        last = _decode(payload, Orderbook)
+    elif topic.startswith(b"trades."):
+        last = _decode(payload, Trades)
+    else:
+        return None
+    header: WillHeader = {
+        "category": last.category,
+        "symbol": last.symbol,
+        "source": last.source,
+        "process": last.process,
+        "epoch": epoch,
+        "seq": 1,
+        "publish_ts_ns": publish_ts_ns,
+        "reason": reason,
+    }
+    if isinstance(last, Orderbook):
+        return orderbook_will(**header)
+    return trades_will({name: _without_numbers(w) for name, w in last.windows.items()}, **header)
+
+
+def _decode(payload: bytes, kind: type[T]) -> T:
     try:
-        if kind == b"orderbook":
-            book = msgspec.msgpack.decode(payload, type=Orderbook)
-            return orderbook_will(
-                book.category,
-                book.symbol,
-                source=book.source,
-                process=book.process,
-                epoch=epoch,
-                seq=1,
-                publish_ts_ns=publish_ts_ns,
-                reason=reason,
-            )
-        if kind == b"trades":
-            trades = msgspec.msgpack.decode(payload, type=Trades)
-            return trades_will(
-                trades.category,
-                trades.symbol,
-                source=trades.source,
-                process=trades.process,
-                epoch=epoch,
-                seq=1,
-                publish_ts_ns=publish_ts_ns,
-                reason=reason,
-                windows={name: _without_numbers(w) for name, w in trades.windows.items()},
-            )
+        return msgspec.msgpack.decode(payload, type=kind)
     except UNREADABLE as error:
         raise CodecError(f"unreadable metric: {error}") from error
-    return None
 
 
 def _without_numbers(window: Window) -> Window:

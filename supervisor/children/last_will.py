@@ -10,11 +10,10 @@ because messages of the worker may still be on their way and the forwarder may r
 from collections import Counter
 from collections.abc import Collection, Iterator
 
-from bybit_pipeline.shared.wire.last_will import orderbook_will, trades_will
+from bybit_pipeline.shared.wire.last_will import WillHeader, orderbook_will, trades_will
 from bybit_pipeline.shared.wire.metrics import Metric
-from bybit_pipeline.shared.wire.orderbook import Orderbook
 from bybit_pipeline.shared.wire.topics import metric_topic
-from bybit_pipeline.shared.wire.trades import Trades, unobserved_window
+from bybit_pipeline.shared.wire.trades import unobserved_window
 from bybit_pipeline.supervisor.plan.plan import Plan
 
 FIRST_REPEAT_S = 0.3
@@ -85,28 +84,17 @@ def _metrics(plan: Plan, worker: str, absence: _Absence, now_ns: int) -> Iterato
         kind = "trades" if stream.kind == "trade" else "orderbook"
         topic = metric_topic(kind, stream.category, stream.symbol)
         absence.sequences[topic] += 1
-        record: Trades | Orderbook
-        if kind == "trades":
-            record = trades_will(
-                stream.category,
-                stream.symbol,
-                source=plan.source,
-                process=worker,
-                epoch=absence.epoch,
-                seq=absence.sequences[topic],
-                publish_ts_ns=now_ns,
-                reason="process_down",
-                windows=dict.fromkeys(settings.windows, window),
-            )
-        else:
-            record = orderbook_will(
-                stream.category,
-                stream.symbol,
-                source=plan.source,
-                process=worker,
-                epoch=absence.epoch,
-                seq=absence.sequences[topic],
-                publish_ts_ns=now_ns,
-                reason="process_down",
-            )
+        header: WillHeader = {
+            "category": stream.category,
+            "symbol": stream.symbol,
+            "source": plan.source,
+            "process": worker,
+            "epoch": absence.epoch,
+            "seq": absence.sequences[topic],
+            "publish_ts_ns": now_ns,
+            "reason": "process_down",
+        }
+        windows = dict.fromkeys(settings.windows, window)
+        is_trades = kind == "trades"
+        record = trades_will(windows, **header) if is_trades else orderbook_will(**header)
         yield Metric(topic, record)

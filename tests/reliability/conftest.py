@@ -8,12 +8,25 @@ import pytest
 
 from scripts.reliability.rig import Rig
 from tests.system.conftest import start  # noqa: F401 - a fixture
+from tests.system.pipeline import Pipeline
 
 ATTEMPTS_MAX = 30
 """
 A connector may open 60 connections in 5 minutes, and then it waits, as it should: a test starts
 with half of them left, however many the ones before it needed on a slow machine.
 """
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
+    """A pipeline shared by tests that leave it running."""
+    pipeline = Pipeline(Path(tmp_path_factory.mktemp("p")), "--source", "sim")
+    try:
+        pipeline.wait_ready()
+        yield pipeline
+        pipeline.stop()
+    finally:
+        pipeline.close()
 
 
 @pytest.fixture(scope="module")

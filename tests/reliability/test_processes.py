@@ -6,7 +6,7 @@ import random
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -71,18 +71,6 @@ def test_a_worker_slower_than_the_market_recovers_and_its_lag_is_visible(
     drained(pipeline).first(is_live("orderbook", "BTCUSDT"))
     until(lambda: pipeline.http("/readyz")[0] == 200, "ready", 5)
     assert pipeline.pid("orderbook-0") == pid, "slow is not hung"
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
-    """A pipeline shared by tests that leave it ready."""
-    pipeline = Pipeline(Path(tmp_path_factory.mktemp("p")), "--source", "sim")
-    try:
-        pipeline.wait_ready()
-        yield pipeline
-        pipeline.stop()
-    finally:
-        pipeline.close()
 
 
 KINDS = {"orderbook-0": "orderbook", "trades-0": "trades"}

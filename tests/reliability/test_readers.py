@@ -6,28 +6,13 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
-
-import pytest
+from collections.abc import Callable
 
 from bybit_pipeline import PipelineClient
 from tests.system.pipeline import COMMAND, Pipeline, kill, until
 
 LIMIT_S = 2.0
 SYMBOLS = ("BTCUSDT", "ETHUSDT")
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
-    """A pipeline shared by tests that leave it running."""
-    pipeline = Pipeline(Path(tmp_path_factory.mktemp("p")), "--source", "sim")
-    try:
-        pipeline.wait_ready()
-        yield pipeline
-        pipeline.stop()
-    finally:
-        pipeline.close()
 
 
 def believed(client: PipelineClient) -> set[str]:

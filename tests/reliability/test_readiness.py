@@ -6,7 +6,6 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
@@ -16,18 +15,6 @@ from tests.system.pipeline import Pipeline, kill, until
 CONNECTOR = "connector-linear-0"
 SETTLE_S = 30.0
 """Time for a killed process to be up again, with its backoff."""
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
-    """A pipeline shared by tests that leave it running."""
-    pipeline = Pipeline(Path(tmp_path_factory.mktemp("p")), "--source", "sim")
-    try:
-        pipeline.wait_ready()
-        yield pipeline
-        pipeline.stop()
-    finally:
-        pipeline.close()
 
 
 def code_and_reasons(pipeline: Pipeline) -> tuple[int, list[str]]:

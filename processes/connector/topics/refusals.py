@@ -44,5 +44,5 @@ def is_final(text: str) -> bool:
 
 
 def retry_delay_s(rejections: int) -> float:
-    """Seconds from the last of so many rejections in a row to the next request."""
+    """Return the seconds to wait after this number of rejections in a row."""
     return float(min(RETRY_MAX_S, RETRY_INITIAL_S * 2.0 ** min(rejections - 1, 16)))

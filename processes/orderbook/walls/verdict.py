@@ -5,8 +5,8 @@ Pure: takes one wall and the time, and knows no books or trades. All times are t
 milliseconds.
 
 - Hysteresis: a wall is lost below ``KEEP`` of the threshold that it reached to become one.
-- ``detected``: it stayed above that for ``min_age_ms``. A wall that does not last so long is
-  forgotten without an event.
+- ``detected``: it stayed above that for ``min_age_ms``. A wall that is lost earlier is forgotten
+  without an event.
 - ``grown``: ``GROWN`` times the smallest size since the last event, also after being eaten.
 - ``eaten``: trades took at least ``eaten_ratio`` of the peak. A wall that fell below its threshold
   mostly by trades has ``FALL_MS`` to reach that ratio. After that, or once nothing is left, it is
