@@ -23,7 +23,6 @@ from bybit_pipeline.processes.orderbook.market import BookMarket
 from bybit_pipeline.shared.bus.market import Received
 from bybit_pipeline.shared.freshness.link import LinkDoubt
 from bybit_pipeline.shared.runtime.clock import Clock
-from bybit_pipeline.shared.runtime.scheduling import PublishScheduler
 from bybit_pipeline.shared.runtime.telemetry import Telemetry
 from bybit_pipeline.shared.runtime.worker import SILENT_S, Worker
 from bybit_pipeline.shared.settings.specs import Assignment, OrderbookSpec
@@ -54,12 +53,11 @@ class OrderbookWorker(Worker):
     def __init__(
         self, spec: OrderbookSpec, *, clock: Clock | None = None, telemetry: Telemetry | None = None
     ) -> None:
-        interval_s = spec.settings.publish_interval_ms / 1_000
         super().__init__(
             spec,
             spec.assignments,
             spec.metrics_in,
-            PublishScheduler(interval_s),
+            spec.settings.publish_interval_ms / 1_000,
             last_gap_id=spec.last_gap_id,
             clock=clock,
             telemetry=telemetry,
@@ -70,7 +68,6 @@ class OrderbookWorker(Worker):
         """By market bus topic of the book."""
         self._trades: dict[bytes, tuple[BookKey, str]] = {}
         """Book and connector, by market bus topic of the trades."""
-        self._interval_s = interval_s
         self._state_changes: Counter[str] = Counter()
         """State changes not logged yet, by reason, or ``live``."""
         self._counters = OrderbookCounters(
@@ -255,12 +252,13 @@ class OrderbookWorker(Worker):
         come due in the same turn.
         """
         now_ns, now = self.clock.time_ns(), self.manager.now
-        latest, idle = now - self._interval_s, now - IDLE_S
+        idle = now - IDLE_S
+        latest = max(now - self.interval_s, idle)
         last_chance = now + self.scheduler.tick_s - SILENT_S
         due = [
             market
             for market in self._books.values()
-            if market.published_at <= latest
+            if market.visited_at <= latest
             and (
                 market.book.is_changed
                 or market.book.walls_due <= now
@@ -278,7 +276,7 @@ class OrderbookWorker(Worker):
                 yield from self._market_metrics(market, now_ns)
             else:
                 book.update_walls(now)
-                market.published_at = now
+                market.visited_at = now
                 if book.walls.has_events:
                     yield from self._market_metrics(market, now_ns)
 

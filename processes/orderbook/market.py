@@ -50,6 +50,7 @@ class BookMarket:
         generation: Generation of the book that is published; 0 before the first epoch. A book of a
             newer generation is not published until its epoch has started.
         published_at: Monotonic time of the last publication.
+        visited_at: Monotonic time of the last publication, or of the last look at the walls alone.
         published_state: State, reason and generation of the last publication.
         mid_price, spread_bps, imbalance: Measures of the last publication, for Prometheus. Nothing
             else of it is kept: memory freed an interval later has left the caches by then.
@@ -69,6 +70,7 @@ class BookMarket:
         "published_state",
         "spread_bps",
         "topics",
+        "visited_at",
     )
 
     def __init__(self, book: LocalBook, settings: OrderbookConfig, process: str) -> None:
@@ -78,7 +80,7 @@ class BookMarket:
         }
         self.generation = 0
         self.epoch = ""
-        self.published_at = float("-inf")
+        self.published_at = self.visited_at = float("-inf")
         self.published_state: tuple[str, str | None, int] | None = None
         self.mid_price: float | None = None
         self.spread_bps: float | None = None
@@ -128,7 +130,7 @@ class BookMarket:
         else:
             record = Orderbook(**self._common("orderbook", now_ns, alive_ts_ns), reason=book.reason)
         book.is_changed = False
-        self.published_at = now
+        self.published_at = self.visited_at = now
         self.mid_price = record.mid_price
         self.spread_bps = record.spread_bps
         self.imbalance = record.imbalance

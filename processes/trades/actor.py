@@ -18,7 +18,6 @@ from bybit_pipeline.processes.trades.tape import GapNote, TradeTape
 from bybit_pipeline.shared.bus.market import Received
 from bybit_pipeline.shared.freshness.link import LinkDoubt
 from bybit_pipeline.shared.runtime.clock import Clock
-from bybit_pipeline.shared.runtime.scheduling import PublishScheduler
 from bybit_pipeline.shared.runtime.telemetry import Samples, Telemetry
 from bybit_pipeline.shared.runtime.worker import SILENT_S, Worker
 from bybit_pipeline.shared.settings.specs import Assignment, TradesSpec
@@ -31,8 +30,6 @@ from bybit_pipeline.shared.wire.trades import Trades, unobserved_window
 
 log = structlog.get_logger()
 
-MAX_INTERVAL_S = 0.45
-"""Maximum publish interval of the scheduler: its ticks must be frequent enough for ``SILENT_S``."""
 SILENCE_TICK_S = 0.25
 RESYNC_TICK_S = 0.25
 """Interval between two looks for markets to request."""
@@ -55,13 +52,11 @@ class TradesWorker(Worker):
     def __init__(
         self, spec: TradesSpec, *, clock: Clock | None = None, telemetry: Telemetry | None = None
     ) -> None:
-        interval_s = spec.settings.publish_interval_ms / 1_000
-        scheduler = PublishScheduler(min(interval_s, MAX_INTERVAL_S))
         super().__init__(
             spec,
             spec.assignments,
             spec.metrics_in,
-            scheduler,
+            spec.settings.publish_interval_ms / 1_000,
             last_gap_id=spec.last_gap_id,
             clock=clock,
             telemetry=telemetry,
@@ -77,7 +72,6 @@ class TradesWorker(Worker):
         """By market bus topic."""
         self._source_changes = 0
         """Source changes of the aggregator that are published already."""
-        self._interval_s = interval_s
         self._declare_counters()
         for assignment in spec.assignments:
             self.assign(assignment)
@@ -300,7 +294,7 @@ class TradesWorker(Worker):
         """Yield the metrics of markets that traded, or were not published for almost a second."""
         now_s, now_ns = self.clock.monotonic(), self.clock.time_ns()
         last_chance = now_s + self.scheduler.tick_s - SILENT_S
-        traded_due = max(now_s - self._interval_s + self.scheduler.tick_s / 2, last_chance)
+        traded_due = max(now_s - self.interval_s + self.scheduler.tick_s / 2, last_chance)
         due = [
             market
             for market in self._markets.values()

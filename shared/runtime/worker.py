@@ -45,6 +45,8 @@ RECEIVE_LIMIT = 1_000
 """Messages handled per turn of the loop, so that timers and commands run under load too."""
 SILENT_S = 0.95
 """Maximum interval between two publications of a market."""
+SCHEDULED_MAX_S = 0.45
+"""Maximum publish interval of the scheduler: its ticks must be frequent enough for ``SILENT_S``."""
 FRESHNESS_S = 0.1
 """Interval of the check that the numbers still follow the exchange."""
 HEARTBEAT_S = 0.2
@@ -59,7 +61,7 @@ class Worker(Actor):
         spec: The settings that the supervisor passed to this process.
         assignments: Topics to follow from the start.
         metrics_in: Endpoint of the forwarder's inbox.
-        scheduler: When the subclass publishes its markets.
+        publish_interval_s: Least time between two messages of a market that changes.
         last_gap_id: Number below the ids of its gaps; identifies this process in its reports.
         clock: Wall and monotonic clock.
         telemetry: The counters.
@@ -70,14 +72,15 @@ class Worker(Actor):
         spec: ProcessSpec,
         assignments: Sequence[Assignment],
         metrics_in: str,
-        scheduler: PublishScheduler,
+        publish_interval_s: float,
         *,
         last_gap_id: int = 0,
         clock: Clock | None = None,
         telemetry: Telemetry | None = None,
     ) -> None:
         super().__init__(spec, clock=clock, telemetry=telemetry)
-        self.scheduler = scheduler
+        self.interval_s = publish_interval_s
+        self.scheduler = PublishScheduler(min(publish_interval_s, SCHEDULED_MAX_S))
         self._assignments = assignments
         self._metrics_in = metrics_in
         self.lag_s: float | None = None

@@ -160,7 +160,8 @@ class OrderbookConfig(Section, frozen=True):
     publish_interval_ms: Annotated[
         PublishInterval,
         Meta(
-            description="Least time between two messages of a book; state changes are sent at once"
+            description="Least time between two messages of a book, which come at least once a "
+            "second; state changes are sent at once"
         ),
     ] = 100
     publish_levels: Annotated[

@@ -1,5 +1,7 @@
 """The orderbook worker: the content and the time of what it publishes."""
 
+from itertools import pairwise
+
 import pytest
 
 from bybit_pipeline.shared.runtime.scheduling import MIN_BATCH, TICKS_MAX
@@ -14,6 +16,7 @@ from tests.orderbook.build import (
     snapshot,
     trades_message,
 )
+from tests.orderbook.managed import local_book
 from tests.orderbook.worker import (
     BTC,
     BTC_TRADES,
@@ -149,6 +152,23 @@ def test_changes_are_published_once_per_interval_and_a_quiet_book_once_a_second(
         published += books(due(worker))
     assert len(published) in (10, 11, 12)
     assert list(range(2, 2 + len(published))) == [payload["seq"] for payload in published]
+
+
+@pytest.mark.parametrize("publish_interval_ms", [100, 5_000])
+def test_a_book_is_published_once_a_second_whatever_the_interval_and_its_walls(
+    publish_interval_ms: int,
+) -> None:
+    """Its walls are judged whenever somebody trades, which publishes nothing by itself."""
+    clock = FakeClock(START_S)
+    worker = make_worker(clock, publish_interval_ms=publish_interval_ms)
+    give(worker, snapshot(10, bids=WALL))
+    published = [clock.now_s]
+    for _ in range(200):
+        clock.now_s += 0.02
+        local_book(worker.manager).walls_due = 0.0
+        if books(due(worker)):
+            published.append(clock.now_s)
+    assert max(after - before for before, after in pairwise([*published, clock.now_s])) < 1.0
 
 
 def test_a_change_after_a_pause_is_published_at_the_next_tick() -> None:
