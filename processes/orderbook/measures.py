@@ -39,26 +39,6 @@ def spread_bps(bid: float, ask: float) -> float:
     return (ask - bid) / mid(bid, ask) * BPS
 
 
-def weighted_mid(bid: Level, ask: Level) -> float:
-    """
-    Mid price weighted by the opposite side's size, in quote currency.
-
-    ``(bid.price * ask.size + ask.price * bid.size) / (bid.size + ask.size)``: the baseline that
-    Stoikov, "The micro-price", Quantitative Finance 18(12), 2018, improves on; not that price
-    itself.
-
-    Args:
-        bid, ask: The best levels; sizes above zero, ``bid`` priced below ``ask``.
-
-    Raises:
-        ValueError: A size is not positive or the book is crossed.
-    """
-    (bid_price, bid_size), (ask_price, ask_size) = bid, ask
-    if not (bid_size > 0 and ask_size > 0 and bid_price < ask_price):
-        raise ValueError(f"bid {bid}, ask {ask}: not the best levels of a book")
-    return (bid_price * ask_size + ask_price * bid_size) / (bid_size + ask_size)
-
-
 def imbalance(bid_size: float, ask_size: float) -> float | None:
     """
     Queue imbalance in [-1, 1]: ``(bid - ask) / (bid + ask)`` of sizes; None without any size.
@@ -352,7 +332,7 @@ class BookMeasures:
             spread_, mid_price = rounding.spread_and_mid(best_bid, best_ask)
             centre = mid_price
             spread_bps_ = spread_ / mid_price * BPS
-            weighted_mid_ = rounding.weighted_mid(weighted_mid(bid, ask))
+            weighted_mid_ = rounding.weighted_mid(bid, ask)
             depths = {
                 key: depth_within(bids, asks, centre * lowest, centre * highest)
                 for key, lowest, highest in self._depth

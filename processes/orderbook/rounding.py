@@ -15,6 +15,7 @@ were seen before, the number is computed with integers.
 from collections.abc import Iterable, Sequence
 
 from bybit_pipeline.shared.fixed_point import FixedPointScale
+from bybit_pipeline.shared.wire.messages import Level
 
 ROUNDOFF = 2.0**-53
 """Largest relative error of one operation of 64-bit floats."""
@@ -48,20 +49,33 @@ class BookRounding:
 
     def spread_and_mid(self, bid: float, ask: float) -> tuple[float, float]:
         """Return ``ask - bid`` and ``(bid + ask) / 2``."""
-        scale = self._prices
-        bid_units, ask_units = scale.units(bid), scale.units(ask)
-        if bid_units is None or ask_units is None:
-            _learn(scale, (bid, ask))
-            bid_units, ask_units = _units(scale, bid), _units(scale, ask)
-        return (
-            (ask_units - bid_units) / scale.scale,
-            (ask_units + bid_units) / (2 * scale.scale),
-        )
+        bid_units, ask_units = _pair(self._prices, bid, ask)
+        scale = self._prices.scale
+        return (ask_units - bid_units) / scale, (ask_units + bid_units) / (2 * scale)
 
-    def weighted_mid(self, value: float) -> float:
-        """Round a weighted mid price to a thousandth of the last place of prices."""
-        parts = self._prices.scale * MID_PARTS
-        return round(value * parts) / parts
+    def weighted_mid(self, bid: Level, ask: Level) -> float:
+        """
+        Return the mid price weighted by the opposite side's size, in quote currency.
+
+        ``(bid.price * ask.size + ask.price * bid.size) / (bid.size + ask.size)``, rounded to a
+        thousandth of the last place of prices, half to even: the baseline that Stoikov, "The
+        micro-price", Quantitative Finance 18(12), 2018, improves on; not that price itself.
+
+        Args:
+            bid, ask: The best levels; sizes above zero, ``bid`` priced below ``ask``.
+
+        Raises:
+            ValueError: A size is not positive or the book is crossed.
+        """
+        if not (bid[0] < ask[0] and bid[1] > 0 and ask[1] > 0):
+            raise ValueError(f"bid {bid}, ask {ask}: not the best levels of a book")
+        bid_price, ask_price = _pair(self._prices, bid[0], ask[0])
+        bid_size, ask_size = _pair(self._sizes, bid[1], ask[1])
+        sizes = bid_size + ask_size
+        parts, rest = divmod(MID_PARTS * (bid_price * ask_size + ask_price * bid_size), sizes)
+        if 2 * rest > sizes or (2 * rest == sizes and parts % 2):
+            parts += 1
+        return parts / (self._prices.scale * MID_PARTS)
 
     def size(self, total: float, additions: int) -> float | None:
         """Round a sum of sizes; None if the float is not certain, see ``exact_size``."""
@@ -108,6 +122,15 @@ def _nearest(total: float, scale: int, additions: int) -> float | None:
     units = round(scaled)
     error = (additions + 4) * ROUNDOFF * scaled
     return units / scale if abs(scaled - units) <= error < CERTAIN else None
+
+
+def _pair(scale: FixedPointScale, first: float, second: float) -> tuple[int, int]:
+    """Return two numbers in units of a scale that is fine enough for both."""
+    first_units, second_units = scale.units(first), scale.units(second)
+    if first_units is None or second_units is None:
+        _learn(scale, (first, second))
+        first_units, second_units = _units(scale, first), _units(scale, second)
+    return first_units, second_units
 
 
 def _learn(scale: FixedPointScale, numbers: Iterable[float]) -> None:

@@ -17,7 +17,6 @@ from bybit_pipeline.processes.orderbook.measures import (
     key_of,
     mid,
     spread_bps,
-    weighted_mid,
 )
 from bybit_pipeline.processes.orderbook.rounding import BookRounding
 from bybit_pipeline.shared.settings.config import OrderbookConfig
@@ -107,8 +106,8 @@ def test_mid_spread_and_spread_in_basis_points() -> None:
 
 
 def test_the_weighted_mid_leans_towards_the_thinner_side() -> None:
-    assert 100.5 == weighted_mid((99.0, 3.0), (101.0, 1.0))
-    assert 100.0 == weighted_mid((99.0, 1.0), (101.0, 1.0))
+    assert 100.5 == BookRounding().weighted_mid((99.0, 3.0), (101.0, 1.0))
+    assert 100.0 == BookRounding().weighted_mid((99.0, 1.0), (101.0, 1.0))
 
 
 @pytest.mark.parametrize(
@@ -117,7 +116,7 @@ def test_the_weighted_mid_leans_towards_the_thinner_side() -> None:
 )
 def test_the_weighted_mid_rejects_levels_of_no_valid_book(bid: Level, ask: Level) -> None:
     with pytest.raises(ValueError, match="not the best levels"):
-        weighted_mid(bid, ask)
+        BookRounding().weighted_mid(bid, ask)
 
 
 @pytest.mark.parametrize(

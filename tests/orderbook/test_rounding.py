@@ -121,6 +121,11 @@ def test_measures_equal_decimals_for_any_tick_and_step(market: Any, category: Ca
     assert expected(book, place, category) == published(BookMeasures(CONFIG, category), book)
 
 
+def test_a_weighted_mid_halfway_between_two_thousandths_is_rounded_to_even() -> None:
+    """As a float, (42 * 0.131 + 122 * 0.125) / 0.256 = 81.0625 is a little more."""
+    assert 81.062 == BookRounding().weighted_mid((42.0, 0.125), (122.0, 0.131))
+
+
 @given(books(), st.integers(0, 4), st.integers(0, 4))
 @settings(max_examples=200, deadline=None)
 def test_more_decimals_may_appear_at_any_time(
