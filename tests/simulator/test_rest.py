@@ -153,10 +153,10 @@ def test_a_delisted_symbol_is_silent_and_rejected() -> None:
         server.call(server.server.feed.delist, ("linear", "SOLUSDT"))  # type: ignore[attr-defined]
         listed = json.loads(get(server, "/v5/market/instruments-info?category=linear")[2])
         assert "SOLUSDT" not in symbols(listed)
+        client.ask(op="ping")  # its answer follows everything that was sent before
         client.messages.clear()
-        client.ask(op="ping")
         client.until_topic("orderbook.50.BTCUSDT", 20)
-        assert "orderbook.50.SOLUSDT" not in {each.get("topic") for each in client.messages[5:]}
+        assert "orderbook.50.SOLUSDT" not in {each.get("topic") for each in client.messages}
         rejection = client.subscribe("orderbook.200.SOLUSDT")
         assert "handler not found" in rejection["ret_msg"]
         assert client.ask(op="unsubscribe", args=["orderbook.50.SOLUSDT"])["success"]

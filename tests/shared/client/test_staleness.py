@@ -165,9 +165,10 @@ import json, sys, time
 from bybit_pipeline import PipelineClient
 with PipelineClient(sys.argv[1]) as client:
     while True:
+        at = time.time()  # before the question: the program may be suspended right after it
         snapshot = client.get_snapshot("BTCUSDT")
         if snapshot is not None:
-            line = [time.time(), snapshot.state, snapshot.best_bid]
+            line = [at, snapshot.state, snapshot.best_bid]
             print(json.dumps(line), flush=True)
         time.sleep(0.002)
 """
